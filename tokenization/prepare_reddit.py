@@ -1,0 +1,130 @@
+"""Raw dialogues to the corpus files that the tokenizer reads.
+
+    python tokenization/prepare_reddit.py data/reddit/raw data/reddit
+
+reads   RAW_DIR/{train,valid,test}.{jsonl,json,csv,tsv}: `context` (a list of utterances) and `response`
+writes  OUTPUT_DIR/{split}.pkl.txt: a dialogue a line, utterances separated by tabs; for train context and
+        response, for valid and test only the context
+        OUTPUT_DIR/{split}.skipped.tsv: line number and reason of every row that could not be used
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+from xvoken.disk import replacing
+from xvoken.messages import UserError, progress, run_main, say
+
+SPLITS = ("train", "valid", "test")
+ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
+
+
+class BadRow(Exception):
+    """A row that can't be used; its text is the reason."""
+
+
+def clean(utterance: str) -> str:
+    """Tabs, newlines and runs of blanks become one blank."""
+    return " ".join(utterance.split())
+
+
+def dialogue(row: Any, with_response: bool) -> list[str]:
+    """The utterances of one raw row, cleaned, empty ones left out; raises BadRow."""
+    if not isinstance(row, dict) or row.get("context") is None:
+        raise BadRow("no context")
+    context = row["context"]
+    if isinstance(context, str):  # a CSV cell holds the list as JSON, or a single utterance
+        try:
+            parsed = json.loads(context) if context.lstrip().startswith("[") else [context]
+        except json.JSONDecodeError:
+            parsed = [context]
+        context = parsed
+    response = row.get("response") if with_response else ""
+    if not isinstance(context, list) or not all(isinstance(part, str) for part in [*context, response]):
+        raise BadRow("context is no list of texts" if isinstance(response, str) else "no response")
+    utterances = [part for part in map(clean, context) if part]
+    if not utterances:
+        raise BadRow("empty context")
+    if with_response and not clean(response):
+        raise BadRow("empty response")
+    return [*utterances, clean(response)] if with_response else utterances
+
+
+def raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, row) of a JSON-lines, CSV or TSV file; a JSON line that can't be parsed is a row None."""
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        if path.suffix in (".jsonl", ".json"):
+            for number, line in enumerate(file, 1):
+                try:
+                    yield number, json.loads(line) if line.strip() else None
+                except json.JSONDecodeError:
+                    yield number, None
+            return
+        csv.field_size_limit(1 << 27)
+        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        if "context" not in (reader.fieldnames or []):
+            raise UserError(f"{path}: no column named context in its first line; its columns: {reader.fieldnames}")
+        for row in reader:
+            yield reader.line_num, row
+
+
+def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> None:
+    """One raw file to one corpus file; what can't be used is listed beside it."""
+    reasons: Counter[str] = Counter()
+    skipped_path, written = output.with_name(output.name.replace(".pkl.txt", ".skipped.tsv")), 0
+    with (
+        replacing(output) as temporary, replacing(skipped_path) as skipped_temporary,
+        open(temporary, "w", encoding="utf-8", newline="\n") as out,
+        open(skipped_temporary, "w", encoding="utf-8", newline="\n") as skipped,
+    ):  # fmt: skip
+        for number, row in progress(raw_rows(raw), desc=raw.name, unit="rows"):
+            try:
+                line = "\t".join(dialogue(row, with_response))
+                line.encode()
+            except BadRow as error:
+                reason = "not JSON" if row is None else str(error)
+            except UnicodeEncodeError:
+                reason = "not UTF-8"
+            else:
+                out.write(line + "\n")
+                written += 1
+                if written == limit:
+                    break
+                continue
+            reasons[reason] += 1
+            skipped.write(f"{number}\t{reason}\n")
+        if not written:
+            raise UserError(f"{raw}: no usable dialogue ({dict(reasons) or 'empty file'}); expected context, a list, and response")
+    listed = f"; skipped {dict(reasons)}, listed in {skipped_path}" if reasons else ""
+    print(f"wrote {written:,} dialogues to {output}{listed}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Raw dialogues to {split}.pkl.txt, one dialogue a line.")
+    parser.add_argument("raw_dir", help="folder with train, valid or test as .jsonl, .json (a row a line), .csv or .tsv")
+    parser.add_argument("output_dir", help="folder for {split}.pkl.txt")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N usable dialogues of each split (default: all)")
+    args = parser.parse_args()
+    raw_dir, output_dir = Path(args.raw_dir), Path(args.output_dir)
+    files = {split: [raw_dir / f"{split}{ending}" for ending in ENDINGS] for split in SPLITS}
+    found = {split: next((path for path in paths if path.is_file()), None) for split, paths in files.items()}
+    if not any(found.values()):
+        raise UserError(f"{raw_dir}: none of {', '.join(SPLITS)} with ending {', '.join(ENDINGS)} in it")
+    for split, raw in found.items():
+        output = output_dir / f"{split}.pkl.txt"
+        if raw and output.exists() and output.stat().st_mtime >= raw.stat().st_mtime:
+            say(f"skipped: {output} is newer than {raw}; to make it again: rm {output}")
+        elif raw:
+            prepare(raw, output, split == "train", args.limit)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,69 @@
+"""Fix the order of image sets.
+
+    python vokenization/create_image_ids.py --image-sets coco_minival,open_images --num-images 500000
+
+reads   data/lxmert/*.json (order of the file), or a folder of pictures (sorted by name): open_images, NAME=FOLDER
+writes  data/vokenization/images/{IMAGE_SET}.ids; see xvoken/image_ids.py
+A set whose order is fixed is compared, never changed.
+"""
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from xvoken import image_ids
+from xvoken.image_sets import Roots, folder_ids, lxmert_file, read_captioned, split_name
+from xvoken.messages import UserError, run_main, say
+
+
+def ordered_ids(name: str, folder: Path | None, roots: Roots, langs: list[str]) -> list[str]:
+    """Ids of a set in its order; raises UserError for an unknown set."""
+    if folder is not None:
+        ids, others = folder_ids(folder)
+        if others:
+            say(f"{name}: {others} other files in {folder} left out")
+        return ids
+    if not lxmert_file(name, roots).exists():
+        known = image_ids.known_sets(image_ids.ROOT, roots)
+        raise UserError(f"image set {name}: unknown; known here: {known}; a folder of pictures is given as {name}=FOLDER")
+    return read_captioned(name, langs, roots).ids
+
+
+def sample(ids: list[str], number: int | None, seed: int) -> list[str]:
+    """A fixed sample of `number` ids, in their order; all of them if there are no more."""
+    if number is None or number >= len(ids):
+        return ids
+    return [ids[i] for i in sorted(random.Random(seed).sample(range(len(ids)), number))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Fix the order of image sets.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        "--image-sets", required=True, help="with commas: coco_train, coco_nominival, coco_minival, vg_nococo, open_images, "
+        "the name of any file in --lxmert-root, or NAME=FOLDER",
+    )  # fmt: skip
+    parser.add_argument("--num-images", type=int, help="a fixed sample of that many pictures of each set")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--langs", default="mscoco", help="sources of sentences that an LXMERT file must have, with commas")
+    parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder for the .ids files")
+    Roots.add_flags(parser)
+    args = parser.parse_args()
+    if min(args.num_images or 1, args.limit or 1) < 1:
+        raise UserError("--num-images and --limit must be at least 1")
+    for image_set in args.image_sets.split(","):
+        name, folder = split_name(image_set)
+        ids = ordered_ids(name, folder, Roots.of(args), args.langs.split(","))
+        ids = sample(ids, args.num_images, args.seed)[: args.limit]
+        path = image_ids.ids_file(args.ids_root, name)
+        if image_ids.write(args.ids_root, name, ids, folder):
+            print(f"wrote the order of {len(ids):,} pictures to {path}")
+        else:
+            say(f"skipped: {path} fixes the same {len(ids):,} pictures already")
+
+
+if __name__ == "__main__":
+    run_main(main)

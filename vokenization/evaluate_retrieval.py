@@ -1,0 +1,82 @@
+"""Recall over whole image sets, in both directions.
+
+    python vokenization/evaluate_retrieval.py --load snap/xmatching/NAME --image-sets coco_minival
+
+reads   data/lxmert/*.json (captions), snap/xmatching/NAME and its keys/{IMAGE_SET}.hdf5
+writes  snap/xmatching/NAME/eval/{IMAGE_SET}.json: images, captions, text_to_image {R1, R5, R10, median_rank},
+        image_to_text {...}, chance {...}; recalls in percent
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from vokenization.vokenization import read_gallery
+from xvoken import keys as key_files
+from xvoken.devices import PRECISIONS, workers_on
+from xvoken.disk import write_json
+from xvoken.encoders import Encoder, load_encoder
+from xvoken.features import text_features
+from xvoken.image_sets import Roots, read_captioned, split_name
+from xvoken.messages import UserError, run_main, say
+from xvoken.recall import evaluate, table
+
+
+def evaluate_set(
+    encoder: Encoder, tokenizer: str, name: str, keys_dir: Path, langs: list[str], roots: Roots, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The record of one image set: all its captions against all its keys."""
+    captioned = read_captioned(name, langs, roots)
+    gallery = read_gallery(keys_dir, [name], encoder.hash, encoder.dim)
+    row_of = {key_id.split("/", 1)[1]: row for row, key_id in enumerate(gallery.ids)}
+    captions = [(row_of[captioned.ids[picture]], text) for picture, text in captioned.captions if captioned.ids[picture] in row_of]
+    if not captions:
+        raise UserError(f"{name}: none of its captions belongs to one of its {len(gallery.ids)} keys")
+    if len(captions) < len(captioned.captions):
+        say(f"{name}: {len(captioned.captions) - len(captions)} captions of pictures without a key left out")
+    sentences = list(dict.fromkeys(text for _, text in captioned.captions))
+    features = text_features(
+        encoder.text_spec, encoder.text_tower, encoder.tokenizer, tokenizer, sentences, encoder.max_len, label=name, **options
+    )
+    with torch.inference_mode():
+        text = encoder.text_head(torch.from_numpy(features.rows.astype("float32")))
+    text_row = {sentence: row for row, sentence in enumerate(sentences)}
+    rows = torch.tensor([text_row[sentence] for _, sentence in captions])
+    return evaluate(text[rows], torch.from_numpy(gallery.keys), torch.tensor([row for row, _ in captions]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Recall over whole image sets, both directions.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME")
+    parser.add_argument("--image-sets", default="coco_minival", help="image sets with captions, with commas")
+    parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), with commas")
+    parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
+    parser.add_argument("--output", type=Path, help="folder to write to (default: eval/ in the snapshot)")
+    Roots.add_flags(parser)
+    parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
+    parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
+    parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the text tower; auto: bf16 where it is fast")
+    args = parser.parse_args()
+    encoder, load = load_encoder(args.load, text=True), Path(args.load)
+    base = load if load.is_dir() else load.parent
+    options = {"cache": Path(args.cache), "devices": workers_on(args.device, args.num_workers), "precision": args.precision}
+    for image_set in args.image_sets.split(","):
+        name, _ = split_name(image_set)
+        keys_dir = args.keys_dir or key_files.folder(load)
+        tokenizer = str(base / "tokenizer")
+        record = evaluate_set(encoder, tokenizer, name, keys_dir, args.langs.split(","), Roots.of(args), options)
+        path = (args.output or base / "eval") / f"{name}.json"
+        write_json(path, record)
+        print(f"{name}: {table(record)}\nwrote {path}")
+
+
+if __name__ == "__main__":
+    run_main(main)

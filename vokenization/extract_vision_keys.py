@@ -1,0 +1,98 @@
+"""Extract the keys of image sets: each picture's vector in a matcher's joint space.
+
+    python vokenization/extract_vision_keys.py --load-dir snap/xmatching/NAME --image-sets open_images
+
+reads   data/vokenization/images/{IMAGE_SET}.ids and the pictures; the snapshot
+writes  snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5 (keys float32 (N, dim), ids), .ids, .path, .skipped.tsv;
+        see xvoken/keys.py. What the frozen tower makes of the pictures is kept in data/cache.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xvoken import image_ids
+from xvoken import keys as key_files
+from xvoken.devices import PRECISIONS, workers_on
+from xvoken.disk import same_settings, sha256_of_lines
+from xvoken.encoders import Encoder, load_encoder
+from xvoken.features import Features, image_features
+from xvoken.image_sets import Roots, split_name
+from xvoken.messages import UserError, run_main, say
+
+BLOCK = 8192  # pictures whose vectors are in memory at once
+
+
+def key_blocks(encoder: Encoder, features: Features) -> Iterator[NDArray[np.float32]]:
+    """Vectors of the usable rows, (n, dim) at a time, each of length 1."""
+    rows = features.usable
+    for start in range(0, len(rows), BLOCK):
+        block = torch.from_numpy(features.rows[rows[start : start + BLOCK]].astype(np.float32))
+        with torch.inference_mode():
+            yield encoder.image_head(block).numpy()
+
+
+def extract(
+    encoder: Encoder, image_set: str, where: Path, options: dict[str, Any], roots: Roots, ids_root: Path, limit: int | None
+) -> None:
+    """Write the keys of one image set, unless they stand there already."""
+    name, folder = split_name(image_set)
+    if not image_ids.ids_file(ids_root, name).exists():
+        known = image_ids.known_sets(ids_root, roots)
+        raise UserError(
+            f"image set {name}: its order is not fixed yet; run: python vokenization/create_image_ids.py "
+            f"--image-sets {image_set} (known here: {known})"
+        )
+    ids = image_ids.read(ids_root, name)[:limit]
+    settings = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16]}
+    path = key_files.keys_file(where, name)
+    if path.exists():
+        same_settings(path, key_files.read_settings(where, name), settings)
+        say(f"skipped: {path} holds the keys of these {len(ids):,} pictures already")
+        return
+    paths = image_ids.paths(ids_root, name, ids, folder, roots)
+    features = image_features(encoder.image_spec, encoder.image_tower, ids, paths, label=name, **options)
+    rows = features.usable.tolist()
+    key_files.write(
+        where, name, key_blocks(encoder, features), encoder.dim, [ids[r] for r in rows], [str(paths[r]) for r in rows],
+        [(ids[r], str(paths[r]), reason) for r, reason in features.skipped], settings,
+        {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "image_set": name},
+    )  # fmt: skip
+    skipped = f"; {len(features.skipped)} left out, listed in {name}.skipped.tsv" if features.skipped else ""
+    print(f"wrote {len(rows):,} keys of {encoder.dim} dimensions to {path}{skipped}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Extract the keys of image sets.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--load-dir", "--load", dest="load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME")
+    parser.add_argument("--image-sets", default="open_images", help="image sets with commas; NAME=FOLDER where the pictures moved")
+    parser.add_argument("--output-dir", "--output", dest="output", help="folder for the keys (default: keys/ in the snapshot)")
+    parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder of the .ids files")
+    Roots.add_flags(parser)
+    parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
+    parser.add_argument("--batch-size", type=int, default=32, help="pictures in a batch (times 8 on a GPU)")
+    parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
+    parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the tower; auto: bf16 where it is fast")
+    args = parser.parse_args()
+    if min(args.batch_size, args.limit or 1) < 1:
+        raise UserError("--batch-size and --limit must be at least 1")
+    devices = workers_on(args.device, args.num_workers)
+    encoder = load_encoder(args.load, image=True)
+    where = Path(args.output) if args.output else key_files.folder(Path(args.load))
+    options = {"cache": Path(args.cache), "devices": devices, "precision": args.precision, "batch_size": args.batch_size}
+    for image_set in args.image_sets.split(","):
+        extract(encoder, image_set, where, options, Roots.of(args), args.ids_root, args.limit)
+
+
+if __name__ == "__main__":
+    run_main(main)

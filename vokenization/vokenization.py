@@ -1,0 +1,90 @@
+"""Images for every line of a tokenized corpus: the work on one range of lines."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vokenization.indexing import build_index
+from xvoken import keys as key_files
+from xvoken.corpus import Corpus
+from xvoken.devices import autocast
+from xvoken.disk import replacing
+from xvoken.encoders import load_encoder
+from xvoken.messages import UserError
+from xvoken.text_batches import Padding, batches_by_length, pad_lines
+
+
+@dataclass
+class Gallery:
+    """The rows of an index: keys float32 (N, dim), ids `{IMAGE_SET}/{image id}`, file names."""
+
+    keys: np.ndarray
+    ids: list[str]
+    names: list[str]
+    made_by: list[str]
+
+
+def read_gallery(keys_dir: Path, image_sets: list[str], encoder_hash: str, dim: int, most: int | None = None) -> Gallery:
+    """The keys of several image sets, one set after another; raises UserError for keys of another snapshot."""
+    keys, ids, names, made_by = [], [], [], []
+    for image_set in image_sets:
+        read = key_files.read(keys_dir, image_set)
+        path = key_files.keys_file(keys_dir, image_set)
+        mend = f"remove it, then: python vokenization/extract_vision_keys.py --load-dir {keys_dir.parent} --image-sets {image_set}"
+        if read.keys.shape[1] != dim:
+            raise UserError(f"{path}: keys of {read.keys.shape[1]} dimensions, the snapshot's sentences have {dim}; {mend}")
+        maker = read.attributes.get("snapshot_hash", encoder_hash)  # files of the predecessors do not say
+        if maker != encoder_hash:
+            raise UserError(f"{path}: keys of another snapshot ({maker}, this one is {encoder_hash}); {mend}")
+        keys.append(read.keys)
+        ids += [f"{image_set}/{i}" for i in read.ids]
+        names += [Path(p).name for p in read.paths]
+        made_by.append(f"{image_set} {maker} {len(read.keys)} {read.attributes.get('settings', '')}")
+    gallery = Gallery(np.concatenate(keys), ids, names, made_by)
+    if most is not None:
+        gallery.keys, gallery.ids, gallery.names = gallery.keys[:most], ids[:most], names[:most]
+    return gallery
+
+
+@dataclass
+class VokenizeJob:
+    """Lines of tokens -> best rows and scores; see xvoken.work.Job."""
+
+    load: str
+    corpus: Path
+    tokenizer_name: str
+    keys_dir: Path
+    image_sets: list[str]
+    most: int | None
+    topk: int
+    backend: str
+    precision: str
+    batch_size: int
+
+    def setup(self, device: str) -> None:
+        self.device = device
+        self.encoder = load_encoder(self.load, text=True)
+        self.tower, self.head = self.encoder.text_tower.to(device), self.encoder.text_head.to(device)
+        self.padding = Padding.of(self.encoder.tokenizer, self.tower.max_tokens)
+        self.lines = Corpus(self.corpus, self.tokenizer_name)
+        gallery = read_gallery(self.keys_dir, self.image_sets, self.encoder.hash, self.encoder.dim, self.most)
+        self.index = build_index(gallery.keys, self.backend, device)
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        tokens, offsets = self.lines.slab(start, stop)
+        counts = np.diff(offsets)
+        indices = np.full((stop - start, self.topk), -1, np.int32)
+        scores = np.full((stop - start, self.topk), np.nan, np.float32)
+        for batch in batches_by_length(counts, self.batch_size):
+            ids, mask = pad_lines(tokens, offsets[batch], counts[batch], self.padding)
+            with torch.inference_mode():
+                with autocast(self.device, self.precision):
+                    features = self.tower(ids.to(self.device), mask.to(self.device))
+                queries = self.head(features.float()).cpu().numpy()
+            scores[batch], indices[batch] = self.index.search(queries, self.topk)
+        with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
+            np.savez(file, indices=indices, scores=scores, counts=counts)
+        return {"empty": int((counts == 0).sum()), "cut": int((counts + 2 > self.padding.max_tokens).sum())}

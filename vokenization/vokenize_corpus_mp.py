@@ -1,0 +1,127 @@
+"""Retrieve the best images for every line of a tokenized corpus, in many processes.
+
+    python vokenization/vokenize_corpus_mp.py --load snap/xmatching/NAME --corpus data/reddit/valid.pkl.txt
+
+reads   CORPUS.TOK.hdf5 and .line; snap/xmatching/NAME and its keys/{IMAGE_SET}.hdf5
+writes  snap/xmatching/NAME/vokens/{corpus}.{IMAGE_SET}, .hdf5 (indices, scores, vokens), .ids; see xvoken/vokens.py
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vokenization.indexing import BACKENDS
+from vokenization.vokenization import Gallery, VokenizeJob, read_gallery
+from xvoken import keys as key_files
+from xvoken import vokens
+from xvoken.corpus import Corpus
+from xvoken.devices import PRECISIONS, resolve_precision, workers_on
+from xvoken.disk import same_settings, sha256_of_file, sha256_of_lines
+from xvoken.encoders import Encoder, load_encoder
+from xvoken.image_sets import split_name
+from xvoken.messages import UserError, run_main, say
+from xvoken.text_towers import base_name, tokenizer_hash
+from xvoken.work import Parts
+
+CHUNK = 2048  # lines a part
+
+
+def check_tokenizer(corpus: Corpus, encoder: Encoder) -> None:
+    """Refuse tokens that another tokenizer made; raises UserError."""
+    made_by, expected = corpus.attributes.get("tokenizer_hash"), tokenizer_hash(encoder.tokenizer)
+    if made_by is None:  # a file of the predecessors, which do not say
+        say(f"warning: {corpus.path} does not say which tokenizer made it; it must be that of {encoder.name}")
+    elif made_by != expected:
+        raise UserError(
+            f"{corpus.path}: made by another tokenizer ({corpus.attributes.get('tokenizer')}, {made_by}) than the snapshot's "
+            f"({expected}); tokenize with: python tokenization/tokenize_dataset.py DATA_DIR FILE {encoder.text_spec.name}"
+        )
+
+
+def part_arrays(parts: Parts) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]]:
+    for number in range(len(parts.ranges)):
+        arrays = np.load(parts.part(number).with_suffix(".npz"))
+        yield arrays["indices"], arrays["scores"], arrays["counts"]
+
+
+def vokenize(
+    job: VokenizeJob, corpus: Corpus, gallery: Gallery, output: Path, sets: str, devices: list[str], limit: int | None, encoder: Encoder
+) -> None:
+    """Write the three files, unless they stand there already."""
+    lines = min(len(corpus), limit or len(corpus))
+    tokens = int(corpus.offsets[lines])
+    settings = {
+        "snapshot_hash": encoder.hash, "keys": sha256_of_lines(gallery.made_by)[:16], "images": len(gallery.ids),
+        "corpus": str(corpus.attributes.get("corpus") or sha256_of_file(corpus.path)), "lines": lines,
+        "topk": job.topk, "precision": job.precision, "backend": job.backend,
+    }  # fmt: skip
+    name = job.corpus.name
+    path, hdf5_path = vokens.text_file(output, name, sets), vokens.hdf5_file(output, name, sets)
+    if hdf5_path.exists():
+        same_settings(hdf5_path, vokens.read_settings(hdf5_path), settings)
+        say(f"skipped: {hdf5_path} holds the images of these {lines:,} lines already")
+        return
+    with Parts(hdf5_path, lines, CHUNK, settings) as parts:
+        parts.run(job, devices, desc=path.name, unit="lines")
+        vokens.write_ids(vokens.ids_file(output, name, sets), gallery.ids)
+        attributes = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "scores": "inner products of normalized vectors"}
+        vokens.write(path, hdf5_path, part_arrays(parts), lines, tokens, job.topk, gallery.names, settings, attributes)
+        empty, cut = (sum(summary[key] for summary in parts.summaries()) for key in ("empty", "cut"))
+    print(
+        f"wrote the top {job.topk} of {len(gallery.ids):,} images for {lines:,} lines ({empty:,} empty, {cut:,} cut) to {path} (and .hdf5, .ids)"
+    )
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Retrieve the best images for every line of a corpus.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME")
+    parser.add_argument("--corpus", required=True, type=Path, help="the corpus as it was given to tokenize_dataset.py")
+    parser.add_argument("--tokenizer-name", help="name in the tokenized files' names (default: that of the snapshot's text tower)")
+    parser.add_argument("--image-sets", default="open_images", help="image sets with commas; together they are one index")
+    parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
+    parser.add_argument("--output", type=Path, help="folder to write to (default: vokens/ in the snapshot)")
+    parser.add_argument("--topk", type=int, default=5, help="images a line")
+    parser.add_argument("--max-img-num", type=int, default=-1, help="only the first N images of the index; -1: all")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N lines")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="exact search by faiss or torch; auto: faiss if installed")
+    parser.add_argument("--batch-size", type=int, default=64, help="lines in a batch")
+    parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
+    parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the text tower; auto: bf16 where it is fast")
+    args = parser.parse_args()
+    if min(args.topk, args.batch_size, args.limit or 1) < 1:
+        raise UserError("--topk, --batch-size and --limit must be at least 1")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    devices = workers_on(args.device, args.num_workers)
+    encoder = load_encoder(args.load)
+    load, most = Path(args.load), args.max_img_num if args.max_img_num > 0 else None
+    tokenizer_name = base_name(args.tokenizer_name or encoder.text_spec.name)
+    image_sets = sorted(split_name(part)[0] for part in args.image_sets.split(","))
+    keys_dir = args.keys_dir or key_files.folder(load)
+    gallery = read_gallery(keys_dir, image_sets, encoder.hash, encoder.dim, most)
+    if args.topk > len(gallery.ids):
+        raise UserError(f"--topk {args.topk}: the index has {len(gallery.ids)} images only ({', '.join(image_sets)})")
+    corpus = Corpus(args.corpus, tokenizer_name)
+    check_tokenizer(corpus, encoder)
+    job = VokenizeJob(
+        load=args.load, corpus=args.corpus, tokenizer_name=tokenizer_name, keys_dir=keys_dir, image_sets=image_sets, most=most,
+        topk=args.topk, backend=args.backend, precision=resolve_precision(args.precision, devices[0]), batch_size=args.batch_size,
+    )  # fmt: skip
+    sets = "_".join(image_sets) + (f".{most}" if most else "")
+    vokenize(job, corpus, gallery, args.output or vokens.folder(load), sets, devices, args.limit, encoder)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,36 @@
+"""Validation: embed the whole gallery, then recall in both directions."""
+
+from typing import Any
+
+import torch
+
+from xmatching.data import PairBatches
+from xmatching.model import Matcher
+from xvoken.recall import TOP, evaluate
+
+BATCH = 1024
+
+
+@torch.inference_mode()
+def validate(model: Matcher, data: PairBatches, device: str) -> dict[str, Any]:
+    """The record of xvoken.recall.evaluate for every caption against every usable picture of `data`."""
+    model.eval()
+    text, image, kept = [], [], []
+    for start in range(0, data.text.rows_count(), BATCH):
+        inputs, _ = data.text.load(range(start, min(start + BATCH, data.text.rows_count())))
+        text.append(model.embed_text(inputs.to(device)).float().cpu())
+    for start in range(0, data.images.rows_count(), BATCH):
+        inputs, good = data.images.load(range(start, min(start + BATCH, data.images.rows_count())))
+        image.append(model.embed_image(inputs.to(device)).float().cpu())
+        kept.append(start + good)
+    row_of = torch.full((data.images.rows_count(),), -1)
+    rows = torch.cat(kept)
+    row_of[rows] = torch.arange(len(rows))
+    owner = row_of[data.image_rows]
+    usable = owner >= 0
+    return evaluate(torch.cat(text)[data.text_rows[usable]], torch.cat(image), owner[usable])
+
+
+def rsum(record: dict[str, Any]) -> float:
+    """Sum of the six recalls, the usual single figure to choose an epoch by."""
+    return sum(record[direction][f"R{k}"] for direction in ("text_to_image", "image_to_text") for k in TOP)

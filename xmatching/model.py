@@ -1,0 +1,61 @@
+"""The trainable part of a matcher: two heads, and the towers that are fine-tuned."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from xvoken.encoders import build_heads
+from xvoken.image_towers import ImageTower
+from xvoken.text_towers import TextTower
+
+
+class Matcher(nn.Module):
+    """Text and image to the joint space. A frozen tower is not part of it: its output is the input."""
+
+    def __init__(self, config: dict[str, Any], text_tower: TextTower | None = None, image_tower: ImageTower | None = None):
+        super().__init__()
+        self.heads = nn.ModuleDict(build_heads(config))
+        self.text_tower, self.image_tower = text_tower, image_tower
+
+    def embed_text(self, inputs: Any) -> Tensor:
+        """tower outputs (B, width), or ids and mask for a tower that is trained -> (B, dim)"""
+        features = self.text_tower(inputs["ids"], inputs["mask"]) if self.text_tower else inputs
+        return self.heads["text_head"](features)
+
+    def embed_image(self, inputs: Tensor) -> Tensor:
+        """tower outputs (B, width), or uint8 pixels (B, 3, H, W) for a tower that is trained -> (B, dim)"""
+        features = self.image_tower(inputs) if self.image_tower else inputs
+        return self.heads["image_head"](features)
+
+    def forward(self, text: Any, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.embed_text(text), self.embed_image(image)
+
+    def train(self, mode: bool = True) -> "Matcher":
+        """As usual, but batch normalization keeps the statistics of its pretraining, as in Vokenization."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+
+def gather_batch(local: Tensor) -> Tensor:
+    """The rows of all processes, one process after another: (b, ...) -> (B, ...); b may differ between them.
+
+    Gradients flow into this process's own rows only. Every process computes the loss of the whole batch, so
+    that the sum of their gradients is the gradient that one process with the whole batch gets.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return local
+    world, rank = dist.get_world_size(), dist.get_rank()
+    sizes = [torch.zeros(1, dtype=torch.int64, device=local.device) for _ in range(world)]
+    dist.all_gather(sizes, torch.tensor([len(local)], device=local.device))
+    padded = local.new_zeros(int(max(sizes)), *local.shape[1:])
+    padded[: len(local)] = local.detach()
+    rows = [torch.empty_like(padded) for _ in range(world)]
+    dist.all_gather(rows, padded)
+    parts = [part[: int(size)] for part, size in zip(rows, sizes, strict=True)]
+    parts[rank] = local
+    return torch.cat(parts)

@@ -1,0 +1,91 @@
+"""The state of a training on disk: saved after each epoch, so that a stopped run ends with the same weights.
+
+Order and dropout of an epoch follow from seed and epoch, so that weights, optimizer and records are all there is.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xmatching.metric import rsum
+from xmatching.model import Matcher
+from xvoken import snapshot as snapshots
+from xvoken.disk import differences, write_lines
+from xvoken.messages import UserError
+
+
+@dataclass
+class Progress:
+    """How far a training is: finished epochs, their records, and the tensors to go on from."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    started_at: int = 0
+
+    @property
+    def epoch(self) -> int:
+        return len(self.records)
+
+    def restore(self, matcher: Matcher, optimizer: torch.optim.Optimizer) -> None:
+        """Put weights and optimizer state back, if there are any."""
+        if not self.tensors:
+            return
+        matcher.load_state_dict({name[6:]: tensor for name, tensor in self.tensors.items() if name.startswith("model.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in self.tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                state.setdefault(int(number), {})[key] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progress:
+    """Read how far the training in `output` is; refuse other settings, or an unfinished run without --resume."""
+    path = snapshots.training_file(output)
+    if not path.exists():
+        return Progress()
+    tensors, header = snapshots.read_tensors(path)
+    for part in ("model", "training"):
+        changed = differences(header["config"][part], config[part])
+        if changed:
+            raise UserError(f"{output} was trained with other settings ({changed}); choose another --output, or: rm -r {output}")
+    progress = Progress(header["records"], tensors, len(header["records"]))
+    if progress.epoch < config["training"]["epochs"] and not resume:
+        raise UserError(f"{output} holds a run that stopped after epoch {progress.epoch}; add --resume to go on, or: rm -r {output}")
+    return progress
+
+
+def save_epoch(
+    output: Path, matcher: Matcher, optimizer: torch.optim.Optimizer, config: dict[str, Any], progress: Progress,
+    record: dict[str, Any], score: float,
+) -> None:  # fmt: skip
+    """Write the snapshot of an epoch; the training state last, so that what it names is whole."""
+    best = score > max((rsum(r) for r in progress.records), default=-1.0)
+    progress.records.append(record)
+    quality = {k: record[k] for k in ("images", "captions", "text_to_image", "image_to_text", "chance")}
+    described = {**config, "epoch": record["epoch"], "validation": quality}
+    for tag in ("LAST", "BEST") if best else ("LAST",):
+        _save_towers(output, tag, matcher, described)
+        snapshots.write(output, tag, described, matcher.heads.state_dict(), command=sys.argv)
+    write_lines(snapshots.metrics_file(output), (json.dumps(r) for r in progress.records))
+    tensors = {f"model.{name}": tensor for name, tensor in matcher.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
+    snapshots.write_tensors(snapshots.training_file(output), tensors, {"config": config, "records": progress.records})
+
+
+def _save_towers(output: Path, tag: str, matcher: Matcher, config: dict[str, Any]) -> None:
+    """Trained towers lie beside the heads; the config learns their hashes."""
+    from xvoken.text_towers import weights_hash
+
+    if matcher.text_tower:
+        matcher.text_tower.model.save_pretrained(snapshots.text_tower_folder(output, tag))
+        config["model"] = {**config["model"], "lang_hash": weights_hash(matcher.text_tower)}
+    if matcher.image_tower:
+        snapshots.write_tensors(snapshots.image_tower_file(output, tag), matcher.image_tower.model.state_dict(), {})
+        config["model"] = {**config["model"], "visn_hash": weights_hash(matcher.image_tower)}

@@ -1,0 +1,1 @@
+"""What two or more stages share: encoders, pictures, disk formats, work splitting, devices, messages."""

@@ -1,0 +1,120 @@
+"""A tokenized corpus on disk, as Vokenization lays it out.
+
+    FILE.TOK         line i: the token ids of line i, no special tokens, separated by blanks
+    FILE.TOK.hdf5    dataset `tokens`, int32 (N,): the lines one after another; attributes say what made it
+    FILE.TOK.line    L + 1 offsets, one a line: line i is tokens[line[i] : line[i + 1]]
+
+L is the number of lines of FILE, empty ones included.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from xvoken.disk import replacing
+from xvoken.messages import UserError
+
+MAKE = "python tokenization/tokenize_dataset.py DATA_DIR FILE TOKENIZER"
+
+
+def text_file(corpus: Path, tokenizer_name: str) -> Path:
+    return corpus.with_name(f"{corpus.name}.{tokenizer_name}")
+
+
+def tokens_file(corpus: Path, tokenizer_name: str) -> Path:
+    return corpus.with_name(f"{corpus.name}.{tokenizer_name}.hdf5")
+
+
+def line_file(corpus: Path, tokenizer_name: str) -> Path:
+    return corpus.with_name(f"{corpus.name}.{tokenizer_name}.line")
+
+
+def write(
+    corpus: Path, tokenizer_name: str, parts: Iterable[tuple[Path, NDArray[np.int32], NDArray[np.int64]]],
+    attributes: dict[str, Any],
+) -> tuple[int, int]:  # fmt: skip
+    """Join parts (text file, tokens (n,), token counts of the lines) to the three files; returns lines, tokens.
+
+    The hdf5 file is renamed last: where it stands, the other two are whole.
+    """
+    lines = total = 0
+    with (
+        replacing(tokens_file(corpus, tokenizer_name)) as hdf5_path,
+        replacing(line_file(corpus, tokenizer_name)) as line_path,
+        replacing(text_file(corpus, tokenizer_name)) as text_path,
+    ):
+        with h5py.File(hdf5_path, "w") as file, open(line_path, "wb") as line_out, open(text_path, "wb") as text_out:
+            tokens = file.create_dataset("tokens", (0,), np.int32, maxshape=(None,), chunks=(1 << 18,))
+            line_out.write(b"0\n")
+            for text_part, ids, counts in parts:
+                text_out.write(text_part.read_bytes())
+                line_out.write("".join(f"{offset}\n" for offset in total + np.cumsum(counts)).encode())
+                tokens.resize((total + len(ids),))
+                tokens[total:] = ids
+                lines, total = lines + len(counts), total + len(ids)
+            file.attrs.update({**attributes, "lines": lines})
+    return lines, total
+
+
+class Corpus:
+    """A tokenized corpus, open for reading. Raises UserError when a file is missing or the files disagree.
+
+    offsets: int64 (L + 1,); attributes: what the hdf5 file says of itself (empty in files made by others).
+    """
+
+    def __init__(self, corpus: Path, tokenizer_name: str):
+        self.path = tokens_file(corpus, tokenizer_name)
+        line_path = line_file(corpus, tokenizer_name)
+        for path in (self.path, line_path):
+            if not path.is_file():
+                mend = f"python tokenization/tokenize_dataset.py {corpus.parent} {corpus.name} {tokenizer_name}"
+                raise UserError(f"{path} does not exist; make it with: {mend}")
+        try:
+            self.file = h5py.File(self.path, "r")
+            self.tokens = self.file["tokens"]
+        except (OSError, KeyError) as error:
+            raise UserError(f"{self.path}: no hdf5 file with a dataset `tokens` ({error}); make it again: {MAKE}") from None
+        self.attributes = dict(self.file.attrs)
+        self.offsets = _read_offsets(line_path)
+        if self.offsets[-1] != len(self.tokens):
+            raise UserError(
+                f"{line_path}: ends at token {self.offsets[-1]}, but {self.path} holds {len(self.tokens)}; make both again: {MAKE}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def slab(self, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Lines start to stop: their tokens (n,), read at once, and offsets into them (stop - start + 1,)."""
+        offsets = self.offsets[start : stop + 1]
+        return self.tokens[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def _read_offsets(path: Path) -> NDArray[np.int64]:
+    try:
+        offsets = np.fromstring(path.read_bytes(), np.int64, sep="\n")
+    except (ValueError, DeprecationWarning):
+        offsets = np.zeros(0, np.int64)
+    if not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
+        raise UserError(f"{path}: not a list of growing offsets that starts with 0; make it again: {MAKE}")
+    return offsets
+
+
+def check(corpus: Path, tokenizer_name: str) -> str:
+    """Compare the three files with each other; says what they hold or raises UserError."""
+    read = Corpus(corpus, tokenizer_name)
+    path = text_file(corpus, tokenizer_name)
+    number = -1
+    with open(path, encoding="ascii") as text:
+        for number, line in enumerate(text):
+            if number >= len(read):
+                break
+            if not np.array_equal(np.array(line.split(), np.int64), read.slab(number, number + 1)[0]):
+                raise UserError(f"{path}: line {number + 1} differs from {read.path}; make them again: {MAKE}")
+    if number + 1 != len(read):
+        raise UserError(f"{path}: has {number + 1} lines, {line_file(corpus, tokenizer_name)} has {len(read)}")
+    return f"corpus of {len(read):,} lines, {len(read.tokens):,} tokens of {read.attributes.get('tokenizer', 'unknown')}"

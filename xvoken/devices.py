@@ -1,0 +1,91 @@
+"""Which processors do the work, and in which precision."""
+
+import os
+import sys
+from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from xvoken.messages import UserError, run_main, say
+
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+def cores() -> int:
+    """Cores this process may use (containers and taskset counted in)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers_on(device: str, num_workers: int | None) -> list[str]:
+    """One device per worker process.
+
+    device: "auto" (all visible GPUs, else the CPU), "cpu", "cuda", or a GPU's number.
+    num_workers: processes; default one per GPU, or one per core.
+    """
+    gpus = torch.cuda.device_count()
+    if num_workers is not None and num_workers < 1:
+        raise UserError(f"--num-workers {num_workers}: at least 1 is needed")
+    if device == "cpu" or (device == "auto" and not gpus):
+        return ["cpu"] * (num_workers or cores())
+    if device in ("auto", "cuda"):
+        if not gpus:
+            raise UserError("--device cuda: this machine has no GPU; use --device cpu or auto")
+        return [f"cuda:{i % gpus}" for i in range(num_workers or gpus)]
+    if not device.isdigit():
+        raise UserError(f"--device {device}: not one of auto, cpu, cuda or a GPU's number")
+    if not gpus:
+        say(f"no GPU on this machine: --device {device} runs on the CPU")
+        return ["cpu"] * (num_workers or cores())
+    if int(device) >= gpus:
+        raise UserError(f"--device {device}: GPU {device} does not exist, this machine has 0 to {gpus - 1}")
+    return [f"cuda:{device}"] * (num_workers or 1)
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has bf16 matrix units (AMX or AVX512-BF16); elsewhere bf16 is slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Turn "auto" into "bf16" where the device has the units for it, else "fp32"."""
+    if precision != "auto":
+        return precision
+    fast = cpu_has_bf16() if device == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if fast else "fp32"
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager:
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def torchrun_processes(gpus: str) -> tuple[str, int]:
+    """Visible GPUs and number of processes for "0,1,2,3"; on a machine without a GPU: "" and CPU processes."""
+    numbers = [part.strip() for part in gpus.split(",")]
+    if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
+        raise UserError(f"GPUs {gpus!r}: expected different numbers with commas, as in 0,1,2,3")
+    present = torch.cuda.device_count()
+    if not present:
+        processes = min(len(numbers), cores())
+        say(f"no GPU on this machine: {processes} process{'es' * (processes > 1)} on the CPU (gloo) instead of GPUs {gpus}")
+        return "", processes
+    missing = [number for number in numbers if int(number) >= present]
+    if missing:
+        raise UserError(f"GPU {missing[0]} does not exist, this machine has 0 to {present - 1}")
+    return ",".join(numbers), len(numbers)
+
+
+def main() -> None:
+    """`python -m xvoken.devices 0,1`: print "VISIBLE_GPUS PROCESSES" for the bash scripts."""
+    visible, processes = torchrun_processes(sys.argv[1])
+    print(visible or "none", processes)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,194 @@
+"""What frozen towers make of pictures and sentences, computed once and kept on disk.
+
+    CACHE/{label}-{hash}.npy     float16 (N, width), one row an item; NaN where a picture could not be used
+    CACHE/{label}-{hash}.json    settings (tower, its weights' hash, view, precision, data) and skipped rows
+
+The hash follows from the settings, so that a cache is found again by whoever needs the same: training,
+key extraction, evaluation.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from xvoken.devices import autocast, cores, resolve_precision
+from xvoken.disk import fingerprint, read_json, replacing, sha256_of_lines, write_json
+from xvoken.encoders import ImageTowerSpec, TextTowerSpec
+from xvoken.image_towers import ImageTower
+from xvoken.messages import UserError
+from xvoken.pictures import BrokenPicture, View, load_picture
+from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
+from xvoken.text_towers import TextTower, load_tokenizer, tokenizer_hash, weights_hash
+from xvoken.work import Parts, read_skipped
+
+IMAGE_CHUNK, TEXT_CHUNK = 256, 1024
+
+
+@dataclass
+class Features:
+    """rows: float16 (N, width), memory-mapped; skipped: [row, reason] of rows that hold NaN; path: the file."""
+
+    rows: NDArray[np.float16]
+    skipped: list[tuple[int, str]]
+    path: Path
+
+    @property
+    def usable(self) -> NDArray[np.int64]:
+        """Row numbers that hold features."""
+        return np.delete(np.arange(len(self.rows)), [row for row, _ in self.skipped])
+
+
+@dataclass
+class ImageJob:
+    """Pictures -> tower outputs; see xvoken.work.Job."""
+
+    spec: ImageTowerSpec
+    paths: list[str]
+    precision: str
+    batch_size: int
+    decoders: int
+
+    def setup(self, device: str) -> None:
+        self.device = device
+        self.tower = self.spec.build().to(device)
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        rows = np.full((stop - start, self.tower.width), np.nan, np.float16)
+        skipped: list[list[Any]] = []
+        pictures = Pictures(self.paths[start:stop], self.tower.view)
+        loader = DataLoader(pictures, self.batch_size, num_workers=self.decoders, collate_fn=lambda items: items)
+        for first, items in zip(range(0, stop - start, self.batch_size), loader, strict=True):
+            good = [i for i, item in enumerate(items) if not isinstance(item, str)]
+            skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
+            if good:
+                pixels = torch.stack([items[i] for i in good]).to(self.device)
+                with torch.inference_mode(), autocast(self.device, self.precision):
+                    out = self.tower(pixels)
+                rows[[first + i for i in good]] = out.float().cpu().numpy()
+        with replacing(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
+            np.save(file, rows)
+        return {"skipped": skipped}
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Item i: the view of picture i as uint8 (3, H, W), or the reason (str) why there is none."""
+
+    def __init__(self, paths: list[str], view: View):
+        self.paths, self.view = paths, view
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> torch.Tensor | str:
+        try:
+            return self.view(load_picture(Path(self.paths[i])))
+        except BrokenPicture as error:
+            return str(error)
+
+
+@dataclass
+class TextJob:
+    """Sentences -> tower outputs at [CLS]; see xvoken.work.Job."""
+
+    spec: TextTowerSpec
+    tokenizer: str
+    sentences: list[str]
+    max_len: int
+    precision: str
+    batch_size: int
+
+    def setup(self, device: str) -> None:
+        self.device = device
+        self.tower = self.spec.build().to(device)
+        self.tokens = load_tokenizer(self.tokenizer)
+        self.padding = Padding.of(self.tokens, min(self.max_len, self.tower.max_tokens))
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        rows = np.empty((stop - start, self.tower.width), np.float16)
+        tokens, offsets = tokenize(self.tokens, self.sentences[start:stop])
+        lengths = np.diff(offsets)
+        # A sentence without tokens is [CLS][SEP] here: a caption is never dropped.
+        for batch in [np.flatnonzero(lengths == 0), *batches_by_length(lengths, self.batch_size)]:
+            if len(batch):
+                ids, mask = pad_lines(tokens, offsets[batch], lengths[batch], self.padding)
+                with torch.inference_mode(), autocast(self.device, self.precision):
+                    out = self.tower(ids.to(self.device), mask.to(self.device))
+                rows[batch] = out.float().cpu().numpy()
+        with replacing(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
+            np.save(file, rows)
+        return {"truncated": int((lengths + 2 > self.padding.max_tokens).sum())}
+
+
+def image_features(
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], *,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 32,
+) -> Features:  # fmt: skip
+    """The tower's output for each picture, from the cache or made now.
+
+    ids and paths: one a picture; pictures with the same ids and file sizes are the same data.
+    Raises UserError when no picture is left.
+    """
+    precision = resolve_precision(precision, devices[0])
+    sizes = (path.stat().st_size if path.is_file() else -1 for path in paths)
+    settings = {
+        "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": precision,
+        "pictures": len(ids), "data": sha256_of_lines(f"{i}\t{size}" for i, size in zip(ids, sizes, strict=True)),
+    }  # fmt: skip
+    on_gpu = devices[0] != "cpu"
+    decoders = max(1, cores() // len(devices)) if on_gpu else 0
+    job = ImageJob(spec, [str(path) for path in paths], precision, batch_size * 8 if on_gpu else batch_size, decoders)
+    chunk = IMAGE_CHUNK * 8 if on_gpu else IMAGE_CHUNK
+    features = _cached(cache, f"{label}-{spec.name}", settings, job, len(ids), chunk, tower.width, devices, "img")
+    if len(features.skipped) == len(ids):
+        reasons = sorted({reason for _, reason in features.skipped})
+        raise UserError(f"{label}: none of the {len(ids)} pictures can be used ({', '.join(reasons[:3])}); first: {paths[0]}")
+    return features
+
+
+def text_features(
+    spec: TextTowerSpec, tower: TextTower, tokenizer: Any, tokenizer_name: str, sentences: list[str], max_len: int, *,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 64,
+) -> Features:  # fmt: skip
+    """The tower's output for each sentence, cut to `max_len` tokens with the special ones, from the cache or made now."""
+    precision = resolve_precision(precision, devices[0])
+    settings = {
+        "tower": spec.name, "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len,
+        "tokenizer": tokenizer_hash(tokenizer), "precision": precision,
+        "sentences": len(sentences), "data": sha256_of_lines(sentences),
+    }  # fmt: skip
+    job = TextJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
+    name = f"{label}-{Path(spec.name).name}"
+    return _cached(cache, name, settings, job, len(sentences), TEXT_CHUNK, tower.width, devices, "sent")
+
+
+def _cached(
+    cache: Path, label: str, settings: dict[str, Any], job: Any, total: int, chunk: int, width: int,
+    devices: list[str], unit: str,
+) -> Features:  # fmt: skip
+    path = cache / f"{label}-{fingerprint(settings)}.npy"
+    receipt = path.with_suffix(".json")
+    if not receipt.exists():
+        with Parts(path, total, chunk, settings) as parts:
+            parts.run(job, devices, desc=label, unit=unit)
+            with replacing(path) as temporary:
+                out = np.lib.format.open_memmap(temporary, "w+", np.float16, (total, width))
+                for (start, stop), rows in zip(parts.ranges, _part_arrays(parts), strict=True):
+                    out[start:stop] = rows
+                out.flush()
+            write_json(receipt, {"settings": settings, "skipped": read_skipped(parts)})
+    elif (leftover := path.with_name(path.name + ".parts")).exists():
+        shutil.rmtree(leftover)  # a kill came between the last rename and the clean-up
+    facts = read_json(receipt, f"remove {receipt} to make it again")
+    return Features(np.load(path, mmap_mode="r"), [tuple(row) for row in facts["skipped"]], path)
+
+
+def _part_arrays(parts: Parts) -> Iterator[NDArray[np.float16]]:
+    for number in range(len(parts.ranges)):
+        yield np.load(parts.part(number).with_suffix(".npy"))

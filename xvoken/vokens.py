@@ -1,0 +1,108 @@
+"""The images retrieved for a corpus.
+
+{corpus}.{IMAGE_SET}         line i: file names of the best images of line i, best first, tab-separated;
+                             empty for an empty line
+{corpus}.{IMAGE_SET}.hdf5    indices int32 (L, k), scores float32 (L, k) (inner products; -1 and NaN for an
+                             empty line), vokens int32 (N,), one a token: the first token of a line carries
+                             the row r of its best image, every further one -r - 1
+{corpus}.{IMAGE_SET}.ids     row r of the index: {IMAGE_SET}/{image id}
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from xvoken.disk import replacing, write_lines
+from xvoken.messages import UserError
+
+
+def folder(load: Path) -> Path:
+    return (load if load.is_dir() else load.parent) / "vokens"
+
+
+def text_file(where: Path, corpus_name: str, sets: str) -> Path:
+    return where / f"{corpus_name}.{sets}"
+
+
+def hdf5_file(where: Path, corpus_name: str, sets: str) -> Path:
+    return where / f"{corpus_name}.{sets}.hdf5"
+
+
+def ids_file(where: Path, corpus_name: str, sets: str) -> Path:
+    return where / f"{corpus_name}.{sets}.ids"
+
+
+def line_vokens(best: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Best row of each line (L,) and its number of tokens (L,) -> a voken for each token (counts.sum(),)
+
+    Sentence level as Vokenization's language-model training reads it: r at the first token, -r - 1 behind it.
+    """
+    vokens = np.repeat(-best - 1, counts)
+    firsts = (np.cumsum(counts) - counts)[counts > 0]
+    vokens[firsts] = best[counts > 0]
+    return vokens.astype(np.int32)
+
+
+def write(
+    path: Path, hdf5_path: Path, parts: Iterable[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]],
+    lines: int, tokens: int, k: int, names: list[str], settings: dict[str, Any], attributes: dict[str, Any],
+) -> None:  # fmt: skip
+    """Join parts (indices (l, k), scores (l, k), token counts (l,)); the hdf5 file is renamed last.
+
+    names: file name of each row of the index.
+    """
+    with replacing(hdf5_path) as hdf5_temporary, replacing(path) as text_temporary:
+        with h5py.File(hdf5_temporary, "w") as file, open(text_temporary, "w", encoding="utf-8", newline="\n") as text:
+            indices = file.create_dataset("indices", (lines, k), np.int32)
+            scores = file.create_dataset("scores", (lines, k), np.float32)
+            vokens = file.create_dataset("vokens", (tokens,), np.int32)
+            line = token = 0
+            for part_indices, part_scores, counts in parts:
+                part_vokens = line_vokens(part_indices[:, 0], counts)
+                indices[line : line + len(counts)] = part_indices
+                scores[line : line + len(counts)] = part_scores
+                vokens[token : token + len(part_vokens)] = part_vokens
+                text.writelines("\t".join(names[r] for r in row if r >= 0) + "\n" for row in part_indices)
+                line, token = line + len(counts), token + len(part_vokens)
+            file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True)})
+
+
+def write_ids(path: Path, ids: list[str]) -> None:
+    write_lines(path, ids)
+
+
+def read_settings(hdf5_path: Path) -> dict[str, Any]:
+    with h5py.File(hdf5_path, "r") as file:
+        return json.loads(file.attrs.get("settings", "{}"))
+
+
+def read(where: Path, corpus_name: str, sets: str) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str]]:
+    """indices (L, k), scores (L, k) and the ids of the index' rows."""
+    path = hdf5_file(where, corpus_name, sets)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; make it with: python vokenization/vokenize_corpus_mp.py")
+    with h5py.File(path, "r") as file:
+        indices, scores = file["indices"][:], file["scores"][:]
+    return indices, scores, ids_file(where, corpus_name, sets).read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def check(where: Path, corpus_name: str, sets: str) -> str:
+    """Hold the files against each other; says what they hold or raises UserError."""
+    indices, scores, ids = read(where, corpus_name, sets)
+    path = hdf5_file(where, corpus_name, sets)
+    if indices.max(initial=-1) >= len(ids):
+        raise UserError(f"{path}: row {indices.max()} is beyond the {len(ids)} ids")
+    if (np.diff(scores, axis=1) > 0).any():
+        raise UserError(f"{path}: scores of line {int(np.argwhere(np.diff(scores, axis=1) > 0)[0, 0]) + 1} do not descend")
+    if not ((indices < 0) == np.isnan(scores)).all():
+        raise UserError(f"{path}: an empty line with scores, or a line without")
+    with open(text_file(where, corpus_name, sets), encoding="utf-8") as text:
+        lines = sum(1 for _ in text)
+    if lines != len(indices):
+        raise UserError(f"{text_file(where, corpus_name, sets)}: {lines} lines, the hdf5 file has {len(indices)}")
+    return f"top {indices.shape[1]} of {len(ids):,} images for {lines:,} lines"
