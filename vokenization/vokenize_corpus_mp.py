@@ -51,8 +51,9 @@ def part_arrays(parts: Parts) -> Iterator[tuple[NDArray[np.int32], NDArray[np.fl
 
 
 def vokenize(
-    job: VokenizeJob, corpus: Corpus, gallery: Gallery, output: Path, sets: str, devices: list[str], limit: int | None, encoder: Encoder
-) -> None:
+    job: VokenizeJob, corpus: Corpus, gallery: Gallery, output: Path, sets: str, devices: list[str],
+    limit: int | None, encoder: Encoder,
+) -> None:  # fmt: skip
     """Write the three files, unless they stand there already."""
     lines = min(len(corpus), limit or len(corpus))
     tokens = int(corpus.offsets[lines])
@@ -73,9 +74,8 @@ def vokenize(
         attributes = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "scores": "inner products of normalized vectors"}
         vokens.write(path, hdf5_path, part_arrays(parts), lines, tokens, job.topk, gallery.names, settings, attributes)
         empty, cut = (sum(summary[key] for summary in parts.summaries()) for key in ("empty", "cut"))
-    print(
-        f"wrote the top {job.topk} of {len(gallery.ids):,} images for {lines:,} lines ({empty:,} empty, {cut:,} cut) to {path} (and .hdf5, .ids)"
-    )
+    counts = f"{lines:,} lines ({empty:,} empty, {cut:,} cut to the tower's length)"
+    print(f"wrote the top {job.topk} of {len(gallery.ids):,} images for {counts} to {path} (and .hdf5, .ids)")
 
 
 def parse_args() -> argparse.Namespace:

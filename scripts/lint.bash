@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Check style: ruff's rules and its format.
+#   bash scripts/lint.bash
+source "$(dirname "$0")/common.bash"
+install_environment test requirements.txt requirements-demo.txt requirements-dev.txt
+ruff check .
+exec ruff format --check .
