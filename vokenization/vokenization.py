@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from vokenization.indexing import build_index
 from xvoken import keys as key_files
 from xvoken.corpus import Corpus
 from xvoken.devices import autocast
 from xvoken.disk import replacing
 from xvoken.encoders import load_encoder
+from xvoken.indexing import build_index
 from xvoken.messages import UserError
 from xvoken.text_batches import Padding, batches_by_length, pad_lines
 

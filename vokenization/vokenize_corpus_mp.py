@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from numpy.typing import NDArray
 
-from vokenization.indexing import BACKENDS
 from vokenization.vokenization import Gallery, VokenizeJob, read_gallery
 from xvoken import keys as key_files
 from xvoken import vokens
@@ -25,6 +24,7 @@ from xvoken.devices import PRECISIONS, resolve_precision, workers_on
 from xvoken.disk import same_settings, sha256_of_file, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.image_sets import split_name
+from xvoken.indexing import BACKENDS
 from xvoken.messages import UserError, run_main, say
 from xvoken.text_towers import base_name, tokenizer_hash
 from xvoken.work import Parts
