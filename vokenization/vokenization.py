@@ -68,7 +68,7 @@ class VokenizeJob:
         self.device = device
         self.encoder = load_encoder(self.load, text=True)
         self.tower, self.head = self.encoder.text_tower.to(device), self.encoder.text_head.to(device)
-        self.padding = Padding.of(self.encoder.tokenizer, self.tower.max_tokens)
+        self.padding = Padding.of(self.encoder.tokenizer, self.tower.max_tokens, self.encoder.fixed_length)
         self.lines = Corpus(self.corpus, self.tokenizer_name)
         gallery = read_gallery(self.keys_dir, self.image_sets, self.encoder.hash, self.encoder.dim, self.most)
         self.index = build_index(gallery.keys, self.backend, device)
@@ -87,4 +87,4 @@ class VokenizeJob:
             scores[batch], indices[batch] = self.index.search(queries, self.topk)
         with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
             np.savez(file, indices=indices, scores=scores, counts=counts)
-        return {"empty": int((counts == 0).sum()), "cut": int((counts + 2 > self.padding.max_tokens).sum())}
+        return {"empty": int((counts == 0).sum()), "cut": int((counts + self.padding.specials > self.padding.max_tokens).sum())}
