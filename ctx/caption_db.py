@@ -17,8 +17,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.disk import fingerprint, replacing, sha256_of_file
+from xvoken.disk import fingerprint, sha256_of_file
 from xvoken.encoders import Encoder
+from xvoken.hdf5 import writing_hdf5
 from xvoken.messages import UserError, say
 
 MEND = "make it with: python ctx/encode_captions.py --model {model}"
@@ -36,7 +37,7 @@ class CaptionDB:
 
 def write(path: Path, groups: Iterable[tuple[NDArray[np.float32], NDArray[np.float32], list[str]]], attributes: dict[str, Any]) -> None:
     """Write one group after another: keys, features, captions."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with writing_hdf5(path) as file:
         for number, (keys, features, captions) in enumerate(groups):
             group = file.create_group(str(number))
             group.create_dataset("keys", data=keys)

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from ctx.caption_db import CaptionDB
 from ctx.crops import SLICES
-from xvoken.disk import replacing, write_lines
+from xvoken.disk import write_lines
+from xvoken.hdf5 import writing_hdf5
 from xvoken.messages import UserError
 
 
@@ -33,7 +34,7 @@ def write_visual(
 ) -> None:
     """rows: id and features (width,) of each picture."""
     write_lines(skipped_file(path), ("\t".join(row) for row in skipped))
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with writing_hdf5(path) as file:
         file.attrs["fdim"] = width
         for image_id, features in rows:
             file.create_dataset(image_id, data=features)
@@ -47,7 +48,7 @@ def write_textual(
     """rows: id, best phrases' rows in the database (15, k), their scores (15, k) of each picture."""
     write_lines(skipped_file(path), ("\t".join(row) for row in skipped))
     texts = h5py.string_dtype()
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with writing_hdf5(path) as file:
         for image_id, best, scores in rows:
             features, captions = db.features[best], db.captions[best]  # (15, k, d), (15, k)
             for name, views in SLICES.items():

@@ -30,8 +30,9 @@ class Machine:
     @classmethod
     def of(cls, args: argparse.Namespace, batch: dict[str, int]) -> "Machine":
         """batch: items in a batch on a "cpu" and on a "gpu", where --batch_size does not say."""
-        if min(args.batch_size or 1, args.limit or 1) < 1:
-            raise UserError("--batch_size and --limit must be at least 1")
+        for flag in ("batch_size", "limit", "k"):
+            if (number := getattr(args, flag, None)) is not None and number < 1:
+                raise UserError(f"--{flag} {number}: must be at least 1")
         device, gpus = args.device, torch.cuda.device_count()
         if device.isdigit() and int(device) >= gpus > 0:
             say(f"no GPU {device} on this machine, which has 0 to {gpus - 1}: --device {device} runs on the CPU")

@@ -95,5 +95,5 @@ def _stream(path: Path, prefix: str) -> Iterator[Any]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {DOWNLOAD}; or give phrases of your own with --captions FILE") from None
     except (ijson.JSONError, UnicodeDecodeError) as error:
-        what = "ends in the middle" if isinstance(error, ijson.IncompleteJSONError) else "is not valid JSON"
+        what = "ends in the middle" if re.search("premature|incomplete", str(error), re.IGNORECASE) else "is not valid JSON"
         raise UserError(f"{path}: {what} ({one_line(error)[:80]}); {DOWNLOAD}") from None

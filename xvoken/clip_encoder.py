@@ -171,11 +171,21 @@ def _from_pretrained(loader: Any, name: str, what: str, **options: Any) -> Any:
     try:
         return loader.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        mend = (
-            f"it needs config.json, model.safetensors, preprocessor_config.json and the tokenizer's files; fetch it anew: "
-            f"hf download ID --local-dir {name}"
-            if Path(name).is_dir()
-            else f"where the hub is reached, fetch it: hf download {name} --local-dir models/{Path(name).name}; "
-            f"then give that folder: models/{Path(name).name}"
+        raise UserError(f"{what} of {name}: can't be loaded ({one_line(error)[:160]}); {_mend(name)}") from None
+
+
+def _mend(name: str) -> str:
+    """The command or folder that would help."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return (
+            f"where the hub is reached, fetch it: hf download {name} --local-dir models/{folder.name}; "
+            f"then give that folder: models/{folder.name}"
         )
-        raise UserError(f"{what} of {name}: can't be loaded ({one_line(error)[:160]}); {mend}") from None
+    if (folder / "pytorch_model.bin").exists() and not (folder / "model.safetensors").exists():
+        convert = f"from transformers import AutoModel; AutoModel.from_pretrained('{name}').save_pretrained('{name}')"
+        return f'only safetensors are read; convert its pytorch_model.bin once: python -c "{convert}"'
+    return (
+        "it needs config.json, model.safetensors, preprocessor_config.json and the tokenizer's files; "
+        f"fetch it anew: hf download ID --local-dir {name}"
+    )

@@ -114,6 +114,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(world):
     command = [sys.executable, "-c", code, str(ROOT / "ctx/build_context.py"), "--device", "cpu", *map(str, flags("full", 1))]
     done = subprocess.run(command, cwd=world, capture_output=True, text=True)
     assert done.returncode == 1 and "make room, then run the same command" in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().split("\n")[-1]) < 300
     assert not (world / "outputs/full/txt_ctx.hdf5").exists()
     run_script("build_context", world, *flags("full", 1))
     assert files(world, "full") == files(world, "one")
