@@ -20,7 +20,7 @@ from xvoken.encoders import Encoder
 from xvoken.messages import RunError, UserError, say
 from xvoken.work import Parts, read_skipped
 
-CHUNK = {"cpu": 64, "gpu": 2048}  # pictures a part
+CHUNK = {"cpu": 64, "gpu": 2048}  # pictures a part, at most
 BATCH = {"cpu": 16, "gpu": 960}  # views a batch: the activations of more of them leave a core's cache
 ROOM = 1.02  # of the estimate that must be free on the disk
 
@@ -45,7 +45,7 @@ def make_context(
     if with_crops:
         _room_for(textual, files.textual_bytes(len(pictures.ids), k, db.features.shape[1]))
     paths = [str(path) for path in pictures.paths]
-    with Parts(main, len(paths), CHUNK[machine.kind], wanted[main]) as parts:
+    with Parts(main, len(paths), part_size(len(paths), machine.kind), wanted[main]) as parts:
         job = ViewsJob(model, paths, machine.precision, machine.batch_size, machine.decoders)
         if with_crops:
             job.keys, job.k = str(parts.folder / "keys.npy"), k
@@ -66,6 +66,12 @@ def make_context(
             files.write_textual(textual, found, db, skipped, {**attributes, "settings": settings})
     left_out = f"; {len(skipped)} left out, listed in {files.skipped_file(main)}" if skipped else ""
     print(f"wrote the context of {len(paths) - len(skipped):,} pictures to {' and '.join(map(str, wanted))}{left_out}")
+
+
+def part_size(pictures: int, kind: str) -> int:
+    """Pictures a part: small enough that a few pictures still are work for many processes. Not by their number, which
+    must not change the bytes."""
+    return min(CHUNK[kind], max(8, pictures // 64))
 
 
 def today() -> str:

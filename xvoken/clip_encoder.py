@@ -4,7 +4,8 @@ Features are the towers' pooled outputs, heads the projections behind them, L2-n
 special ids and preprocessing come from the model's own files (Radford et al., ICML 2021; Zhai et al., ICCV 2023).
 """
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,21 @@ FAMILIES = (*PROJECTED, "siglip")
 MAX_RATIO = 64  # longer pictures are cut to this ratio of their sides first: resizing 1 x 20000 whole would take gigabytes
 
 
-@dataclass(frozen=True)
+@dataclass
 class ProcessorView:
-    """The view that a model's own image processor makes; config: the processor's settings."""
+    """The view that a model's own image processor makes; config: the processor's settings, as in its JSON file."""
 
     config: dict[str, Any]
-    processor: Any = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, processor: Any, name: str) -> "ProcessorView":
-        if not (processor.do_resize and processor.size.shortest_edge or processor.size.height and processor.size.width):
-            raise UserError(f"--model {name}: its image processor does not bring pictures to one size ({processor.size})")
-        return cls(processor.to_dict(), processor)
+        size = processor.size
+        cut = size.shortest_edge and getattr(processor, "do_center_crop", None)
+        if not processor.do_resize or not (cut or size.height and size.width):
+            raise UserError(f"model {name}: its image processor does not bring pictures to one size ({size})")
+        view = cls(json.loads(processor.to_json_string()))
+        view.processor = processor
+        return view
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """RGB picture -> uint8 (3, H, W)"""
@@ -113,12 +117,13 @@ class ClipTextSpec:
 
 @dataclass(frozen=True)
 class ClipImageSpec:
-    """How a process builds the image tower."""
+    """How a process builds the image tower; name: without the folders, fit for a file's name."""
 
     name: str
+    load: str
 
     def build(self) -> ClipImageTower:
-        return _towers(self.name, _load_model(self.name))[1]
+        return _towers(self.load, _load_model(self.load))[1]
 
 
 def load_clip(name: str, text: bool, image: bool) -> Encoder:
@@ -136,7 +141,7 @@ def load_clip(name: str, text: bool, image: bool) -> Encoder:
     return Encoder(
         name=base, hash=weights_hash(model), dim=model.config.projection_dim if projected else text_tower.width,
         max_len=text_tower.max_tokens, tokenizer=tokenizer, fixed_length=not projected,
-        text_spec=ClipTextSpec(name), image_spec=ClipImageSpec(name),
+        text_spec=ClipTextSpec(name), image_spec=ClipImageSpec(base, name),
         text_head=ProjectionHead(model.text_projection if projected else None),
         image_head=ProjectionHead(model.visual_projection if projected else None),
         text_tower=text_tower if text else None, image_tower=image_tower if image else None,
