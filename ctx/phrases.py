@@ -10,6 +10,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,13 @@ def relation_phrases(entry: dict[str, Any]) -> Iterator[str]:
     return (f"{s} {predicate} {o}" for s, o in itertools.product(subjects, objects) if s and predicate and o)
 
 
+@lru_cache(1 << 16)  # words come again and again
 def clean(text: str) -> str:
     """Lower case, without control characters and what UTF-8 can't hold, trimmed."""
     return "".join(c for c in text.lower() if c.isprintable() or unicodedata.category(c) not in ("Cc", "Cs")).strip()
 
 
+@lru_cache(1 << 16)
 def synset_name(synset: str) -> str:
     """The noun of a WordNet synset: "dog.n.01" gives "dog"."""
     name = clean(synset)
