@@ -186,9 +186,13 @@ def main() -> None:
         job = ViewsJob(str(model), paths, fast, BATCH["cpu"], 0, str(work / "keys.npy"), K)
         exact = ViewsJob(str(model), paths, "fp32", BATCH["cpu"], 0, str(work / "keys.npy"), K)
         few = min(args.fp32_photos, len(paths))
+        # Before and after ours, the faster of the two: what else runs on the machine must not make the limit look low.
+        limits = [in_processes(job, True, work, len(paths))[0]]
+        passed = ours(job, db, work, len(paths))
+        limits.append(in_processes(job, True, work, len(paths))[0])
         rates = {
-            f"limit_{fast}": in_processes(job, True, work, len(paths))[0] / len(paths),
-            f"ours_{fast}": ours(job, db, work, len(paths)) / len(paths),
+            f"limit_{fast}": min(limits) / len(paths),
+            f"ours_{fast}": passed / len(paths),
             "ours_fp32": ours(exact, db, work, few) / few,
             "predecessor_fp32": predecessor(model, paths[:few], db, work) / few,
         }

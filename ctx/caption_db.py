@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from xvoken.disk import fingerprint, sha256_of_file
 from xvoken.encoders import Encoder
-from xvoken.hdf5 import writing_hdf5
+from xvoken.hdf5 import open_hdf5, writing_hdf5
 from xvoken.messages import UserError, say
 
-MEND = "make it with: python ctx/encode_captions.py --model {model}"
+MAKE = "python ctx/encode_captions.py"
 
 
 @dataclass
@@ -47,14 +47,15 @@ def write(path: Path, groups: Iterable[tuple[NDArray[np.float32], NDArray[np.flo
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    with _open(path, "") as file:
+    with open_hdf5(path, MAKE) as file:
         return json.loads(file.attrs.get("settings", "{}"))
 
 
 def read(path: Path, encoder: Encoder, model: str) -> CaptionDB:
     """Read a database whole and hold it against the model that shall search in it; raises UserError."""
-    mend = f"remove it, then {MEND.format(model=model)}"
-    with _open(path, model) as file:
+    make = f"{MAKE} --model {model}"
+    mend = f"remove it, then make it with: {make}"
+    with open_hdf5(path, make) as file:
         maker = file.attrs.get("model_hash")
         if maker is None:
             say(f"warning: {path} does not say which model made it; it must be {model}")
@@ -83,20 +84,10 @@ def _groups(file: h5py.File, path: Path, mend: str) -> list[h5py.Group]:
     return [file[name] for name in names]
 
 
-def _open(path: Path, model: str) -> h5py.File:
-    mend = MEND.format(model=model or "MODEL")
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; {mend}")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"{path}: no whole hdf5 file ({error}); remove it, then {mend}") from None
-
-
 def check(path: Path) -> str:
     """Read a database group by group; says what it holds or raises UserError."""
-    mend = f"remove it, then {MEND.format(model='MODEL')}"
-    with _open(path, "") as file:
+    mend = f"remove it, then make it with: {MAKE}"
+    with open_hdf5(path, MAKE) as file:
         groups, total = _groups(file, path, mend), 0
         for group in groups:
             lengths = np.linalg.norm(group["keys"][:], axis=1)

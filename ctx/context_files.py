@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ctx.caption_db import CaptionDB
 from ctx.crops import SLICES
 from xvoken.disk import write_lines
-from xvoken.hdf5 import writing_hdf5
+from xvoken.hdf5 import open_hdf5, writing_hdf5
 from xvoken.messages import UserError
 
 
@@ -71,13 +71,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _open(path: Path) -> h5py.File:
-    mend = f"remove it, then make it with: python ctx/build_context.py (it writes {path.name})"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; {mend}")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"{path}: no whole hdf5 file ({error}); {mend}") from None
+    return open_hdf5(path, "python ctx/build_context.py")
 
 
 def check_visual(path: Path) -> str:

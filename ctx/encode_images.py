@@ -12,10 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ctx.coco import read_pictures
-from ctx.options import OUTPUTS, Machine, add_model_flags, add_picture_flags
-from ctx.run import BATCH, make_context
-from xvoken.encoders import load_encoder
+from ctx.options import OUTPUTS, add_model_flags, add_picture_flags
+from ctx.run import load_inputs, make_context
 from xvoken.messages import run_main
 
 
@@ -24,9 +22,7 @@ def main() -> None:
     add_picture_flags(parser)
     add_model_flags(parser, "image_features", "views")
     args = parser.parse_args()
-    machine = Machine.of(args, BATCH)
-    pictures = read_pictures(args.images, args.dataset_root, args.limit)
-    encoder = load_encoder(args.model, image=True)
+    machine, pictures, encoder = load_inputs(args)
     make_context(args.model, encoder, pictures, machine, visual=OUTPUTS / args.exp_name / "vis_ctx.hdf5")
 
 

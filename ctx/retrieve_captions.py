@@ -13,10 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctx import caption_db
-from ctx.coco import read_pictures
-from ctx.options import OUTPUTS, Machine, add_model_flags, add_picture_flags, add_retrieval_flags
-from ctx.run import BATCH, make_context
-from xvoken.encoders import load_encoder
+from ctx.options import OUTPUTS, add_model_flags, add_picture_flags, add_retrieval_flags
+from ctx.run import load_inputs, make_context
 from xvoken.messages import run_main
 
 
@@ -26,9 +24,7 @@ def main() -> None:
     add_retrieval_flags(parser)
     add_model_flags(parser, "retrieved_captions", "views")
     args = parser.parse_args()
-    machine = Machine.of(args, BATCH)
-    pictures = read_pictures(args.images, args.dataset_root, args.limit)
-    encoder = load_encoder(args.model, image=True)
+    machine, pictures, encoder = load_inputs(args)
     db = caption_db.read(args.caption_db, encoder, args.model)
     make_context(args.model, encoder, pictures, machine, textual=OUTPUTS / args.exp_name / "txt_ctx.hdf5", db=db, k=args.k)
 

@@ -1,5 +1,6 @@
 """The pass over the pictures that three entry scripts share: for one context file, the other, or both."""
 
+import argparse
 import datetime
 import json
 import shutil
@@ -12,17 +13,24 @@ from numpy.typing import NDArray
 
 from ctx import context_files as files
 from ctx.caption_db import CaptionDB
-from ctx.coco import Pictures
+from ctx.coco import Pictures, read_pictures
 from ctx.options import Machine
 from ctx.views import ViewsJob
 from xvoken.disk import replacing, same_settings, sha256_of_lines
-from xvoken.encoders import Encoder
+from xvoken.encoders import Encoder, load_encoder
 from xvoken.messages import RunError, UserError, say
 from xvoken.work import Parts, read_skipped
 
 CHUNK = {"cpu": 64, "gpu": 2048}  # pictures a part, at most
 BATCH = {"cpu": 16, "gpu": 960}  # views a batch: the activations of more of them leave a core's cache
 ROOM = 1.02  # of the estimate that must be free on the disk
+
+
+def load_inputs(args: argparse.Namespace) -> tuple[Machine, Pictures, Encoder]:
+    """What all three scripts need, from their flags; cheap checks first."""
+    machine = Machine.of(args, BATCH)
+    pictures = read_pictures(args.images, args.dataset_root, args.limit)
+    return machine, pictures, load_encoder(args.model, image=True)
 
 
 def make_context(

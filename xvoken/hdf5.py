@@ -12,6 +12,7 @@ from typing import IO, Any
 import h5py
 
 from xvoken.disk import replacing
+from xvoken.messages import UserError
 
 
 @contextmanager
@@ -26,6 +27,16 @@ def writing_hdf5(path: Path) -> Iterator[h5py.File]:
             if output.error:
                 raise output.error from None
             raise
+
+
+def open_hdf5(path: Path, mend: str) -> h5py.File:
+    """Open a file for reading; raises UserError with `mend`, the way to make it, when it is missing or not whole."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; make it with: {mend}")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(f"{path}: no whole hdf5 file ({error}); remove it, then make it with: {mend}") from None
 
 
 class _Output:
