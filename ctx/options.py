@@ -40,7 +40,7 @@ class Machine:
         on_gpu = gpus > 0 and device != "cpu"
         devices = workers_on(device, None if on_gpu else args.num_workers)
         if not on_gpu and args.precision == "fp32" and cpu_has_bf16():
-            say("this CPU has bf16 units: --precision bf16 is about four times as fast, and moves scores by about 0.001")
+            say("this CPU has bf16 units: --precision bf16 is about four times as fast, and moves scores by less than 0.001")
         decoders = args.num_workers or max(1, cores() // len(devices))
         size = args.batch_size or batch["gpu" if on_gpu else "cpu"]
         return cls(devices, decoders if on_gpu else 0, resolve_precision(args.precision, devices[0]), size)
