@@ -109,8 +109,9 @@ def main() -> None:
     add_model_flags(parser, "captions_db", "phrases")
     args = parser.parse_args()
     machine = Machine.of(args, BATCH)
+    encoder = load_encoder(args.model)  # first: a model that is missing should not show after minutes of reading
     phrases = read_lines(args.captions, args.limit) if args.captions else read_visual_genome(args.ann_dir, args.limit)
-    encode(args.model, load_encoder(args.model), phrases, machine, OUTPUTS / args.exp_name / "caption_db.hdf5")
+    encode(args.model, encoder, phrases, machine, OUTPUTS / args.exp_name / "caption_db.hdf5")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ctx.options import Machine
 from ctx.views import ViewsJob
 from xvoken.disk import replacing, same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
-from xvoken.messages import RunError, UserError, say
+from xvoken.messages import RunError, UserError, progress, say
 from xvoken.work import Parts, read_skipped
 
 CHUNK = {"cpu": 64, "gpu": 2048}  # pictures a part, at most
@@ -65,11 +65,11 @@ def make_context(
             raise UserError(f"none of the {len(paths)} pictures can be used, {paths[0]} for one: {skipped[0][2]}")
         attributes = {"model": model, "model_hash": encoder.hash, "revision": encoder.revision, "date": today()}
         if visual in wanted:
-            rows = ((image_id, pooled) for image_id, pooled, _, _ in _rows(parts, pictures.ids))
+            rows = ((image_id, pooled) for image_id, pooled, _, _ in _rows(parts, pictures.ids, visual))
             settings = json.dumps(wanted[visual], sort_keys=True)
             files.write_visual(visual, rows, encoder.image_tower.width, skipped, {**attributes, "settings": settings})
         if with_crops:
-            found = ((image_id, best, scores) for image_id, _, best, scores in _rows(parts, pictures.ids))
+            found = ((image_id, best, scores) for image_id, _, best, scores in _rows(parts, pictures.ids, textual))
             settings = json.dumps(wanted[textual], sort_keys=True)
             files.write_textual(textual, found, db, skipped, {**attributes, "settings": settings})
     left_out = f"; {len(skipped)} left out, listed in {files.skipped_file(main)}" if skipped else ""
@@ -121,11 +121,13 @@ def _room_for(path: Path, size: int) -> None:
         say(f"{path} will take about {size / 1e9:.0f} GB")
 
 
-def _rows(parts: Parts, ids: list[str]) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]]:
+def _rows(parts: Parts, ids: list[str], path: Path) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]]:
     """id, pooled features (width,), best (V, k), scores (V, k) of each picture that could be used."""
-    for number, (start, stop) in enumerate(parts.ranges):
-        with np.load(parts.part(number).with_suffix(".npz")) as arrays:
-            pooled, best, scores = arrays["pooled"], arrays["best"], arrays["scores"]
-        for row in range(stop - start):
-            if not np.isnan(pooled[row, 0]):
-                yield ids[start + row], pooled[row], best[row], scores[row]
+    with progress(total=len(ids), desc=f"writing {path.name}", unit="img") as bar:
+        for number, (start, stop) in enumerate(parts.ranges):
+            with np.load(parts.part(number).with_suffix(".npz")) as arrays:
+                pooled, best, scores = arrays["pooled"], arrays["best"], arrays["scores"]
+            for row in range(stop - start):
+                bar.update()
+                if not np.isnan(pooled[row, 0]):
+                    yield ids[start + row], pooled[row], best[row], scores[row]

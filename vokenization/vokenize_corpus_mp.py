@@ -115,6 +115,8 @@ def main() -> None:
     tokenizer_name = base_name(args.tokenizer_name or encoder.text_spec.name)
     image_sets = sorted(split_name(part)[0] for part in args.image_sets.split(","))
     keys_dir = args.keys_dir or key_files.folder(encoder.home)
+    for image_set in image_sets:
+        key_files.require(keys_dir, image_set, args.load)
     gallery = read_gallery(keys_dir, image_sets, encoder.hash, encoder.dim, most)
     if args.topk > len(gallery.ids):
         raise UserError(f"--topk {args.topk}: the index has {len(gallery.ids)} images only ({', '.join(image_sets)})")

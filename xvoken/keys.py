@@ -59,6 +59,14 @@ def write(
         file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True)})
 
 
+def require(where: Path, image_set: str, load: str) -> None:
+    """Raise UserError with the command that makes the keys, if they are missing; load: the model as it was named."""
+    path = keys_file(where, image_set)
+    if not path.is_file():
+        mend = f"python vokenization/extract_vision_keys.py --load-dir {load} --image-sets {image_set}"
+        raise UserError(f"{path} does not exist; make it with: {mend}")
+
+
 def read_settings(where: Path, image_set: str) -> dict[str, Any]:
     with _open(where, image_set) as file:
         return json.loads(file.attrs.get("settings", "{}"))

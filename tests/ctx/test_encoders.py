@@ -31,6 +31,8 @@ def test_clip_retrieves_where_a_matcher_did(world, at, script):
     script("vokenization.extract_vision_keys", "--load-dir", "models/tiny-clip", *shared, *fast, "--cache", at / "cache")
     script("tokenization.tokenize_dataset", at, "lines.txt", "models/tiny-clip")
     again = ["--load", "models/tiny-clip", "--image-sets", "shapes_valid", "--corpus", at / "lines.txt", "--topk", 3, *fast]
+    with pytest.raises(UserError, match="--load-dir models/tiny-clip --image-sets other"):
+        script("vokenization.vokenize_corpus_mp", *again, "--image-sets", "other")
     assert "4 lines (1 empty, 1 cut to the tower's length)" in script("vokenization.vokenize_corpus_mp", *again)
     home = Path("snap/xmatching/tiny-clip")
     read = keys.read(keys.folder(home), "shapes_valid")
