@@ -1,6 +1,5 @@
 """Caption-picture pairs, their inputs (cached tower outputs, tokens or pixels), and the batches of an epoch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,32 +21,48 @@ class Inputs(Protocol):
 
     def rows_count(self) -> int: ...
 
-    def load(self, rows: Sequence[int]) -> tuple[Any, Tensor]:
+    def draw(self, epoch: int, seed: int) -> None:
+        """Choose what may differ from epoch to epoch."""
+
+    def load(self, rows: NDArray[np.int64]) -> tuple[Any, Tensor]:
         """-> model input for the usable rows (has `.to(device)`), and their positions in `rows`: int64"""
 
 
 class CachedInputs:
-    """Outputs of a frozen tower, of several caches one after another; unusable rows were dropped before."""
+    """Outputs of a frozen tower, of several caches one after another.
 
-    def __init__(self, caches: list[Features]):
-        self.blocks = [cache.rows for cache in caches]
+    views: float16 (N, V, width) for each cache; then every epoch draws one view of each row.
+    """
+
+    def __init__(self, caches: list[Features], views: list[NDArray[np.float16]] | None = None):
+        self.blocks = views or [cache.rows for cache in caches]
         self.starts = np.cumsum([0, *(len(block) for block in self.blocks)])
+        self.usable = np.concatenate([np.isin(np.arange(len(cache.rows)), cache.usable) for cache in caches])
+        self.views = views[0].shape[1] if views else 0
+        self.drawn = np.zeros(len(self.usable), np.int64)
 
     def rows_count(self) -> int:
         return int(self.starts[-1])
 
-    def load(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def draw(self, epoch: int, seed: int) -> None:
+        """Choose the view of each row for this epoch."""
+        if self.views:
+            self.drawn = np.random.default_rng([seed, epoch, self.views]).integers(self.views, size=len(self.usable))
+
+    def load(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """-> float32 (B, width)"""
-        index = np.asarray(rows, np.int64)
-        out = np.empty((len(index), self.blocks[0].shape[1]), np.float32)
+        good = np.flatnonzero(self.usable[rows])
+        index = rows[good]
+        out = torch.empty(len(index), self.blocks[0].shape[-1])
         for block, start in zip(self.blocks, self.starts, strict=False):
-            inside = (index >= start) & (index < start + len(block))
-            out[inside] = block[index[inside] - start]
-        usable = ~np.isnan(out).any(1)
-        return torch.from_numpy(out[usable]), torch.from_numpy(np.flatnonzero(usable))
+            inside = np.flatnonzero((index >= start) & (index < start + len(block)))
+            local = index[inside] - start
+            chosen = block[local, self.drawn[index[inside]]] if self.views else block[local]
+            out[torch.from_numpy(inside)] = torch.from_numpy(chosen).float()
+        return out, torch.from_numpy(good)
 
 
-class TokenInputs:
+class TokenInputs(Inputs):
     """Token ids for a text tower that is trained."""
 
     def __init__(self, tokenizer: Any, sentences: list[str], max_tokens: int):
@@ -57,14 +72,14 @@ class TokenInputs:
     def rows_count(self) -> int:
         return len(self.offsets) - 1
 
-    def load(self, rows: Sequence[int]) -> tuple[BatchEncoding, Tensor]:
+    def load(self, rows: NDArray[np.int64]) -> tuple[BatchEncoding, Tensor]:
         """-> ids and mask, int64 (B, T)"""
-        index = np.asarray(rows, np.int64)
-        ids, mask = pad_lines(self.tokens, self.offsets[index], np.diff(self.offsets)[index], self.padding)
-        return BatchEncoding({"ids": ids, "mask": mask}), torch.arange(len(index))
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        ids, mask = pad_lines(self.tokens, self.offsets[rows], lengths, self.padding)
+        return BatchEncoding({"ids": ids, "mask": mask}), torch.arange(len(rows))
 
 
-class PictureInputs:
+class PictureInputs(Inputs):
     """Pixels for an image tower that is trained; pictures that can't be used are left out of the batch."""
 
     def __init__(self, paths: list[Path], view: View):
@@ -73,9 +88,9 @@ class PictureInputs:
     def rows_count(self) -> int:
         return len(self.pictures)
 
-    def load(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def load(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """-> uint8 (B, 3, H, W)"""
-        views = [self.pictures[row] for row in rows]
+        views = [self.pictures[row] for row in rows.tolist()]
         good = [i for i, view in enumerate(views) if not isinstance(view, str)]
         crop = self.pictures.view.crop
         pixels = default_collate([views[i] for i in good]) if good else torch.empty(0, 3, crop, crop, dtype=torch.uint8)
@@ -91,8 +106,8 @@ class PairBatches(Dataset):
 
     text: Inputs
     images: Inputs
-    text_rows: Tensor
-    image_rows: Tensor
+    text_rows: NDArray[np.int64]
+    image_rows: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         self.batches: list[NDArray[np.int64]] = []
@@ -103,6 +118,7 @@ class PairBatches(Dataset):
         The order depends on seed and epoch only; a process takes a contiguous share of each batch, so that the
         shares of all processes, one after another, are the batch that a single process would see.
         """
+        self.images.draw(epoch, seed)
         order = np.random.default_rng([seed, epoch]).permutation(len(self.text_rows))
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         self.batches = [batch[len(batch) * rank // world : len(batch) * (rank + 1) // world] for batch in batches]
@@ -111,7 +127,8 @@ class PairBatches(Dataset):
         return len(self.batches)
 
     def __getitem__(self, i: int) -> tuple[Any, Tensor, Tensor]:
-        pairs = torch.from_numpy(self.batches[i])
-        image, good = self.images.load(self.image_rows[pairs].tolist())
-        text, _ = self.text.load(self.text_rows[pairs[good]].tolist())
-        return text, image, self.image_rows[pairs[good]]
+        pairs = self.batches[i]
+        image, good = self.images.load(self.image_rows[pairs])
+        pairs = pairs[good.numpy()]
+        text, _ = self.text.load(self.text_rows[pairs])
+        return text, image, torch.from_numpy(self.image_rows[pairs])

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from xvoken.encoders import build_heads
 from xvoken.image_towers import ImageTower
@@ -14,8 +15,15 @@ from xvoken.text_towers import TextTower
 class Matcher(nn.Module):
     """Text and image to the joint space. A frozen tower is not part of it: its output is the input."""
 
-    def __init__(self, config: dict[str, Any], text_tower: TextTower | None = None, image_tower: ImageTower | None = None):
+    def __init__(
+        self, config: dict[str, Any], text_tower: TextTower | None = None, image_tower: ImageTower | None = None,
+        checkpointing: bool = False,
+    ):  # fmt: skip
+        """checkpointing: trained towers compute their inner states a second time instead of keeping them."""
         super().__init__()
+        self.checkpointing = checkpointing
+        if text_tower and checkpointing:
+            text_tower.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.heads = nn.ModuleDict(build_heads(config))
         self.text_tower, self.image_tower = text_tower, image_tower
 
@@ -26,7 +34,12 @@ class Matcher(nn.Module):
 
     def embed_image(self, inputs: Tensor) -> Tensor:
         """tower outputs (B, width), or uint8 pixels (B, 3, H, W) for a tower that is trained -> (B, dim)"""
-        features = self.image_tower(inputs) if self.image_tower else inputs
+        if not self.image_tower:
+            return self.heads["image_head"](inputs)
+        if self.checkpointing and self.training:
+            features = checkpoint(self.image_tower, inputs, use_reentrant=False)
+        else:
+            features = self.image_tower(inputs)
         return self.heads["image_head"](features)
 
     def forward(self, text: Any, image: Tensor) -> tuple[Tensor, Tensor]:

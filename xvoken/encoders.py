@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from xvoken import snapshot as snapshots
-from xvoken.heads import MLPHead
+from xvoken.heads import HEADS
 from xvoken.image_towers import ImageTower
 from xvoken.messages import UserError
 from xvoken.text_towers import TextTower, load_tokenizer, weights_hash
@@ -15,24 +15,26 @@ from xvoken.text_towers import TextTower, load_tokenizer, weights_hash
 
 @dataclass(frozen=True)
 class TextTowerSpec:
-    """How a process builds a text tower: a name or folder, and the layers used."""
+    """How a process builds a text tower: a name or folder, the layers used and how tokens are pooled."""
 
     name: str
     layers: tuple[int, ...]
+    pool: str = "cls"
 
     def build(self) -> TextTower:
-        return TextTower(self.name, self.layers).eval().requires_grad_(False)
+        return TextTower(self.name, self.layers, self.pool).eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
 class ImageTowerSpec:
-    """How a process builds an image tower: a name, and a weights file or the published weights."""
+    """How a process builds an image tower: a name, a weights file or the published weights, and the pooling."""
 
     name: str
     weights: str | None = None
+    pool: str = "avg"
 
     def build(self) -> ImageTower:
-        return ImageTower(self.name, self.weights).eval().requires_grad_(False)
+        return ImageTower(self.name, self.weights, self.pool).eval().requires_grad_(False)
 
 
 @dataclass
@@ -63,11 +65,11 @@ def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
     Raises UserError when there is no snapshot, or when a tower is not the one that the heads were trained on.
     """
     snapshot = snapshots.read(load)
-    model = snapshot.config["model"]
+    model = {**snapshots.MODEL_DEFAULTS, **snapshot.config["model"]}
     text_folder = snapshots.text_tower_folder(snapshot.folder, snapshot.tag)
     image_file = snapshots.image_tower_file(snapshot.folder, snapshot.tag)
-    text_spec = TextTowerSpec(str(text_folder) if text_folder.exists() else model["lang"], tuple(model["lang_layers"]))
-    image_spec = ImageTowerSpec(model["visn"], str(image_file) if image_file.exists() else model.get("visn_weights"))
+    text_spec = TextTowerSpec(str(text_folder) if text_folder.exists() else model["lang"], tuple(model["lang_layers"]), model["text_pool"])
+    image_spec = ImageTowerSpec(model["visn"], str(image_file) if image_file.exists() else model.get("visn_weights"), model["visn_pool"])
     heads = nn.ModuleDict(build_heads(model)).eval().requires_grad_(False)
     heads.load_state_dict(snapshot.tensors)
     encoder = Encoder(
@@ -87,7 +89,8 @@ def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
 def build_heads(model: dict[str, Any]) -> dict[str, nn.Module]:
     """The two heads that a config describes, with random weights."""
     size = {"hidden": model["hidden"], "dim": model["dim"], "dropout": model["dropout"]}
-    return {"text_head": MLPHead(model["text_width"], **size), "image_head": MLPHead(model["image_width"], **size)}
+    head = HEADS[model.get("head", "mlp")]
+    return {"text_head": head(model["text_width"], **size), "image_head": head(model["image_width"], **size)}
 
 
 def _same_tower(tower: nn.Module, expected: str, what: str, name: str, load: str | Path) -> None:

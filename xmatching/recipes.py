@@ -1,0 +1,23 @@
+"""Sets of flags that belong together: --recipe."""
+
+from typing import Any
+
+# Vokenization's and Maria's training, which all defaults are. Theirs augments with random resized crops and flips
+# (--views 8 draws from eight cached ones); here it takes the evaluation view unless --views is given.
+PUBLISHED: dict[str, Any] = {}
+
+# What benchmarks/search_recipe.py found on pictures carved from the training parts of OpenMoji and of COCO photos.
+BEST: dict[str, Any] = {
+    "loss": "infonce",
+    "temperature": 0.07,
+    "head": "linear",
+    "text_pool": "mean",
+    "views": 8,
+    "crop_scale": 0.3,
+    "optim": "adamw",
+    "schedule": "cosine",
+    "lr": 1e-3,
+    "weight_decay": 0.1,
+}
+
+RECIPES = {"published": PUBLISHED, "best": BEST}
