@@ -102,7 +102,7 @@ def curve_svg(records: list[dict[str, Any]]) -> str:
         xs = np.linspace(4, width - 4, len(values))
         points = " ".join(f"{x:.1f},{height - value / top * (height - 12):.1f}" for x, value in zip(xs, values, strict=True))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
-        label = f"{name}: {values[0]:.3g} to {values[-1]:.3g} (top {top:.3g})"
+        label = f"{name}: {values[0]:.3g} to {values[-1]:.3g}"
         parts.append(f'<text x="{4 + place * width / 2}" y="{height + 20}" fill="{colour}" font-size="15">{html.escape(label)}</text>')
     parts.append(f'<text x="{width - 4}" y="{height + 38}" text-anchor="end" font-size="13" fill="#777">epoch {len(records)}</text></svg>')
     return "".join(parts)
@@ -123,12 +123,14 @@ STYLE = """
 body{font:16px/1.45 system-ui,sans-serif;max-width:60rem;margin:auto;padding:1rem}
 h1{margin:.5rem 0 0}h2{margin:2.2rem 0 .6rem}small{color:#888}
 article{border:1px solid var(--line);border-radius:.7rem;padding:.8rem;margin:.8rem 0}
-.said p{margin:.15rem 0;padding:.35rem .7rem;border-radius:.8rem;background:var(--soft);width:fit-content;max-width:46rem;overflow-wrap:anywhere}
+.said p{margin:.15rem 0;
+padding:.35rem .7rem;border-radius:.8rem;background:var(--soft);width:fit-content;max-width:46rem;overflow-wrap:anywhere}
 .said p:nth-child(even){margin-left:1.6rem}
 .found{display:grid;grid-template-columns:repeat(5,1fr);gap:.5rem;margin-top:.6rem}
 figure{margin:0;text-align:center;font-size:.8rem;line-height:1.25;overflow-wrap:anywhere}
 img{width:100%;max-width:9rem;background:#fff;border-radius:.5rem}
-table{border-collapse:collapse}td,th{border-bottom:1px solid var(--line);padding:.35rem .7rem;text-align:right}th:first-child{text-align:left}
+table{border-collapse:collapse}td,th{border-bottom:1px solid var(--line);padding:.35rem .7rem;text-align:right}
+th:first-child{text-align:left}
 svg{width:100%;max-width:40rem;height:auto}
 @media(max-width:36rem){.found{grid-template-columns:repeat(3,1fr)}td,th{padding:.3rem .35rem;font-size:.85rem}}
 """
@@ -140,7 +142,8 @@ def page(best: list[Line], sample: list[Line], records: list[dict[str, Any]], re
     name = html.escape(eval_set)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}"><title>xvoken: images for every line</title><style>{STYLE}</style></head><body>
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>xvoken: images for every line</title><style>{STYLE}</style></head><body>
 <h1>Images for every line</h1>
 <p>For each of {count:,} dialogue lines, the five pictures that the matcher scores highest, best first; the score is the inner
 product of two vectors of length 1 (1 at most).</p>

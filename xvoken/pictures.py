@@ -12,7 +12,7 @@ from torch import Tensor
 from xvoken.messages import one_line
 
 MAX_PIXELS = 100_000_000  # more than any camera's; a small file can claim far more and fill the memory
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO")  # none that starts another program
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 
 
