@@ -132,3 +132,31 @@ class PairBatches(Dataset):
         pairs = pairs[good.numpy()]
         text, _ = self.text.load(self.text_rows[pairs])
         return text, image, torch.from_numpy(self.image_rows[pairs])
+
+
+class SelectedInputs(Inputs):
+    """Some rows of other inputs, under new numbers."""
+
+    def __init__(self, inputs: Inputs, rows: NDArray[np.int64]):
+        self.inputs, self.rows = inputs, rows
+
+    def rows_count(self) -> int:
+        return len(self.rows)
+
+    def load(self, rows: NDArray[np.int64]) -> tuple[Any, Tensor]:
+        return self.inputs.load(self.rows[rows])
+
+
+def carve(train: PairBatches, evaluation: PairBatches, share: float, seed: int) -> tuple[PairBatches, PairBatches]:
+    """Hold out a share of the pictures, drawn by `seed`: the pairs left to train on, and a gallery to validate on.
+
+    evaluation: the same pairs without augmentation; what is held out is read from there.
+    """
+    pictures = np.unique(train.image_rows)
+    held = np.random.default_rng(seed).permutation(pictures)[: max(1, round(share * len(pictures)))]
+    inside = np.isin(train.image_rows, held)
+    kept = PairBatches(train.text, train.images, train.text_rows[~inside], train.image_rows[~inside])
+    images, owner = np.unique(evaluation.image_rows[inside], return_inverse=True)
+    texts, sentence = np.unique(evaluation.text_rows[inside], return_inverse=True)
+    gallery = PairBatches(SelectedInputs(evaluation.text, texts), SelectedInputs(evaluation.images, images), sentence, owner)
+    return kept, gallery

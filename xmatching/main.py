@@ -32,7 +32,7 @@ from xmatching.resume import Progress, load_progress, save_epoch
 from xmatching.training import Learner, Training
 from xvoken import snapshot as snapshots
 from xvoken.image_sets import CaptionedSet, Roots, read_captioned
-from xvoken.messages import RunError, one_line, run_main, say
+from xvoken.messages import RunError, UserError, run_main, say
 from xvoken.recall import table
 
 
@@ -44,6 +44,8 @@ def read_sets(args: Namespace) -> tuple[list[CaptionedSet], list[CaptionedSet]]:
 
 
 def train(args: Namespace, device: str, rank: int, world: int) -> None:
+    if rank > 0:
+        dist.barrier()  # the first process meets every mistake and fills the cache, the others find it filled
     output = Path(args.output)
     train_sets, valid_sets = read_sets(args)
     towers, training = Towers(args), Training.of(args)
@@ -53,14 +55,17 @@ def train(args: Namespace, device: str, rank: int, world: int) -> None:
     }
     progress = load_progress(output, config, args.resume)
     if progress.epoch == args.epochs:
-        say(f"skipped: {output} is trained already ({args.epochs} epochs, same settings)")
+        if rank == 0:
+            say(f"skipped: {output} is trained already ({args.epochs} epochs, same settings)")
+        if rank == 0 and world > 1:
+            dist.barrier()
         return
     reporter = Reporter(args.report_to if rank == 0 else "none", output, config)
-    if rank > 0:
-        dist.barrier()  # the first process fills the cache, the others find it filled
     train_data, valid_data = load_pairs(args, towers, train_sets, augment=True), load_pairs(args, towers, valid_sets, augment=False)
     if rank == 0 and world > 1:
         dist.barrier()
+    if len(train_data.text_rows) < 2:
+        raise UserError(f"--train-imgs {','.join(args.train_imgs)}: a single pair is no training, a loss needs negatives")
     learner = make_learner(args, towers, config, training, device)
     progress.restore(learner)
     if rank == 0:
@@ -149,19 +154,13 @@ def main() -> None:
         dist.init_process_group(backend, timeout=timedelta(days=7))
     try:
         train(args, device, rank, world)
-    except dist.DistBackendError as error:
-        raise RunError(f"process {rank} lost another process of this training ({one_line(error)[:160]}); {again(args)}") from None
     except RuntimeError as error:
-        if world == 1 or "gloo" not in str(error).lower():
+        if world == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        raise RunError(f"process {rank} lost another process of this training ({one_line(error)[:160]}); {again(args)}") from None
+        raise RunError(f"process {rank} lost another process") from None  # which says itself, or the launcher does, why
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def again(args: Namespace) -> str:
-    return f"finished epochs are kept in {args.output}, run the same command with --resume to go on"
 
 
 if __name__ == "__main__":
