@@ -12,7 +12,7 @@ from xmatching.data import PairBatches
 from xmatching.metric import validate
 from xmatching.model import Matcher
 from xmatching.pairs import Towers, load_pairs
-from xmatching.param import parse_args
+from xmatching.param import HEAD_FLAGS, parse_args
 from xmatching.training import Learner, Training
 from xvoken.image_sets import Roots, read_captioned
 from xvoken.messages import UserError
@@ -67,7 +67,7 @@ class Bench:
 def train_and_measure(args: Namespace, towers: Towers, train: PairBatches, gallery: PairBatches) -> dict[str, Any]:
     """The record of xvoken.recall.evaluate after the last epoch."""
     torch.manual_seed(args.seed)
-    config = {**towers.config(), **{name: getattr(args, name) for name in ("head", "dim", "hidden", "dropout")}}
+    config = {**towers.config(), **{name: getattr(args, name) for name in HEAD_FLAGS}}
     learner = Learner.of(Matcher(config), Training.of(args), "cpu")
     for epoch in range(1, args.epochs + 1):
         learner.epoch(epoch, train)

@@ -25,7 +25,7 @@ import torch.distributed as dist
 from xmatching.metric import rsum, validate
 from xmatching.model import Matcher
 from xmatching.pairs import Towers, load_pairs
-from xmatching.param import parse_args
+from xmatching.param import HEAD_FLAGS, parse_args
 from xmatching.predecessors import start_from
 from xmatching.report import Reporter, draw_curves, epoch_line, write_card
 from xmatching.resume import Progress, load_progress, save_epoch
@@ -50,7 +50,7 @@ def train(args: Namespace, device: str, rank: int, world: int) -> None:
     train_sets, valid_sets = read_sets(args)
     towers, training = Towers(args), Training.of(args)
     config = {
-        "model": {**towers.config(), **{name: getattr(args, name) for name in ("head", "dim", "hidden", "dropout", "level")}},
+        "model": {**towers.config(), **{name: getattr(args, name) for name in HEAD_FLAGS}},
         "training": {**asdict(training), "load": args.load and Path(args.load).name, "data": describe(train_sets + valid_sets)},
     }
     progress = load_progress(output, config, args.resume)
@@ -123,7 +123,7 @@ def test(args: Namespace, device: str) -> None:
         saved = {**snapshots.MODEL_DEFAULTS, **snapshot.config["model"]}
         if saved["lang"] != args.lang:
             args.lang = saved["lang"]
-        for name in ("visn", "visn_weights", "lang_layers", "text_pool", "visn_pool", "head", "dim", "hidden", "level", "max_len"):
+        for name in ("visn", "visn_weights", "lang_layers", "text_pool", "visn_pool", "max_len", *HEAD_FLAGS):
             setattr(args, name, saved[name])
         args.lang_layers = tuple(args.lang_layers)
         text_folder = snapshots.text_tower_folder(snapshot.folder, snapshot.tag)
@@ -132,7 +132,7 @@ def test(args: Namespace, device: str) -> None:
         args.visn_weights = str(image_file) if image_file.exists() else args.visn_weights
     _, valid_sets = read_sets(args)
     towers = Towers(args)
-    model = {**towers.config(), **{name: getattr(args, name) for name in ("head", "dim", "hidden", "dropout", "level")}}
+    model = {**towers.config(), **{name: getattr(args, name) for name in HEAD_FLAGS}}
     matcher = Matcher(model)
     start_from(load, matcher, model)
     print(table(validate(matcher.to(device), load_pairs(args, towers, valid_sets, augment=False), device)))

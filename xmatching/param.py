@@ -14,6 +14,7 @@ from xvoken.image_towers import POOLS as IMAGE_POOLS
 from xvoken.messages import UserError
 from xvoken.text_towers import POOLS as TEXT_POOLS
 
+HEAD_FLAGS = ("head", "dim", "hidden", "hidden_layers", "dropout", "level")  # what a config says of the heads
 LEVELS = ("sentence",)
 DEFAULT_OUTPUT = "snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert"
 
@@ -70,6 +71,7 @@ def _model_flags(group: Any) -> None:
     group.add_argument("--level", choices=LEVELS, default="sentence", help="what a caption is matched by: as a whole, or token by token")
     group.add_argument("--dim", type=int, default=512, help="size of the joint space")
     group.add_argument("--hidden", type=int, default=1024, help="size of the heads' hidden layers")
+    group.add_argument("--hidden-layers", type=int, default=2, help="hidden layers of the head mlp: 2 in Maria, 1 in Vokenization")
     group.add_argument("--dropout", type=float, default=0.2, help="dropout in the heads")
     group.add_argument("--lang-finetune", action="store_true", help="train the text tower too")
     group.add_argument("--visn-finetune", action="store_true", help="train the image tower too")
@@ -115,7 +117,16 @@ def _check(args: argparse.Namespace) -> None:
         args.lang_layers = tuple(abs(int(layer)) for layer in args.lang_layers.split(","))
     except ValueError:
         raise UserError(f"--lang-layers {args.lang_layers}: expected numbers with commas, as in 4,3,2,1") from None
-    for name, least in (("batch_size", 2), ("epochs", 1), ("dim", 1), ("hidden", 1), ("max_len", 3), ("limit", 1), ("views", 0)):
+    for name, least in (
+        ("batch_size", 2),
+        ("epochs", 1),
+        ("dim", 1),
+        ("hidden", 1),
+        ("hidden_layers", 1),
+        ("max_len", 3),
+        ("limit", 1),
+        ("views", 0),
+    ):
         value = getattr(args, name)
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} {value}: at least {least} is needed")

@@ -1,7 +1,7 @@
 """Start from weights on disk: a snapshot, or the BEST.pth of Vokenization and Maria.
 
 Their joint model holds `lang_model` and `visn_model`, each a `backbone` and an `mlp` (Tan & Bansal, EMNLP 2020;
-Liang et al., ACL 2021). Their mlp is Linear, ReLU, Dropout, Linear, ReLU, Dropout, Linear: the same as the head `mlp`.
+Liang et al., ACL 2021). Their mlp is the head `mlp`, with one hidden layer of 256 (Vokenization) or two of 1024 (Maria).
 """
 
 from pathlib import Path
@@ -25,8 +25,9 @@ def start_from(load: str, matcher: Matcher, model: dict[str, Any]) -> None:
     A frozen tower is not changed: the file's tower has to be that one, or be trained here.
     """
     if str(load).endswith(STATE_DICT_ENDINGS):
-        _fill(matcher.heads, published_heads(read_state_dict(Path(load)), load), load)
-        _fill_towers(matcher, read_state_dict(Path(load)), load)
+        state = read_state_dict(Path(load))
+        _fill(matcher.heads, published_heads(state, load), load)
+        _fill_towers(matcher, state, load)
         return
     snapshot = snapshots.read(load)
     saved = {**snapshots.MODEL_DEFAULTS, **snapshot.config["model"]}
@@ -69,7 +70,11 @@ def _fill(module: nn.Module, state: dict[str, Tensor], load: str) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"--load {load}: its heads do not fit --head, --hidden, --dim and the towers ({one_line(error)[:200]})") from None
+        sizes = [tuple(t.shape) for name, t in state.items() if name.startswith("text_head") and t.ndim == 2]
+        raise UserError(
+            f"--load {load}: its heads do not fit --head, --hidden, --hidden-layers, --dim and the towers; those of its text head are "
+            f"{', '.join(f'{columns} to {rows}' for rows, columns in sizes)} ({one_line(error)[:120]})"
+        ) from None
 
 
 def _fill_towers(matcher: Matcher, state: dict[str, Tensor], load: str) -> None:
@@ -80,6 +85,8 @@ def _fill_towers(matcher: Matcher, state: dict[str, Tensor], load: str) -> None:
         if tower is None or not theirs:
             continue
         own = tower.model.state_dict()
+        # A frozen batch normalization, as Vokenization has it, does not count batches.
+        theirs |= {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")}
         missing = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
         if missing:
             raise UserError(f"--load {load}: its {attribute} is another one ({missing[0]} is missing or of another shape)")

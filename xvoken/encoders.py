@@ -89,7 +89,10 @@ def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
 def build_heads(model: dict[str, Any]) -> dict[str, nn.Module]:
     """The two heads that a config describes, with random weights."""
     size = {"hidden": model["hidden"], "dim": model["dim"], "dropout": model["dropout"]}
-    head = HEADS[model.get("head", "mlp")]
+    name = model.get("head", "mlp")
+    head = HEADS[name]
+    if name == "mlp":
+        size["hidden_layers"] = model.get("hidden_layers", 2)
     return {"text_head": head(model["text_width"], **size), "image_head": head(model["image_width"], **size)}
 
 

@@ -1,19 +1,19 @@
 """Trainable heads: from a frozen tower's output to the joint space, each vector of length 1."""
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class MLPHead(nn.Module):
-    """Two hidden layers with ReLU and dropout, L2-normalized output, as in Maria (Liang et al., ACL 2021)."""
+    """Hidden layers with ReLU and dropout: two in Maria (Liang et al., ACL 2021), one in Vokenization (EMNLP 2020)."""
 
-    def __init__(self, width: int, hidden: int = 1024, dim: int = 512, dropout: float = 0.2):
+    def __init__(self, width: int, hidden: int = 1024, dim: int = 512, dropout: float = 0.2, hidden_layers: int = 2):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(hidden, dim),
-        )  # fmt: skip
+        sizes = [width, *[hidden] * hidden_layers]
+        layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout))]
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., dim), each of length 1"""

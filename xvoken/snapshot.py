@@ -28,7 +28,7 @@ CONFIG_KEYS = (
     "dim", "hidden", "dropout", "max_len",
 )  # fmt: skip
 # What snapshots from before there was a choice do not say.
-MODEL_DEFAULTS = {"head": "mlp", "text_pool": "cls", "visn_pool": "avg", "level": "sentence"}
+MODEL_DEFAULTS = {"head": "mlp", "hidden_layers": 2, "text_pool": "cls", "visn_pool": "avg", "level": "sentence"}
 
 
 @dataclass

@@ -11,12 +11,12 @@ from tests.conftest import World
 from xvoken.messages import UserError
 
 
-def published_state(prefix: str = "", width: int = 128, dim: int = 16) -> dict[str, torch.Tensor]:
-    """Their joint model: lang_model.{backbone,mlp}, visn_model.{backbone,mlp}; mlp = Linear, ReLU, Dropout, twice, Linear."""
+def published_state(prefix: str = "", width: int = 128, dim: int = 16, hidden_layers: int = 2) -> dict[str, torch.Tensor]:
+    """Their joint model: lang_model.{backbone,mlp}, visn_model.{backbone,mlp}; mlp = (Linear, ReLU, Dropout) x n, Linear."""
     torch.manual_seed(3)
     state = {"lang_model.backbone.embeddings.position_ids": torch.arange(4)}
     for side, inputs in (("lang_model", width), ("visn_model", 512)):
-        sizes = {0: (32, inputs), 3: (32, 32), 6: (dim, 32)}
+        sizes = {3 * i: (32, 32) for i in range(hidden_layers)} | {0: (32, inputs), 3 * hidden_layers: (dim, 32)}
         for layer, (rows, columns) in sizes.items():
             state[f"{side}.mlp.{layer}.weight"] = torch.randn(rows, columns) / columns**0.5
             state[f"{side}.mlp.{layer}.bias"] = torch.randn(rows)
@@ -24,20 +24,21 @@ def published_state(prefix: str = "", width: int = 128, dim: int = 16) -> dict[s
 
 
 def plain_mlp(state: dict[str, torch.Tensor], side: str, x: torch.Tensor) -> torch.Tensor:
-    for layer in (0, 3, 6):
+    last = max(int(name.split(".")[2]) for name in state if f"{side}.mlp" in name)
+    for layer in range(0, last + 1, 3):
         x = x @ state[f"{side}.mlp.{layer}.weight"].T + state[f"{side}.mlp.{layer}.bias"]
-        x = x.relu() if layer < 6 else x
+        x = x.relu() if layer < last else x
     return x / x.norm(dim=-1, keepdim=True)
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_published_weights_give_the_same_embeddings(tmp_path: Path, prefix: str):
+@pytest.mark.parametrize(("prefix", "hidden_layers"), [("", 2), ("module.", 2), ("module.", 1)])
+def test_published_weights_give_the_same_embeddings(tmp_path: Path, prefix: str, hidden_layers: int):
     from xmatching.model import Matcher
     from xmatching.predecessors import start_from
 
-    state = published_state()
+    state = published_state(hidden_layers=hidden_layers)
     torch.save({prefix + name: tensor for name, tensor in state.items()}, tmp_path / "BEST.pth")
-    config = {"text_width": 128, "image_width": 512, "dim": 16, "hidden": 32, "dropout": 0.2}
+    config = {"text_width": 128, "image_width": 512, "dim": 16, "hidden": 32, "hidden_layers": hidden_layers, "dropout": 0.2}
     matcher = Matcher(config).eval()
     start_from(str(tmp_path / "BEST.pth"), matcher, config)
     text, image = torch.randn(4, 128), torch.randn(5, 512)
