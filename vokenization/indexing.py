@@ -37,7 +37,7 @@ class TorchIndex:
             best, columns = _top(products, k)
             scores = torch.cat([scores, best], 1)
             rows = torch.cat([rows, columns + start], 1)
-            order = scores.sort(1, descending=True, stable=True).indices[:, :k]  # earlier rows stand first
+            order = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]  # earlier rows stand first
             scores, rows = scores.gather(1, order), rows.gather(1, order)
         return scores.float().cpu().numpy(), rows.int().cpu().numpy()
 
@@ -48,7 +48,7 @@ def _top(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     best = products.topk(k, 1)
     order = best.indices.sort(1).indices  # by column first, then stably by score
     scores, columns = best.values.gather(1, order), best.indices.gather(1, order)
-    order = scores.sort(1, descending=True, stable=True).indices
+    order = scores.sort(dim=1, descending=True, stable=True).indices
     scores, columns = scores.gather(1, order), columns.gather(1, order)
     # Where the last score taken stands outside too, the choice among its equals may be wrong: sort that line whole.
     tied = ((products == scores[:, -1:]).sum(1) > (scores == scores[:, -1:]).sum(1)).nonzero()[:, 0]

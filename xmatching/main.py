@@ -32,7 +32,7 @@ from xmatching.resume import Progress, load_progress, save_epoch
 from xmatching.training import Learner, Training
 from xvoken import snapshot as snapshots
 from xvoken.image_sets import CaptionedSet, Roots, read_captioned
-from xvoken.messages import RunError, UserError, run_main, say
+from xvoken.messages import UserError, run_main, say
 from xvoken.recall import table
 
 
@@ -157,7 +157,7 @@ def main() -> None:
     except RuntimeError as error:
         if world == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        raise RunError(f"process {rank} lost another process") from None  # which says itself, or the launcher does, why
+        sys.exit(1)  # another process was lost: it says why itself, or the launcher does
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
