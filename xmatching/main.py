@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 import torch.distributed as dist
 
+from xmatching.launch import LOST
 from xmatching.metric import rsum, validate
 from xmatching.model import Matcher
 from xmatching.pairs import Towers, load_pairs
@@ -44,8 +45,8 @@ def read_sets(args: Namespace) -> tuple[list[CaptionedSet], list[CaptionedSet]]:
 
 
 def train(args: Namespace, device: str, rank: int, world: int) -> None:
-    if rank > 0:
-        dist.barrier()  # the first process meets every mistake and fills the cache, the others find it filled
+    # The first process meets every mistake and fills the cache; the others wait, and find it filled.
+    progress = share_progress() if rank > 0 else Progress()
     output = Path(args.output)
     train_sets, valid_sets = read_sets(args)
     towers, training = Towers(args), Training.of(args)
@@ -53,19 +54,24 @@ def train(args: Namespace, device: str, rank: int, world: int) -> None:
         "model": {**towers.config(), **{name: getattr(args, name) for name in HEAD_FLAGS}},
         "training": {**asdict(training), "load": args.load and Path(args.load).name, "data": describe(train_sets + valid_sets)},
     }
-    progress = load_progress(output, config, args.resume)
+    if rank == 0:
+        progress = load_progress(output, config, args.resume)
     if progress.epoch == args.epochs:
         if rank == 0:
             say(f"skipped: {output} is trained already ({args.epochs} epochs, same settings)")
-        if rank == 0 and world > 1:
-            dist.barrier()
+            share_progress(progress)
         return
+    first_here = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    if not first_here:
+        dist.barrier()  # another machine may have a cache of its own, which its first process fills
     reporter = Reporter(args.report_to if rank == 0 else "none", output, config)
     train_data, valid_data = load_pairs(args, towers, train_sets, augment=True), load_pairs(args, towers, valid_sets, augment=False)
-    if rank == 0 and world > 1:
-        dist.barrier()
     if len(train_data.text_rows) < 2:
         raise UserError(f"--train-imgs {','.join(args.train_imgs)}: a single pair is no training, a loss needs negatives")
+    if rank == 0:
+        share_progress(progress)
+    if world > 1 and first_here:
+        dist.barrier()
     learner = make_learner(args, towers, config, training, device)
     progress.restore(learner)
     if rank == 0:
@@ -88,6 +94,14 @@ def train(args: Namespace, device: str, rank: int, world: int) -> None:
     if rank == 0:
         reporter.close()
         finish(output, progress, config, args.recipe)
+
+
+def share_progress(progress: Progress | None = None) -> Progress:
+    """From the first process to all: the snapshot may lie on its machine only."""
+    box = [progress]
+    if dist.is_initialized():
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
 
 
 def make_learner(args: Namespace, towers: Towers, config: dict[str, Any], training: Training, device: str) -> Learner:
@@ -157,7 +171,7 @@ def main() -> None:
     except RuntimeError as error:
         if world == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        sys.exit(1)  # another process was lost: it says why itself, or the launcher does
+        sys.exit(LOST)  # the other process says why itself, or the launcher does
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
