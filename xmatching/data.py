@@ -14,6 +14,7 @@ from transformers import BatchEncoding
 from xvoken.features import Features, Pictures
 from xvoken.pictures import View
 from xvoken.text_batches import Padding, pad_lines, tokenize
+from xvoken.token_features import TokenFeatures, flat_rows
 
 
 class Inputs(Protocol):
@@ -77,6 +78,30 @@ class TokenInputs(Inputs):
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         ids, mask = pad_lines(self.tokens, self.offsets[rows], lengths, self.padding)
         return BatchEncoding({"ids": ids, "mask": mask}), torch.arange(len(rows))
+
+
+class TokenStates(Inputs):
+    """Cached states of every token, of several caches one after another."""
+
+    def __init__(self, caches: list[TokenFeatures]):
+        self.blocks = [cache.rows for cache in caches]
+        self.starts = np.concatenate([cache.offsets[:-1] for cache in caches])
+        self.lengths = np.concatenate([np.diff(cache.offsets) for cache in caches])
+        self.block = np.repeat(np.arange(len(caches)), [len(cache.offsets) - 1 for cache in caches])
+
+    def rows_count(self) -> int:
+        return len(self.starts)
+
+    def load(self, rows: NDArray[np.int64]) -> tuple[BatchEncoding, Tensor]:
+        """-> states float32 (B, T, width), mask int64 (B, T)"""
+        lengths = self.lengths[rows]
+        mask = torch.from_numpy(np.arange(lengths.max(initial=1)) < lengths[:, None])
+        states = torch.zeros(*mask.shape, self.blocks[0].shape[1])
+        for number, block in enumerate(self.blocks):
+            here = self.block[rows] == number
+            wanted = block[flat_rows(self.starts[rows[here]], lengths[here])]
+            states[mask & torch.from_numpy(here)[:, None]] = torch.from_numpy(wanted).float()
+        return BatchEncoding({"states": states, "mask": mask.long()}), torch.arange(len(rows))
 
 
 class PictureInputs(Inputs):

@@ -27,6 +27,21 @@ def paired_hinge(text: Tensor, image: Tensor, owner: Tensor, margin: float = 0.5
     return (hinge * different).sum() / (2 * different.sum()).clamp(min=1)
 
 
+def token_hinge(text: Tensor, mask: Tensor, image: Tensor, owner: Tensor, margin: float = 0.5) -> Tensor:
+    """The pairwise hinge for every token by itself, averaged over the tokens (Tan & Bansal, EMNLP 2020, eq. 3).
+
+    text: (B, T, d), mask: int64 (B, T), 1 for tokens and 0 for padding; the rest as above.
+    """
+    half = len(text) // 2
+    other = torch.cat([image[half : 2 * half], image[:half]])  # the negative of each row of both halves
+    text, mask = text[: 2 * half], mask[: 2 * half].to(text.dtype)
+    different = (owner[:half] != owner[half : 2 * half]).to(text.dtype).repeat(2)
+    true = (text * image[: 2 * half, None]).sum(-1)  # (2 half, T)
+    false = (text * other[:, None]).sum(-1)
+    counted = mask * different[:, None]
+    return (torch.relu(margin - true + false) * counted).sum() / counted.sum().clamp(min=1)
+
+
 def hardest_hinge(text: Tensor, image: Tensor, owner: Tensor, margin: float = 0.2, hardest: bool = True) -> Tensor:
     """Hinge against the hardest negative of the batch, both directions (VSE++; Faghri et al., BMVC 2018, eq. 6).
 

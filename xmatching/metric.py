@@ -19,7 +19,7 @@ def validate(model: Matcher, data: PairBatches, device: str) -> dict[str, Any]:
     text, image, kept = [], [], []
     for start in range(0, data.text.rows_count(), BATCH):
         inputs, _ = data.text.load(np.arange(start, min(start + BATCH, data.text.rows_count())))
-        text.append(model.embed_text(inputs.to(device)).float().cpu())
+        text.append(model.embed_sentence(inputs.to(device)).float().cpu())
     for start in range(0, data.images.rows_count(), BATCH):
         inputs, good = data.images.load(np.arange(start, min(start + BATCH, data.images.rows_count())))
         image.append(model.embed_image(inputs.to(device)).float().cpu())

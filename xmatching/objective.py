@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from xmatching.loss import hardest_hinge, infonce, paired_hinge, sigmoid
+from xmatching.loss import hardest_hinge, infonce, paired_hinge, sigmoid, token_hinge
 
 LOSSES = ("paired_hinge", "hardest_hinge", "infonce", "sigmoid")
 MAX_SCALE = 100.0  # as in CLIP: beyond it training becomes unstable
@@ -28,8 +28,10 @@ class Objective(nn.Module):
         if loss == "sigmoid":
             self.bias = nn.Parameter(torch.tensor(-10.0))
 
-    def forward(self, text: Tensor, image: Tensor, owner: Tensor) -> Tensor:
-        """Arguments as for the functions in xmatching/loss.py -> scalar"""
+    def forward(self, text: Tensor, image: Tensor, owner: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Arguments as for the functions in xmatching/loss.py, mask on token level only -> scalar"""
+        if mask is not None:
+            return token_hinge(text, mask, image, owner, self.margin)
         if self.loss == "paired_hinge":
             return paired_hinge(text, image, owner, self.margin)
         if self.loss == "hardest_hinge":

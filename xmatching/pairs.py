@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from xmatching.data import CachedInputs, Inputs, PairBatches, PictureInputs, TokenInputs
+from xmatching.data import CachedInputs, Inputs, PairBatches, PictureInputs, TokenInputs, TokenStates
 from xvoken.devices import workers_on
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
 from xvoken.features import Features, image_features, text_features
 from xvoken.image_sets import CaptionedSet
 from xvoken.messages import say
 from xvoken.text_towers import load_tokenizer, tokenizer_hash, weights_hash
+from xvoken.token_features import token_features
 from xvoken.views import Crops, view_features
 
 
@@ -40,7 +41,7 @@ def load_pairs(args: Namespace, towers: Towers, sets: list[CaptionedSet], augmen
 
     augment: whether the epochs draw from --views.
     """
-    texts: list[Features] = []
+    texts: list[Any] = []
     images: list[tuple[Features, Any]] = []
     text_rows, image_rows, sentences, pictures = [], [], [], 0
     for part in sets:
@@ -54,7 +55,8 @@ def load_pairs(args: Namespace, towers: Towers, sets: list[CaptionedSet], augmen
             images.append(_image_rows(args, towers, part, args.views if augment else 0))
         if not args.lang_finetune:
             texts.append(_text_rows(args, towers, part, distinct))
-    text: Inputs = CachedInputs(texts) if texts else TokenInputs(towers.tokenizer, sentences, towers.max_len)
+    cached = TokenStates if args.level == "token" else CachedInputs
+    text: Inputs = cached(texts) if texts else TokenInputs(towers.tokenizer, sentences, towers.max_len)
     owner = np.array(image_rows, np.int64)
     if images:
         views = [rows for _, rows in images if rows is not None]
@@ -81,10 +83,9 @@ def _image_rows(args: Namespace, towers: Towers, part: CaptionedSet, views: int)
     return features, rows
 
 
-def _text_rows(args: Namespace, towers: Towers, part: CaptionedSet, sentences: list[str]) -> Features:
-    return text_features(
-        towers.text_spec, towers.text, towers.tokenizer, args.lang, sentences, towers.max_len, label=part.name, **_options(args)
-    )
+def _text_rows(args: Namespace, towers: Towers, part: CaptionedSet, sentences: list[str]) -> Any:
+    made = token_features if args.level == "token" else text_features
+    return made(towers.text_spec, towers.text, towers.tokenizer, args.lang, sentences, towers.max_len, label=part.name, **_options(args))
 
 
 def _options(args: Namespace) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from xvoken.messages import UserError
 from xvoken.text_towers import POOLS as TEXT_POOLS
 
 HEAD_FLAGS = ("head", "dim", "hidden", "hidden_layers", "dropout", "level")  # what a config says of the heads
-LEVELS = ("sentence",)
+LEVELS = ("sentence", "token")
 DEFAULT_OUTPUT = "snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert"
 
 
@@ -130,6 +130,10 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} {value}: at least {least} is needed")
+    if args.level == "token" and (args.loss != "paired_hinge" or args.text_pool != "cls"):
+        raise UserError(
+            "--level token: has the loss paired_hinge only, and pools no tokens; leave out --loss, --text-pool and --recipe best"
+        )
     if args.temperature <= 0:
         raise UserError(f"--temperature {args.temperature}: more than 0 is needed")
     if not 0 < args.crop_scale <= 1:

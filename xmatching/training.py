@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from xmatching.data import PairBatches
-from xmatching.model import Matcher, gather_batch
+from xmatching.model import Matcher, gather_batch, pad_tokens
 from xmatching.objective import Objective
 from xvoken.devices import autocast, cores
 
@@ -118,10 +118,14 @@ class Learner:
 
     def step(self, text: torch.Tensor, image: torch.Tensor, owner: torch.Tensor, world: int) -> tuple[torch.Tensor, int]:
         """One step on this process's share of a batch -> loss and size of the whole batch"""
+        mask = None
+        if self.matcher.by_token:
+            mask = gather_batch(pad_tokens(text["mask"].to(self.device)))
         with autocast(self.device, self.training.train_precision):
             text, image = self.model(text.to(self.device), image.to(self.device))
         owner = gather_batch(owner.to(self.device))
-        loss = self.objective(gather_batch(text.float()), gather_batch(image.float()), owner)
+        text = gather_batch(pad_tokens(text.float()) if self.matcher.by_token else text.float())
+        loss = self.objective(text, gather_batch(image.float()), owner, mask)
         self.optimizer.zero_grad()
         (loss * world).backward()  # DDP averages over processes; the sum is wanted, see gather_batch
         self.objective.average_gradients(world)

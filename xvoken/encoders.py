@@ -43,7 +43,7 @@ class Encoder:
 
     name: what its files say made them; hash: 16 hex digits of the snapshot; dim: size of the joint space.
     text_tower (ids, mask) -> features -> text_head -> (B, dim); image_tower (pixels) -> features -> image_head.
-    A tower is None if it was not asked for.
+    A tower is None if it was not asked for. level: "sentence", or "token" for heads that take text_tower.tokens.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Encoder:
     image_head: nn.Module
     text_tower: TextTower | None = None
     image_tower: ImageTower | None = None
+    level: str = "sentence"
 
 
 def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
@@ -76,6 +77,7 @@ def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
         name=snapshot.folder.name, hash=snapshot.hash, dim=model["dim"], max_len=model["max_len"],
         tokenizer=load_tokenizer(str(snapshots.tokenizer_folder(snapshot.folder))),
         text_spec=text_spec, image_spec=image_spec, text_head=heads["text_head"], image_head=heads["image_head"],
+        level=model["level"],
     )  # fmt: skip
     if text:
         encoder.text_tower = text_spec.build()

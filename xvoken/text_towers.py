@@ -105,6 +105,11 @@ def weights_hash(module: nn.Module) -> str:
 POOLS = ("cls", "mean")
 
 
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens: states (B, T, d), mask (B, T), 1 for tokens and 0 for padding -> (B, d)"""
+    return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
 class TextTower(nn.Module):
     """Hidden states of some layers, concatenated, at the first token or averaged over all tokens.
 
@@ -132,7 +137,7 @@ class TextTower(nn.Module):
         states = self.tokens(ids, mask)
         if self.pool == "cls":
             return states[:, 0]
-        return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return masked_mean(states, mask)
 
     def tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         """The same for every token, without pooling -> (B, T, width)"""

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from xmatching.loss import hardest_hinge, infonce, paired_hinge, sigmoid
+from xmatching.loss import hardest_hinge, infonce, paired_hinge, sigmoid, token_hinge
 from xmatching.objective import Objective
 
 # Scores text @ image.T of the matrices below:  [[1, 0, .6], [0, 1, .8], [.6, .8, 1]]
@@ -116,3 +116,18 @@ def test_same_picture_is_no_negative_and_odd_batches_work():
     text, image, owner = torch.randn(5, 4), torch.randn(5, 4), torch.arange(5)
     assert paired_hinge(text, image, owner) == paired_hinge(text[:4], image[:4], owner[:4])
     assert paired_hinge(text[:1], image[:1], owner[:1]).item() == 0
+
+
+def test_token_hinge_averages_over_the_tokens():
+    image = torch.eye(2)
+    text = torch.tensor([[[0.6, 0.5], [0.0, 1.0], [9.0, 9.0]], [[0.1, 0.8], [9.0, 9.0], [9.0, 9.0]]])
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    # tokens of row 0: max(0, .5 - .6 + .5) = .4 and max(0, .5 - 0 + 1) = 1.5; of row 1: max(0, .5 - .8 + .1) = 0; three tokens
+    assert token_hinge(text, mask, image, torch.tensor([0, 1]), 0.5).item() == pytest.approx(1.9 / 3)
+    assert token_hinge(text, mask, image, torch.tensor([3, 3]), 0.5).item() == 0
+
+
+def test_token_hinge_of_single_tokens_is_the_paired_hinge():
+    text, image, owner = torch.randn(9, 4), torch.randn(9, 4), torch.tensor([0, 1, 2, 3, 0, 5, 6, 7, 8])
+    single = token_hinge(text[:, None], torch.ones(9, 1), image, owner)
+    assert single.item() == pytest.approx(paired_hinge(text, image, owner).item(), rel=1e-5)
