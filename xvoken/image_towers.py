@@ -46,9 +46,24 @@ class ImageTower(nn.Module):
         """pixels: uint8 (B, 3, H, W) -> (B, width)"""
         x = self.view.normalize(pixels).to(memory_format=torch.channels_last)
         if self.is_lite:  # its own forward expects one fixed size and prints
-            last_map = self.model.extract_features(x)
+            last_map = self._lite_map(x)
             return last_map.mean((2, 3)) if self.pool == "avg" else POOLS[self.pool]()(last_map).flatten(1)
         return self.model(x).flatten(1)
+
+    @property
+    def fp32_parts(self) -> list[nn.Module]:
+        """Parts that compute in fp32 under autocast too: in bf16 these few alone move the output by most of its error."""
+        return [self.model._conv_stem, self.model._bn0, self.model._blocks[0]] if self.is_lite else []
+
+    def _lite_map(self, x: Tensor) -> Tensor:
+        """EfficientNet-Lite's last map, as its own extract_features computes it: (B, 3, H, W) -> (B, 1280, h, w)"""
+        model, blocks = self.model, self.model._blocks
+        drop = (model._global_params.drop_connect_rate or 0.0) / len(blocks)
+        with torch.autocast(x.device.type, enabled=False):
+            x = blocks[0](model._swish(model._bn0(model._conv_stem(x))))
+        for number, block in enumerate(blocks[1:], 1):
+            x = block(x, drop_connect_rate=drop * number)
+        return model._swish(model._bn1(model._conv_head(x)))
 
 
 def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, View, int, dict[str, Any]]:

@@ -98,13 +98,16 @@ def test_training_with_best_recipe(world: World, tmp_path: Path, script: Callabl
     assert (tmp_path / "best/README.md").read_text().count("| views | 2 |") == 1
 
 
-def test_bf16_towers_agree_with_fp32():
+@torch.inference_mode()
+def test_bf16_towers_agree_with_fp32(world: World):
     from xvoken.devices import autocast
     from xvoken.encoders import TextTowerSpec
 
     torch.manual_seed(0)
     image, text = ImageTowerSpec("efficientnet_lite2").build(), TextTowerSpec("minilm", (4, 3, 2, 1), "mean").build()
-    pixels = torch.rand(3, 3, 8, 8).repeat_interleave(33, 2).repeat_interleave(33, 3)[:, :, :260, :260].mul(255).byte()
+    paths = sorted((world.folder / "images").iterdir())[::4]
+    pixels = torch.stack([image.view(load_picture(path)) for path in paths])
+    torch.testing.assert_close(image._lite_map(image.view.normalize(pixels)), image.model.extract_features(image.view.normalize(pixels)))
     ids = torch.randint(1000, 20000, (4, 12))
     for tower, inputs in ((image, (pixels,)), (text, (ids, torch.ones_like(ids)))):
         made = []
