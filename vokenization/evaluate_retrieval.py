@@ -60,7 +60,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Recall over whole image sets, both directions.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME")
+    parser.add_argument(
+        "--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
+    )
     parser.add_argument("--image-sets", default="coco_minival", help="image sets with captions, with commas")
     parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), with commas")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
@@ -71,15 +73,14 @@ def main() -> None:
     parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the text tower; auto: bf16 where it is fast")
     args = parser.parse_args()
-    encoder, load = load_encoder(args.load, text=True), Path(args.load)
-    base = load if load.is_dir() else load.parent
+    encoder = load_encoder(args.load, text=True)
     options = {"cache": Path(args.cache), "devices": workers_on(args.device, args.num_workers), "precision": args.precision}
     for image_set in args.image_sets.split(","):
         name, _ = split_name(image_set)
-        keys_dir = args.keys_dir or key_files.folder(load)
-        tokenizer = str(base / "tokenizer")
+        keys_dir = args.keys_dir or key_files.folder(encoder.home)
+        tokenizer = encoder.tokenizer.name_or_path
         record = evaluate_set(encoder, tokenizer, name, keys_dir, args.langs.split(","), Roots.of(args), options)
-        path = (args.output or base / "eval") / f"{name}.json"
+        path = (args.output or encoder.home / "eval") / f"{name}.json"
         write_json(path, {**record, "snapshot": encoder.name, "snapshot_hash": encoder.hash})
         print(f"{name}: {table(record)}\nwrote {path}")
 

@@ -72,7 +72,13 @@ def extract(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Extract the keys of image sets.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--load-dir", "--load", dest="load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME")
+    parser.add_argument(
+        "--load-dir",
+        "--load",
+        dest="load",
+        required=True,
+        help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder",
+    )
     parser.add_argument("--image-sets", default="open_images", help="image sets with commas; NAME=FOLDER where the pictures moved")
     parser.add_argument("--output-dir", "--output", dest="output", help="folder for the keys (default: keys/ in the snapshot)")
     parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder of the .ids files")
@@ -88,7 +94,7 @@ def main() -> None:
         raise UserError("--batch-size and --limit must be at least 1")
     devices = workers_on(args.device, args.num_workers)
     encoder = load_encoder(args.load, image=True)
-    where = Path(args.output) if args.output else key_files.folder(Path(args.load))
+    where = Path(args.output) if args.output else key_files.folder(encoder.home)
     options = {"cache": Path(args.cache), "devices": devices, "precision": args.precision, "batch_size": args.batch_size}
     for image_set in args.image_sets.split(","):
         extract(encoder, image_set, where, options, Roots.of(args), args.ids_root, args.limit)

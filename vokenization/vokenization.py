@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from vokenization.indexing import build_index
 from xvoken import keys as key_files
 from xvoken.corpus import Corpus
 from xvoken.devices import autocast
 from xvoken.disk import replacing
 from xvoken.encoders import load_encoder
+from xvoken.indexing import build_index
 from xvoken.messages import UserError
 from xvoken.text_batches import Padding, batches_by_length, pad_lines
 
@@ -68,7 +68,7 @@ class VokenizeJob:
         self.device = device
         self.encoder = load_encoder(self.load, text=True)
         self.tower, self.head = self.encoder.text_tower.to(device), self.encoder.text_head.to(device)
-        self.padding = Padding.of(self.encoder.tokenizer, self.tower.max_tokens)
+        self.padding = Padding.of(self.encoder.tokenizer, self.tower.max_tokens, self.encoder.fixed_length)
         self.lines = Corpus(self.corpus, self.tokenizer_name)
         gallery = read_gallery(self.keys_dir, self.image_sets, self.encoder.hash, self.encoder.dim, self.most)
         self.index = build_index(gallery.keys, self.backend, device)
@@ -87,4 +87,4 @@ class VokenizeJob:
             scores[batch], indices[batch] = self.index.search(queries, self.topk)
         with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
             np.savez(file, indices=indices, scores=scores, counts=counts)
-        return {"empty": int((counts == 0).sum()), "cut": int((counts + 2 > self.padding.max_tokens).sum())}
+        return {"empty": int((counts == 0).sum()), "cut": int((counts + self.padding.specials > self.padding.max_tokens).sum())}

@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from numpy.typing import NDArray
 
-from vokenization.indexing import BACKENDS
 from vokenization.token_vokens import TokenVokenizeJob
 from vokenization.vokenization import Gallery, VokenizeJob, read_gallery
 from xvoken import keys as key_files
@@ -26,6 +25,7 @@ from xvoken.devices import PRECISIONS, resolve_precision, workers_on
 from xvoken.disk import same_settings, sha256_of_file, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.image_sets import split_name
+from xvoken.indexing import BACKENDS
 from xvoken.messages import UserError, run_main, say
 from xvoken.text_towers import base_name, tokenizer_hash
 from xvoken.work import Parts
@@ -86,7 +86,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Retrieve the best images for every line of a corpus.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME")
+    parser.add_argument(
+        "--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
+    )
     parser.add_argument("--corpus", required=True, type=Path, help="the corpus as it was given to tokenize_dataset.py")
     parser.add_argument("--tokenizer-name", help="name in the tokenized files' names (default: that of the snapshot's text tower)")
     parser.add_argument("--image-sets", default="open_images", help="image sets with commas; together they are one index")
@@ -110,10 +112,10 @@ def main() -> None:
     args = parse_args()
     devices = workers_on(args.device, args.num_workers)
     encoder = load_encoder(args.load)
-    load, most = Path(args.load), args.max_img_num if args.max_img_num > 0 else None
+    most = args.max_img_num if args.max_img_num > 0 else None
     tokenizer_name = base_name(args.tokenizer_name or encoder.text_spec.name)
     image_sets = sorted(split_name(part)[0] for part in args.image_sets.split(","))
-    keys_dir = args.keys_dir or key_files.folder(load)
+    keys_dir = args.keys_dir or key_files.folder(encoder.home)
     gallery = read_gallery(keys_dir, image_sets, encoder.hash, encoder.dim, most)
     if args.topk > len(gallery.ids):
         raise UserError(f"--topk {args.topk}: the index has {len(gallery.ids)} images only ({', '.join(image_sets)})")
@@ -124,7 +126,7 @@ def main() -> None:
         topk=args.topk, backend=args.backend, precision=resolve_precision(args.precision, devices[0]), batch_size=args.batch_size,
     )  # fmt: skip
     sets = "_".join(image_sets) + (f".{most}" if most else "")
-    vokenize(job, corpus, gallery, args.output or vokens.folder(load), sets, devices, args.limit, encoder)
+    vokenize(job, corpus, gallery, args.output or vokens.folder(encoder.home), sets, devices, args.limit, encoder)
 
 
 if __name__ == "__main__":

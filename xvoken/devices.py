@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from xvoken.messages import UserError, run_main, say
 
@@ -63,6 +64,19 @@ def resolve_precision(precision: str, device: str) -> str:
 
 def autocast(device: str, precision: str) -> AbstractContextManager:
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def cast_weights(tower: nn.Module, precision: str) -> nn.Module:
+    """Keep the weights of a frozen tower's matrix products in the precision that `autocast` computes them in.
+
+    The same bits as without, but autocast would cast all of them again in every batch (on 2 cores, a fifth of
+    ViT-B/32's time). Returns the tower.
+    """
+    if precision == "bf16":
+        for module in tower.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                module.to(torch.bfloat16)
+    return tower
 
 
 def torchrun_processes(gpus: str) -> tuple[str, int]:

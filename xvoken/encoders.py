@@ -1,5 +1,6 @@
 """One interface for every dual encoder: text tower and head, image tower and head, one joint space."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,13 @@ class ImageTowerSpec:
 
 @dataclass
 class Encoder:
-    """A matcher ready for use, on the CPU, in eval mode.
+    """A dual encoder ready for use, on the CPU, in eval mode: a matcher's snapshot, or a CLIP-like model.
 
-    name: what its files say made them; hash: 16 hex digits of the snapshot; dim: size of the joint space.
+    name: what its files say made them; hash: 16 hex digits of its weights; dim: size of the joint space.
     text_tower (ids, mask) -> features -> text_head -> (B, dim); image_tower (pixels) -> features -> image_head.
-    A tower is None if it was not asked for. level: "sentence", or "token" for heads that take text_tower.tokens.
+    A tower is None if it was not asked for. fixed_length: every sentence is padded to the tower's length.
+    level: "sentence", or "token" for heads that take text_tower.tokens.
+    home: folder for what is made with it; revision: the hub's commit, where there is one.
     """
 
     name: str
@@ -51,20 +54,29 @@ class Encoder:
     dim: int
     max_len: int
     tokenizer: Any
-    text_spec: TextTowerSpec
-    image_spec: ImageTowerSpec
+    text_spec: Any
+    image_spec: Any
     text_head: nn.Module
     image_head: nn.Module
-    text_tower: TextTower | None = None
-    image_tower: ImageTower | None = None
+    text_tower: nn.Module | None = None
+    image_tower: nn.Module | None = None
+    fixed_length: bool = False
+    home: Path = Path()
+    revision: str = ""
     level: str = "sentence"
 
 
 def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
-    """Load a matcher's snapshot (folder or .safetensors file) with the towers asked for.
+    """Load what `load` names, with the towers asked for; what lies there decides.
 
-    Raises UserError when there is no snapshot, or when a tower is not the one that the heads were trained on.
+    A matcher's snapshot (folder or .safetensors file), else a folder or hub id of a CLIP or SigLIP model of
+    transformers. Raises UserError when there is neither, or when a tower is not the one that the heads were
+    trained on.
     """
+    if _is_transformers(load):
+        from xvoken.clip_encoder import load_clip
+
+        return load_clip(load, text, image)
     snapshot = snapshots.read(load)
     model = {**snapshots.MODEL_DEFAULTS, **snapshot.config["model"]}
     text_folder = snapshots.text_tower_folder(snapshot.folder, snapshot.tag)
@@ -77,7 +89,7 @@ def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
         name=snapshot.folder.name, hash=snapshot.hash, dim=model["dim"], max_len=model["max_len"],
         tokenizer=load_tokenizer(str(snapshots.tokenizer_folder(snapshot.folder))),
         text_spec=text_spec, image_spec=image_spec, text_head=heads["text_head"], image_head=heads["image_head"],
-        level=model["level"],
+        home=snapshot.folder, level=model["level"],
     )  # fmt: skip
     if text:
         encoder.text_tower = text_spec.build()
@@ -86,6 +98,14 @@ def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
         encoder.image_tower = image_spec.build()
         _same_tower(encoder.image_tower, model["visn_hash"], "image tower", image_spec.name, load)
     return encoder
+
+
+def _is_transformers(load: str) -> bool:
+    path = Path(load)
+    if path.is_dir():
+        return (path / "config.json").is_file() and not snapshots.tensors_file(path, "BEST").exists()
+    # owner/name: a hub id, unless it starts with a folder that is here.
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", load)) and not path.exists() and not path.parent.exists()
 
 
 def build_heads(model: dict[str, Any]) -> dict[str, nn.Module]:

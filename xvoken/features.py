@@ -156,7 +156,7 @@ def image_cache(
     settings = {
         "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": precision,
         "pictures": len(ids), "data": sha256_of_lines(f"{i}\t{size}" for i, size in zip(ids, sizes, strict=True)),
-    } | ({} if spec.pool == "avg" else {"pool": spec.pool})  # fmt: skip
+    } | ({} if getattr(spec, "pool", "avg") == "avg" else {"pool": spec.pool})  # fmt: skip
     return cache / f"{label}-{spec.name}-{fingerprint(settings)}.npy", settings
 
 
@@ -170,7 +170,7 @@ def text_features(
         "tower": spec.name, "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len,
         "tokenizer": tokenizer_hash(tokenizer), "precision": precision,
         "sentences": len(sentences), "data": sha256_of_lines(sentences),
-    } | ({} if spec.pool == "cls" else {"pool": spec.pool})  # fmt: skip
+    } | ({} if getattr(spec, "pool", "cls") == "cls" else {"pool": spec.pool})  # fmt: skip
     job = TextJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
     path = cache / f"{label}-{Path(spec.name).name}-{fingerprint(settings)}.npy"
     return _cached(path, label, settings, job, len(sentences), TEXT_CHUNK, tower.width, devices, "sent")

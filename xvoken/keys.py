@@ -31,7 +31,7 @@ class Keys:
 
 def folder(load: Path) -> Path:
     """Where the keys of a snapshot are kept, if nothing else is said."""
-    return (load if load.is_dir() else load.parent) / "keys"
+    return (load.parent if load.suffix == ".safetensors" else load) / "keys"
 
 
 def keys_file(where: Path, image_set: str) -> Path:

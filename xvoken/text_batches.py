@@ -9,27 +9,41 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xvoken.text_towers import special_ids
+from xvoken.text_towers import end_id, special_ids
 
 
 @dataclass(frozen=True)
 class Padding:
-    """The ids around and behind a sentence, and the longest input of the tower, special ids counted in."""
+    """The ids around and behind a sentence, and the longest input of the tower, special ids counted in.
 
-    start: int
+    start: None where nothing stands before a sentence (SigLIP); fixed: every input is max_tokens long and the
+    tower looks at the padding too, as SigLIP was trained.
+    """
+
+    start: int | None
     end: int
     pad: int
     max_tokens: int
+    fixed: bool = False
 
     @classmethod
-    def of(cls, tokenizer: Any, max_tokens: int) -> "Padding":
-        return cls(*special_ids(tokenizer), tokenizer.pad_token_id or 0, max_tokens)
+    def of(cls, tokenizer: Any, max_tokens: int, fixed: bool = False) -> "Padding":
+        start, end = (None, end_id(tokenizer)) if fixed else special_ids(tokenizer)
+        return cls(start, end, tokenizer.pad_token_id or 0, max_tokens, fixed)
+
+    @property
+    def specials(self) -> int:
+        """How many special ids a sentence gets."""
+        return 1 if self.start is None else 2
 
 
 def tokenize(tokenizer: Any, sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Token ids without special ones, one sentence after another: (N,), and offsets (len(sentences) + 1,)."""
-    encodings = tokenizer.backend_tokenizer.encode_batch_fast(sentences, add_special_tokens=False)
-    ids = [encoding.ids for encoding in encodings]
+    if tokenizer.is_fast:
+        encodings = tokenizer.backend_tokenizer.encode_batch_fast(sentences, add_special_tokens=False)
+        ids = [encoding.ids for encoding in encodings]
+    else:  # SigLIP's sentencepiece tokenizer
+        ids = tokenizer(sentences, add_special_tokens=False)["input_ids"]
     offsets = np.zeros(len(ids) + 1, np.int64)
     np.cumsum([len(line) for line in ids], out=offsets[1:])
     return np.fromiter((i for line in ids for i in line), np.int32, offsets[-1]), offsets
@@ -45,12 +59,14 @@ def batches_by_length(lengths: NDArray[np.int64], batch_size: int) -> Iterator[N
 
 def pad_lines(tokens: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64], padding: Padding) -> tuple[Tensor, Tensor]:
     """The lines tokens[starts[i] : starts[i] + lengths[i]], cut to fit the tower -> ids, mask: int64 (B, T)"""
-    lengths = np.minimum(lengths, padding.max_tokens - 2)
+    lengths = np.minimum(lengths, padding.max_tokens - padding.specials)
     columns = np.arange(lengths.max(initial=0))
-    inside = columns < lengths[:, None]  # (B, T - 2)
-    ids = np.full((len(lengths), len(columns) + 2), padding.pad, np.int64)
-    ids[:, 0] = padding.start
-    ids[:, 1:-1][inside] = tokens[(starts[:, None] + columns)[inside]]
-    ids[np.arange(len(ids)), lengths + 1] = padding.end
-    mask = np.arange(ids.shape[1]) < (lengths + 2)[:, None]
-    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+    inside = columns < lengths[:, None]  # (B, longest line)
+    first = padding.specials - 1  # column of the first token
+    ids = np.full((len(lengths), padding.max_tokens if padding.fixed else len(columns) + padding.specials), padding.pad, np.int64)
+    if first:
+        ids[:, 0] = padding.start
+    ids[:, first : first + len(columns)][inside] = tokens[(starts[:, None] + columns)[inside]]
+    ids[np.arange(len(ids)), lengths + first] = padding.end
+    mask = np.arange(ids.shape[1]) < (lengths + padding.specials)[:, None]
+    return torch.from_numpy(ids), torch.from_numpy((mask | padding.fixed).astype(np.int64))

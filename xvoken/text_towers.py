@@ -93,6 +93,14 @@ def special_ids(tokenizer: Any) -> tuple[int, int]:
     return ids[0], ids[1]
 
 
+def end_id(tokenizer: Any) -> int:
+    """The id put behind a sentence by a tokenizer that puts nothing before it, as SigLIP's."""
+    ids = tokenizer("")["input_ids"]
+    if len(ids) != 1:
+        raise UserError(f"tokenizer {tokenizer.name_or_path}: puts no single end token behind a sentence, as SigLIP's does")
+    return ids[0]
+
+
 def weights_hash(module: nn.Module) -> str:
     """Name a module by the bytes of its tensors, in the order of their names: 16 hex digits."""
     digest = hashlib.sha256()

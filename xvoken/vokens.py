@@ -23,7 +23,7 @@ from xvoken.messages import UserError
 
 
 def folder(load: Path) -> Path:
-    return (load if load.is_dir() else load.parent) / "vokens"
+    return (load.parent if load.suffix == ".safetensors" else load) / "vokens"
 
 
 def text_file(where: Path, corpus_name: str, sets: str) -> Path:

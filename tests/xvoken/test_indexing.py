@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from vokenization import indexing as module
-from vokenization.indexing import build_index
+from xvoken import indexing as module
+from xvoken.indexing import build_index
 
 
 def brute_force(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,216 @@
+"""The cross-modal context, both files together: the predecessor's way, ours, and the limit.
+
+    python benchmarks/ctx.py ../shared/coco_sample/mscoco/images/val2014 [--photos 200]
+
+predecessor   Xmodal-Ctx's two scripts: every picture decoded twice, 15 PIL crops through the image processor each time,
+              fp32, faiss IVF with 8 sqrt(n) lists, hdf5 files opened anew for each batch
+ours          the job of ctx/build_context.py in one process per core, and its writers
+limit         the vision tower alone, on views that lie in memory as tensors, one process per core
+All with ViT-B/32 of random weights and 20,000 random unit vectors as phrases; starting up and loading are not counted.
+The last line is JSON: seconds a picture, and the ratios.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import functional as F
+
+from ctx import caption_db, context_files
+from ctx.run import BATCH
+from ctx.views import Views, ViewsJob
+from xvoken.devices import autocast, cores, cpu_has_bf16
+from xvoken.image_sets import folder_ids
+from xvoken.messages import UserError, run_main, say
+
+PHRASES, K = 20_000, 16
+
+
+def save_model(folder: Path) -> Path:
+    """ViT-B/32 of random weights; CLIPConfig's defaults are that model's sizes."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    for part in (CLIPModel(CLIPConfig()), CLIPTokenizer(), CLIPImageProcessor()):
+        part.save_pretrained(folder)
+    return folder
+
+
+def random_db(path: Path) -> caption_db.CaptionDB:
+    numbers = np.random.default_rng(0)
+    keys = numbers.standard_normal((PHRASES, 512), np.float32)
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    captions = np.array([f"phrase number {i}" for i in range(PHRASES)], object)
+    caption_db.write(path, [(keys, keys, captions.tolist())], {})
+    return caption_db.CaptionDB(keys, keys, captions, "random")
+
+
+class PredecessorsPictures(torch.utils.data.Dataset):
+    """Whole, five crops, nine crops of a picture, each through the image processor."""
+
+    def __init__(self, paths: list[str]):
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+        self.paths, self.processor = paths, CLIPImageProcessorPil()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        picture = Image.open(self.paths[i]).convert("RGB")
+        w, h = picture.size
+        five = F.five_crop(picture, (h * 0.6, w * 0.6))
+        rows, columns = ([(0, int(0.4 * s)), (int(0.3 * s), int(0.7 * s)), (int(0.6 * s), s)] for s in (h, w))
+        nine = [F.crop(picture, y0, x0, y1 - y0, x1 - x0) for y0, y1 in rows for x0, x1 in columns]
+        return self.see(picture), torch.stack([self.see(c) for c in five]), torch.stack([self.see(c) for c in nine])
+
+    def see(self, crop: Image.Image) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(self.processor(crop)["pixel_values"][0]))
+
+
+def predecessor(model: Path, paths: list[str], db: caption_db.CaptionDB, work: Path) -> float:
+    """Seconds of both scripts together."""
+    import faiss
+    from transformers import CLIPModel
+
+    clip = CLIPModel.from_pretrained(model).eval()
+    lists = round(8 * math.sqrt(PHRASES))
+    index = faiss.index_factory(512, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    started = time.time()
+    for batch in torch.utils.data.DataLoader(PredecessorsPictures(paths), 32, num_workers=cores()):
+        with torch.inference_mode():
+            features = clip.vision_model(pixel_values=batch[0]).pooler_output.numpy()
+        with h5py.File(work / "vis.hdf5", "a") as file:
+            for row in features:
+                file.create_dataset(str(len(file)), data=row)
+    index.train(db.keys)
+    index.add(db.keys)
+    index.nprobe = max(1, lists // 10)
+    for batch in torch.utils.data.DataLoader(PredecessorsPictures(paths), 32, num_workers=cores()):
+        found = [search(clip, index, views.flatten(0, -4), views.shape[:-3]) for views in batch]
+        with h5py.File(work / "txt.hdf5", "a") as file:
+            for i in range(len(batch[0])):
+                group = file.create_group(str(len(file)))
+                for name, (scores, rows) in zip(("whole", "five", "nine"), found, strict=True):
+                    part = group.create_group(name)
+                    part.create_dataset("features", data=db.features[rows[i]])
+                    part.create_dataset("scores", data=scores[i])
+                    part.create_dataset("texts", data=db.captions[rows[i]].tolist())
+    return time.time() - started
+
+
+@torch.inference_mode()
+def search(clip: Any, index: Any, pixels: torch.Tensor, shape: torch.Size) -> tuple[np.ndarray, np.ndarray]:
+    query = clip.visual_projection(clip.vision_model(pixel_values=pixels).pooler_output)
+    scores, rows = index.search((query / query.norm(dim=-1, keepdim=True)).numpy(), K)
+    return scores.reshape(*shape, K), rows.reshape(*shape, K)
+
+
+def worker(job: ViewsJob, alone: bool, start: int, stop: int, part: Path, gate: Any, seconds: Any) -> None:
+    """One process: load, wait for the others, then the job on its pictures, or the tower alone on their views."""
+    torch.set_num_threads(1)
+    job.setup("cpu")
+    pictures = Views(job.paths, job.view, 15)
+    views = torch.cat([pictures[i] for i in range(start, stop)]) if alone else None
+    gate.wait()
+    started = time.time()
+    if alone:
+        for batch in views.split(job.batch_size):
+            with torch.inference_mode(), autocast("cpu", job.precision):
+                job.tower(batch)
+    else:
+        job.run(start, stop, part)
+    gate.wait()
+    seconds.put(time.time() - started)
+
+
+def in_processes(job: ViewsJob, alone: bool, work: Path, count: int) -> tuple[float, list[Path]]:
+    """Seconds until all processes have done their share of `count` pictures."""
+    context, number = multiprocessing.get_context("spawn"), cores()
+    gate, seconds = context.Barrier(number), context.Queue()
+    cuts = [round(count * i / number) for i in range(number + 1)]
+    parts = [work / f"part{i}" for i in range(number)]
+    processes = [context.Process(target=worker, args=(job, alone, cuts[i], cuts[i + 1], parts[i], gate, seconds)) for i in range(number)]
+    for process in processes:
+        process.start()
+    times = [seconds.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return max(times), parts
+
+
+def ours(job: ViewsJob, db: caption_db.CaptionDB, work: Path, count: int) -> float:
+    """Seconds of the pass and of writing both files."""
+    seconds, parts = in_processes(job, False, work, count)
+    started = time.time()
+    arrays = [np.load(part.with_suffix(".npz")) for part in parts]
+    pooled, best, scores = (np.concatenate([a[name] for a in arrays]) for name in ("pooled", "best", "scores"))
+    context_files.write_visual(work / "vis_ctx.hdf5", ((str(i), row) for i, row in enumerate(pooled)), 768, [], {})
+    rows = ((str(i), best[i], scores[i]) for i in range(len(best)))
+    context_files.write_textual(work / "txt_ctx.hdf5", rows, db, [], {})
+    return seconds + time.time() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("images", type=Path, help="a folder of photos, searched with its subfolders")
+    parser.add_argument("--photos", type=int, default=200, help="how many of them (default: %(default)s)")
+    parser.add_argument(
+        "--fp32-photos",
+        type=int,
+        default=40,
+        help="how many for the two slow rows, in fp32 (default: %(default)s; as many as --photos takes 10 minutes on 2 cores)",
+    )
+    args = parser.parse_args()
+    paths = [str(args.images / name) for name in folder_ids(args.images)[0]][: args.photos]
+    if len(paths) < cores():
+        raise UserError(f"{args.images}: {len(paths)} photos are too few")
+    fast = "bf16" if cpu_has_bf16() else "fp32"
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        model, db = save_model(work / "model"), random_db(work / "db.hdf5")
+        np.save(work / "keys.npy", db.keys)
+        say(f"{len(paths)} photos, 15 views each, {PHRASES:,} phrases, {cores()} cores")
+        job = ViewsJob(str(model), paths, fast, BATCH["cpu"], 0, str(work / "keys.npy"), K)
+        exact = ViewsJob(str(model), paths, "fp32", BATCH["cpu"], 0, str(work / "keys.npy"), K)
+        few = min(args.fp32_photos, len(paths))
+        # Before and after ours, the faster of the two: what else runs on the machine must not make the limit look low.
+        limits = [in_processes(job, True, work, len(paths))[0]]
+        passed = ours(job, db, work, len(paths))
+        limits.append(in_processes(job, True, work, len(paths))[0])
+        rates = {
+            f"limit_{fast}": min(limits) / len(paths),
+            f"ours_{fast}": passed / len(paths),
+            "ours_fp32": ours(exact, db, work, few) / few,
+            "predecessor_fp32": predecessor(model, paths[:few], db, work) / few,
+        }
+    old = rates["predecessor_fp32"]
+    print(f"{'way':<20}{'s/picture':>12}{'pictures/s':>12}{'times the predecessor':>24}")
+    for name, seconds in rates.items():
+        print(f"{name:<20}{seconds:12.4f}{1 / seconds:12.2f}{old / seconds:24.2f}")
+    record = {name: round(seconds, 5) for name, seconds in rates.items()}
+    ratios = {
+        "times_predecessor": round(old / rates[f"ours_{fast}"], 3),
+        "share_of_limit": round(rates[f"limit_{fast}"] / rates[f"ours_{fast}"], 3),
+    }
+    print(
+        json.dumps(
+            {"benchmark": "ctx", "photos": len(paths), "fp32_photos": few, "cores": cores(), "seconds_per_picture": record, **ratios}
+        )
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,36 @@
+"""Both context files in one pass over the pictures.
+
+    python ctx/build_context.py --device 0
+
+reads   outputs/captions_db/caption_db.hdf5; COCO's annotations and pictures (--dataset_root), or any folder (--images)
+writes  outputs/image_features/vis_ctx.hdf5 and outputs/retrieved_captions/txt_ctx.hdf5, or both to outputs/EXP_NAME/;
+        see ctx/context_files.py
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ctx import caption_db
+from ctx.options import OUTPUTS, add_model_flags, add_picture_flags, add_retrieval_flags
+from ctx.run import load_inputs, make_context
+from xvoken.messages import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Both context files in one pass over the pictures.")
+    add_picture_flags(parser)
+    add_retrieval_flags(parser)
+    add_model_flags(parser, "", "views")
+    args = parser.parse_args()
+    machine, pictures, encoder = load_inputs(args)
+    db = caption_db.read(args.caption_db, encoder, args.model)
+    visual = OUTPUTS / (args.exp_name or "image_features") / "vis_ctx.hdf5"
+    textual = OUTPUTS / (args.exp_name or "retrieved_captions") / "txt_ctx.hdf5"
+    make_context(args.model, encoder, pictures, machine, visual, textual, db, args.k)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,97 @@
+"""A database of encoded phrases, as Xmodal-Ctx lays it out.
+
+caption_db.hdf5    groups "0", "1", ... in order, each with
+                   keys (b, d) float32: normalized projections, what pictures are compared with
+                   features (b, f) float32: the text tower's pooled output before the projection
+                   captions (b,) UTF-8 texts
+                   attributes: model, model_hash, revision, date, phrases, settings
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from xvoken.disk import fingerprint, sha256_of_file
+from xvoken.encoders import Encoder
+from xvoken.hdf5 import open_hdf5, writing_hdf5
+from xvoken.messages import UserError, say
+
+MAKE = "python ctx/encode_captions.py"
+
+
+@dataclass
+class CaptionDB:
+    """keys (n, d) and features (n, f) float32, captions (n,) texts; identity: names what the file holds."""
+
+    keys: NDArray[np.float32]
+    features: NDArray[np.float32]
+    captions: NDArray[np.object_]
+    identity: str
+
+
+def write(path: Path, groups: Iterable[tuple[NDArray[np.float32], NDArray[np.float32], list[str]]], attributes: dict[str, Any]) -> None:
+    """Write one group after another: keys, features, captions."""
+    with writing_hdf5(path) as file:
+        for number, (keys, features, captions) in enumerate(groups):
+            group = file.create_group(str(number))
+            group.create_dataset("keys", data=keys)
+            group.create_dataset("features", data=features)
+            group.create_dataset("captions", data=captions, dtype=h5py.string_dtype())
+        file.attrs.update(attributes)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    with open_hdf5(path, MAKE) as file:
+        return json.loads(file.attrs.get("settings", "{}"))
+
+
+def read(path: Path, encoder: Encoder, model: str) -> CaptionDB:
+    """Read a database whole and hold it against the model that shall search in it; raises UserError."""
+    make = f"{MAKE} --model {model}"
+    mend = f"remove it, then make it with: {make}"
+    with open_hdf5(path, make) as file:
+        maker = file.attrs.get("model_hash")
+        if maker is None:
+            say(f"warning: {path} does not say which model made it; it must be {model}")
+        elif maker != encoder.hash:
+            raise UserError(
+                f"{path}: made by another model ({file.attrs.get('model')} {maker}, this is {encoder.name} {encoder.hash}); {mend}"
+            )
+        groups = _groups(file, path, mend)
+        keys, features = (np.concatenate([group[name][:] for group in groups]) for name in ("keys", "features"))
+        captions = np.concatenate([group["captions"].asstr()[:] for group in groups])
+        settings = file.attrs.get("settings")
+    if keys.shape[1] != encoder.dim:
+        raise UserError(f"{path}: keys of {keys.shape[1]} dimensions, those of {encoder.name} have {encoder.dim}; {mend}")
+    identity = fingerprint({"settings": settings, "phrases": len(keys)}) if settings else sha256_of_file(path)[:12]
+    return CaptionDB(keys, features, captions, identity)
+
+
+def _groups(file: h5py.File, path: Path, mend: str) -> list[h5py.Group]:
+    names = [str(number) for number in range(len(file))]
+    if not names or any(name not in file for name in names):
+        raise UserError(f'{path}: its groups are not "0", "1", ...; {mend}')
+    for name in names:
+        lengths = {len(file[name][part]) if part in file[name] else -1 for part in ("keys", "features", "captions")}
+        if len(lengths) > 1 or -1 in lengths:
+            raise UserError(f"{path}: group {name} does not hold keys, features and captions of one length; {mend}")
+    return [file[name] for name in names]
+
+
+def check(path: Path) -> str:
+    """Read a database group by group; says what it holds or raises UserError."""
+    mend = f"remove it, then make it with: {MAKE}"
+    with open_hdf5(path, MAKE) as file:
+        groups, total = _groups(file, path, mend), 0
+        for group in groups:
+            lengths = np.linalg.norm(group["keys"][:], axis=1)
+            if not np.allclose(lengths, 1, atol=1e-3):
+                raise UserError(f"{path}: key {total + int(np.argmax(abs(lengths - 1)))} is not of length 1; {mend}")
+            total += len(lengths)
+        return f"{total:,} phrases in {len(groups):,} groups by {file.attrs.get('model', 'unknown')}"

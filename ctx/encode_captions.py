@@ -1,0 +1,117 @@
+"""Encode phrases with the text branch of a dual encoder.
+
+    python ctx/encode_captions.py --device 1
+
+reads   Visual Genome's attributes.json and relationships.json (--ann_dir), or the lines of any text file (--captions)
+writes  outputs/captions_db/caption_db.hdf5: keys, features and captions in groups; see ctx/caption_db.py
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ctx import caption_db
+from ctx.options import OUTPUTS, Machine, add_model_flags
+from ctx.phrases import read_lines, read_visual_genome
+from ctx.run import today
+from xvoken.devices import autocast, cast_weights
+from xvoken.disk import replacing, same_settings, sha256_of_lines
+from xvoken.encoders import Encoder, load_encoder
+from xvoken.messages import run_main, say
+from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
+from xvoken.work import Parts
+
+CHUNK = 2048  # phrases a part, and a group of the file
+BATCH = {"cpu": 64, "gpu": 2048}  # phrases a batch
+
+
+@dataclass
+class PhrasesJob:
+    """Phrases -> pooled features and keys; see xvoken.work.Job."""
+
+    model: str
+    phrases: list[str]
+    precision: str
+    batch_size: int
+
+    def setup(self, device: str) -> None:
+        self.device, self.encoder = device, load_encoder(self.model, text=True)
+        tower = self.encoder.text_tower
+        self.width = tower.width
+        self.tower, self.head = cast_weights(tower, self.precision).to(device), self.encoder.text_head.to(device)
+        most = min(self.encoder.max_len, tower.max_tokens)
+        self.padding = Padding.of(self.encoder.tokenizer, most, self.encoder.fixed_length)
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        features = np.empty((stop - start, self.width), np.float32)
+        keys = np.empty((stop - start, self.encoder.dim), np.float32)
+        tokens, offsets = tokenize(self.encoder.tokenizer, self.phrases[start:stop])
+        lengths = np.diff(offsets)
+        # A phrase that the tokenizer knows nothing of is [start][end] here: it keeps its row.
+        for batch in [np.flatnonzero(lengths == 0), *batches_by_length(lengths, self.batch_size)]:
+            if len(batch):
+                ids, mask = pad_lines(tokens, offsets[batch], lengths[batch], self.padding)
+                with torch.inference_mode():
+                    with autocast(self.device, self.precision):
+                        pooled = self.tower(ids.to(self.device), mask.to(self.device))
+                    keys[batch] = self.head(pooled.float()).cpu().numpy()
+                features[batch] = pooled.float().cpu().numpy()
+        with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
+            np.savez(file, keys=keys, features=features)
+        return {"cut": int((lengths + self.padding.specials > self.padding.max_tokens).sum())}
+
+
+def part_groups(parts: Parts, phrases: list[str]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], list[str]]]:
+    for number, (start, stop) in enumerate(parts.ranges):
+        with np.load(parts.part(number).with_suffix(".npz")) as arrays:
+            yield arrays["keys"], arrays["features"], phrases[start:stop]
+
+
+def encode(model: str, encoder: Encoder, phrases: list[str], machine: Machine, output: Path) -> None:
+    """Write the database, unless it stands there already."""
+    settings = {
+        "model": encoder.name, "model_hash": encoder.hash, "precision": machine.precision,
+        "phrases": len(phrases), "data": sha256_of_lines(phrases)[:16],
+    }  # fmt: skip
+    if output.exists():
+        same_settings(output, caption_db.read_settings(output), settings)
+        say(f"skipped: {output} holds these {len(phrases):,} phrases already")
+        shutil.rmtree(output.with_name(output.name + ".parts"), ignore_errors=True)
+        return
+    with Parts(output, len(phrases), CHUNK, settings) as parts:
+        parts.run(PhrasesJob(model, phrases, machine.precision, machine.batch_size), machine.devices, desc=output.name, unit="phrases")
+        attributes = {
+            "model": model, "model_hash": encoder.hash, "revision": encoder.revision, "date": today(),
+            "phrases": len(phrases), "settings": json.dumps(settings, sort_keys=True),
+        }  # fmt: skip
+        caption_db.write(output, part_groups(parts, phrases), attributes)
+        cut = sum(summary["cut"] for summary in parts.summaries())
+    print(f"wrote {len(phrases):,} phrases ({cut:,} cut to {encoder.max_len} tokens) to {output}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Encode phrases with the text branch of a dual encoder.")
+    parser.add_argument(
+        "--ann_dir", type=Path, default=Path("datasets/visual_genome"), help="Visual Genome's JSON files (default: %(default)s)"
+    )
+    parser.add_argument("--captions", type=Path, help="a text file, one phrase a line, instead of Visual Genome")
+    add_model_flags(parser, "captions_db", "phrases")
+    args = parser.parse_args()
+    machine = Machine.of(args, BATCH)
+    phrases = read_lines(args.captions, args.limit) if args.captions else read_visual_genome(args.ann_dir, args.limit)
+    encode(args.model, load_encoder(args.model), phrases, machine, OUTPUTS / args.exp_name / "caption_db.hdf5")
+
+
+if __name__ == "__main__":
+    run_main(main)

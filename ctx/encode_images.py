@@ -1,0 +1,30 @@
+"""Encode pictures with the image branch of a dual encoder.
+
+    python ctx/encode_images.py --device 0
+
+reads   COCO's annotations and pictures (--dataset_root), or any folder (--images); the model
+writes  outputs/image_features/vis_ctx.hdf5: one float32 dataset (768,) per picture; see ctx/context_files.py
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ctx.options import OUTPUTS, add_model_flags, add_picture_flags
+from ctx.run import load_inputs, make_context
+from xvoken.messages import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Encode pictures with the image branch of a dual encoder.")
+    add_picture_flags(parser)
+    add_model_flags(parser, "image_features", "views")
+    args = parser.parse_args()
+    machine, pictures, encoder = load_inputs(args)
+    make_context(args.model, encoder, pictures, machine, visual=OUTPUTS / args.exp_name / "vis_ctx.hdf5")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,78 @@
+"""Flags that the four entry scripts share, and what they decide: where and how to compute."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from xvoken.devices import PRECISIONS, cores, cpu_has_bf16, resolve_precision, workers_on
+from xvoken.messages import UserError, say
+
+OUTPUTS = Path("outputs")
+MODEL = "openai/clip-vit-base-patch32"
+CAPTION_DB = OUTPUTS / "captions_db/caption_db.hdf5"
+
+
+@dataclass
+class Machine:
+    """devices: one per process; decoders: processes that decode beside each; precision; batch_size: items."""
+
+    devices: list[str]
+    decoders: int
+    precision: str
+    batch_size: int
+
+    @property
+    def kind(self) -> str:
+        return "cpu" if self.devices[0] == "cpu" else "gpu"
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, batch: dict[str, int]) -> "Machine":
+        """batch: items in a batch on a "cpu" and on a "gpu", where --batch_size does not say."""
+        for flag in ("batch_size", "limit", "k"):
+            if (number := getattr(args, flag, None)) is not None and number < 1:
+                raise UserError(f"--{flag} {number}: must be at least 1")
+        device, gpus = args.device, torch.cuda.device_count()
+        if device.isdigit() and int(device) >= gpus > 0:
+            say(f"no GPU {device} on this machine, which has 0 to {gpus - 1}: --device {device} runs on the CPU")
+            device = "cpu"
+        on_gpu = gpus > 0 and device != "cpu"
+        devices = workers_on(device, None if on_gpu else args.num_workers)
+        if not on_gpu and args.precision == "fp32" and cpu_has_bf16():
+            say("this CPU has bf16 units: --precision bf16 is about four times as fast, and moves scores by less than 0.001")
+        decoders = args.num_workers or max(1, cores() // len(devices))
+        size = args.batch_size or batch["gpu" if on_gpu else "cpu"]
+        return cls(devices, decoders if on_gpu else 0, resolve_precision(args.precision, devices[0]), size)
+
+
+def add_model_flags(parser: argparse.ArgumentParser, exp_name: str, items: str) -> None:
+    """Flags of all four scripts; exp_name: default name of the output folder; items: what a batch counts."""
+    parser.add_argument(
+        "--model",
+        default=MODEL,
+        help="CLIP or SigLIP model by hub id or folder, or a matcher's snapshot, as snap/xmatching/NAME (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--exp_name", default=exp_name, help=f"folder under {OUTPUTS}/ to write to (default: {exp_name or 'one for each file'})"
+    )
+    parser.add_argument("--device", default="auto", help="a GPU's number, cpu, cuda, or auto: all GPUs, else the CPU (default: auto)")
+    parser.add_argument("--num_workers", type=int, help="processes that decode pictures; on a CPU they compute too (default: one per core)")
+    parser.add_argument("--batch_size", type=int, help=f"{items} that go through the tower at once (default: by device)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="of the tower: fp32, bf16, or auto: bf16 where it is fast (default: fp32, so that files agree with other CLIP code to 1e-4)",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N (default: all)")
+
+
+def add_picture_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset_root", type=Path, default=Path("datasets/coco_captions"), help="COCO: annotations/ and pictures (default: %(default)s)"
+    )
+    parser.add_argument("--images", type=Path, help="a folder of pictures instead of COCO; a picture's id is its file name without ending")
+
+
+def add_retrieval_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--caption_db", type=Path, default=CAPTION_DB, help="the phrases, from encode_captions.py (default: %(default)s)")
+    parser.add_argument("--k", type=int, default=16, help="phrases a view (default: 16)")

@@ -1,0 +1,33 @@
+"""Retrieve phrases for each picture, its five crops and its nine crops.
+
+    python ctx/retrieve_captions.py --device 1
+
+reads   outputs/captions_db/caption_db.hdf5; COCO's annotations and pictures (--dataset_root), or any folder (--images)
+writes  outputs/retrieved_captions/txt_ctx.hdf5: features, scores and texts of the top k; see ctx/context_files.py
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ctx import caption_db
+from ctx.options import OUTPUTS, add_model_flags, add_picture_flags, add_retrieval_flags
+from ctx.run import load_inputs, make_context
+from xvoken.messages import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Retrieve phrases for each picture, its five crops and its nine crops.")
+    add_picture_flags(parser)
+    add_retrieval_flags(parser)
+    add_model_flags(parser, "retrieved_captions", "views")
+    args = parser.parse_args()
+    machine, pictures, encoder = load_inputs(args)
+    db = caption_db.read(args.caption_db, encoder, args.model)
+    make_context(args.model, encoder, pictures, machine, textual=OUTPUTS / args.exp_name / "txt_ctx.hdf5", db=db, k=args.k)
+
+
+if __name__ == "__main__":
+    run_main(main)

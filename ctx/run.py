@@ -1,0 +1,131 @@
+"""The pass over the pictures that three entry scripts share: for one context file, the other, or both."""
+
+import argparse
+import datetime
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctx import context_files as files
+from ctx.caption_db import CaptionDB
+from ctx.coco import Pictures, read_pictures
+from ctx.options import Machine
+from ctx.views import ViewsJob
+from xvoken.disk import replacing, same_settings, sha256_of_lines
+from xvoken.encoders import Encoder, load_encoder
+from xvoken.messages import RunError, UserError, say
+from xvoken.work import Parts, read_skipped
+
+CHUNK = {"cpu": 64, "gpu": 2048}  # pictures a part, at most
+BATCH = {"cpu": 16, "gpu": 960}  # views a batch: the activations of more of them leave a core's cache
+ROOM = 1.02  # of the estimate that must be free on the disk
+
+
+def load_inputs(args: argparse.Namespace) -> tuple[Machine, Pictures, Encoder]:
+    """What all three scripts need, from their flags; cheap checks first."""
+    machine = Machine.of(args, BATCH)
+    pictures = read_pictures(args.images, args.dataset_root, args.limit)
+    return machine, pictures, load_encoder(args.model, image=True)
+
+
+def make_context(
+    model: str, encoder: Encoder, pictures: Pictures, machine: Machine,
+    visual: Path | None = None, textual: Path | None = None, db: CaptionDB | None = None, k: int = 16,
+) -> None:  # fmt: skip
+    """Write the files asked for, unless they stand there already, in one pass over the pictures.
+
+    encoder: `model` with its image tower; textual needs db. Raises UserError when no picture can be used.
+    """
+    if not pictures.ids:
+        raise UserError("no images to encode; look at --dataset_root or --images")
+    if db and k > len(db.keys):
+        raise UserError(f"--k {k}: the caption database has {len(db.keys)} phrases only; take --k {len(db.keys)} or fewer")
+    wanted = _unfinished(encoder, pictures, machine, visual, textual, db, k)
+    if not wanted:
+        return
+    with_crops = textual in wanted
+    main = textual if with_crops else visual
+    if with_crops:
+        _room_for(textual, files.textual_bytes(len(pictures.ids), k, db.features.shape[1]))
+    paths = [str(path) for path in pictures.paths]
+    with Parts(main, len(paths), part_size(len(paths), machine.kind), wanted[main]) as parts:
+        job = ViewsJob(model, paths, machine.precision, machine.batch_size, machine.decoders)
+        if with_crops:
+            job.keys, job.k = str(parts.folder / "keys.npy"), k
+            with replacing(Path(job.keys)) as temporary, open(temporary, "wb") as file:
+                np.save(file, db.keys)
+        parts.run(job, machine.devices, desc=main.name, unit="img")
+        skipped = [(pictures.ids[row], paths[row], reason) for row, reason in read_skipped(parts)]
+        if len(skipped) == len(paths):
+            raise UserError(f"none of the {len(paths)} pictures can be used, {paths[0]} for one: {skipped[0][2]}")
+        attributes = {"model": model, "model_hash": encoder.hash, "revision": encoder.revision, "date": today()}
+        if visual in wanted:
+            rows = ((image_id, pooled) for image_id, pooled, _, _ in _rows(parts, pictures.ids))
+            settings = json.dumps(wanted[visual], sort_keys=True)
+            files.write_visual(visual, rows, encoder.image_tower.width, skipped, {**attributes, "settings": settings})
+        if with_crops:
+            found = ((image_id, best, scores) for image_id, _, best, scores in _rows(parts, pictures.ids))
+            settings = json.dumps(wanted[textual], sort_keys=True)
+            files.write_textual(textual, found, db, skipped, {**attributes, "settings": settings})
+    left_out = f"; {len(skipped)} left out, listed in {files.skipped_file(main)}" if skipped else ""
+    print(f"wrote the context of {len(paths) - len(skipped):,} pictures to {' and '.join(map(str, wanted))}{left_out}")
+
+
+def part_size(pictures: int, kind: str) -> int:
+    """Pictures a part: small enough that a few pictures still are work for many processes. Not by their number, which
+    must not change the bytes."""
+    return min(CHUNK[kind], max(8, pictures // 64))
+
+
+def today() -> str:
+    """The date that goes into the files: days only, so that a run that was killed gives the bytes of one that was not."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def _unfinished(
+    encoder: Encoder, pictures: Pictures, machine: Machine, visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int
+) -> dict[Path, dict[str, Any]]:
+    """Settings of each file that is not there yet; raises UserError for one made with other settings."""
+    sizes = (path.stat().st_size if path.is_file() else -1 for path in pictures.paths)
+    settings = {
+        "model": encoder.name, "model_hash": encoder.hash, "precision": machine.precision, "pictures": len(pictures.ids),
+        "data": sha256_of_lines(f"{i}\t{size}" for i, size in zip(pictures.ids, sizes, strict=True))[:16],
+    }  # fmt: skip
+    wanted = {visual: settings} if visual else {}
+    if textual:
+        wanted[textual] = {**settings, "caption_db": db.identity, "k": k}
+    for path in list(wanted):
+        if path.exists():
+            same_settings(path, files.read_settings(path), wanted.pop(path))
+            say(f"skipped: {path} holds the context of these {len(pictures.ids):,} pictures already")
+            leftover = path.with_name(path.name + ".parts")
+            if leftover.exists() and not wanted:
+                shutil.rmtree(leftover)  # a kill came between the last rename and the clean-up
+    return wanted
+
+
+def _room_for(path: Path, size: int) -> None:
+    """Say how large a large file gets; refuse to start what the disk can't hold."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if size * ROOM > free:
+        raise RunError(
+            f"{path} will take about {size / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make room, or take fewer phrases with --k"
+        )
+    if size > 1e9:
+        say(f"{path} will take about {size / 1e9:.0f} GB")
+
+
+def _rows(parts: Parts, ids: list[str]) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]]:
+    """id, pooled features (width,), best (V, k), scores (V, k) of each picture that could be used."""
+    for number, (start, stop) in enumerate(parts.ranges):
+        with np.load(parts.part(number).with_suffix(".npz")) as arrays:
+            pooled, best, scores = arrays["pooled"], arrays["best"], arrays["scores"]
+        for row in range(stop - start):
+            if not np.isnan(pooled[row, 0]):
+                yield ids[start + row], pooled[row], best[row], scores[row]

@@ -1,0 +1,110 @@
+"""Pictures through the vision tower, each decoded once: the work on one range of pictures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ctx import crops
+from xvoken.devices import autocast, cast_weights
+from xvoken.disk import replacing
+from xvoken.encoders import load_encoder
+from xvoken.indexing import TorchIndex
+from xvoken.pictures import BrokenPicture, load_picture
+
+
+class Views(torch.utils.data.Dataset):
+    """Item i: the views of picture i as uint8 (V, 3, H, W), or the reason (str) why there are none."""
+
+    def __init__(self, paths: list[str], view: Any, number: int):
+        self.paths, self.view, self.number = paths, view, number
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> Tensor | str:
+        try:
+            picture = load_picture(Path(self.paths[i]))
+        except BrokenPicture as error:
+            return str(error)
+        return torch.stack([self.view(view) for view in crops.views(picture, self.number)])
+
+
+def full_batches(items: Iterator[tuple[int, Tensor]], size: int) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
+    """(picture, views (V, ...)) one after another -> batches of `size` views, the last one smaller, and their
+    places: picture * V + view."""
+    waiting: list[Tensor] = []
+    places: list[NDArray[np.int64]] = []
+    count = 0
+    for picture, views in items:
+        waiting.append(views)
+        places.append(picture * len(views) + np.arange(len(views)))
+        count += len(views)
+        if count >= size:
+            pixels, where = torch.cat(waiting), np.concatenate(places)
+            whole = count - count % size
+            for start in range(0, whole, size):
+                yield pixels[start : start + size], where[start : start + size]
+            waiting, places, count = [pixels[whole:]], [where[whole:]], count - whole
+    if count:
+        yield torch.cat(waiting), np.concatenate(places)
+
+
+@dataclass
+class ViewsJob:
+    """Pictures -> pooled features of the whole, and the k best phrases of each view; see xvoken.work.Job.
+
+    keys: .npy file of the phrases' keys (n, d), or None for the features alone, which need one view a picture.
+    """
+
+    model: str
+    paths: list[str]
+    precision: str
+    batch_size: int
+    decoders: int
+    keys: str | None = None
+    k: int = 0
+
+    def setup(self, device: str) -> None:
+        self.device = device
+        encoder = load_encoder(self.model, image=True)
+        self.view = encoder.image_tower.view
+        self.tower = cast_weights(encoder.image_tower, self.precision).to(device)
+        self.width = encoder.image_tower.width
+        self.head = encoder.image_head.to(device)
+        # Mapped, not read: all workers of the machine share one copy.
+        self.index = TorchIndex(np.load(self.keys, mmap_mode="c"), device) if self.keys else None
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        count, views = stop - start, crops.VIEWS if self.index else 1
+        pooled = np.full((count, self.width), np.nan, np.float32)
+        best = np.full((count * views, self.k), -1, np.int32)
+        scores = np.full((count * views, self.k), np.nan, np.float32)
+        skipped: list[list[Any]] = []
+        for pixels, places in full_batches(self._pictures(start, stop, views, skipped), self.batch_size):
+            with torch.inference_mode():
+                with autocast(self.device, self.precision):
+                    features = self.tower(pixels.to(self.device))
+                features = features.float()
+                if self.index:
+                    scores[places], best[places] = self.index.search(self.head(features).cpu().numpy(), self.k)
+            whole = places % views == 0
+            pooled[places[whole] // views] = features.cpu().numpy()[whole]
+        with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
+            np.savez(file, pooled=pooled, best=best.reshape(count, views, self.k), scores=scores.reshape(count, views, self.k))
+        return {"skipped": skipped}
+
+    def _pictures(self, start: int, stop: int, views: int, skipped: list[list[Any]]) -> Iterator[tuple[int, Tensor]]:
+        pictures = Views(self.paths[start:stop], self.view, views)
+        loader = DataLoader(pictures, batch_size=None, num_workers=self.decoders, collate_fn=lambda item: item)
+        for number, item in enumerate(loader):
+            if isinstance(item, str):
+                skipped.append([start + number, item])
+            else:
+                yield number, item

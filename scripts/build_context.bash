@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The cross-modal context: encode the phrases, then both context files in one pass over the pictures; what is done is skipped.
+#   bash scripts/build_context.bash 0
+# 0 is the GPU (cpu and auto work too). CAPTIONS=file: phrases of your own; IMAGES=folder: pictures of your own.
+source "$(dirname "$0")/common.bash"
+DEVICE=${1:-auto}
+MODEL=${MODEL:-openai/clip-vit-base-patch32}
+ANN_DIR=${ANN_DIR:-datasets/visual_genome}
+DATASET_ROOT=${DATASET_ROOT:-datasets/coco_captions}
+PRECISION=${PRECISION:-fp32}
+COMMON=(--model "$MODEL" --device "$DEVICE" --precision "$PRECISION")
+
+# The phrases: outputs/captions_db/caption_db.hdf5
+python ctx/encode_captions.py --ann_dir "$ANN_DIR" ${CAPTIONS:+--captions "$CAPTIONS"} "${COMMON[@]}"
+
+# Both files: outputs/image_features/vis_ctx.hdf5, outputs/retrieved_captions/txt_ctx.hdf5
+python ctx/build_context.py --dataset_root "$DATASET_ROOT" ${IMAGES:+--images "$IMAGES"} "${COMMON[@]}" --k "${K:-16}"

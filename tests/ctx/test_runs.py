@@ -1,0 +1,161 @@
+"""Many processes, kills, broken pictures, finished output: the same bytes, nothing lost, nothing silent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ctx import caption_db, context_files, run
+from ctx.context import Context
+from tests import ctx_fixtures as fixtures
+from tests.ctx_fixtures import ROOT, run_script
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A working folder with model, pictures (some broken), phrases and their database."""
+    work = tmp_path_factory.mktemp("runs")
+    fixtures.save_clip(work / "model")
+    pictures = fixtures.save_pictures(work / "pictures", {f"{i:03}": (40 + i % 7 * 10, 40 + i % 5 * 10) for i in range(140)})
+    whole = (pictures / "000.png").read_bytes()
+    (pictures / "020.png").write_bytes(whole[: len(whole) // 2])
+    (pictures / "070.png").write_bytes(b"")
+    (pictures / "071.png").write_text("no picture")
+    (work / "phrases.txt").write_text("\n".join(fixtures.phrases(200)), encoding="utf-8")
+    run_script("encode_captions", work, "--model", "model", "--captions", "phrases.txt")
+    run_script("build_context", work, *flags("one", 1))
+    return work
+
+
+def flags(name: str, workers: int) -> list[object]:
+    return ["--model", "model", "--images", "pictures", "--k", 4, "--exp_name", name, "--num_workers", workers]
+
+
+def files(work, name):
+    folder = work / "outputs" / name
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_broken_pictures_are_left_out_of_both_files_and_listed(world):
+    folder = world / "outputs/one"
+    with h5py.File(folder / "vis_ctx.hdf5") as vis, h5py.File(folder / "txt_ctx.hdf5") as txt:
+        assert set(vis) == set(txt) == {f"{i:03}" for i in range(140)} - {"020", "070", "071"}
+    listed = [line.split("\t") for line in (folder / "txt_ctx.skipped.tsv").read_text().splitlines()]
+    assert [(row[0], row[2].split(":")[0]) for row in listed] == [
+        ("020", "can't be decoded"),
+        ("070", "empty file"),
+        ("071", "not a picture"),
+    ]
+    assert (folder / "vis_ctx.skipped.tsv").read_bytes() == (folder / "txt_ctx.skipped.tsv").read_bytes()
+    assert "137 pictures" in context_files.check_visual(folder / "vis_ctx.hdf5")
+    assert "top 4" in context_files.check_textual(folder / "txt_ctx.hdf5")
+    assert "phrases in 1 groups" in caption_db.check(world / "outputs/captions_db/caption_db.hdf5")
+
+
+def test_two_processes_give_the_bytes_of_one(world):
+    run_script("build_context", world, *flags("two", 2))
+    assert files(world, "two") == files(world, "one")
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(world):
+    command = [sys.executable, str(ROOT / "ctx/build_context.py"), "--device", "cpu", *map(str, flags("killed", 1))]
+    process = subprocess.Popen(command, cwd=world, stderr=subprocess.DEVNULL)
+    first = world / "outputs/killed/txt_ctx.hdf5.parts/000000.json"
+    while not first.exists() and process.poll() is None:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (world / "outputs/killed/txt_ctx.hdf5").exists()
+    stamp = first.stat().st_mtime_ns
+    parts = {}
+
+    def keep(job_rows, ids, original=run._rows):
+        parts["first"] = first.stat().st_mtime_ns
+        return original(job_rows, ids)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "_rows", keep)
+        run_script("build_context", world, *flags("killed", 1))
+    assert parts["first"] == stamp  # the finished part was not made again
+    assert files(world, "killed") == files(world, "one")
+
+
+def test_one_script_at_a_time_gives_the_files_of_the_pass_over_both(world):
+    run_script("encode_images", world, "--model", "model", "--images", "pictures", "--exp_name", "apart")
+    run_script("retrieve_captions", world, *flags("apart", 1))
+    with h5py.File(world / "outputs/apart/vis_ctx.hdf5") as ours, h5py.File(world / "outputs/one/vis_ctx.hdf5") as both:
+        assert list(ours) == list(both)
+        assert all(np.allclose(ours[name][:], both[name][:], atol=1e-5) for name in ours)
+    assert files(world, "apart")["txt_ctx.hdf5"] == files(world, "one")["txt_ctx.hdf5"]
+
+
+def test_finished_output_is_skipped_and_refused_with_other_settings(world):
+    before = files(world, "one")
+    assert run_script("build_context", world, *flags("one", 1)) == ""
+    said = run_script("build_context", world, *flags("one", 1), "--k", 5, code=2)
+    assert "k: 4 then, 5 now" in said and "rm outputs/one/txt_ctx.hdf5" in said
+    assert files(world, "one") == before
+    (world / "outputs/one/vis_ctx.hdf5").unlink()
+    run_script("build_context", world, *flags("one", 1))
+    assert set(files(world, "one")) == set(before)
+    assert files(world, "one")["txt_ctx.hdf5"] == before["txt_ctx.hdf5"]
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(world):
+    limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); "
+    code = limit + "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code, str(ROOT / "ctx/build_context.py"), "--device", "cpu", *map(str, flags("full", 1))]
+    done = subprocess.run(command, cwd=world, capture_output=True, text=True)
+    assert done.returncode == 1 and "make room, then run the same command" in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().split("\n")[-1]) < 300
+    assert not (world / "outputs/full/txt_ctx.hdf5").exists()
+    run_script("build_context", world, *flags("full", 1))
+    assert files(world, "full") == files(world, "one")
+
+
+def test_scripts_run_from_inside_their_folder(world, tmp_path):
+    linked = tmp_path / "ctx"
+    linked.mkdir()
+    for file in (ROOT / "ctx").glob("*.py"):
+        (linked / file.name).symlink_to(file)
+    command = [sys.executable, "encode_images.py", "--device", "0", "--model", str(world / "model"), "--images", str(world / "pictures")]
+    subprocess.run([*command, "--limit", "3"], cwd=linked, check=True, capture_output=True)
+    with h5py.File(linked / "outputs/image_features/vis_ctx.hdf5") as file:
+        assert list(file) == ["000", "001", "002"]
+
+
+def test_dataset_gives_what_the_file_holds_to_many_workers(world):
+    path, visual = world / "outputs/one/txt_ctx.hdf5", world / "outputs/one/vis_ctx.hdf5"
+    for views, ahead in (("whole", ()), ("five", (5,)), ("nine", (9,))):
+        data = Context(path, views, k=3, visual=visual)
+        loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=2, collate_fn=lambda item: item)
+        items = list(loader)
+        assert len(items) == 137
+        with h5py.File(path) as file, h5py.File(visual) as vis:
+            for item in items[::20]:
+                group = file[f"{item['image_id']}/{views}"]
+                assert item["scores"].shape == (*ahead, 3) and item["features"].shape[:-1] == (*ahead, 3)
+                assert np.array_equal(item["features"], group["features"][..., :3, :])
+                assert np.array_equal(item["scores"], group["scores"][..., :3])
+                assert item["texts"] == group["texts"].asstr()[..., :3].tolist()
+                assert np.array_equal(item["visual"], vis[item["image_id"]][:])
+    chosen = Context(path, image_ids=["130", "005"])
+    assert [item["image_id"] for item in (chosen[0], chosen[1])] == ["130", "005"]
+    with pytest.raises(Exception, match="no context of picture 020"):
+        Context(path, image_ids=["020"])
+
+
+def test_long_thin_picture_is_encoded(tmp_path, world):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (20000, 1), "red").save(folder / "thin.png")
+    run_script("encode_images", tmp_path, "--model", world / "model", "--images", folder)
+    with h5py.File(tmp_path / "outputs/image_features/vis_ctx.hdf5") as file:
+        assert np.isfinite(file["thin"][:]).all()

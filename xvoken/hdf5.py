@@ -1,0 +1,64 @@
+"""HDF5 files that survive a full disk.
+
+Left to itself, the HDF5 library writes its cached metadata when a file is closed; where the disk is full, that fails
+once more, over and over, and ends the process with a segmentation fault.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+
+from xvoken.disk import replacing
+from xvoken.messages import UserError
+
+
+@contextmanager
+def writing_hdf5(path: Path) -> Iterator[h5py.File]:
+    """A new hdf5 file that takes the place of `path` when it is whole; raises OSError where the disk is full."""
+    with replacing(path) as temporary, open(temporary, "wb+") as raw:
+        output = _Output(raw)
+        try:
+            with h5py.File(output, "w") as file:
+                yield file
+        except Exception:
+            if output.error:
+                raise output.error from None
+            raise
+
+
+def open_hdf5(path: Path, mend: str) -> h5py.File:
+    """Open a file for reading; raises UserError with `mend`, the way to make it, when it is missing or not whole."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; make it with: {mend}")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise UserError(f"{path}: no whole hdf5 file ({error}); remove it, then make it with: {mend}") from None
+
+
+class _Output:
+    """A file whose first failing write raises, and which then swallows what is written, so that it can be closed."""
+
+    def __init__(self, raw: IO[bytes]):
+        self.raw = raw
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.error is None:
+            try:
+                self.raw.write(data)
+                self.raw.flush()
+            except OSError as error:
+                self.error = error
+                raise
+        return len(data)
+
+    def flush(self) -> None:
+        if self.error is None:
+            self.raw.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
