@@ -2,6 +2,7 @@
 # Train a matcher on COCO.
 #   bash scripts/run_xmatching.bash 0,1,2,3 [flags of xmatching/main.py]
 # 0,1,2,3 are the GPUs, one process each; on a machine without a GPU, processes on the CPU.
+# On several machines, the same on each: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 bash scripts/...
 source "$(dirname "$0")/common.bash"
 GPUS=${1:?"usage: bash scripts/run_xmatching.bash GPUS, as in 0,1,2,3"}
 OUTPUT=${OUTPUT:-snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert}

@@ -25,6 +25,7 @@ from xvoken.features import text_features
 from xvoken.image_sets import Roots, read_captioned, split_name
 from xvoken.messages import UserError, run_main, say
 from xvoken.recall import evaluate, table
+from xvoken.token_features import sentence_means, token_features
 
 
 def evaluate_set(
@@ -40,11 +41,16 @@ def evaluate_set(
     if len(captions) < len(captioned.captions):
         say(f"{name}: {len(captioned.captions) - len(captions)} captions of pictures without a key left out")
     sentences = list(dict.fromkeys(text for _, text in captioned.captions))
-    features = text_features(
+    by_token = encoder.level == "token"
+    features = (token_features if by_token else text_features)(
         encoder.text_spec, encoder.text_tower, encoder.tokenizer, tokenizer, sentences, encoder.max_len, label=name, **options
     )
     with torch.inference_mode():
-        text = encoder.text_head(torch.from_numpy(features.rows.astype("float32")))
+        text = (
+            sentence_means(features, encoder.text_head)
+            if by_token
+            else encoder.text_head(torch.from_numpy(features.rows.astype("float32")))
+        )
     text_row = {sentence: row for row, sentence in enumerate(sentences)}
     rows = torch.tensor([text_row[sentence] for _, sentence in captions])
     return evaluate(text[rows], torch.from_numpy(gallery.keys), torch.tensor([row for row, _ in captions]))

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from numpy.typing import NDArray
 
+from vokenization.token_vokens import TokenVokenizeJob
 from vokenization.vokenization import Gallery, VokenizeJob, read_gallery
 from xvoken import keys as key_files
 from xvoken import vokens
@@ -47,10 +48,10 @@ def check_tokenizer(corpus: Corpus, encoder: Encoder) -> None:
         )
 
 
-def part_arrays(parts: Parts) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]]:
+def part_arrays(parts: Parts) -> Iterator[tuple[NDArray, ...]]:
     for number in range(len(parts.ranges)):
         arrays = np.load(parts.part(number).with_suffix(".npz"))
-        yield arrays["indices"], arrays["scores"], arrays["counts"]
+        yield tuple(arrays[name] for name in ("indices", "scores", "counts", "vokens") if name in arrays)
 
 
 def vokenize(
@@ -122,7 +123,7 @@ def main() -> None:
         raise UserError(f"--topk {args.topk}: the index has {len(gallery.ids)} images only ({', '.join(image_sets)})")
     corpus = Corpus(args.corpus, tokenizer_name)
     check_tokenizer(corpus, encoder)
-    job = VokenizeJob(
+    job = (TokenVokenizeJob if encoder.level == "token" else VokenizeJob)(
         load=args.load, corpus=args.corpus, tokenizer_name=tokenizer_name, keys_dir=keys_dir, image_sets=image_sets, most=most,
         topk=args.topk, backend=args.backend, precision=resolve_precision(args.precision, devices[0]), batch_size=args.batch_size,
     )  # fmt: skip

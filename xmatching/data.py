@@ -1,6 +1,5 @@
 """Caption-picture pairs, their inputs (cached tower outputs, tokens or pixels), and the batches of an epoch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from transformers import BatchEncoding
 from xvoken.features import Features, Pictures
 from xvoken.pictures import View
 from xvoken.text_batches import Padding, pad_lines, tokenize
+from xvoken.token_features import TokenFeatures, flat_rows
 
 
 class Inputs(Protocol):
@@ -22,32 +22,48 @@ class Inputs(Protocol):
 
     def rows_count(self) -> int: ...
 
-    def load(self, rows: Sequence[int]) -> tuple[Any, Tensor]:
+    def draw(self, epoch: int, seed: int) -> None:
+        """Choose what may differ from epoch to epoch."""
+
+    def load(self, rows: NDArray[np.int64]) -> tuple[Any, Tensor]:
         """-> model input for the usable rows (has `.to(device)`), and their positions in `rows`: int64"""
 
 
 class CachedInputs:
-    """Outputs of a frozen tower, of several caches one after another; unusable rows were dropped before."""
+    """Outputs of a frozen tower, of several caches one after another.
 
-    def __init__(self, caches: list[Features]):
-        self.blocks = [cache.rows for cache in caches]
+    views: float16 (N, V, width) for each cache; then every epoch draws one view of each row.
+    """
+
+    def __init__(self, caches: list[Features], views: list[NDArray[np.float16]] | None = None):
+        self.blocks = views or [cache.rows for cache in caches]
         self.starts = np.cumsum([0, *(len(block) for block in self.blocks)])
+        self.usable = np.concatenate([np.isin(np.arange(len(cache.rows)), cache.usable) for cache in caches])
+        self.views = views[0].shape[1] if views else 0
+        self.drawn = np.zeros(len(self.usable), np.int64)
 
     def rows_count(self) -> int:
         return int(self.starts[-1])
 
-    def load(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def draw(self, epoch: int, seed: int) -> None:
+        """Choose the view of each row for this epoch."""
+        if self.views:
+            self.drawn = np.random.default_rng([seed, epoch, self.views]).integers(self.views, size=len(self.usable))
+
+    def load(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """-> float32 (B, width)"""
-        index = np.asarray(rows, np.int64)
-        out = np.empty((len(index), self.blocks[0].shape[1]), np.float32)
+        good = np.flatnonzero(self.usable[rows])
+        index = rows[good]
+        out = torch.empty(len(index), self.blocks[0].shape[-1])
         for block, start in zip(self.blocks, self.starts, strict=False):
-            inside = (index >= start) & (index < start + len(block))
-            out[inside] = block[index[inside] - start]
-        usable = ~np.isnan(out).any(1)
-        return torch.from_numpy(out[usable]), torch.from_numpy(np.flatnonzero(usable))
+            inside = np.flatnonzero((index >= start) & (index < start + len(block)))
+            local = index[inside] - start
+            chosen = block[local, self.drawn[index[inside]]] if self.views else block[local]
+            out[torch.from_numpy(inside)] = torch.from_numpy(chosen).float()
+        return out, torch.from_numpy(good)
 
 
-class TokenInputs:
+class TokenInputs(Inputs):
     """Token ids for a text tower that is trained."""
 
     def __init__(self, tokenizer: Any, sentences: list[str], max_tokens: int):
@@ -57,14 +73,38 @@ class TokenInputs:
     def rows_count(self) -> int:
         return len(self.offsets) - 1
 
-    def load(self, rows: Sequence[int]) -> tuple[BatchEncoding, Tensor]:
+    def load(self, rows: NDArray[np.int64]) -> tuple[BatchEncoding, Tensor]:
         """-> ids and mask, int64 (B, T)"""
-        index = np.asarray(rows, np.int64)
-        ids, mask = pad_lines(self.tokens, self.offsets[index], np.diff(self.offsets)[index], self.padding)
-        return BatchEncoding({"ids": ids, "mask": mask}), torch.arange(len(index))
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        ids, mask = pad_lines(self.tokens, self.offsets[rows], lengths, self.padding)
+        return BatchEncoding({"ids": ids, "mask": mask}), torch.arange(len(rows))
 
 
-class PictureInputs:
+class TokenStates(Inputs):
+    """Cached states of every token, of several caches one after another."""
+
+    def __init__(self, caches: list[TokenFeatures]):
+        self.blocks = [cache.rows for cache in caches]
+        self.starts = np.concatenate([cache.offsets[:-1] for cache in caches])
+        self.lengths = np.concatenate([np.diff(cache.offsets) for cache in caches])
+        self.block = np.repeat(np.arange(len(caches)), [len(cache.offsets) - 1 for cache in caches])
+
+    def rows_count(self) -> int:
+        return len(self.starts)
+
+    def load(self, rows: NDArray[np.int64]) -> tuple[BatchEncoding, Tensor]:
+        """-> states float32 (B, T, width), mask int64 (B, T)"""
+        lengths = self.lengths[rows]
+        mask = torch.from_numpy(np.arange(lengths.max(initial=1)) < lengths[:, None])
+        states = torch.zeros(*mask.shape, self.blocks[0].shape[1])
+        for number, block in enumerate(self.blocks):
+            here = self.block[rows] == number
+            wanted = block[flat_rows(self.starts[rows[here]], lengths[here])]
+            states[mask & torch.from_numpy(here)[:, None]] = torch.from_numpy(wanted).float()
+        return BatchEncoding({"states": states, "mask": mask.long()}), torch.arange(len(rows))
+
+
+class PictureInputs(Inputs):
     """Pixels for an image tower that is trained; pictures that can't be used are left out of the batch."""
 
     def __init__(self, paths: list[Path], view: View):
@@ -73,9 +113,9 @@ class PictureInputs:
     def rows_count(self) -> int:
         return len(self.pictures)
 
-    def load(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def load(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """-> uint8 (B, 3, H, W)"""
-        views = [self.pictures[row] for row in rows]
+        views = [self.pictures[row] for row in rows.tolist()]
         good = [i for i, view in enumerate(views) if not isinstance(view, str)]
         crop = self.pictures.view.crop
         pixels = default_collate([views[i] for i in good]) if good else torch.empty(0, 3, crop, crop, dtype=torch.uint8)
@@ -91,8 +131,8 @@ class PairBatches(Dataset):
 
     text: Inputs
     images: Inputs
-    text_rows: Tensor
-    image_rows: Tensor
+    text_rows: NDArray[np.int64]
+    image_rows: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         self.batches: list[NDArray[np.int64]] = []
@@ -103,6 +143,7 @@ class PairBatches(Dataset):
         The order depends on seed and epoch only; a process takes a contiguous share of each batch, so that the
         shares of all processes, one after another, are the batch that a single process would see.
         """
+        self.images.draw(epoch, seed)
         order = np.random.default_rng([seed, epoch]).permutation(len(self.text_rows))
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         self.batches = [batch[len(batch) * rank // world : len(batch) * (rank + 1) // world] for batch in batches]
@@ -111,7 +152,36 @@ class PairBatches(Dataset):
         return len(self.batches)
 
     def __getitem__(self, i: int) -> tuple[Any, Tensor, Tensor]:
-        pairs = torch.from_numpy(self.batches[i])
-        image, good = self.images.load(self.image_rows[pairs].tolist())
-        text, _ = self.text.load(self.text_rows[pairs[good]].tolist())
-        return text, image, self.image_rows[pairs[good]]
+        pairs = self.batches[i]
+        image, good = self.images.load(self.image_rows[pairs])
+        pairs = pairs[good.numpy()]
+        text, _ = self.text.load(self.text_rows[pairs])
+        return text, image, torch.from_numpy(self.image_rows[pairs])
+
+
+class SelectedInputs(Inputs):
+    """Some rows of other inputs, under new numbers."""
+
+    def __init__(self, inputs: Inputs, rows: NDArray[np.int64]):
+        self.inputs, self.rows = inputs, rows
+
+    def rows_count(self) -> int:
+        return len(self.rows)
+
+    def load(self, rows: NDArray[np.int64]) -> tuple[Any, Tensor]:
+        return self.inputs.load(self.rows[rows])
+
+
+def carve(train: PairBatches, evaluation: PairBatches, share: float, seed: int) -> tuple[PairBatches, PairBatches]:
+    """Hold out a share of the pictures, drawn by `seed`: the pairs left to train on, and a gallery to validate on.
+
+    evaluation: the same pairs without augmentation; what is held out is read from there.
+    """
+    pictures = np.unique(train.image_rows)
+    held = np.random.default_rng(seed).permutation(pictures)[: max(1, round(share * len(pictures)))]
+    inside = np.isin(train.image_rows, held)
+    kept = PairBatches(train.text, train.images, train.text_rows[~inside], train.image_rows[~inside])
+    images, owner = np.unique(evaluation.image_rows[inside], return_inverse=True)
+    texts, sentence = np.unique(evaluation.text_rows[inside], return_inverse=True)
+    gallery = PairBatches(SelectedInputs(evaluation.text, texts), SelectedInputs(evaluation.images, images), sentence, owner)
+    return kept, gallery

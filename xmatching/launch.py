@@ -1,7 +1,10 @@
 """Start the training in several processes by torchrun; a failure ends with its reason and exit code alone.
 
     python xmatching/launch.py PROCESSES [flags of xmatching/main.py]
+    NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 python xmatching/launch.py PROCESSES ...
 
+The second line on each of NNODES machines, with its own NODE_RANK from 0; MASTER_ADDR is the one with rank 0. Each
+needs the data; output and cache may lie on a disk that all see, or on their own: then machine 0 writes the snapshot.
 torchrun itself answers a user's mistake with a page of its own traceback and exit code 1.
 """
 
@@ -18,8 +21,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
 from xvoken.devices import cores
-from xvoken.messages import RunError, run_main
+from xvoken.messages import RunError, UserError, run_main
 
+LOST = 75  # exit code of a process that ends because another one is gone
 MAIN = str(Path(__file__).with_name("main.py"))
 
 
@@ -28,9 +32,11 @@ def launch(processes: int, flags: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
-        run(get_args_parser().parse_args(["--standalone", "--nproc-per-node", str(processes), MAIN, *flags]))
+        run(get_args_parser().parse_args([*machines(), "--nproc-per-node", str(processes), MAIN, *flags]))
     except ChildFailedError as error:
-        rank, failure = min(error.failures.items(), key=lambda item: (item[1].exitcode == 1, item[1].timestamp))
+        rank, failure = min(error.failures.items(), key=lambda item: (item[1].exitcode == LOST, item[1].timestamp))
+        if failure.exitcode == LOST:
+            raise RunError("a process on another machine was lost; the last snapshot is whole, run the same command to go on") from None
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
             raise RunError(f"process {rank} was killed by {name}; the last snapshot is whole, run the same command to go on") from None
@@ -40,9 +46,24 @@ def launch(processes: int, flags: list[str]) -> int:
     return 0
 
 
+def machines() -> list[str]:
+    """torchrun's flags for the rendezvous, from the environment; raises UserError when a part of it is missing."""
+    if os.environ.get("NNODES", "1") == "1":
+        return ["--standalone"]
+    names = ("NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+    given = {name: os.environ.get(name, "") for name in names}
+    wrong = [name for name, value in given.items() if not value or (name != "MASTER_ADDR" and not value.isdigit())]
+    if wrong or int(given["NODE_RANK"]) >= int(given["NNODES"]):
+        raise UserError(
+            f"NNODES={given['NNODES']}: {', '.join(wrong) or 'NODE_RANK'} is missing or wrong; every machine needs NNODES (their number), "
+            "NODE_RANK (0 to NNODES - 1), MASTER_ADDR and MASTER_PORT (of the machine with NODE_RANK 0)"
+        )
+    return [text for name, value in given.items() for text in (f"--{name.lower().replace('_', '-')}", value)]
+
+
 def main() -> None:
     processes, flags = int(sys.argv[1]), sys.argv[2:]
-    if processes > 1:
+    if processes > 1 or os.environ.get("NNODES", "1") != "1":
         sys.exit(launch(processes, flags))
     sys.argv = [MAIN, *flags]  # one process needs no rendezvous
     from xmatching.main import main as train

@@ -1,6 +1,11 @@
-"""Training objectives: pure functions of the embeddings of one whole batch."""
+"""Training objectives: pure functions of the embeddings of one whole batch.
+
+In all of them: text, image: (B, d), rows belong together, of length 1; owner: int64 (B,), the picture of each row;
+the result is a scalar. Two rows that show the same picture are never each other's negatives.
+"""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -9,9 +14,7 @@ def paired_hinge(text: Tensor, image: Tensor, owner: Tensor, margin: float = 0.5
 
     Pair i of the first half and pair j of the second half are each other's negatives:
     mean over i, j of  max(0, m - s_i . v_i + s_i . v_j)  and  max(0, m - s_j . v_j + s_j . v_i).
-    Two pairs that show the same picture are no negatives; of an odd batch the last pair is left out.
-
-    text, image: (B, d), rows belong together, of length 1; owner: int64 (B,), the picture of each row -> scalar
+    Of an odd batch the last pair is left out.
     """
     half = len(text) // 2
     first, second = slice(0, half), slice(half, 2 * half)
@@ -24,4 +27,60 @@ def paired_hinge(text: Tensor, image: Tensor, owner: Tensor, margin: float = 0.5
     return (hinge * different).sum() / (2 * different.sum()).clamp(min=1)
 
 
-LOSSES = {"paired_hinge": paired_hinge}
+def token_hinge(text: Tensor, mask: Tensor, image: Tensor, owner: Tensor, margin: float = 0.5) -> Tensor:
+    """The pairwise hinge for every token by itself, averaged over the tokens (Tan & Bansal, EMNLP 2020, eq. 3).
+
+    text: (B, T, d), mask: int64 (B, T), 1 for tokens and 0 for padding; the rest as above.
+    """
+    half = len(text) // 2
+    other = torch.cat([image[half : 2 * half], image[:half]])  # the negative of each row of both halves
+    text, mask = text[: 2 * half], mask[: 2 * half].to(text.dtype)
+    different = (owner[:half] != owner[half : 2 * half]).to(text.dtype).repeat(2)
+    true = (text * image[: 2 * half, None]).sum(-1)  # (2 half, T)
+    false = (text * other[:, None]).sum(-1)
+    counted = mask * different[:, None]
+    return (torch.relu(margin - true + false) * counted).sum() / counted.sum().clamp(min=1)
+
+
+def hardest_hinge(text: Tensor, image: Tensor, owner: Tensor, margin: float = 0.2, hardest: bool = True) -> Tensor:
+    """Hinge against the hardest negative of the batch, both directions (VSE++; Faghri et al., BMVC 2018, eq. 6).
+
+    mean over i of  max_j max(0, m - s_i . v_i + s_i . v_j)  and  max_j max(0, m - s_i . v_i + s_j . v_i).
+    hardest=False, for the warm-up: the mean over all negatives instead of the hardest (eq. 5).
+    """
+    scores = text @ image.T  # (B, B)
+    true = scores.diagonal()
+    negative = owner[:, None] != owner[None, :]  # (B, B)
+    for_text = torch.relu(margin - true[:, None] + scores) * negative
+    for_image = torch.relu(margin - true[None, :] + scores) * negative
+    if hardest:
+        return (for_text.amax(1) + for_image.amax(0)).mean() / 2 if len(text) else scores.sum()
+    return (for_text.sum() + for_image.sum()) / (2 * negative.sum()).clamp(min=1)
+
+
+def infonce(text: Tensor, image: Tensor, owner: Tensor, scale: Tensor) -> Tensor:
+    """Cross-entropy of finding the true row among the batch, both directions (InfoNCE as in CLIP; Radford et al., 2021).
+
+    scale: scalar, the inverse of the temperature.
+    """
+    logits = (scale * text @ image.T).masked_fill(_same_picture(owner), -torch.inf)  # (B, B)
+    target = torch.arange(len(text), device=text.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2 if len(text) else logits.sum()
+
+
+def sigmoid(text: Tensor, image: Tensor, owner: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """Every pair of the batch judged by itself (SigLIP; Zhai et al., ICCV 2023, eq. 2).
+
+    - 1/B sum over i, j of  log sigmoid(z_ij (scale s_i . v_j + bias)),  z_ij = 1 where i = j, else -1.
+    scale, bias: scalars; they start at 10 and -10 in the paper.
+    """
+    logits = scale * text @ image.T + bias  # (B, B)
+    sign = 2 * torch.eye(len(text), device=text.device, dtype=text.dtype) - 1
+    judged = F.logsigmoid(sign * logits).masked_fill(_same_picture(owner), 0)
+    return -judged.sum() / max(1, len(text))
+
+
+def _same_picture(owner: Tensor) -> Tensor:
+    """Whether two different rows show the same picture: bool (B, B)"""
+    same = owner[:, None] == owner[None, :]
+    return same.fill_diagonal_(False)

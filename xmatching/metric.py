@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from xmatching.data import PairBatches
@@ -17,18 +18,18 @@ def validate(model: Matcher, data: PairBatches, device: str) -> dict[str, Any]:
     model.eval()
     text, image, kept = [], [], []
     for start in range(0, data.text.rows_count(), BATCH):
-        inputs, _ = data.text.load(range(start, min(start + BATCH, data.text.rows_count())))
-        text.append(model.embed_text(inputs.to(device)).float().cpu())
+        inputs, _ = data.text.load(np.arange(start, min(start + BATCH, data.text.rows_count())))
+        text.append(model.embed_sentence(inputs.to(device)).float().cpu())
     for start in range(0, data.images.rows_count(), BATCH):
-        inputs, good = data.images.load(range(start, min(start + BATCH, data.images.rows_count())))
+        inputs, good = data.images.load(np.arange(start, min(start + BATCH, data.images.rows_count())))
         image.append(model.embed_image(inputs.to(device)).float().cpu())
         kept.append(start + good)
     row_of = torch.full((data.images.rows_count(),), -1)
     rows = torch.cat(kept)
     row_of[rows] = torch.arange(len(rows))
-    owner = row_of[data.image_rows]
+    owner = row_of[torch.from_numpy(data.image_rows)]
     usable = owner >= 0
-    return evaluate(torch.cat(text)[data.text_rows[usable]], torch.cat(image), owner[usable])
+    return evaluate(torch.cat(text)[torch.from_numpy(data.text_rows)[usable]], torch.cat(image), owner[usable])
 
 
 def rsum(record: dict[str, Any]) -> float:

@@ -5,28 +5,51 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from xvoken.encoders import build_heads
 from xvoken.image_towers import ImageTower
-from xvoken.text_towers import TextTower
+from xvoken.text_towers import TextTower, masked_mean
 
 
 class Matcher(nn.Module):
     """Text and image to the joint space. A frozen tower is not part of it: its output is the input."""
 
-    def __init__(self, config: dict[str, Any], text_tower: TextTower | None = None, image_tower: ImageTower | None = None):
+    def __init__(
+        self, config: dict[str, Any], text_tower: TextTower | None = None, image_tower: ImageTower | None = None,
+        checkpointing: bool = False,
+    ):  # fmt: skip
+        """checkpointing: trained towers compute their inner states a second time instead of keeping them."""
         super().__init__()
+        self.checkpointing = checkpointing
+        self.by_token = config.get("level", "sentence") == "token"
+        if text_tower and checkpointing:
+            text_tower.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.heads = nn.ModuleDict(build_heads(config))
         self.text_tower, self.image_tower = text_tower, image_tower
 
     def embed_text(self, inputs: Any) -> Tensor:
-        """tower outputs (B, width), or ids and mask for a tower that is trained -> (B, dim)"""
-        features = self.text_tower(inputs["ids"], inputs["mask"]) if self.text_tower else inputs
+        """tower outputs (B, width), or ids and mask for a tower that is trained -> (B, dim); on token level (B, T, dim)"""
+        if self.text_tower:
+            features = (self.text_tower.tokens if self.by_token else self.text_tower)(inputs["ids"], inputs["mask"])
+        else:
+            features = inputs["states"] if self.by_token else inputs
         return self.heads["text_head"](features)
+
+    def embed_sentence(self, inputs: Any) -> Tensor:
+        """As embed_text; on token level the mean over the tokens: its score is the mean of the tokens' scores -> (B, dim)"""
+        if not self.by_token:
+            return self.embed_text(inputs)
+        return masked_mean(self.embed_text(inputs), inputs["mask"])
 
     def embed_image(self, inputs: Tensor) -> Tensor:
         """tower outputs (B, width), or uint8 pixels (B, 3, H, W) for a tower that is trained -> (B, dim)"""
-        features = self.image_tower(inputs) if self.image_tower else inputs
+        if not self.image_tower:
+            return self.heads["image_head"](inputs)
+        if self.checkpointing and self.training:
+            features = checkpoint(self.image_tower, inputs, use_reentrant=False)
+        else:
+            features = self.image_tower(inputs)
         return self.heads["image_head"](features)
 
     def forward(self, text: Any, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,6 +62,15 @@ class Matcher(nn.Module):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
+
+
+def pad_tokens(local: Tensor) -> Tensor:
+    """Pad (b, t, ...) to the longest t of all processes, so that `gather_batch` can join the rows."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return local
+    longest = torch.tensor([local.shape[1]], device=local.device)
+    dist.all_reduce(longest, dist.ReduceOp.MAX)
+    return torch.cat([local, local.new_zeros(len(local), int(longest) - local.shape[1], *local.shape[2:])], 1)
 
 
 def gather_batch(local: Tensor) -> Tensor:

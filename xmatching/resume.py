@@ -1,19 +1,20 @@
 """The state of a training on disk: saved after each epoch, so that a stopped run ends with the same weights.
 
-Order and dropout of an epoch follow from seed and epoch, so that weights, optimizer and records are all there is.
+Order, views, dropout and learning rate of an epoch follow from seed and epoch, so that weights, optimizer and
+records are all there is.
 """
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from xmatching.metric import rsum
 from xmatching.model import Matcher
+from xmatching.training import Learner, Training
 from xvoken import snapshot as snapshots
 from xvoken.disk import differences, write_lines
 from xvoken.messages import UserError
@@ -31,11 +32,13 @@ class Progress:
     def epoch(self) -> int:
         return len(self.records)
 
-    def restore(self, matcher: Matcher, optimizer: torch.optim.Optimizer) -> None:
+    def restore(self, learner: Learner) -> None:
         """Put weights and optimizer state back, if there are any."""
         if not self.tensors:
             return
-        matcher.load_state_dict({name[6:]: tensor for name, tensor in self.tensors.items() if name.startswith("model.")})
+        for part, module in (("model.", learner.matcher), ("objective.", learner.objective)):
+            module.load_state_dict({n.removeprefix(part): t for n, t in self.tensors.items() if n.startswith(part)})
+        optimizer = learner.optimizer
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in self.tensors.items():
             if name.startswith("optimizer."):
@@ -50,8 +53,9 @@ def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progres
     if not path.exists():
         return Progress()
     tensors, header = snapshots.read_tensors(path)
-    for part in ("model", "training"):
-        changed = differences(header["config"][part], config[part])
+    # What files from before there was a choice do not say.
+    for part, defaults in (("model", snapshots.MODEL_DEFAULTS), ("training", {**asdict(Training()), "load": None})):
+        changed = differences({**defaults, **header["config"][part]}, config[part])
         if changed:
             raise UserError(f"{output} was trained with other settings ({changed}); choose another --output, or: rm -r {output}")
     progress = Progress(header["records"], tensors, len(header["records"]))
@@ -60,11 +64,9 @@ def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progres
     return progress
 
 
-def save_epoch(
-    output: Path, matcher: Matcher, optimizer: torch.optim.Optimizer, config: dict[str, Any], progress: Progress,
-    record: dict[str, Any], score: float,
-) -> None:  # fmt: skip
+def save_epoch(output: Path, learner: Learner, config: dict[str, Any], progress: Progress, record: dict[str, Any], score: float) -> None:
     """Write the snapshot of an epoch; the training state last, so that what it names is whole."""
+    matcher = learner.matcher
     best = score > max((rsum(r) for r in progress.records), default=-1.0)
     progress.records.append(record)
     quality = {k: record[k] for k in ("images", "captions", "text_to_image", "image_to_text", "chance")}
@@ -74,7 +76,8 @@ def save_epoch(
         snapshots.write(output, tag, described, matcher.heads.state_dict(), command=sys.argv)
     write_lines(snapshots.metrics_file(output), (json.dumps(r) for r in progress.records))
     tensors = {f"model.{name}": tensor for name, tensor in matcher.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
+    tensors |= {f"objective.{name}": tensor for name, tensor in learner.objective.state_dict().items()}
+    for number, state in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
     snapshots.write_tensors(snapshots.training_file(output), tensors, {"config": config, "records": progress.records})
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from xvoken import snapshot as snapshots
-from xvoken.heads import MLPHead
+from xvoken.heads import HEADS
 from xvoken.image_towers import ImageTower
 from xvoken.messages import UserError
 from xvoken.text_towers import TextTower, load_tokenizer, weights_hash
@@ -16,24 +16,26 @@ from xvoken.text_towers import TextTower, load_tokenizer, weights_hash
 
 @dataclass(frozen=True)
 class TextTowerSpec:
-    """How a process builds a text tower: a name or folder, and the layers used."""
+    """How a process builds a text tower: a name or folder, the layers used and how tokens are pooled."""
 
     name: str
     layers: tuple[int, ...]
+    pool: str = "cls"
 
     def build(self) -> TextTower:
-        return TextTower(self.name, self.layers).eval().requires_grad_(False)
+        return TextTower(self.name, self.layers, self.pool).eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
 class ImageTowerSpec:
-    """How a process builds an image tower: a name, and a weights file or the published weights."""
+    """How a process builds an image tower: a name, a weights file or the published weights, and the pooling."""
 
     name: str
     weights: str | None = None
+    pool: str = "avg"
 
     def build(self) -> ImageTower:
-        return ImageTower(self.name, self.weights).eval().requires_grad_(False)
+        return ImageTower(self.name, self.weights, self.pool).eval().requires_grad_(False)
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Encoder:
     name: what its files say made them; hash: 16 hex digits of its weights; dim: size of the joint space.
     text_tower (ids, mask) -> features -> text_head -> (B, dim); image_tower (pixels) -> features -> image_head.
     A tower is None if it was not asked for. fixed_length: every sentence is padded to the tower's length.
+    level: "sentence", or "token" for heads that take text_tower.tokens.
     home: folder for what is made with it; revision: the hub's commit, where there is one.
     """
 
@@ -60,6 +63,7 @@ class Encoder:
     fixed_length: bool = False
     home: Path = Path()
     revision: str = ""
+    level: str = "sentence"
 
 
 def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
@@ -74,18 +78,18 @@ def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
 
         return load_clip(load, text, image)
     snapshot = snapshots.read(load)
-    model = snapshot.config["model"]
+    model = {**snapshots.MODEL_DEFAULTS, **snapshot.config["model"]}
     text_folder = snapshots.text_tower_folder(snapshot.folder, snapshot.tag)
     image_file = snapshots.image_tower_file(snapshot.folder, snapshot.tag)
-    text_spec = TextTowerSpec(str(text_folder) if text_folder.exists() else model["lang"], tuple(model["lang_layers"]))
-    image_spec = ImageTowerSpec(model["visn"], str(image_file) if image_file.exists() else model.get("visn_weights"))
+    text_spec = TextTowerSpec(str(text_folder) if text_folder.exists() else model["lang"], tuple(model["lang_layers"]), model["text_pool"])
+    image_spec = ImageTowerSpec(model["visn"], str(image_file) if image_file.exists() else model.get("visn_weights"), model["visn_pool"])
     heads = nn.ModuleDict(build_heads(model)).eval().requires_grad_(False)
     heads.load_state_dict(snapshot.tensors)
     encoder = Encoder(
         name=snapshot.folder.name, hash=snapshot.hash, dim=model["dim"], max_len=model["max_len"],
         tokenizer=load_tokenizer(str(snapshots.tokenizer_folder(snapshot.folder))),
         text_spec=text_spec, image_spec=image_spec, text_head=heads["text_head"], image_head=heads["image_head"],
-        home=snapshot.folder,
+        home=snapshot.folder, level=model["level"],
     )  # fmt: skip
     if text:
         encoder.text_tower = text_spec.build()
@@ -107,7 +111,11 @@ def _is_transformers(load: str) -> bool:
 def build_heads(model: dict[str, Any]) -> dict[str, nn.Module]:
     """The two heads that a config describes, with random weights."""
     size = {"hidden": model["hidden"], "dim": model["dim"], "dropout": model["dropout"]}
-    return {"text_head": MLPHead(model["text_width"], **size), "image_head": MLPHead(model["image_width"], **size)}
+    name = model.get("head", "mlp")
+    head = HEADS[name]
+    if name == "mlp":
+        size["hidden_layers"] = model.get("hidden_layers", 2)
+    return {"text_head": head(model["text_width"], **size), "image_head": head(model["image_width"], **size)}
 
 
 def _same_tower(tower: nn.Module, expected: str, what: str, name: str, load: str | Path) -> None:

@@ -95,7 +95,7 @@ class Pictures(torch.utils.data.Dataset):
 
 @dataclass
 class TextJob:
-    """Sentences -> tower outputs at [CLS]; see xvoken.work.Job."""
+    """Sentences -> tower outputs; see xvoken.work.Job."""
 
     spec: TextTowerSpec
     tokenizer: str
@@ -136,20 +136,28 @@ def image_features(
     Raises UserError when no picture is left.
     """
     precision = resolve_precision(precision, devices[0])
-    sizes = (path.stat().st_size if path.is_file() else -1 for path in paths)
-    settings = {
-        "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": precision,
-        "pictures": len(ids), "data": sha256_of_lines(f"{i}\t{size}" for i, size in zip(ids, sizes, strict=True)),
-    }  # fmt: skip
+    path, settings = image_cache(spec, tower, ids, paths, cache, label, precision)
     on_gpu = devices[0] != "cpu"
     decoders = max(1, cores() // len(devices)) if on_gpu else 0
     job = ImageJob(spec, [str(path) for path in paths], precision, batch_size * 8 if on_gpu else batch_size, decoders)
     chunk = IMAGE_CHUNK * 8 if on_gpu else IMAGE_CHUNK
-    features = _cached(cache, f"{label}-{spec.name}", settings, job, len(ids), chunk, tower.width, devices, "img")
+    features = _cached(path, label, settings, job, len(ids), chunk, tower.width, devices, "img")
     if len(features.skipped) == len(ids):
         reasons = sorted({reason for _, reason in features.skipped})
         raise UserError(f"{label}: none of the {len(ids)} pictures can be used ({', '.join(reasons[:3])}); first: {paths[0]}")
     return features
+
+
+def image_cache(
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], cache: Path, label: str, precision: str
+) -> tuple[Path, dict[str, Any]]:
+    """The file that holds the evaluation view of these pictures, or will hold it, and what it depends on."""
+    sizes = (path.stat().st_size if path.is_file() else -1 for path in paths)
+    settings = {
+        "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": precision,
+        "pictures": len(ids), "data": sha256_of_lines(f"{i}\t{size}" for i, size in zip(ids, sizes, strict=True)),
+    } | ({} if getattr(spec, "pool", "avg") == "avg" else {"pool": spec.pool})  # fmt: skip
+    return cache / f"{label}-{spec.name}-{fingerprint(settings)}.npy", settings
 
 
 def text_features(
@@ -162,17 +170,16 @@ def text_features(
         "tower": spec.name, "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len,
         "tokenizer": tokenizer_hash(tokenizer), "precision": precision,
         "sentences": len(sentences), "data": sha256_of_lines(sentences),
-    }  # fmt: skip
+    } | ({} if getattr(spec, "pool", "cls") == "cls" else {"pool": spec.pool})  # fmt: skip
     job = TextJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
-    name = f"{label}-{Path(spec.name).name}"
-    return _cached(cache, name, settings, job, len(sentences), TEXT_CHUNK, tower.width, devices, "sent")
+    path = cache / f"{label}-{Path(spec.name).name}-{fingerprint(settings)}.npy"
+    return _cached(path, label, settings, job, len(sentences), TEXT_CHUNK, tower.width, devices, "sent")
 
 
 def _cached(
-    cache: Path, label: str, settings: dict[str, Any], job: Any, total: int, chunk: int, width: int,
+    path: Path, label: str, settings: dict[str, Any], job: Any, total: int, chunk: int, width: int,
     devices: list[str], unit: str,
 ) -> Features:  # fmt: skip
-    path = cache / f"{label}-{fingerprint(settings)}.npy"
     receipt = path.with_suffix(".json")
     if not receipt.exists():
         with Parts(path, total, chunk, settings) as parts:
@@ -185,6 +192,12 @@ def _cached(
             write_json(receipt, {"settings": settings, "skipped": read_skipped(parts)})
     elif (leftover := path.with_name(path.name + ".parts")).exists():
         shutil.rmtree(leftover)  # a kill came between the last rename and the clean-up
+    return load_features(path)
+
+
+def load_features(path: Path) -> Features:
+    """Open a finished cache."""
+    receipt = path.with_suffix(".json")
     facts = read_json(receipt, f"remove {receipt} to make it again")
     return Features(np.load(path, mmap_mode="r"), [tuple(row) for row in facts["skipped"]], path)
 

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +17,53 @@ from xvoken.pictures import View
 LITE2_VIEW = View(resize=292, crop=260, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, resample="bicubic")
 
 
+POOLS = {"avg": partial(nn.AdaptiveAvgPool2d, 1), "max": partial(nn.AdaptiveMaxPool2d, 1), "grid": partial(nn.AdaptiveAvgPool2d, 2)}
+
+
 class ImageTower(nn.Module):
     """A pretrained classifier without its last linear layer.
 
     view: how a picture becomes the input; width: size of the output.
     weights: a file (.safetensors, or a .pth state dict) instead of the published ImageNet weights.
+    pool: what is taken of the last map: "avg" (as in pretraining), "max", or "grid" (averages of 2 x 2 quarters).
     """
 
-    def __init__(self, name: str, weights: str | None = None):
+    def __init__(self, name: str, weights: str | None = None, pool: str = "avg"):
         super().__init__()
-        self.name = name
+        self.name, self.pool = name, pool
         self.is_lite = name == "efficientnet_lite2"
         build = _efficientnet_lite2 if self.is_lite else _torchvision
         self.model, self.view, self.width, state = build(name, weights)
         known = self.model.state_dict()
         _load(self.model, {key: tensor for key, tensor in state.items() if key in known}, f"--visn {name}")
+        if pool != "avg":
+            self.width *= 4 if pool == "grid" else 1
+            if not self.is_lite:
+                _replace_pooling(self.model, POOLS[pool](), name, pool)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (B, 3, H, W) -> (B, width)"""
         x = self.view.normalize(pixels).to(memory_format=torch.channels_last)
         if self.is_lite:  # its own forward expects one fixed size and prints
-            return self.model.extract_features(x).mean((2, 3))
+            last_map = self._lite_map(x)
+            return last_map.mean((2, 3)) if self.pool == "avg" else POOLS[self.pool]()(last_map).flatten(1)
         return self.model(x).flatten(1)
+
+    @property
+    def fp32_parts(self) -> list[nn.Module]:
+        """Parts that compute in fp32 under autocast too: in bf16 these few alone move the output by most of its error."""
+        return [self.model._conv_stem, self.model._bn0, self.model._blocks[0]] if self.is_lite else []
+
+    def _lite_map(self, x: Tensor) -> Tensor:
+        """EfficientNet-Lite's last map, as its own extract_features computes it: (B, 3, H, W) -> (B, 1280, h, w)"""
+        model, blocks = self.model, self.model._blocks
+        drop = (model._global_params.drop_connect_rate or 0.0) / len(blocks)
+        with torch.autocast(x.device.type, enabled=False):
+            x = blocks[0](model._swish(model._bn0(model._conv_stem(x))))
+        for number, block in enumerate(blocks[1:], 1):
+            x = block(x, drop_connect_rate=drop * number)
+        return model._swish(model._bn1(model._conv_head(x)))
 
 
 def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, View, int, dict[str, Any]]:
@@ -90,6 +115,13 @@ def _remove_classifier(model: nn.Module, child: str, name: str) -> int:
     owner, _, leaf = path.rpartition(".")
     setattr(model.get_submodule(owner), leaf, nn.Identity())
     return last.in_features
+
+
+def _replace_pooling(model: nn.Module, pooling: nn.Module, name: str, pool: str) -> None:
+    places = [path for path, module in model.named_children() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    if not places:
+        raise UserError(f"--visn-pool {pool}: {name} has no average pooling of a last map; use --visn-pool avg")
+    setattr(model, places[-1], pooling)
 
 
 def load_state_dict(path: Path) -> dict[str, Any]:

@@ -27,6 +27,8 @@ CONFIG_KEYS = (
     "lang", "lang_hash", "lang_layers", "text_width", "visn", "visn_hash", "image_width",
     "dim", "hidden", "dropout", "max_len",
 )  # fmt: skip
+# What snapshots from before there was a choice do not say.
+MODEL_DEFAULTS = {"head": "mlp", "hidden_layers": 2, "text_pool": "cls", "visn_pool": "avg", "level": "sentence"}
 
 
 @dataclass

@@ -110,18 +110,27 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-class TextTower(nn.Module):
-    """Hidden states of some layers at the first token, concatenated.
+POOLS = ("cls", "mean")
 
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens: states (B, T, d), mask (B, T), 1 for tokens and 0 for padding -> (B, d)"""
+    return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+class TextTower(nn.Module):
+    """Hidden states of some layers, concatenated, at the first token or averaged over all tokens.
+
+    pool: "cls" (first token, as published) or "mean" (of all tokens, special ones counted in).
     layers: counted from the last one, (4, 3, 2, 1) = the last four, as in Vokenization (Tan & Bansal, 2020).
     width: size of the output; max_tokens: the longest input, special tokens counted in.
     """
 
-    def __init__(self, name: str, layers: tuple[int, ...] = (4, 3, 2, 1)):
+    def __init__(self, name: str, layers: tuple[int, ...] = (4, 3, 2, 1), pool: str = "cls"):
         super().__init__()
         from transformers import AutoModel
 
-        self.name, self.layers = full_name(name), layers
+        self.name, self.layers, self.pool = full_name(name), layers, pool
         self.model = from_pretrained(AutoModel, name, "text model", use_safetensors=True).float()
         config = self.model.config
         if not layers or min(layers) < 1 or max(layers) > config.num_hidden_layers:
@@ -133,5 +142,12 @@ class TextTower(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """ids, mask: int64 (B, T), mask 1 for tokens and 0 for padding -> (B, width)"""
+        states = self.tokens(ids, mask)
+        if self.pool == "cls":
+            return states[:, 0]
+        return masked_mean(states, mask)
+
+    def tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The same for every token, without pooling -> (B, T, width)"""
         states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
-        return torch.cat([states[-layer][:, 0] for layer in sorted(self.layers, reverse=True)], dim=-1)
+        return torch.cat([states[-layer] for layer in sorted(self.layers, reverse=True)], dim=-1)

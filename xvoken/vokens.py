@@ -4,7 +4,8 @@
                              empty for an empty line
 {corpus}.{IMAGE_SET}.hdf5    indices int32 (L, k), scores float32 (L, k) (inner products; -1 and NaN for an
                              empty line), vokens int32 (N,), one a token: the first token of a line carries
-                             the row r of its best image, every further one -r - 1
+                             the row r of its best image, every further one -r - 1. Of a matcher on token
+                             level: each token's own best row; -1 for what was cut off a line
 {corpus}.{IMAGE_SET}.ids     row r of the index: {IMAGE_SET}/{image id}
 """
 
@@ -49,10 +50,10 @@ def line_vokens(best: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[n
 
 
 def write(
-    path: Path, hdf5_path: Path, parts: Iterable[tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]],
+    path: Path, hdf5_path: Path, parts: Iterable[tuple[NDArray, ...]],
     lines: int, tokens: int, k: int, names: list[str], settings: dict[str, Any], attributes: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Join parts (indices (l, k), scores (l, k), token counts (l,)); the hdf5 file is renamed last.
+    """Join parts (indices (l, k), scores (l, k), token counts (l,) and, on token level, vokens); the hdf5 file is renamed last.
 
     names: file name of each row of the index.
     """
@@ -62,8 +63,8 @@ def write(
             scores = file.create_dataset("scores", (lines, k), np.float32)
             vokens = file.create_dataset("vokens", (tokens,), np.int32)
             line = token = 0
-            for part_indices, part_scores, counts in parts:
-                part_vokens = line_vokens(part_indices[:, 0], counts)
+            for part_indices, part_scores, counts, *by_token in parts:
+                part_vokens = by_token[0] if by_token else line_vokens(part_indices[:, 0], counts)
                 indices[line : line + len(counts)] = part_indices
                 scores[line : line + len(counts)] = part_scores
                 vokens[token : token + len(part_vokens)] = part_vokens

@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,7 +26,7 @@ def weights(output: Path, tag: str = "LAST") -> dict[str, torch.Tensor]:
 def pair_batches(count: int) -> PairBatches:
     rows = torch.arange(count, dtype=torch.float32)[:, None].repeat(1, 3).numpy()
     inputs = CachedInputs([Features(rows, [], Path("x"))])
-    return PairBatches(inputs, inputs, torch.arange(count), torch.arange(count))
+    return PairBatches(inputs, inputs, np.arange(count), np.arange(count))
 
 
 def test_batches_of_an_epoch():

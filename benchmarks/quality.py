@@ -1,0 +1,72 @@
+"""How well the recipes retrieve: five seeds each, on the demo's held-out pictures and on the COCO sample.
+
+    python benchmarks/quality.py
+
+reads   the demo's data and ../shared/coco_sample (if present): trains on their training parts, measures after the
+        last epoch on openmoji_heldout (400 pictures) and mscoco_minival (40); nothing is chosen by these
+prints  a table of means and standard deviations; the last line is one JSON object
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from benchmarks.matching_data import Bench, Source, sources, train_and_measure
+from xmatching.recipes import RECIPES
+from xvoken.messages import run_main, say
+from xvoken.recall import TOP
+
+DIRECTIONS = ("text_to_image", "image_to_text")
+
+
+def measure(bench: Bench, source: Source, recipe: str, seeds: range, more: list[str]) -> dict[str, dict[str, float]]:
+    """{"text_to_image R@1": {"mean", "sd"}, ...} over the seeds, in percent."""
+    args = source.args(recipe, more)
+    towers, train, gallery = bench.pairs(args, held_out=True)
+    records = []
+    for seed in seeds:
+        args.seed, started = seed, time.time()
+        records.append(train_and_measure(args, towers, train, gallery))
+        say(f"{source.name}, {recipe}, seed {seed}: {time.time() - started:.0f} s")
+    values = {f"{d} R@{k}": [r[d][f"R{k}"] for r in records] for d in DIRECTIONS for k in TOP}
+    return {name: {"mean": round(statistics.mean(v), 2), "sd": round(statistics.stdev(v), 2)} for name, v in values.items()}
+
+
+def print_table(results: dict[str, dict[str, Any]]) -> None:
+    print(f"{'data, recipe':<26}" + "".join(f"{'t2i' if d == DIRECTIONS[0] else 'i2t'} R@{k:<9}" for d in DIRECTIONS for k in TOP))
+    for data, recipes in results.items():
+        for recipe, found in recipes.items():
+            cells = "".join(f"{v['mean']:5.1f} ± {v['sd']:<6.1f}" for v in found.values())
+            print(f"{f'{data}, {recipe}':<26}{cells}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Recall of the recipes.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5, help="trainings of each recipe, two at least")
+    parser.add_argument("--recipes", default=",".join(sorted(RECIPES, reverse=True)), help="recipes to measure, with commas")
+    parser.add_argument("--epochs", type=int, help="instead of the recipes' own number")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    bench, results = Bench(), {}
+    more = ["--epochs", str(args.epochs)] if args.epochs else []
+    for source in sources():
+        results[source.name] = {r: measure(bench, source, r, range(1, args.seeds + 1), more) for r in args.recipes.split(",")}
+    print_table(results)
+    ratios = {}
+    for data, found in results.items():
+        if {"published", "best"} <= set(found):
+            ratios[data] = {d: round(found["best"][f"{d} R@1"]["mean"] / found["published"][f"{d} R@1"]["mean"], 2) for d in DIRECTIONS}
+            print(f"{data}: best / published at R@1: {ratios[data]}")
+    print(json.dumps({"stage": "quality", "seeds": args.seeds, "results": results, "best_vs_published_R1": ratios}))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,116 @@
+"""Search the recipe `best`: axis by axis, on pictures carved from the training parts.
+
+    python benchmarks/search_recipe.py
+
+reads   the demo's data and ../shared/coco_sample (if present), never their held-out sets
+writes  benchmarks/search_recipe.jsonl: one object a trial, in order; data/cache/
+The score of a recipe is the mean, over data sets and carvings, of recall at 1 and 5 in both directions. A value is
+adopted when it raises the score by GAIN; the axes are walked through twice, since they depend on each other. What was
+tried is read from the file, not tried again.
+"""
+
+import argparse
+import json
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from benchmarks.matching_data import Bench, Source, sources, train_and_measure
+from xmatching.data import carve
+from xvoken.devices import cores
+from xvoken.messages import run_main, say
+
+RECORD = Path(__file__).with_name("search_recipe.jsonl")
+GAIN = 0.3  # points of the score that a change has to bring: less is noise, and views cost their time
+SHARE = 0.2  # of the training pictures, carved out to validate on
+START = {"loss": "infonce", "optim": "adamw", "schedule": "cosine", "weight-decay": 0.1}
+AXES: list[tuple[str, list[Any]]] = [
+    ("head", ["mlp", "linear", "glu"]),
+    ("text-pool", ["cls", "mean"]),
+    ("loss", ["paired_hinge", "hardest_hinge", "infonce", "sigmoid"]),
+    ("visn-pool", ["avg", "grid"]),
+    ("lang-layers", ["1", "2,1", "4,3,2,1"]),
+    ("temperature", [0.03, 0.05, 0.07, 0.1]),
+    ("lr", [3e-4, 1e-3, 3e-3]),
+    ("weight-decay", [0.0, 0.1, 1.0]),
+    ("dropout", [0.0, 0.2, 0.4]),
+    ("batch-size", [256, 512, 1024]),
+    ("epochs", [25, 50]),
+    ("dim", [512, 1024]),
+    ("views", [0, 8]),
+]
+
+BENCH = Bench()
+
+
+def flags_of(source: Source, recipe: dict[str, Any]) -> argparse.Namespace:
+    flags = [text for name, value in recipe.items() for text in (f"--{name}", str(value))]
+    return source.args("published", [*flags, "--crop-scale", "0.3"])
+
+
+def measure(task: tuple[Source, dict[str, Any], int]) -> dict[str, Any]:
+    """One training on what a carving leaves, measured on what it took."""
+    torch.set_num_threads(1)
+    source, recipe, seed = task
+    args = flags_of(source, recipe)
+    towers, train, evaluation = BENCH.pairs(args, held_out=False)
+    args.seed = seed
+    kept, gallery = carve(train, evaluation, SHARE, seed)
+    record = train_and_measure(args, towers, kept, gallery)
+    return {d: {k: record[d][k] for k in ("R1", "R5", "R10")} for d in ("text_to_image", "image_to_text")}
+
+
+def score(results: dict[str, list[dict[str, Any]]]) -> float:
+    """Mean over data sets and carvings of recall at 1 and 5, both directions, in percent."""
+    means = [sum(r[d][k] for r in runs for d in r for k in ("R1", "R5")) / (4 * len(runs)) for runs in results.values()]
+    return round(sum(means) / len(means), 3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Search the recipe `best`.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--carvings", type=int, default=2, help="different held-out shares that each recipe is tried on")
+    parser.add_argument("--rounds", type=int, default=2, help="walks through all axes")
+    parser.add_argument("--processes", type=int, default=cores(), help="trainings at the same time")
+    parser.add_argument("--record", type=Path, default=RECORD, help="file of the trials; those in it are not tried again")
+    args = parser.parse_args()
+    known = [json.loads(line) for line in args.record.read_text().splitlines()] if args.record.exists() else []
+    found = {json.dumps(trial["recipe"], sort_keys=True): trial["score"] for trial in known}
+    data = sources()
+    with get_context("spawn").Pool(args.processes) as pool:
+
+        def try_recipe(recipe: dict[str, Any]) -> float:
+            key = json.dumps(recipe, sort_keys=True)
+            if key not in found:
+                for source in data:  # fills the cache once, for all processes
+                    BENCH.pairs(flags_of(source, recipe), held_out=False)
+                started = time.time()
+                tasks = [(source, recipe, seed) for source in data for seed in range(args.carvings)]
+                runs = pool.map(measure, tasks, chunksize=1)
+                results = {source.name: [r for t, r in zip(tasks, runs, strict=True) if t[0] is source] for source in data}
+                found[key] = score(results)
+                trial = {"score": found[key], "recipe": recipe, "results": results, "seconds": round(time.time() - started, 1)}
+                with open(args.record, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(trial) + "\n")
+                say(f"{found[key]:7.3f}  {recipe}  {trial['seconds']} s")
+            return found[key]
+
+        say(f"published: {try_recipe({}):.3f}")
+        best = dict(START)
+        for _ in range(args.rounds):
+            for name, values in AXES:
+                options = [{**best, name: value} for value in values]
+                top = max(options, key=try_recipe)
+                if try_recipe(top) > try_recipe(best) + GAIN:
+                    best = top
+    top = found[json.dumps(best, sort_keys=True)]
+    print(f"best of {len(found)} recipes: {json.dumps(best)} with {top:.3f}; the trials are in {args.record}")
+
+
+if __name__ == "__main__":
+    run_main(main)

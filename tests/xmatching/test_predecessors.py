@@ -1,0 +1,88 @@
+"""BEST.pth of Vokenization and Maria, built by hand from their published names."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import World
+from xvoken.messages import UserError
+
+
+def published_state(prefix: str = "", width: int = 128, dim: int = 16, hidden_layers: int = 2) -> dict[str, torch.Tensor]:
+    """Their joint model: lang_model.{backbone,mlp}, visn_model.{backbone,mlp}; mlp = (Linear, ReLU, Dropout) x n, Linear."""
+    torch.manual_seed(3)
+    state = {"lang_model.backbone.embeddings.position_ids": torch.arange(4)}
+    for side, inputs in (("lang_model", width), ("visn_model", 512)):
+        sizes = {3 * i: (32, 32) for i in range(hidden_layers)} | {0: (32, inputs), 3 * hidden_layers: (dim, 32)}
+        for layer, (rows, columns) in sizes.items():
+            state[f"{side}.mlp.{layer}.weight"] = torch.randn(rows, columns) / columns**0.5
+            state[f"{side}.mlp.{layer}.bias"] = torch.randn(rows)
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def plain_mlp(state: dict[str, torch.Tensor], side: str, x: torch.Tensor) -> torch.Tensor:
+    last = max(int(name.split(".")[2]) for name in state if f"{side}.mlp" in name)
+    for layer in range(0, last + 1, 3):
+        x = x @ state[f"{side}.mlp.{layer}.weight"].T + state[f"{side}.mlp.{layer}.bias"]
+        x = x.relu() if layer < last else x
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+@pytest.mark.parametrize(("prefix", "hidden_layers"), [("", 2), ("module.", 2), ("module.", 1)])
+def test_published_weights_give_the_same_embeddings(tmp_path: Path, prefix: str, hidden_layers: int):
+    from xmatching.model import Matcher
+    from xmatching.predecessors import start_from
+
+    state = published_state(hidden_layers=hidden_layers)
+    torch.save({prefix + name: tensor for name, tensor in state.items()}, tmp_path / "BEST.pth")
+    config = {"text_width": 128, "image_width": 512, "dim": 16, "hidden": 32, "hidden_layers": hidden_layers, "dropout": 0.2}
+    matcher = Matcher(config).eval()
+    start_from(str(tmp_path / "BEST.pth"), matcher, config)
+    text, image = torch.randn(4, 128), torch.randn(5, 512)
+    torch.testing.assert_close(matcher.embed_text(text), plain_mlp(state, "lang_model", text))
+    torch.testing.assert_close(matcher.embed_image(image), plain_mlp(state, "visn_model", image))
+
+
+def test_test_only_measures_what_is_loaded(world: World, tmp_path: Path, script: Callable[..., str]):
+    torch.save(published_state("module."), tmp_path / "BEST.pth")
+    printed = script("xmatching.main", *world.train_flags(tmp_path / "none"), "--test-only", "--load", tmp_path / "BEST.pth")
+    assert "12 captions, 6 images" in printed
+    assert not (tmp_path / "none").exists()
+
+
+def test_test_only_repeats_the_record_of_the_training(world: World, matcher: Path, script: Callable[..., str]):
+    from xvoken.recall import table
+    from xvoken.snapshot import read
+
+    roots = [*world.roots, "--valid-imgs", "shapes_valid", "--cache", f"{world.folder}/cache", "--precision", "fp32"]
+    printed = script("xmatching.main", *roots, "--num-workers", 1, "--test-only", "--load", matcher)
+    assert table(read(matcher).config["validation"]) in printed
+
+
+def test_training_goes_on_from_published_weights(world: World, tmp_path: Path, script: Callable[..., str]):
+    torch.save(published_state(), tmp_path / "BEST.pth")
+    script("xmatching.main", *world.train_flags(tmp_path / "out", "--load", tmp_path / "BEST.pth", "--epochs", 1, "--lr", 1e-9))
+    from xvoken.snapshot import read
+
+    loaded = read(tmp_path / "out").tensors["text_head.layers.6.weight"]
+    torch.testing.assert_close(loaded, published_state()["lang_model.mlp.6.weight"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("module", "A pickled model"),
+        ("list", "a state dict was expected"),
+        ("foreign", "no lang_model.mlp"),
+        ("narrow", "do not fit --head"),
+    ],
+)
+def test_what_is_refused(world: World, tmp_path: Path, script: Callable[..., str], content: str, reason: str):
+    path = tmp_path / "BEST.pth"
+    state = {"module": nn.Linear(2, 2), "list": [torch.ones(2)], "foreign": {"a": torch.ones(1)}, "narrow": published_state(dim=8)}
+    torch.save(state[content], path)
+    with pytest.raises(UserError, match=reason):
+        script("xmatching.main", *world.train_flags(tmp_path / "out"), "--load", path)

@@ -1,0 +1,80 @@
+"""A training killed at random moments ends with the bytes of an unbroken one."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, World
+from xvoken import snapshot as snapshots
+
+RECIPE = ["--recipe", "best", "--views", 3, "--epochs", 40]
+
+
+def test_killed_at_random_moments(world: World, tmp_path: Path, script: Callable[..., str]):
+    script("xmatching.main", *world.train_flags(tmp_path / "whole", *RECIPE))
+    command = [sys.executable, "xmatching/main.py", *world.train_flags(tmp_path / "cut", *RECIPE, "--resume")]
+    moments, kills = random.Random(1), 0
+    for _ in range(3):
+        run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not snapshots.training_file(tmp_path / "cut").exists() and run.poll() is None:
+            time.sleep(0.01)  # the start takes most of the time of so small a training
+        written = snapshots.training_file(tmp_path / "cut").stat().st_mtime_ns
+        while snapshots.training_file(tmp_path / "cut").stat().st_mtime_ns == written and run.poll() is None:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.2))
+        if run.poll() is None:
+            run.send_signal(signal.SIGKILL)
+            kills += 1
+        run.wait()
+    assert kills, "every run ended before it was killed"
+    script("xmatching.main", *world.train_flags(tmp_path / "cut", *RECIPE, "--resume"))
+    for tag in ("LAST", "BEST"):
+        whole, cut = (snapshots.tensors_file(tmp_path / name, tag).read_bytes() for name in ("whole", "cut"))
+        assert whole == cut, tag
+    state = [snapshots.read_tensors(snapshots.training_file(tmp_path / name))[0] for name in ("whole", "cut")]
+    assert state[0].keys() == state[1].keys()
+    assert "objective.log_scale" in state[0]
+    assert all(state[0][name].equal(state[1][name]) for name in state[0])
+    assert len(snapshots.metrics_file(tmp_path / "cut").read_text().splitlines()) == 40
+
+
+def test_a_finished_training_of_an_older_version_is_recognized(world: World, tmp_path: Path, script: Callable[..., str]):
+    """Files that say nothing of head, pooling and the like are those of the published recipe."""
+    flags = world.train_flags(tmp_path / "old", "--epochs", 1)
+    script("xmatching.main", *flags)
+    path = snapshots.training_file(tmp_path / "old")
+    tensors, header = snapshots.read_tensors(path)
+    for name in snapshots.MODEL_DEFAULTS:
+        del header["config"]["model"][name]
+    for name in ("temperature", "schedule", "views", "crop_scale", "tower_lr", "weight_decay", "hinge_warmup", "train_precision", "load"):
+        del header["config"]["training"][name]
+    snapshots.write_tensors(path, tensors, header)
+    assert "is trained already" in script("xmatching.main", *flags)
+
+
+def test_old_heads_load(world: World, matcher: Path, tmp_path: Path):
+    from xvoken.encoders import load_encoder
+
+    tensors, config = snapshots.read_tensors(snapshots.tensors_file(matcher, "BEST"))
+    for name in snapshots.MODEL_DEFAULTS:
+        config["model"].pop(name, None)
+    snapshots.write_tensors(tmp_path / "BEST.safetensors", tensors, config)
+    os.symlink(matcher / "tokenizer", tmp_path / "tokenizer")
+    assert load_encoder(str(tmp_path)).text_head.state_dict()["layers.0.weight"].equal(tensors["text_head.layers.0.weight"])
+
+
+@pytest.mark.parametrize("flag", ["--lr", "--views", "--head"])
+def test_other_settings_are_refused(world: World, tmp_path: Path, script: Callable[..., str], flag: str):
+    from xvoken.messages import UserError
+
+    script("xmatching.main", *world.train_flags(tmp_path / "out", "--epochs", 1))
+    with pytest.raises(UserError, match="was trained with other settings"):
+        value = {"--lr": 0.5, "--views": 2, "--head": "linear"}[flag]
+        script("xmatching.main", *world.train_flags(tmp_path / "out", "--epochs", 1, flag, value))

@@ -1,0 +1,117 @@
+"""Cached augmented views: what is in them, and how the epochs draw."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import World
+from xmatching.data import CachedInputs
+from xvoken.encoders import ImageTowerSpec
+from xvoken.features import Features, image_features
+from xvoken.pictures import View, load_picture
+from xvoken.views import Crops, view_features
+
+VIEW = View(40, 32, (0.5,) * 3, (0.5,) * 3)
+
+
+def test_crops_follow_from_seed_and_number():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8))
+    crops = Crops(4, 0.3, seed=5)
+    first = crops(picture, VIEW, 7)
+    assert first.shape == (4, 3, 32, 32) and first.dtype == torch.uint8
+    assert first.equal(Crops(4, 0.3, seed=5)(picture, VIEW, 7))
+    assert not first.equal(crops(picture, VIEW, 8))
+    assert not first.equal(Crops(4, 0.3, seed=6)(picture, VIEW, 7))
+    assert all(not first[0].equal(other) for other in first[1:])
+
+
+@pytest.mark.parametrize("size", [(50, 70), (400, 3), (3, 400), (1, 1)])
+def test_boxes_lie_inside_and_keep_to_the_scale(size: tuple[int, int]):
+    crops, rng = Crops(1, 0.3, 0), np.random.default_rng(0)
+    for _ in range(200):
+        left, top, right, bottom = crops._box(*size, rng)
+        assert 0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]
+        if size == (50, 70):
+            assert (right - left) * (bottom - top) >= 0.3 * 50 * 70 * 0.95
+            assert 0.7 < (right - left) / (bottom - top) < 1.4
+
+
+def test_views_hold_the_tower_of_the_crops(world: World, tmp_path: Path):
+    """Against the tower on each crop by itself; the evaluation view is that of the plain cache; a broken picture is skipped."""
+    spec = ImageTowerSpec("resnet18", str(world.resnet))
+    tower = spec.build()
+    paths = sorted((world.folder / "images").iterdir())[:5]
+    paths.insert(2, tmp_path / "missing.png")
+    ids, crops = [path.stem for path in paths], Crops(3, 0.5, seed=1)
+    options = {"label": "x", "devices": ["cpu"], "precision": "fp32"}
+    views = view_features(spec, tower, ids, paths, crops, cache=tmp_path / "a", **options)
+    assert views.rows.shape == (6, 3, 512)
+    assert views.evaluation.skipped == [(2, "missing")] and np.isnan(views.rows[2]).all()
+    for number in (0, 5):
+        with torch.inference_mode():
+            plain = tower(crops(load_picture(paths[number]), tower.view, number))
+        np.testing.assert_allclose(views.rows[number], plain.numpy(), atol=5e-3)
+    alone = image_features(spec, tower, ids, paths, cache=tmp_path / "b", **options)
+    np.testing.assert_allclose(views.evaluation.rows, alone.rows, atol=5e-3)
+    again = image_features(spec, tower, ids, paths, cache=tmp_path / "a", **options)
+    assert again.path == views.evaluation.path  # one pass made both
+    assert again.path.name == alone.path.name
+
+
+def test_two_workers_make_the_bytes_of_one(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("xvoken.views.IMAGE_CHUNK", 16)  # parts of 4 pictures
+    spec = ImageTowerSpec("resnet18", str(world.resnet))
+    tower, paths = spec.build(), sorted((world.folder / "images").iterdir())[:10]
+    ids = [f"{number}" for number in range(len(paths))]
+    made = []
+    for name, devices in (("one", ["cpu"]), ("two", ["cpu", "cpu"])):
+        views = view_features(
+            spec, tower, ids, paths, Crops(3, 0.5, 1), cache=tmp_path / name, label="x", devices=devices, precision="fp32"
+        )
+        made.append((views.rows.tobytes(), views.evaluation.rows.tobytes()))
+    assert made[0] == made[1]
+
+
+def test_every_epoch_draws_its_views(tmp_path: Path):
+    plain = np.zeros((6, 2), np.float16)
+    views = (np.arange(6)[:, None, None] * 10 + np.arange(4)[None, :, None] + np.zeros((1, 1, 2))).astype(np.float16)
+    inputs = CachedInputs([Features(plain[:2], [], tmp_path), Features(plain[2:], [(1, "broken")], tmp_path)], [views[:2], views[2:]])
+    drawn = []
+    for epoch in range(1, 30):
+        inputs.draw(epoch, seed=3)
+        rows, good = inputs.load(np.array([5, 3, 0]))
+        assert good.tolist() == [0, 2]  # row 3 is the broken one
+        assert (rows[:, 0] // 10).tolist() == [5, 0]
+        drawn.append(rows[:, 0].tolist())
+    assert {row[0] % 10 for row in drawn} == {row[1] % 10 for row in drawn} == {0, 1, 2, 3}
+    inputs.draw(1, seed=3)
+    assert inputs.load(np.array([5, 3, 0]))[0][:, 0].tolist() == drawn[0]
+
+
+def test_training_with_best_recipe(world: World, tmp_path: Path, script: Callable[..., str]):
+    printed = script("xmatching.main", *world.train_flags(tmp_path / "best", "--recipe", "best", "--views", 2, "--epochs", 3))
+    assert "epoch 3/3" in printed
+    assert (tmp_path / "best/README.md").read_text().count("| views | 2 |") == 1
+
+
+@torch.inference_mode()
+def test_bf16_towers_agree_with_fp32(world: World):
+    from xvoken.devices import autocast
+    from xvoken.encoders import TextTowerSpec
+
+    torch.manual_seed(0)
+    image, text = ImageTowerSpec("efficientnet_lite2").build(), TextTowerSpec("minilm", (4, 3, 2, 1), "mean").build()
+    paths = sorted((world.folder / "images").iterdir())[::4]
+    pixels = torch.stack([image.view(load_picture(path)) for path in paths])
+    torch.testing.assert_close(image._lite_map(image.view.normalize(pixels)), image.model.extract_features(image.view.normalize(pixels)))
+    ids = torch.randint(1000, 20000, (4, 12))
+    for tower, inputs in ((image, (pixels,)), (text, (ids, torch.ones_like(ids)))):
+        made = []
+        for precision in ("fp32", "bf16"):
+            with torch.inference_mode(), autocast("cpu", precision):
+                made.append(tower(*inputs).float())
+        assert torch.nn.functional.cosine_similarity(*made).min() >= 0.999

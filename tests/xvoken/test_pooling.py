@@ -1,0 +1,59 @@
+"""Pooling in the towers and the heads, against the same computed by hand."""
+
+import pytest
+import torch
+
+from tests.conftest import World
+from xvoken.encoders import ImageTowerSpec, TextTowerSpec, build_heads
+from xvoken.messages import UserError
+
+
+@torch.inference_mode()
+def test_mean_of_the_tokens_leaves_padding_out(world: World):
+    tower = TextTowerSpec(str(world.bert), (2, 1), "mean").build()
+    ids, mask = torch.tensor([[101, 2417, 4418, 102], [101, 2630, 102, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+    hidden = [tower.model(input_ids=row[None, :n], output_hidden_states=True).hidden_states for row, n in zip(ids, (4, 3), strict=True)]
+    by_hand = torch.stack([torch.cat([states[-2][0], states[-1][0]], -1).mean(0) for states in hidden])
+    torch.testing.assert_close(tower(ids, mask), by_hand, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("pool", ["max", "grid"])
+def test_pooling_over_the_last_map(world: World, pool: str):
+    tower = ImageTowerSpec("resnet18", str(world.resnet), pool).build()
+    pixels = torch.randint(0, 255, (2, 3, 224, 224), dtype=torch.uint8)
+    maps = []
+    tower.model.layer4.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    found = tower(pixels)
+    last = maps[0]  # (2, 512, 7, 7)
+    if pool == "max":
+        by_hand = last.amax((2, 3))
+    else:  # quarters of 4 x 4 that share the row and the column in the middle
+        quarters = [last[:, :, rows, columns].mean((2, 3)) for rows in (slice(4), slice(3, 7)) for columns in (slice(4), slice(3, 7))]
+        by_hand = torch.stack(quarters, -1).flatten(1)
+    assert found.shape == (2, tower.width)
+    torch.testing.assert_close(found, by_hand, atol=1e-5, rtol=1e-4)
+
+
+def test_a_tower_without_a_map_says_so():
+    with pytest.raises(UserError, match="no average pooling of a last map"):
+        from xvoken.image_towers import POOLS, _replace_pooling
+
+        _replace_pooling(torch.nn.Sequential(torch.nn.Linear(2, 2)), POOLS["max"](), "vit_b_16", "max")
+
+
+@torch.inference_mode()
+def test_heads_by_hand():
+    x = torch.randn(3, 6) * 50
+    normed = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+    for name in ("linear", "glu"):
+        config = {"text_width": 6, "image_width": 6, "hidden": 5, "dim": 4, "dropout": 0.3, "head": name}
+        head = build_heads(config)["text_head"].eval()
+        own = head.state_dict()
+        if name == "linear":
+            y = normed @ own["layers.2.weight"].T + own["layers.2.bias"]
+        else:
+            both = normed @ own["gated.0.weight"].T + own["gated.0.bias"]
+            gated = both[:, :5] * torch.sigmoid(both[:, 5:])
+            y = normed @ own["straight.weight"].T + own["straight.bias"] + gated @ own["gated.3.weight"].T + own["gated.3.bias"]
+        torch.testing.assert_close(head(x), y / y.norm(dim=1, keepdim=True), atol=1e-5, rtol=1e-4)

@@ -1,0 +1,92 @@
+"""From LXMERT files to the pairs of a training: towers, and their outputs from the cache."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xmatching.data import CachedInputs, Inputs, PairBatches, PictureInputs, TokenInputs, TokenStates
+from xvoken.devices import workers_on
+from xvoken.encoders import ImageTowerSpec, TextTowerSpec
+from xvoken.features import Features, image_features, text_features
+from xvoken.image_sets import CaptionedSet
+from xvoken.messages import say
+from xvoken.text_towers import load_tokenizer, tokenizer_hash, weights_hash
+from xvoken.token_features import token_features
+from xvoken.views import Crops, view_features
+
+
+class Towers:
+    """The two towers, their tokenizer, and what a snapshot must know of them."""
+
+    def __init__(self, args: Namespace):
+        self.text_spec = TextTowerSpec(args.lang, args.lang_layers, args.text_pool)
+        self.image_spec = ImageTowerSpec(args.visn, args.visn_weights, args.visn_pool)
+        self.tokenizer = load_tokenizer(args.lang)
+        self.text, self.image = self.text_spec.build(), self.image_spec.build()
+        self.max_len = min(args.max_len, self.text.max_tokens)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "lang": self.text.name, "lang_hash": weights_hash(self.text), "lang_layers": list(self.text.layers),
+            "text_pool": self.text.pool, "text_width": self.text.width, "tokenizer": tokenizer_hash(self.tokenizer),
+            "max_len": self.max_len, "visn": self.image.name, "visn_hash": weights_hash(self.image),
+            "visn_weights": self.image_spec.weights, "visn_pool": self.image.pool, "image_width": self.image.width,
+        }  # fmt: skip
+
+
+def load_pairs(args: Namespace, towers: Towers, sets: list[CaptionedSet], augment: bool) -> PairBatches:
+    """The pairs of some sets, with cached inputs for frozen towers; captions of unusable pictures are left out.
+
+    augment: whether the epochs draw from --views.
+    """
+    texts: list[Any] = []
+    images: list[tuple[Features, Any]] = []
+    text_rows, image_rows, sentences, pictures = [], [], [], 0
+    for part in sets:
+        distinct = list(dict.fromkeys(sentence for _, sentence in part.captions))
+        row_of = {sentence: len(sentences) + i for i, sentence in enumerate(distinct)}
+        text_rows += [row_of[sentence] for _, sentence in part.captions]
+        image_rows += [pictures + picture for picture, _ in part.captions]
+        sentences += distinct
+        pictures += len(part.ids)
+        if not args.visn_finetune:
+            images.append(_image_rows(args, towers, part, args.views if augment else 0))
+        if not args.lang_finetune:
+            texts.append(_text_rows(args, towers, part, distinct))
+    cached = TokenStates if args.level == "token" else CachedInputs
+    text: Inputs = cached(texts) if texts else TokenInputs(towers.tokenizer, sentences, towers.max_len)
+    owner = np.array(image_rows, np.int64)
+    if images:
+        views = [rows for _, rows in images if rows is not None]
+        image: Inputs = CachedInputs([features for features, _ in images], views or None)
+        keep = image.usable[owner]
+    else:
+        image = PictureInputs([path for part in sets for path in part.paths], towers.image.view)
+        keep = np.ones(len(owner), bool)
+    return PairBatches(text, image, np.array(text_rows, np.int64)[keep], owner[keep])
+
+
+def _image_rows(args: Namespace, towers: Towers, part: CaptionedSet, views: int) -> tuple[Features, Any]:
+    """Evaluation view and augmented views (None without) of a set's pictures; says how many can't be used."""
+    options = {**_options(args), "label": part.name}
+    if views:
+        crops = Crops(views, args.crop_scale, args.seed)
+        found = view_features(towers.image_spec, towers.image, part.ids, part.paths, crops, **options)
+        features, rows = found.evaluation, found.rows
+    else:
+        features, rows = image_features(towers.image_spec, towers.image, part.ids, part.paths, **options), None
+    if features.skipped:
+        listed = features.path.with_suffix(".json")
+        say(f"{part.name}: {len(features.skipped)} of {len(part.ids)} pictures can't be used, listed in {listed}")
+    return features, rows
+
+
+def _text_rows(args: Namespace, towers: Towers, part: CaptionedSet, sentences: list[str]) -> Any:
+    made = token_features if args.level == "token" else text_features
+    return made(towers.text_spec, towers.text, towers.tokenizer, args.lang, sentences, towers.max_len, label=part.name, **_options(args))
+
+
+def _options(args: Namespace) -> dict[str, Any]:
+    return {"cache": Path(args.cache), "precision": args.precision, "devices": workers_on("auto", args.num_workers)}

@@ -1,0 +1,141 @@
+"""What a training tells: a line an epoch, metrics for the usual trackers, curves, and the card of the model."""
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from xvoken.disk import replacing, write_text
+from xvoken.messages import UserError, one_line, say
+from xvoken.recall import TOP, table
+
+REPORTS = ("none", "tensorboard", "wandb", "trackio")
+
+
+class Reporter:
+    """Sends the numbers of each epoch to a tracker. Made before a training starts, so that a missing package stops it at once."""
+
+    def __init__(self, to: str, output: Path, config: dict[str, Any]):
+        self.to, self.run = to, None
+        if to == "none":
+            return
+        try:
+            if to == "tensorboard":
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.run = SummaryWriter(str(output / "tensorboard"))
+            elif to == "wandb":
+                import wandb
+
+                self.run = wandb.init(project="xvoken", name=output.name, config=config, dir=str(output), id=output.name, resume="allow")
+            else:
+                import trackio
+
+                self.run = trackio.init(project="xvoken", name=output.name, config=config, resume="allow")
+        except ImportError as error:
+            raise UserError(f"--report-to {to}: not installed ({one_line(error)}); run: pip install {to}, or --report-to none") from None
+
+    def log(self, record: dict[str, Any]) -> None:
+        """One epoch's record, nested names joined with a slash."""
+        numbers = dict(_flat(record))
+        if self.to == "tensorboard":
+            for name, value in numbers.items():
+                self.run.add_scalar(name, value, record["epoch"])
+        elif self.run is not None:
+            self.run.log(numbers, step=record["epoch"])
+
+    def close(self) -> None:
+        if self.run is not None:
+            self.run.close() if self.to == "tensorboard" else self.run.finish()
+
+
+def _flat(record: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    rows: list[tuple[str, float]] = []
+    for name, value in record.items():
+        if name != "chance":
+            rows += _flat(value, f"{prefix}{name}/") if isinstance(value, dict) else [(prefix + name, value)]
+    return rows
+
+
+def epoch_line(record: dict[str, Any], epochs: int, left: float) -> str:
+    found, backward = record["text_to_image"], record["image_to_text"]
+    return (
+        f"epoch {record['epoch']}/{epochs}  loss {record['loss']:.4f}  text to image R@1/5/10 {found['R1']:.1f}/{found['R5']:.1f}/"
+        f"{found['R10']:.1f} (chance {record['chance']['text_to_image']['R1']:.2f}/{record['chance']['text_to_image']['R5']:.2f}/"
+        f"{record['chance']['text_to_image']['R10']:.2f})  image to text {backward['R1']:.1f}/{backward['R5']:.1f}/{backward['R10']:.1f}  "
+        f"{record['pairs_per_second']:,} pairs/s  {timedelta(seconds=round(left))} left"
+    )
+
+
+def draw_curves(path: Path, records: list[dict[str, Any]]) -> bool:
+    """Loss, recall and learning rate over the epochs as a picture; False if matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        say(f"no {path.name}: matplotlib is not installed (pip install matplotlib)")
+        return False
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    epochs = [record["epoch"] for record in records]
+    figure, (loss, recall, rate) = pyplot.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    loss.plot(epochs, [record["loss"] for record in records])
+    loss.set_title("training loss")
+    for k in TOP:
+        for direction, style in (("text_to_image", "-"), ("image_to_text", "--")):
+            label = f"R@{k}, {direction.replace('_', ' ')}"
+            recall.plot(epochs, [record[direction][f"R{k}"] for record in records], style, color=f"C{TOP.index(k)}", label=label)
+    recall.set_title("recall on the validation gallery, %")
+    recall.set_ylim(bottom=0)
+    recall.legend(fontsize="x-small")
+    rate.plot(epochs, [record["lr"] for record in records])
+    rate.set_title("learning rate of the heads")
+    for axis in (loss, recall, rate):
+        axis.set_xlabel("epoch")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
+    return True
+
+
+def write_card(path: Path, name: str, config: dict[str, Any], recipe: str, best: dict[str, Any]) -> None:
+    """README.md of a snapshot: data, recipe, recall, date, versions. Front matter as model hubs read it."""
+    import torch
+    import torchvision
+    import transformers
+
+    model, training = config["model"], config["training"]
+    data = "".join(f"| {key} | {facts['images']:,} | {facts['captions']:,} |\n" for key, facts in training["data"].items())
+    options = "".join(f"| {key} | {value} |\n" for key, value in training.items() if key != "data")
+    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, transformers {transformers.__version__}"
+    heads = ", ".join(f"{key} {model[key]}" for key in ("head", "hidden", "dim", "dropout"))
+    write_text(
+        path,
+        f"""---
+library_name: xvoken
+tags: [image-text-retrieval]
+---
+# {name}
+
+Sentences and pictures in one space of {model["dim"]} dimensions; scores are inner products of normalized vectors.
+
+- Text tower: {model["lang"]}, layers {model["lang_layers"]} from the last, pooling {model["text_pool"]}, at most {model["max_len"]} tokens
+- Image tower: {model["visn"]}, pooling {model["visn_pool"]}
+- Heads: {heads}; level {model["level"]}
+- Recipe: {recipe}; best epoch {best["epoch"]} of {training["epochs"]}, {date.today().isoformat()}
+- {versions}
+
+## Recall on the validation gallery, in percent
+```
+{table(best)}
+```
+The epoch was chosen on this gallery; for a figure to report, take pictures that were not used for that.
+
+## Data (training and validation)
+| set | pictures | captions |
+| --- | ---: | ---: |
+{data}
+## Settings
+| setting | value |
+| --- | --- |
+{options}""",
+    )

@@ -1,0 +1,134 @@
+"""One epoch of training, and what it depends on: the same for the stage, the search and the benchmarks."""
+
+import math
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader
+
+from xmatching.data import PairBatches
+from xmatching.model import Matcher, gather_batch, pad_tokens
+from xmatching.objective import Objective
+from xvoken.devices import autocast, cores
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+SCHEDULES = ("constant", "cosine")
+RAMP = 0.05  # share of the steps in which the cosine schedule rises from zero
+
+
+@dataclass
+class Training:
+    """What the trained weights depend on, beside model and data; the defaults are the published recipe."""
+
+    loss: str = "paired_hinge"
+    margin: float = 0.5
+    temperature: float = 0.07
+    hinge_warmup: int = 1
+    batch_size: int = 512
+    optim: str = "adam"
+    lr: float = 1e-3
+    tower_lr: float = 2e-5
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    epochs: int = 25
+    clip: float = 5.0
+    seed: int = 9595
+    lang_finetune: bool = False
+    visn_finetune: bool = False
+    train_precision: str = "fp32"
+    views: int = 0
+    crop_scale: float = 0.08
+    limit: int | None = None
+
+    @classmethod
+    def of(cls, args: Namespace) -> "Training":
+        return cls(**{field.name: getattr(args, field.name) for field in fields(cls)})
+
+    def objective(self) -> Objective:
+        return Objective(self.loss, self.margin, self.temperature, self.hinge_warmup)
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """Factor on the learning rates at `step` (from 0) of `steps`: 1, or a linear rise and half a cosine."""
+        if self.schedule == "constant":
+            return 1.0
+        return min(1.0, (step + 1) / (RAMP * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def make_optimizer(matcher: Matcher, objective: Objective, training: Training) -> torch.optim.Optimizer:
+    """Heads, towers that are trained, and the objective's own parameters (never decayed), each with its learning rate."""
+    towers = [p for tower in (matcher.text_tower, matcher.image_tower) if tower for p in tower.parameters()]
+    groups = [
+        {"params": list(matcher.heads.parameters()), "lr": training.lr, "weight_decay": training.weight_decay},
+        {"params": towers, "lr": training.tower_lr, "weight_decay": training.weight_decay},
+        {"params": list(objective.parameters()), "lr": training.lr, "weight_decay": 0.0},
+    ]
+    for group in groups:
+        group["peak"] = group["lr"]
+    return OPTIMIZERS[training.optim]([group for group in groups if group["params"]])
+
+
+@dataclass
+class Learner:
+    """What one process trains with. model: the matcher, or its DistributedDataParallel."""
+
+    model: nn.Module
+    matcher: Matcher
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    training: Training
+    device: str
+
+    @classmethod
+    def of(cls, matcher: Matcher, training: Training, device: str) -> "Learner":
+        matcher = matcher.to(device)
+        objective = training.objective().to(device)
+        optimizer = make_optimizer(matcher, objective, training)
+        finetune = training.lang_finetune or training.visn_finetune
+        many = dist.is_initialized() and dist.get_world_size() > 1
+        model = nn.parallel.DistributedDataParallel(matcher, find_unused_parameters=finetune) if many else matcher
+        return cls(model, matcher, objective, optimizer, training, device)
+
+    def epoch(self, number: int, data: PairBatches, rank: int = 0, world: int = 1) -> tuple[float, int]:
+        """Epoch `number` (from 1): the mean loss and the number of pairs, of all processes.
+
+        Order, views, dropout and learning rate follow from seed and epoch.
+        """
+        torch.manual_seed(hash((self.training.seed, number, rank)) & 0xFFFFFFFF)
+        data.plan(number, self.training.batch_size, self.training.seed, rank, world)
+        self.model.train()
+        self.objective.epoch = number
+        steps = len(data)
+        total, pairs = torch.zeros((), device=self.device), 0
+        for step, batch in enumerate(self._batches(data, world)):
+            factor = self.training.learning_rate((number - 1) * steps + step, self.training.epochs * steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            loss, size = self.step(*batch, world)
+            total += loss * size
+            pairs += size
+        return total.item() / max(1, pairs), pairs
+
+    def _batches(self, data: PairBatches, world: int) -> Iterator[tuple]:
+        decoders = cores() // world if self.training.visn_finetune else 0
+        return iter(DataLoader(data, batch_size=None, num_workers=decoders))
+
+    def step(self, text: torch.Tensor, image: torch.Tensor, owner: torch.Tensor, world: int) -> tuple[torch.Tensor, int]:
+        """One step on this process's share of a batch -> loss and size of the whole batch"""
+        mask = None
+        if self.matcher.by_token:
+            mask = gather_batch(pad_tokens(text["mask"].to(self.device)))
+        with autocast(self.device, self.training.train_precision):
+            text, image = self.model(text.to(self.device), image.to(self.device))
+        owner = gather_batch(owner.to(self.device))
+        text = gather_batch(pad_tokens(text.float()) if self.matcher.by_token else text.float())
+        loss = self.objective(text, gather_batch(image.float()), owner, mask)
+        self.optimizer.zero_grad()
+        (loss * world).backward()  # DDP averages over processes; the sum is wanted, see gather_batch
+        self.objective.average_gradients(world)
+        nn.utils.clip_grad_norm_(self.matcher.parameters(), self.training.clip)
+        self.optimizer.step()
+        return loss.detach(), len(owner)

@@ -1,0 +1,109 @@
+"""States of every token of a sentence, from a frozen text tower, cached for matching on token level.
+
+CACHE/{label}-{tower}-tokens-{hash}.npy            float16 (T, width), sentences one after another, special tokens counted in
+CACHE/{label}-{tower}-tokens-{hash}.offsets.npy    int64 (N + 1,), sentence i is rows offsets[i] to offsets[i + 1]
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from xvoken.devices import autocast, resolve_precision
+from xvoken.disk import fingerprint, read_json, replacing, sha256_of_lines, write_json
+from xvoken.encoders import TextTowerSpec
+from xvoken.features import TEXT_CHUNK, TextJob
+from xvoken.text_batches import pad_lines, tokenize
+from xvoken.text_towers import TextTower, tokenizer_hash, weights_hash
+from xvoken.work import Parts
+
+
+@dataclass
+class TokenFeatures:
+    """rows: float16 (T, width), memory-mapped; offsets: int64 (N + 1,)."""
+
+    rows: NDArray[np.float16]
+    offsets: NDArray[np.int64]
+
+
+@dataclass
+class TokenJob(TextJob):
+    """Sentences -> the tower's states of their tokens; see xvoken.work.Job."""
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        tokens, offsets = tokenize(self.tokens, self.sentences[start:stop])
+        lengths = np.minimum(np.diff(offsets), self.padding.max_tokens - 2) + 2
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        rows = np.empty((ends[-1], self.tower.width), np.float16)
+        order = np.argsort(lengths, kind="stable")
+        for batch in np.split(order, range(self.batch_size, len(order), self.batch_size)):
+            ids, mask = pad_lines(tokens, offsets[batch], np.diff(offsets)[batch], self.padding)
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                states = self.tower.tokens(ids.to(self.device), mask.to(self.device))
+            rows[flat_rows(ends[batch], lengths[batch])] = states[mask.bool()].half().cpu().numpy()
+        for ending, array in ((".npy", rows), (".lengths.npy", lengths)):
+            with replacing(part.with_suffix(ending)) as temporary, open(temporary, "wb") as file:
+                np.save(file, array)
+        return {"tokens": int(ends[-1])}
+
+
+def flat_rows(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of several sentences, one sentence after another: (lengths.sum(),)"""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+
+def token_features(
+    spec: TextTowerSpec, tower: TextTower, tokenizer: Any, tokenizer_name: str, sentences: list[str], max_len: int, *,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 64,
+) -> TokenFeatures:  # fmt: skip
+    """The tower's states of all tokens, from the cache or made now; arguments as for `text_features`."""
+    precision = resolve_precision(precision, devices[0])
+    settings = {
+        "tower": spec.name, "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len, "level": "token",
+        "tokenizer": tokenizer_hash(tokenizer), "precision": precision,
+        "sentences": len(sentences), "data": sha256_of_lines(sentences),
+    }  # fmt: skip
+    path = cache / f"{label}-{Path(spec.name).name}-tokens-{fingerprint(settings)}.npy"
+    offsets_file = path.with_suffix(".offsets.npy")
+    if not path.with_suffix(".json").exists():
+        job = TokenJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
+        with Parts(path, len(sentences), TEXT_CHUNK, settings) as parts:
+            parts.run(job, devices, desc=f"{label}, tokens", unit="sent")
+            _join(parts, path, offsets_file, tower.width)
+            write_json(path.with_suffix(".json"), {"settings": settings})
+    read_json(path.with_suffix(".json"), f"remove {path.with_suffix('.json')} to make it again")
+    return TokenFeatures(np.load(path, mmap_mode="r"), np.load(offsets_file))
+
+
+@torch.inference_mode()
+def sentence_means(features: TokenFeatures, head: nn.Module) -> Tensor:
+    """What stands for a sentence on token level: the mean of its tokens in the joint space -> float32 (N, dim)"""
+    means = []
+    for start in range(0, len(features.offsets) - 1, TEXT_CHUNK):
+        offsets = features.offsets[start : start + TEXT_CHUNK + 1]
+        lengths = torch.from_numpy(np.diff(offsets))
+        vectors = head(torch.from_numpy(features.rows[offsets[0] : offsets[-1]].astype(np.float32)))  # (t, dim)
+        owner = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        means.append(torch.zeros(len(lengths), vectors.shape[1]).index_add_(0, owner, vectors) / lengths[:, None])
+    return torch.cat(means)
+
+
+def _join(parts: Parts, path: Path, offsets_file: Path, width: int) -> None:
+    names = [parts.part(number) for number in range(len(parts.ranges))]
+    lengths = np.concatenate([np.load(name.with_suffix(".lengths.npy")) for name in names])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    with replacing(offsets_file) as temporary, open(temporary, "wb") as file:
+        np.save(file, offsets)
+    with replacing(path) as temporary:
+        out = np.lib.format.open_memmap(temporary, "w+", np.float16, (int(offsets[-1]), width))
+        at = 0
+        for name in names:
+            rows = np.load(name.with_suffix(".npy"), mmap_mode="r")
+            out[at : at + len(rows)] = rows
+            at += len(rows)
+        out.flush()

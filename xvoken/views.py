@@ -1,0 +1,159 @@
+"""Augmented views of pictures through a frozen tower, cached beside the evaluation view.
+
+    CACHE/{label}-{tower}-views-{hash}.npy     float16 (N, V, width), NaN where a picture could not be used
+    CACHE/{label}-{tower}-views-{hash}.json    settings (crops and seed among them) and skipped rows
+
+One pass over the pictures makes both files; each picture is decoded once.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from xvoken.devices import autocast, cores, resolve_precision
+from xvoken.disk import fingerprint, replacing, write_json
+from xvoken.encoders import ImageTowerSpec
+from xvoken.features import IMAGE_CHUNK, Features, image_cache, load_features
+from xvoken.image_towers import ImageTower
+from xvoken.pictures import BrokenPicture, View, load_picture
+from xvoken.work import Parts, read_skipped
+
+RATIO = (3 / 4, 4 / 3)  # of the crops' sides, as in torchvision's RandomResizedCrop
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Random resized crops and flips, as Vokenization augments: `count` of each picture.
+
+    scale: the least share of the picture's area in a crop; the most is all of it.
+    """
+
+    count: int
+    scale: float
+    seed: int
+
+    def __call__(self, picture: Image.Image, view: View, number: int) -> Tensor:
+        """Picture `number` of its set -> uint8 (count, 3, crop, crop); the same for the same number and seed"""
+        rng = np.random.default_rng([self.seed, number])
+        cuts = [self._cut(picture, view, rng) for _ in range(self.count)]
+        return torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2)
+
+    def _cut(self, picture: Image.Image, view: View, rng: np.random.Generator) -> NDArray[np.uint8]:
+        box = self._box(*picture.size, rng)
+        cut = np.asarray(picture.resize((view.crop, view.crop), Image.Resampling[view.resample.upper()], box=box))
+        return cut[:, ::-1] if rng.random() < 0.5 else cut
+
+    def _box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of a crop, in pixels."""
+        for _ in range(10):
+            area = width * height * rng.uniform(self.scale, 1)
+            ratio = math.exp(rng.uniform(*map(math.log, RATIO)))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                break
+        else:  # a very long picture: the largest crop of a ratio that is allowed
+            w, h = min(width, max(1, round(height * RATIO[1]))), min(height, max(1, round(width / RATIO[0])))
+        left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+        return left, top, left + w, top + h
+
+
+@dataclass
+class Views:
+    """rows: float16 (N, V, width), memory-mapped; evaluation: the features of the same pictures without augmentation."""
+
+    rows: NDArray[np.float16]
+    evaluation: Features
+
+
+@dataclass
+class ViewsJob:
+    """Pictures -> tower outputs of all their views, the evaluation view first; see xvoken.work.Job."""
+
+    spec: ImageTowerSpec
+    paths: list[str]
+    crops: Crops
+    precision: str
+    batch_size: int
+    decoders: int
+
+    def setup(self, device: str) -> None:
+        self.device = device
+        self.tower = self.spec.build().to(device)
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        rows = np.full((stop - start, 1 + self.crops.count, self.tower.width), np.nan, np.float16)
+        skipped: list[list[Any]] = []
+        pictures = ViewedPictures(self.paths, range(start, stop), self.tower.view, self.crops)
+        for number, views in enumerate(DataLoader(pictures, None, num_workers=self.decoders)):
+            if isinstance(views, str):
+                skipped.append([start + number, views])
+            else:
+                rows[number] = self._embed(views)
+        with replacing(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
+            np.save(file, rows)
+        return {"skipped": skipped}
+
+    def _embed(self, views: Tensor) -> NDArray[np.float32]:
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            return torch.cat([self.tower(batch.to(self.device)).float() for batch in views.split(self.batch_size)]).cpu().numpy()
+
+
+@dataclass
+class ViewedPictures(torch.utils.data.Dataset):
+    """Item i: evaluation view and crops of picture `numbers[i]` as uint8 (1 + V, 3, H, W), or the reason why there are none."""
+
+    paths: list[str]
+    numbers: range
+    view: View
+    crops: Crops
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, i: int) -> Tensor | str:
+        number = self.numbers[i]
+        try:
+            picture = load_picture(Path(self.paths[number]))
+        except BrokenPicture as error:
+            return str(error)
+        return torch.cat([self.view(picture)[None], self.crops(picture, self.view, number)])
+
+
+def view_features(
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], crops: Crops, *,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 32,
+) -> Views:  # fmt: skip
+    """The tower's output for all views of each picture, from the cache or made now; arguments as for `image_features`."""
+    precision = resolve_precision(precision, devices[0])
+    plain, plain_settings = image_cache(spec, tower, ids, paths, cache, label, precision)
+    settings = {**plain_settings, "crops": asdict(crops)}
+    path = cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
+    if not path.with_suffix(".json").exists():
+        decoders = max(1, cores() // len(devices)) if devices[0] != "cpu" else 0
+        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size, decoders)
+        with Parts(path, len(ids), max(1, IMAGE_CHUNK // (1 + crops.count)), settings) as parts:
+            parts.run(job, devices, desc=f"{label}, {crops.count} views", unit="img")
+            skipped = read_skipped(parts)
+            if not plain.with_suffix(".json").exists():
+                _join(parts, plain, (len(ids), tower.width), 0)
+                write_json(plain.with_suffix(".json"), {"settings": plain_settings, "skipped": skipped})
+            _join(parts, path, (len(ids), crops.count, tower.width), slice(1, None))
+            write_json(path.with_suffix(".json"), {"settings": settings, "skipped": skipped})
+    return Views(np.load(path, mmap_mode="r"), load_features(plain))
+
+
+def _join(parts: Parts, path: Path, shape: tuple[int, ...], views: slice | int) -> None:
+    """Write the given views of all parts into one file."""
+    with replacing(path) as temporary:
+        out = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+        for number, (start, stop) in enumerate(parts.ranges):
+            out[start:stop] = np.load(parts.part(number).with_suffix(".npy"), mmap_mode="r")[:, views]
+        out.flush()
