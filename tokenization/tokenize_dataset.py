@@ -27,7 +27,7 @@ from xvoken.disk import replacing, same_settings
 from xvoken.messages import UserError, run_main, say
 from xvoken.text_batches import tokenize
 from xvoken.text_towers import base_name, full_name, load_tokenizer, tokenizer_hash
-from xvoken.work import Parts
+from xvoken.work import Parts, remove_leftover
 
 CHUNK = 10_000  # lines a part
 BLOCK = 1 << 22  # bytes read at once
@@ -121,9 +121,11 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
         with h5py.File(output, "r") as file:
             then = {key: _plain(file.attrs.get(key)) for key in settings}
         same_settings(output, then, {**settings, "limit": limit or 0})
+        remove_leftover(output)
         say(f"skipped: {output} holds these lines already")
         return
-    with Parts(output, found.lines, CHUNK, settings) as parts:
+    also = (corpora.text_file(path, name), corpora.line_file(path, name))
+    with Parts(output, found.lines, CHUNK, settings, also) as parts:
         job = TokenizeJob(path, found.starts, found.size, tokenizer_name, workers)
         parts.run(job, ["cpu"] * workers, desc=path.name, unit="lines")
         attributes = {**settings, "limit": limit or 0, "source": full_name(tokenizer_name)}

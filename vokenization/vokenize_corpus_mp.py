@@ -27,7 +27,7 @@ from xvoken.encoders import Encoder, load_encoder
 from xvoken.image_sets import split_name
 from xvoken.messages import UserError, run_main, say
 from xvoken.text_towers import base_name, tokenizer_hash
-from xvoken.work import Parts
+from xvoken.work import Parts, remove_leftover
 
 CHUNK = 2048  # lines a part
 
@@ -66,9 +66,10 @@ def vokenize(
     path, hdf5_path = vokens.text_file(output, name, sets), vokens.hdf5_file(output, name, sets)
     if hdf5_path.exists():
         same_settings(hdf5_path, vokens.read_settings(hdf5_path), settings)
+        remove_leftover(hdf5_path)
         say(f"skipped: {hdf5_path} holds the images of these {lines:,} lines already")
         return
-    with Parts(hdf5_path, lines, CHUNK, settings) as parts:
+    with Parts(hdf5_path, lines, CHUNK, settings, (path, vokens.ids_file(output, name, sets))) as parts:
         parts.run(job, devices, desc=path.name, unit="lines")
         vokens.write_ids(vokens.ids_file(output, name, sets), gallery.ids)
         attributes = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "scores": "inner products of normalized vectors"}

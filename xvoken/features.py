@@ -7,7 +7,6 @@ The hash follows from the settings, so that a cache is found again by whoever ne
 key extraction, evaluation.
 """
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from xvoken.messages import UserError
 from xvoken.pictures import BrokenPicture, View, load_picture
 from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
 from xvoken.text_towers import TextTower, load_tokenizer, tokenizer_hash, weights_hash
-from xvoken.work import Parts, read_skipped
+from xvoken.work import Parts, read_skipped, remove_leftover
 
 IMAGE_CHUNK, TEXT_CHUNK = 256, 1024
 
@@ -177,14 +176,14 @@ def _cached(
     if not receipt.exists():
         with Parts(path, total, chunk, settings) as parts:
             parts.run(job, devices, desc=label, unit=unit)
-            with replacing(path) as temporary:
-                out = np.lib.format.open_memmap(temporary, "w+", np.float16, (total, width))
-                for (start, stop), rows in zip(parts.ranges, _part_arrays(parts), strict=True):
-                    out[start:stop] = rows
-                out.flush()
+            with replacing(path) as temporary, open(temporary, "wb") as out:  # not mapped: a full disk would be a SIGBUS
+                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": (total, width)}
+                np.lib.format.write_array_header_1_0(out, header)
+                for rows in _part_arrays(parts):
+                    out.write(rows)
             write_json(receipt, {"settings": settings, "skipped": read_skipped(parts)})
-    elif (leftover := path.with_name(path.name + ".parts")).exists():
-        shutil.rmtree(leftover)  # a kill came between the last rename and the clean-up
+    else:
+        remove_leftover(path)
     facts = read_json(receipt, f"remove {receipt} to make it again")
     return Features(np.load(path, mmap_mode="r"), [tuple(row) for row in facts["skipped"]], path)
 
