@@ -33,6 +33,25 @@ def line_file(corpus: Path, tokenizer_name: str) -> Path:
     return corpus.with_name(f"{corpus.name}.{tokenizer_name}.line")
 
 
+class IdText:
+    """Token ids to the bytes of a text file, by table: no Python work per token. vocabulary: ids are below it."""
+
+    def __init__(self, vocabulary: int):
+        digits = [f"{i} ".encode() for i in range(vocabulary)]
+        self.lengths = np.array([len(word) for word in digits], np.int64)
+        self.table = np.array(digits, dtype=f"S{self.lengths.max()}").view(np.uint8).reshape(vocabulary, -1)
+
+    def lines(self, ids: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Tokens (n,), tokens of each line (l,) -> the text: ids separated by blanks, every line ended by a newline"""
+        padded = self.table[ids]
+        text = padded[padded != 0]
+        ends = np.zeros(len(ids) + 1, np.int64)  # where the text of each token ends, with its blank
+        np.cumsum(self.lengths[ids], out=ends[1:])
+        line_ends = ends[np.cumsum(counts)]
+        text[line_ends[counts > 0] - 1] = ord("\n")
+        return np.insert(text, line_ends[counts == 0], ord("\n")) if (counts == 0).any() else text
+
+
 def write(
     corpus: Path, tokenizer_name: str, parts: Iterable[tuple[Path, NDArray[np.int32], NDArray[np.int64]]],
     attributes: dict[str, Any],
@@ -52,7 +71,7 @@ def write(
             line_out.write(b"0\n")
             for text_part, ids, counts in parts:
                 text_out.write(text_part.read_bytes())
-                line_out.write("".join(f"{offset}\n" for offset in total + np.cumsum(counts)).encode())
+                line_out.write(("\n".join(map(str, (total + np.cumsum(counts)).tolist())) + "\n").encode())
                 tokens.resize((total + len(ids),))
                 tokens[total:] = ids
                 lines, total = lines + len(counts), total + len(ids)

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from xvoken.messages import UserError, run_main, say
 
@@ -63,6 +64,15 @@ def resolve_precision(precision: str, device: str) -> str:
 
 def autocast(device: str, precision: str) -> AbstractContextManager:
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def lower(module: nn.Module, precision: str) -> nn.Module:
+    """Store the weights that `autocast` would cast at every call in bf16, in place: same results, one cast instead of many."""
+    if precision == "bf16":
+        for part in module.modules():
+            if isinstance(part, nn.Linear | nn.Conv2d):
+                part.to(torch.bfloat16)
+    return module
 
 
 def torchrun_processes(gpus: str) -> tuple[str, int]:

@@ -7,7 +7,9 @@ The hash follows from the settings, so that a cache is found again by whoever ne
 key extraction, evaluation.
 """
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
-from xvoken.devices import autocast, cores, resolve_precision
+from xvoken.devices import autocast, cores, lower, resolve_precision
 from xvoken.disk import fingerprint, read_json, replacing, sha256_of_lines, write_json
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
 from xvoken.image_towers import ImageTower
@@ -56,14 +57,14 @@ class ImageJob:
 
     def setup(self, device: str) -> None:
         self.device = device
-        self.tower = self.spec.build().to(device)
+        self.tower = lower(self.spec.build(), self.precision).to(device)
+        self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         rows = np.full((stop - start, self.tower.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
         pictures = Pictures(self.paths[start:stop], self.tower.view)
-        loader = DataLoader(pictures, self.batch_size, num_workers=self.decoders, collate_fn=lambda items: items)
-        for first, items in zip(range(0, stop - start, self.batch_size), loader, strict=True):
+        for first, items in batches_ahead(pictures, self.batch_size, self.threads):
             good = [i for i, item in enumerate(items) if not isinstance(item, str)]
             skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
             if good:
@@ -92,6 +93,26 @@ class Pictures(torch.utils.data.Dataset):
             return str(error)
 
 
+def batches_ahead(pictures: Pictures, size: int, threads: ThreadPoolExecutor | None) -> Iterator[tuple[int, list[Any]]]:
+    """(first item, items) of each batch; with `threads`, two batches are decoded while the caller uses another.
+
+    Threads suffice: Pillow decodes and resizes without holding Python's lock, and they share the pixels.
+    """
+    starts = range(0, len(pictures), size)
+    if threads is None:
+        for first in starts:
+            yield first, [pictures[i] for i in range(first, min(first + size, len(pictures)))]
+        return
+    coming: deque[tuple[int, list[Future]]] = deque()
+    for first in starts:
+        coming.append((first, [threads.submit(pictures.__getitem__, i) for i in range(first, min(first + size, len(pictures)))]))
+        if len(coming) > 2:
+            ready, futures = coming.popleft()
+            yield ready, [future.result() for future in futures]
+    for ready, futures in coming:
+        yield ready, [future.result() for future in futures]
+
+
 @dataclass
 class TextJob:
     """Sentences -> tower outputs at [CLS]; see xvoken.work.Job."""
@@ -105,7 +126,7 @@ class TextJob:
 
     def setup(self, device: str) -> None:
         self.device = device
-        self.tower = self.spec.build().to(device)
+        self.tower = lower(self.spec.build(), self.precision).to(device)
         self.tokens = load_tokenizer(self.tokenizer)
         self.padding = Padding.of(self.tokens, min(self.max_len, self.tower.max_tokens))
 
