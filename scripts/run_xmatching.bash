@@ -10,8 +10,4 @@ read -r VISIBLE PROCESSES < <(python -m xvoken.devices "$GPUS" || echo failed 0)
 [[ "$PROCESSES" != 0 ]] || exit 2
 [[ "$VISIBLE" == none ]] || export CUDA_VISIBLE_DEVICES=$VISIBLE
 
-# One process needs no rendezvous. torchrun reports a failing process with a long text: its own first line says why.
-if [[ "$PROCESSES" == 1 ]]; then
-    exec python xmatching/main.py --resume --output "$OUTPUT" "${@:2}"
-fi
-exec torchrun --standalone --nproc-per-node "$PROCESSES" xmatching/main.py --resume --output "$OUTPUT" "${@:2}"
+exec python xmatching/launch.py "$PROCESSES" --resume --output "$OUTPUT" "${@:2}"

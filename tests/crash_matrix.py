@@ -8,7 +8,8 @@ import random
 import signal
 
 import pytest
-from scale_fixtures import World, break_run, children, make_world, run_inside, start, wait_until
+
+from tests.scale_fixtures import World, break_run, children, make_world, run_inside, start, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import random
 import resource
 
 import pytest
-from scale_fixtures import World, break_run, make_world, run, run_inside, start, wait_until
+
+from tests.scale_fixtures import World, break_run, make_world, run, run_inside, start, wait_until
 
 BREAKS = {"tokenize": ("group",), "keys": ("worker",), "retrieve": ("ctrl-c", "parent")}
 

@@ -74,7 +74,7 @@ def main() -> None:
         tokenizer = str(base / "tokenizer")
         record = evaluate_set(encoder, tokenizer, name, keys_dir, args.langs.split(","), Roots.of(args), options)
         path = (args.output or base / "eval") / f"{name}.json"
-        write_json(path, record)
+        write_json(path, {**record, "snapshot": encoder.name, "snapshot_hash": encoder.hash})
         print(f"{name}: {table(record)}\nwrote {path}")
 
 

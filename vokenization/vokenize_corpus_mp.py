@@ -37,6 +37,9 @@ def check_tokenizer(corpus: Corpus, encoder: Encoder) -> None:
     made_by, expected = corpus.attributes.get("tokenizer_hash"), tokenizer_hash(encoder.tokenizer)
     if made_by is None:  # a file of the predecessors, which do not say
         say(f"warning: {corpus.path} does not say which tokenizer made it; it must be that of {encoder.name}")
+        largest, known = corpus.largest_token(), len(encoder.tokenizer)
+        if largest >= known:
+            raise UserError(f"{corpus.path}: token id {largest} is beyond the {known} of {encoder.name}'s tokenizer; another one made it")
     elif made_by != expected:
         raise UserError(
             f"{corpus.path}: made by another tokenizer ({corpus.attributes.get('tokenizer')}, {made_by}) than the snapshot's "

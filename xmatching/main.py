@@ -118,6 +118,8 @@ def train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, data: PairBa
 
 
 def train(args: Namespace, device: str, rank: int, world: int) -> None:
+    if rank > 0:
+        dist.barrier()  # the first process meets every mistake and fills the cache, the others find it filled
     output = Path(args.output)
     roots = Roots.of(args)
     train_sets = [read_captioned(name, args.train_langs, roots, args.limit) for name in args.train_imgs]
@@ -129,8 +131,6 @@ def train(args: Namespace, device: str, rank: int, world: int) -> None:
     if progress.epoch == args.epochs:
         say(f"skipped: {output} is trained already ({args.epochs} epochs, same settings)")
         return
-    if rank > 0:
-        dist.barrier()  # the first process fills the cache, the others find it filled
     train_data, valid_data = load_pairs(args, towers, train_sets), load_pairs(args, towers, valid_sets)
     if rank == 0 and world > 1:
         dist.barrier()
@@ -206,6 +206,10 @@ def main() -> None:
         dist.init_process_group(backend, timeout=timedelta(days=7))
     try:
         train(args, device, rank, world)
+    except RuntimeError as error:
+        if world == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        sys.exit(1)  # another process was lost: it says why itself, or the launcher does
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -107,6 +107,11 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def largest_token(self) -> int:
+        """The largest token id of the corpus, -1 if there is none."""
+        step = 1 << 24
+        return max((int(self.tokens[i : i + step].max()) for i in range(0, len(self.tokens), step)), default=-1)
+
     def slab(self, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Lines start to stop: their tokens (n,), read at once, and offsets into them (stop - start + 1,)."""
         offsets = self.offsets[start : stop + 1]

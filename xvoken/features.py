@@ -88,7 +88,7 @@ class Pictures(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> torch.Tensor | str:
         try:
-            return self.view(load_picture(Path(self.paths[i])))
+            return self.view(load_picture(Path(self.paths[i]), self.view.resize))
         except BrokenPicture as error:
             return str(error)
 

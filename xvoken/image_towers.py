@@ -53,6 +53,7 @@ def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, View, int, 
     published = list(models.get_model_weights(name))[0]
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     model = models.get_model(name, weights=None, **options)
+    width = _remove_classifier(model, list(model.named_children())[-1][0], name)
     if weights:
         state = load_state_dict(Path(weights))
     else:
@@ -65,7 +66,7 @@ def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, View, int, 
             ) from None
     preset = published.transforms()
     view = View(preset.resize_size[0], preset.crop_size[0], tuple(preset.mean), tuple(preset.std), preset.interpolation.value)
-    return model, view, _remove_classifier(model, list(model.named_children())[-1][0], name), state
+    return model, view, width, state
 
 
 def _efficientnet_lite2(name: str, weights: str | None) -> tuple[nn.Module, View, int, dict[str, Any]]:

@@ -1,0 +1,182 @@
+"""Write the demo's page: dialogue lines with their pictures, the training curve, the recall table.
+
+    python scripts/demo_page.py --load snap/xmatching/demo --corpus data/demo/dialogues/train.pkl.txt \
+        --image-sets openmoji_heldout,openmoji_train --eval-set openmoji_heldout --output snap/xmatching/demo/page.html
+
+reads   the snapshot's metrics.jsonl, eval/, vokens/ and keys/*.path, the pictures, the corpus
+writes  one HTML file that needs nothing else: no network, no script, pictures inside
+"""
+
+import argparse
+import base64
+import html
+import io
+import json
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from xvoken import keys as key_files
+from xvoken import snapshot as snapshots
+from xvoken import vokens
+from xvoken.disk import read_json, write_text
+from xvoken.messages import UserError, run_main
+from xvoken.pictures import load_picture
+
+THUMB = 144  # pixels
+BEST, ANY = 24, 24  # lines shown: those with the highest scores, and a random sample
+PRINTED = 5
+
+
+@dataclass
+class Line:
+    """One line of the corpus: its number, utterances, and (picture, score), best first."""
+
+    number: int
+    utterances: list[str]
+    found: list[tuple[Path, float]]
+
+
+def read_lines(corpus: Path, load: Path, sets: list[str]) -> list[Line]:
+    """All lines that got pictures."""
+    where = load / "vokens"
+    indices, scores, ids = vokens.read(where, corpus.name, "_".join(sets))
+    paths = [Path(p) for s in sets for p in (key_files.folder(load) / f"{s}.path").read_text(encoding="utf-8").splitlines()]
+    texts = corpus.read_text(encoding="utf-8").split("\n")
+    if len(paths) != len(ids):
+        raise UserError(f"{where}: made with {len(ids)} keys, there are {len(paths)} now; remove {where} and retrieve again")
+    lines = []
+    for number, (row, score) in enumerate(zip(indices, scores, strict=True)):
+        if row[0] >= 0:
+            found = [(paths[r], float(s)) for r, s in zip(row, score, strict=True)]
+            lines.append(Line(number + 1, texts[number].split("\t"), found))
+    return lines
+
+
+def choose(lines: list[Line]) -> tuple[list[Line], list[Line]]:
+    """The lines of the highest scores, no best picture twice; and a fixed random sample of the others."""
+    best: dict[Path, Line] = {}
+    for line in sorted(lines, key=lambda line: -line.found[0][1]):
+        best.setdefault(line.found[0][0], line)
+    chosen = list(best.values())[:BEST]
+    others = [line for line in lines if line not in chosen]
+    return chosen, random.Random(0).sample(others, min(ANY, len(others)))
+
+
+def thumbnail(path: Path) -> str:
+    """The picture as a data URI."""
+    picture = load_picture(path)
+    picture.thumbnail((THUMB, THUMB))
+    buffer = io.BytesIO()
+    picture.quantize(64).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def line_html(line: Line) -> str:
+    turns = "".join(f"<p>{html.escape(text)}</p>" for text in line.utterances)
+    pictures = "".join(
+        f'<figure><img src="{thumbnail(path)}" alt="" loading="lazy"><figcaption>{html.escape(path.stem.replace("_", " "))}'
+        f"<br><b>{score:.3f}</b></figcaption></figure>"
+        for path, score in line.found
+    )
+    return f'<article><div class="said">{turns}<small>line {line.number}</small></div><div class="found">{pictures}</div></article>'
+
+
+def curve_svg(records: list[dict[str, Any]]) -> str:
+    """Loss, and recall at 5 on the validation gallery, over the epochs; each on its own scale."""
+    width, height = 640, 220
+    series = [
+        ("loss", "#c2410c", [r["loss"] for r in records]),
+        ("R@5 text to image, %", "#1d4ed8", [r["text_to_image"]["R5"] for r in records]),
+    ]
+    parts = [f'<svg viewBox="0 0 {width} {height + 40}" role="img" aria-label="Training curve">']
+    parts += [f'<line x1="0" x2="{width}" y1="{height}" y2="{height}" stroke="#999"/>']
+    for place, (name, colour, values) in enumerate(series):
+        top = max(values) or 1
+        xs = np.linspace(4, width - 4, len(values))
+        points = " ".join(f"{x:.1f},{height - value / top * (height - 12):.1f}" for x, value in zip(xs, values, strict=True))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
+        label = f"{name}: {values[0]:.3g} to {values[-1]:.3g}"
+        parts.append(f'<text x="{4 + place * width / 2}" y="{height + 20}" fill="{colour}" font-size="15">{html.escape(label)}</text>')
+    parts.append(f'<text x="{width - 4}" y="{height + 38}" text-anchor="end" font-size="13" fill="#777">epoch {len(records)}</text></svg>')
+    return "".join(parts)
+
+
+def recall_html(record: dict[str, Any]) -> str:
+    rows = []
+    for direction in ("text_to_image", "image_to_text"):
+        found, chance = record[direction], record["chance"][direction]
+        cells = "".join(f"<td>{found[f'R{k}']:.1f} <small>{chance[f'R{k}']:.2f}</small></td>" for k in (1, 5, 10))
+        rows.append(f"<tr><th>{direction.replace('_', ' ')}</th>{cells}<td>{found['median_rank']:.0f}</td></tr>")
+    head = "<tr><th></th><th>R@1</th><th>R@5</th><th>R@10</th><th>median rank</th></tr>"
+    return f"<table>{head}{''.join(rows)}</table>"
+
+
+STYLE = """
+:root{color-scheme:light dark;--line:#8884;--soft:#8882}
+body{font:16px/1.45 system-ui,sans-serif;max-width:60rem;margin:auto;padding:1rem}
+h1{margin:.5rem 0 0}h2{margin:2.2rem 0 .6rem}small{color:#888}
+article{border:1px solid var(--line);border-radius:.7rem;padding:.8rem;margin:.8rem 0}
+.said p{margin:.15rem 0;
+padding:.35rem .7rem;border-radius:.8rem;background:var(--soft);width:fit-content;max-width:46rem;overflow-wrap:anywhere}
+.said p:nth-child(even){margin-left:1.6rem}
+.found{display:grid;grid-template-columns:repeat(5,1fr);gap:.5rem;margin-top:.6rem}
+figure{margin:0;text-align:center;font-size:.8rem;line-height:1.25;overflow-wrap:anywhere}
+img{width:100%;max-width:9rem;background:#fff;border-radius:.5rem}
+table{border-collapse:collapse}td,th{border-bottom:1px solid var(--line);padding:.35rem .7rem;text-align:right}
+th:first-child{text-align:left}
+svg{width:100%;max-width:40rem;height:auto}
+@media(max-width:36rem){.found{grid-template-columns:repeat(3,1fr)}td,th{padding:.3rem .35rem;font-size:.85rem}}
+"""
+
+
+def page(best: list[Line], sample: list[Line], records: list[dict[str, Any]], record: dict[str, Any], eval_set: str, count: int) -> str:
+    """The whole page; every text from a file is escaped."""
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    name = html.escape(eval_set)
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>xvoken: images for every line</title><style>{STYLE}</style></head><body>
+<h1>Images for every line</h1>
+<p>For each of {count:,} dialogue lines, the five pictures that the matcher scores highest, best first; the score is the inner
+product of two vectors of length 1 (1 at most).</p>
+<h2>How well the matcher finds pictures it never saw</h2>
+<p>{record["captions"]:,} captions and {record["images"]:,} pictures of <i>{name}</i>: share of captions whose picture is among the first
+1, 5, 10, and the other way round, in percent; small: by chance.</p>
+{recall_html(record)}
+<h2>Training</h2>{curve_svg(records)}
+<h2>Lines with the highest scores</h2>{"".join(map(line_html, best))}
+<h2>Lines taken at random</h2>{"".join(map(line_html, sample))}
+<p><small>Pictures: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0. Dialogues: ChatterBot corpus, BSD 3-Clause.</small></p>
+</body></html>
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the demo's page.")
+    parser.add_argument("--load", required=True, type=Path, help="the matcher's snapshot")
+    parser.add_argument("--corpus", required=True, type=Path, help="the dialogues, one a line, utterances separated by tabs")
+    parser.add_argument("--image-sets", required=True, help="the image sets retrieved from, with commas")
+    parser.add_argument("--eval-set", required=True, help="the image set evaluated")
+    parser.add_argument("--output", required=True, type=Path, help="the HTML file to write")
+    args = parser.parse_args()
+    lines = read_lines(args.corpus, args.load, sorted(args.image_sets.split(",")))
+    best, sample = choose(lines)
+    records = [json.loads(line) for line in snapshots.metrics_file(args.load).read_text(encoding="utf-8").splitlines()]
+    record = read_json(args.load / "eval" / f"{args.eval_set}.json", "run vokenization/evaluate_retrieval.py first")
+    write_text(args.output, page(best, sample, records, record, args.eval_set, len(lines)))
+    for line in best[:PRINTED]:
+        print(" | ".join(line.utterances))
+        print("    " + ", ".join(f"{path.stem} {score:.2f}" for path, score in line.found))
+    print(f"wrote the page to {args.output}: open {args.output.resolve().as_uri()}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,55 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xvoken.messages import UserError
+
+ROWS = [
+    {"context": ["hi\tthere", "  what\nis \u00a0 up "], "response": "not\r\nmuch"},
+    {"context": [], "response": "no context"},
+    {"context": ["", " "], "response": "blank"},
+    {"context": ["fine"], "response": "  "},
+    {"context": ["fine"], "response": None},
+    {"context": ["", "kept"], "response": "yes"},
+    {"context": [1], "response": "x"},
+]
+
+
+def test_json_lines(tmp_path: Path, script: Callable[..., str]):
+    text = "\n".join(json.dumps(row) for row in ROWS) + '\nnot json\n\n{"response": "x"}\n'
+    for split in ("train", "valid"):
+        (tmp_path / f"{split}.jsonl").write_text(text)
+    printed = script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+    assert (tmp_path / "out/train.pkl.txt").read_text() == "hi there\twhat is up\tnot much\nkept\tyes\n"
+    assert (tmp_path / "out/valid.pkl.txt").read_text() == "hi there\twhat is up\nfine\nfine\nkept\n"
+    assert not (tmp_path / "out/test.pkl.txt").exists()
+    listed = dict(line.split("\t") for line in (tmp_path / "out/train.skipped.tsv").read_text().splitlines())
+    assert listed == {
+        "2": "empty context", "3": "empty context", "4": "empty response", "5": "no response", "7": "context is no list of texts",
+        "8": "not JSON", "9": "not JSON", "10": "no context",
+    }  # fmt: skip
+    assert "skipped" in printed
+    assert "newer than" in script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("ending", "comma"), [("csv", ","), ("tsv", "\t")])
+def test_csv_and_tsv(tmp_path: Path, script: Callable[..., str], ending: str, comma: str):
+    cells = [["context", "response"], ['"[""hi, you"", ""so""]"', "yes"], ['"one\ntwo"', "no"], ["", "x"]]
+    (tmp_path / f"train.{ending}").write_text("\n".join(comma.join(row) for row in cells) + "\n")
+    script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+    assert (tmp_path / "out/train.pkl.txt").read_text() == "hi, you\tso\tyes\none two\tno\n"
+
+
+def test_bad_input(tmp_path: Path, script: Callable[..., str]):
+    with pytest.raises(UserError, match="none of train, valid, test"):
+        script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+    (tmp_path / "train.csv").write_text("question,answer\na,b\n")
+    with pytest.raises(UserError, match="no column named context"):
+        script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+    (tmp_path / "train.csv").unlink()
+    (tmp_path / "train.jsonl").write_bytes(b'{"context": ["caf\xe9"], "response": "x"}\n')
+    with pytest.raises(UserError, match="not UTF-8"):
+        script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))

@@ -1,0 +1,177 @@
+"""From a corpus and pictures to images for every line: files, values, second runs."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import World
+from xvoken import image_ids, keys, vokens
+from xvoken.encoders import load_encoder
+from xvoken.pictures import load_picture
+
+SETS = "shapes_train_shapes_valid"
+
+
+def vokenize_flags(world: World, keyed: Path, output: Path, *more: object) -> list[object]:
+    corpus = world.folder / "corpus/lines.txt"
+    sets = ["--image-sets", "shapes_valid,shapes_train"]
+    return ["--load", keyed, "--corpus", corpus, *sets, "--output", output, "--precision", "fp32", "--num-workers", 1, *more]
+
+
+def test_keys_against_one_picture_at_a_time(world: World, keyed: Path):
+    read = keys.read(keys.folder(keyed), "shapes_train")
+    encoder = load_encoder(str(keyed), image=True)
+    assert read.ids == [row["img_id"] for row in json.loads((world.folder / "lxmert/shapes_train.json").read_text())]
+    assert read.keys.dtype == np.float32
+    for row, (img_id, path) in enumerate(zip(read.ids, read.paths, strict=True)):
+        assert path == str(world.folder / f"images/{img_id}.png")
+        with torch.inference_mode():
+            expected = encoder.image_head(encoder.image_tower(encoder.image_tower.view(load_picture(Path(path)))[None]))[0]
+        assert np.abs(read.keys[row] - expected.numpy()).max() < 1e-3  # the cache holds 16 bits
+    with h5py.File(keys.keys_file(keys.folder(keyed), "shapes_train")) as file:
+        assert [i.decode() for i in file["ids"][:]] == read.ids
+        assert file.attrs["snapshot"] == "matcher"
+        assert file.attrs["snapshot_hash"] == encoder.hash
+    assert "18 keys of 16 dimensions by matcher" in keys.check(keys.folder(keyed), "shapes_train")
+
+
+def test_images_of_every_line_against_one_line_at_a_time(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
+    printed = script("vokenization.vokenize_corpus_mp", *vokenize_flags(world, keyed, tmp_path))
+    assert "21 lines (6 empty, 3 cut to the tower's length)" in printed
+    encoder = load_encoder(str(keyed), text=True)
+    gallery = [keys.read(keys.folder(keyed), name) for name in ("shapes_train", "shapes_valid")]
+    matrix = np.concatenate([part.keys for part in gallery])
+    names = [Path(path).name for part in gallery for path in part.paths]
+    lines = (world.folder / "corpus/lines.txt").read_text().split("\n")[:-1]
+    text = (tmp_path / f"lines.txt.{SETS}").read_text().split("\n")
+    ids = (tmp_path / f"lines.txt.{SETS}.ids").read_text().splitlines()
+    assert ids == [f"shapes_train/{i}" for i in gallery[0].ids] + [f"shapes_valid/{i}" for i in gallery[1].ids]
+    with h5py.File(tmp_path / f"lines.txt.{SETS}.hdf5") as file:
+        indices, scores, tokens = file["indices"][:], file["scores"][:], file["vokens"][:]
+    assert (indices.dtype, scores.dtype, tokens.dtype) == (np.int32, np.float32, np.int32)
+    assert len(text) == len(lines) + 1
+    token = 0
+    for number, line in enumerate(lines):
+        own = encoder.tokenizer(line, add_special_tokens=False)["input_ids"]
+        if not own:
+            assert (indices[number] == -1).all()
+            assert np.isnan(scores[number]).all()
+            assert text[number] == ""
+            continue
+        batch = encoder.tokenizer(line, return_tensors="pt", truncation=True, max_length=40)
+        with torch.inference_mode():
+            query = encoder.text_head(encoder.text_tower(batch["input_ids"], batch["attention_mask"]))[0].numpy()
+        expected = matrix @ query
+        assert np.allclose(scores[number], np.sort(expected)[::-1][:5], atol=1e-5)
+        assert np.allclose(expected[indices[number]], scores[number], atol=1e-5)
+        assert text[number] == "\t".join(names[r] for r in indices[number])
+        best = indices[number, 0]
+        assert tokens[token : token + len(own)].tolist() == [best] + [-best - 1] * (len(own) - 1)
+        token += len(own)
+    assert token == len(tokens)
+    assert "top 5 of 24 images for 21 lines" in vokens.check(tmp_path, "lines.txt", SETS)
+
+
+def test_two_processes_give_the_bytes_of_one(world: World, keyed: Path, tmp_path: Path, process: Callable, script: Callable[..., str]):
+    corpus = tmp_path / "lines.txt"
+    words = (world.folder / "corpus/lines.txt").read_text()
+    corpus.write_text(words * 210)  # 4,410 lines, three parts
+    script("tokenization.tokenize_dataset", tmp_path, "lines.txt", world.bert)
+    for workers in (1, 2):
+        flags = vokenize_flags(world, keyed, tmp_path / str(workers), "--num-workers", workers, "--corpus", corpus)
+        done = process("python", "vokenization/vokenize_corpus_mp.py", *flags)
+        assert done.returncode == 0, done.stderr
+    for ending in ("", ".hdf5", ".ids"):
+        one, two = ((tmp_path / str(n) / f"lines.txt.{SETS}{ending}").read_bytes() for n in (1, 2))
+        assert one == two, ending
+
+
+@pytest.mark.parametrize("backend", ["faiss", "torch"])
+def test_backends_and_precisions_agree(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str], backend: str):
+    script("vokenization.vokenize_corpus_mp", *vokenize_flags(world, keyed, tmp_path / "auto"))
+    script("vokenization.vokenize_corpus_mp", *vokenize_flags(world, keyed, tmp_path / backend, "--backend", backend))
+    one, two = (vokens.read(tmp_path / name, "lines.txt", SETS) for name in ("auto", backend))
+    assert np.array_equal(one[0], two[0])
+    assert np.allclose(one[1], two[1], atol=1e-6, equal_nan=True)
+
+
+def test_second_runs(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
+    flags = vokenize_flags(world, keyed, tmp_path)
+    script("vokenization.vokenize_corpus_mp", *flags)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert "skipped" in script("vokenization.vokenize_corpus_mp", *flags, "--batch-size", 7)
+    with pytest.raises(Exception, match="topk: 5 then, 3 now"):
+        script("vokenization.vokenize_corpus_mp", *flags, "--topk", 3)
+    ids = ["--ids-root", world.folder / "ids", *world.roots]
+    assert "skipped" in script("vokenization.create_image_ids", "--image-sets", "shapes_train", *ids)
+    shared = ["--cache", world.folder / "cache", "--num-workers", 1, "--precision", "fp32"]
+    extract = ["vokenization.extract_vision_keys", "--load-dir", keyed, "--image-sets", "shapes_train", *ids, *shared]
+    assert "skipped" in script(*extract)
+    with pytest.raises(Exception, match="pictures: 18 then, 3 now"):
+        script(*extract, "--limit", 3)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_evaluation_agrees_with_the_training(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
+    flags = ["--load", keyed, "--image-sets", "shapes_valid", *world.roots, "--cache", world.folder / "cache", "--precision", "fp32"]
+    printed = script("vokenization.evaluate_retrieval", *flags, "--output", tmp_path, "--num-workers", 1)
+    record = json.loads((tmp_path / "shapes_valid.json").read_text())
+    best = json.loads((keyed / "BEST.json").read_text())["validation"]
+    assert {key: record[key] for key in best} == best
+    assert "text to image" in printed
+
+
+def test_folder_of_pictures_with_broken_ones(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
+    pictures = tmp_path / "pictures"
+    (pictures / "sub").mkdir(parents=True)
+    for number, path in enumerate(sorted((world.folder / "images").glob("*_circle.png"))[:6]):
+        shutil.copy(path, pictures / ("sub" if number % 2 else ".") / path.name)
+    (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    (pictures / "empty.jpg").touch()
+    (pictures / "notes.txt").write_text("no picture")
+    ids = ["--ids-root", tmp_path / "ids"]
+    printed = script("vokenization.create_image_ids", "--image-sets", f"mine={pictures}", *ids)
+    assert "1 other files" in printed
+    order = image_ids.read(tmp_path / "ids", "mine")
+    assert order == sorted(order)
+    assert len(order) == 8
+    flags = ["--load-dir", keyed, *ids, "--cache", tmp_path / "cache", "--num-workers", 1, "--output", tmp_path / "keys"]
+    printed = script("vokenization.extract_vision_keys", "--image-sets", "mine", *flags)
+    assert "wrote 6 keys" in printed
+    assert "2 left out" in printed
+    read = keys.read(tmp_path / "keys", "mine")
+    assert read.ids == [i for i in order if i not in ("broken.jpg", "empty.jpg")]
+    listed = [line.split("\t") for line in (tmp_path / "keys/mine.skipped.tsv").read_text().splitlines()]
+    assert [(row[0], row[2].split(":")[0]) for row in listed] == [("broken.jpg", "not a picture"), ("empty.jpg", "empty file")]
+    (pictures / "another.png").write_bytes((pictures / read.ids[0]).read_bytes())
+    with pytest.raises(Exception, match="fixes 8 pictures, there are 9 now, first difference at line 1"):
+        script("vokenization.create_image_ids", "--image-sets", f"mine={pictures}", *ids)
+    assert image_ids.read(tmp_path / "ids", "mine") == order
+
+
+def test_sample_of_a_folder_is_fixed(world: World, tmp_path: Path, script: Callable[..., str]):
+    for root in ("a", "b"):
+        flags = ["--num-images", 7, "--ids-root", tmp_path / root]
+        script("vokenization.create_image_ids", "--image-sets", f"all={world.folder / 'images'}", *flags)
+    order = image_ids.read(tmp_path / "a", "all")
+    assert order == image_ids.read(tmp_path / "b", "all") == sorted(order)
+    assert len(set(order)) == 7
+
+
+def test_vokens_of_lines():
+    best, counts = np.array([4, -1, 0, 2], np.int32), np.array([3, 0, 1, 2])
+    assert vokens.line_vokens(best, counts).tolist() == [4, -5, -5, 0, 2, -3]
+
+
+def test_coco_pictures_lie_in_their_split(tmp_path: Path):
+    from xvoken.image_sets import Roots
+
+    roots = Roots(tmp_path, tmp_path / "coco", tmp_path / "vg")
+    assert roots.picture("COCO_val2014_000000000785") == tmp_path / "coco/val2014/COCO_val2014_000000000785.jpg"
+    assert roots.picture("2331999") == tmp_path / "vg/2331999.jpg"

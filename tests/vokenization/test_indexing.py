@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from vokenization import indexing as module
+from vokenization.indexing import build_index
+
+
+def brute_force(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inner products in float64, sorted by score, then by row."""
+    scores = queries.astype(np.float64) @ keys.astype(np.float64).T
+    rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, rows, 1), rows
+
+
+@pytest.mark.parametrize("backend", ["faiss", "torch", "auto"])
+@pytest.mark.parametrize("queries", [1, 7, 64])
+def test_against_brute_force(monkeypatch: pytest.MonkeyPatch, backend: str, queries: int):
+    monkeypatch.setattr(module, "KEY_CHUNK", 300)  # several chunks, the last one uneven
+    rng = np.random.default_rng(0)
+    keys = rng.normal(size=(1000, 32)).astype(np.float32)
+    asked = rng.normal(size=(queries, 32)).astype(np.float32)
+    scores, rows = build_index(keys, backend, "cpu").search(asked, 5)
+    expected_scores, expected_rows = brute_force(keys, asked, 5)
+    assert np.array_equal(rows, expected_rows)
+    assert np.allclose(scores, expected_scores, atol=1e-4)
+    assert (scores.dtype, rows.dtype) == (np.float32, np.int32)
+
+
+@pytest.mark.parametrize("backend", ["faiss", "torch"])
+def test_equal_scores_are_ordered_by_row(monkeypatch: pytest.MonkeyPatch, backend: str):
+    monkeypatch.setattr(module, "KEY_CHUNK", 40)
+    rng = np.random.default_rng(1)
+    keys = rng.integers(-1, 2, (200, 4)).astype(np.float32)  # small integers: many scores are equal, exactly
+    asked = rng.integers(-2, 3, (50, 4)).astype(np.float32)
+    for k in (1, 5, 50, 200):
+        scores, rows = build_index(keys, backend, "cpu").search(asked, k)
+        expected_scores, expected_rows = brute_force(keys, asked, k)
+        assert np.array_equal(scores, expected_scores)
+        assert np.array_equal(rows, expected_rows)

@@ -1,0 +1,50 @@
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from xvoken.disk import differences, fingerprint, read_json, replacing, same_settings, write_json, write_text
+from xvoken.messages import UserError
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
+    path = tmp_path / "x.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_written_files_may_be_read_by_others(tmp_path: Path):
+    path = tmp_path / "x"
+    with replacing(path) as temporary:
+        temporary.touch(0o600)
+    assert path.stat().st_mode & stat.S_IRGRP
+
+
+def test_settings():
+    old = {"topk": 5, "loss": "hinge"}
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1, "b": 3})
+    assert differences(old, dict(old)) == ""
+    assert differences(old, {"topk": 6, "loss": "hinge"}) == "topk: 5 then, 6 now"
+    with pytest.raises(UserError, match=r"topk: 5 then, 6 now.*rm out"):
+        same_settings(Path("out"), old, {"topk": 6, "loss": "hinge"})
+
+
+def test_read_json_says_what_is_wrong(tmp_path: Path):
+    path = tmp_path / "x.json"
+    with pytest.raises(UserError, match=r"does not exist; make it so"):
+        read_json(path, "make it so")
+    path.write_text('{"a": 1,\n "b"')
+    with pytest.raises(UserError, match="line 2"):
+        read_json(path, "")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="UTF-8"):
+        read_json(path, "")
+    with pytest.raises(UserError, match="folder"):
+        read_json(tmp_path, "")
+    write_json(path, {"é": [1]})
+    assert json.loads(path.read_text()) == {"é": [1]}

@@ -1,0 +1,122 @@
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import CenterCrop, InterpolationMode, PILToTensor, Resize
+
+from xvoken.pictures import BrokenPicture, View, load_picture
+
+VIEW = View(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """A smooth random picture."""
+    small = np.random.default_rng(width * height).integers(0, 256, (9, 9, 3), np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (300, 300), (225, 900), (50, 40), (1, 1), (333, 250), (1, 400)])
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+def test_view_equals_torchvision(size: tuple[int, int], resample: str):
+    picture = noise(*size)
+    view = View(256, 224, VIEW.mean, VIEW.std, resample)
+    expected = PILToTensor()(CenterCrop(224)(Resize(256, InterpolationMode(resample))(picture)))
+    assert (view(picture).int() - expected.int()).abs().max() <= 1
+
+
+def test_view_of_a_very_long_picture_needs_little_memory():
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert VIEW(Image.new("RGB", (1, 60000), "red")).shape == (3, 224, 224)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # the usual way: 11 GB
+
+
+def test_normalize():
+    pixels = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
+    assert torch.allclose(VIEW.normalize(pixels)[0, :, 0, 0], torch.tensor([(1 - m) / s for m, s in zip(VIEW.mean, VIEW.std, strict=True)]))
+
+
+def saved(path: Path, picture: Image.Image, **options: object) -> Path:
+    picture.save(path, **options)
+    return path
+
+
+def test_formats_that_can_be_decoded(tmp_path: Path):
+    red = Image.new("RGB", (40, 30), (200, 10, 10))
+    reds = {
+        "png_named.jpg": saved(tmp_path / "png_named.jpg", red, format="PNG"),
+        "cmyk.jpg": saved(tmp_path / "cmyk.jpg", red.convert("CMYK"), format="JPEG", quality=100),
+        "palette.png": saved(tmp_path / "palette.png", red.convert("P")),
+        "webp": saved(tmp_path / "x.webp", red, lossless=True),
+        "gif": saved(tmp_path / "x.gif", red, save_all=True, append_images=[Image.new("RGB", (40, 30), "blue")]),
+    }
+    for name, path in reds.items():
+        picture = load_picture(path)
+        assert picture.mode == "RGB", name
+        assert picture.size == (40, 30), name
+        assert np.abs(np.asarray(picture)[15, 20].astype(int) - (200, 10, 10)).max() <= 12, name
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path):
+    grey = Image.fromarray(np.full((20, 20), 32768, np.uint16))
+    assert np.asarray(load_picture(saved(tmp_path / "x.png", grey)))[0, 0].tolist() == [127] * 3
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_becomes_white(tmp_path: Path, mode: str):
+    clear = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    path = saved(tmp_path / "x.png", clear.convert(mode)) if mode != "P" else saved(tmp_path / "x.gif", clear)
+    assert np.asarray(load_picture(path))[0, 0].tolist() == [255] * 3
+
+
+def test_orientation_is_applied(tmp_path: Path):
+    picture = Image.new("RGB", (40, 20))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    assert load_picture(saved(tmp_path / "x.jpg", picture, exif=exif)).size == (20, 40)
+
+
+def huge_png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+def truncated_jpeg() -> bytes:
+    buffer = io.BytesIO()
+    noise(300, 300).save(buffer, "JPEG")
+    return buffer.getvalue()[:1500]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"no picture at all", "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),  # Pillow would start Ghostscript
+        (truncated_jpeg(), "can't be decoded"),
+        (huge_png(60000, 60000), "too large"),
+        (huge_png(12000, 12000), "too large"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "not a picture"),
+    ],
+)
+def test_broken_pictures_say_why(tmp_path: Path, content: bytes, reason: str):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content)
+    with pytest.raises(BrokenPicture, match=reason):
+        load_picture(path)
+
+
+def test_missing_picture_and_folder(tmp_path: Path):
+    with pytest.raises(BrokenPicture, match="missing"):
+        load_picture(tmp_path / "x.jpg")
+    with pytest.raises(BrokenPicture, match="decoded"):
+        load_picture(tmp_path)

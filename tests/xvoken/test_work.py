@@ -1,0 +1,93 @@
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xvoken.disk import locked
+from xvoken.messages import RunError, UserError
+from xvoken.work import Parts, ranges
+
+
+@dataclass
+class SquareJob:
+    """Writes the squares of its range; fails in the way asked for at one item, once."""
+
+    fail: str = ""
+    at: int = -1
+    once: Path | None = None
+
+    def setup(self, device: str) -> None:
+        self.device = device
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        if start <= self.at < stop and not (self.once and self.once.exists()):
+            if self.once:
+                self.once.touch()
+            if self.fail == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.fail == "user":
+                raise UserError("line 7 is bad")
+            raise RuntimeError("no luck")
+        part.with_suffix(".txt").write_text("".join(f"{i * i}\n" for i in range(start, stop)))
+        return {"skipped": [[start, "odd"]] if start % 2 else []}
+
+
+def squares(output: Path, job: SquareJob, workers: int, total: int = 23, chunk: int = 5) -> str:
+    with Parts(output, total, chunk, {"chunk": chunk}) as parts:
+        parts.run(job, ["cpu"] * workers, "squares", "n")
+        text = "".join(parts.part(n).with_suffix(".txt").read_text() for n in range(len(parts.ranges)))
+    output.write_text(text)
+    return text
+
+
+EXPECTED = "".join(f"{i * i}\n" for i in range(23))
+
+
+def test_ranges_on_uneven_numbers():
+    assert ranges(7, 3) == [(0, 3), (3, 6), (6, 7)]
+    assert ranges(6, 3) == [(0, 3), (3, 6)]
+    assert ranges(2, 3) == [(0, 2)]
+    assert ranges(0, 3) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_any_number_of_workers_gives_the_same(tmp_path: Path, workers: int):
+    assert squares(tmp_path / "out", SquareJob(), workers) == EXPECTED
+    assert not (tmp_path / "out.parts").exists()
+
+
+@pytest.mark.parametrize(("fail", "reason"), [("kill", "SIGKILL"), ("error", "no luck"), ("user", "line 7 is bad")])
+def test_a_worker_that_fails_stops_the_run_and_the_next_run_goes_on(tmp_path: Path, fail: str, reason: str):
+    job = SquareJob(fail, at=17, once=tmp_path / "failed-once")
+    with pytest.raises(UserError, match=reason) as caught:
+        squares(tmp_path / "out", job, workers=2)
+    assert isinstance(caught.value, RunError) == (fail != "user")
+    assert not (tmp_path / "out").exists()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out.parts").glob("*.txt")}
+    assert kept
+    assert squares(tmp_path / "out", job, workers=1) == EXPECTED
+    assert not (tmp_path / "out.parts").exists()
+
+
+def test_finished_parts_are_not_done_again(tmp_path: Path):
+    with pytest.raises(RuntimeError):
+        squares(tmp_path / "out", SquareJob("error", at=17), workers=1)
+    (tmp_path / "out.parts" / "000000.txt").write_text("kept\n")
+    assert squares(tmp_path / "out", SquareJob(), workers=1).startswith("kept\n")
+
+
+def test_parts_of_other_settings_are_refused(tmp_path: Path):
+    with pytest.raises(RuntimeError):
+        squares(tmp_path / "out", SquareJob("error", at=17), workers=1)
+    with pytest.raises(UserError, match="chunk: 5 then, 4 now"):
+        squares(tmp_path / "out", SquareJob(), workers=1, chunk=4)
+    assert (tmp_path / "out.parts" / "000000.txt").exists()
+    assert squares(tmp_path / "out", SquareJob(), workers=1) == EXPECTED  # the refusal let go of the lock
+
+
+def test_a_second_run_on_the_same_output_is_refused(tmp_path: Path):
+    with locked(tmp_path / "out.parts" / "lock", "out"), pytest.raises(UserError, match=f"process {os.getpid()}"):
+        squares(tmp_path / "out", SquareJob(), workers=1)
