@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from xvoken.messages import RunError, UserError
-from xvoken.work import Parts, ranges
+from xvoken.work import Parts
 
 
 @dataclass
@@ -47,13 +47,6 @@ def squares(tmp_path: Path, trouble: str = "", workers: int = 1) -> tuple[bytes,
         parts.run(Squares(tmp_path, trouble), ["cpu"] * workers, "squares", "items")
         joined = b"".join(np.load(parts.part(n).with_suffix(".npy")).tobytes() for n in range(5))
         return joined, list(parts.summaries())
-
-
-def test_ranges_cover_everything_once() -> None:
-    assert ranges(7, 3) == [(0, 3), (3, 6), (6, 7)]
-    assert ranges(6, 3) == [(0, 3), (3, 6)]
-    assert ranges(2, 3) == [(0, 2)] and ranges(0, 3) == []
-    assert [i for start, stop in ranges(1001, 13) for i in range(start, stop)] == list(range(1001))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
