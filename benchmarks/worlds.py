@@ -34,13 +34,13 @@ def image_tower(folder: Path, name: str) -> ImageTowerSpec:
     return ImageTowerSpec(name, str(folder / f"{name}.pth"))
 
 
-def snapshot(folder: Path, text: TextTowerSpec, image: ImageTowerSpec) -> Path:
-    """A matcher of the two towers with random heads of the published size: 1024, 512 dimensions."""
+def snapshot(folder: Path, text: TextTowerSpec, image: ImageTowerSpec, hidden: int = 1024, dim: int = 512) -> Path:
+    """A matcher of the two towers with random heads, by default of the published size."""
     towers = text.build(), image.build()
     model = {
         "lang": text.name, "lang_hash": weights_hash(towers[0]), "lang_layers": list(text.layers), "text_width": towers[0].width,
         "visn": image.name, "visn_weights": image.weights, "visn_hash": weights_hash(towers[1]), "image_width": towers[1].width,
-        "dim": 512, "hidden": 1024, "dropout": 0.2, "max_len": 75,
+        "dim": dim, "hidden": hidden, "dropout": 0.2, "max_len": 75,
     }  # fmt: skip
     torch.manual_seed(0)
     snapshots.write(folder / "snap", "BEST", {"model": model}, torch.nn.ModuleDict(build_heads(model)).state_dict(), ["benchmark"])

@@ -8,6 +8,7 @@ L is the number of lines of FILE, empty ones included.
 """
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 
 from xvoken.disk import replacing
 from xvoken.messages import UserError
+from xvoken.offsets import Offsets
 
+SLAB = 1 << 14  # lines that `check` reads at once
 MAKE = "python tokenization/tokenize_dataset.py DATA_DIR FILE TOKENIZER"
 
 
@@ -82,7 +85,7 @@ def write(
 class Corpus:
     """A tokenized corpus, open for reading. Raises UserError when a file is missing or the files disagree.
 
-    offsets: int64 (L + 1,); attributes: what the hdf5 file says of itself (empty in files made by others).
+    offsets: L + 1 of them, see Offsets; attributes: what the hdf5 file says of itself (empty in files made by others).
     """
 
     def __init__(self, corpus: Path, tokenizer_name: str):
@@ -98,7 +101,7 @@ class Corpus:
         except (OSError, KeyError) as error:
             raise UserError(f"{self.path}: no hdf5 file with a dataset `tokens` ({error}); make it again: {MAKE}") from None
         self.attributes = dict(self.file.attrs)
-        self.offsets = _read_offsets(line_path)
+        self.offsets = Offsets(line_path, f"make it again: {MAKE}")
         if self.offsets[-1] != len(self.tokens):
             raise UserError(
                 f"{line_path}: ends at token {self.offsets[-1]}, but {self.path} holds {len(self.tokens)}; make both again: {MAKE}"
@@ -118,27 +121,18 @@ class Corpus:
         return self.tokens[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
-def _read_offsets(path: Path) -> NDArray[np.int64]:
-    try:
-        offsets = np.fromstring(path.read_bytes(), np.int64, sep="\n")
-    except (ValueError, DeprecationWarning):
-        offsets = np.zeros(0, np.int64)
-    if not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
-        raise UserError(f"{path}: not a list of growing offsets that starts with 0; make it again: {MAKE}")
-    return offsets
-
-
 def check(corpus: Path, tokenizer_name: str) -> str:
     """Compare the three files with each other; says what they hold or raises UserError."""
     read = Corpus(corpus, tokenizer_name)
     path = text_file(corpus, tokenizer_name)
-    number = -1
+    at = 0
     with open(path, encoding="ascii") as text:
-        for number, line in enumerate(text):
-            if number >= len(read):
-                break
-            if not np.array_equal(np.array(line.split(), np.int64), read.slab(number, number + 1)[0]):
-                raise UserError(f"{path}: line {number + 1} differs from {read.path}; make them again: {MAKE}")
-    if number + 1 != len(read):
-        raise UserError(f"{path}: has {number + 1} lines, {line_file(corpus, tokenizer_name)} has {len(read)}")
+        while at <= len(read) and (lines := list(islice(text, SLAB))):
+            ids, offsets = read.slab(at, min(at + len(lines), len(read)))
+            for number, (line, start, stop) in enumerate(zip(lines, offsets, offsets[1:], strict=False), at + 1):
+                if not np.array_equal(np.array(line.split(), np.int64), ids[start:stop]):
+                    raise UserError(f"{path}: line {number} differs from {read.path}; make them again: {MAKE}")
+            at += len(lines)
+    if at != len(read):
+        raise UserError(f"{path}: has {at} lines, {line_file(corpus, tokenizer_name)} has {len(read)}")
     return f"corpus of {len(read):,} lines, {len(read.tokens):,} tokens of {read.attributes.get('tokenizer', 'unknown')}"
