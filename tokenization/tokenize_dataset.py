@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from xvoken import corpus as corpora
 from xvoken.devices import cores
 from xvoken.disk import replacing, same_settings
+from xvoken.engine import Engine
 from xvoken.messages import UserError, run_main, say
 from xvoken.text_batches import tokenize
 from xvoken.text_towers import base_name, full_name, load_tokenizer, tokenizer_hash
-from xvoken.work import Parts, remove_leftover
+from xvoken.work import LOCAL, Parts, remove_leftover
 
 CHUNK = 20_000  # lines a part
 LINES_AT_ONCE = 1000  # lines that a thread tokenizes in one call
@@ -120,7 +121,7 @@ def part_arrays(parts: Parts) -> Iterator[tuple[Path, NDArray[np.int32], NDArray
         yield parts.part(number).with_suffix(".txt"), arrays["ids"], arrays["counts"]
 
 
-def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | None) -> None:
+def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | None, engine: Engine = LOCAL) -> None:
     name = base_name(tokenizer_name)
     found = scan(path, limit)
     tokenizer = load_tokenizer(tokenizer_name)
@@ -134,9 +135,10 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
         say(f"skipped: {output} holds these lines already")
         return
     also = (corpora.text_file(path, name), corpora.line_file(path, name))
-    with Parts(output, found.lines, CHUNK, settings, also) as parts:
+    with Parts(output, found.lines, CHUNK, settings, also, engine) as parts:
         job = TokenizeJob(path, found.starts, found.size, tokenizer_name, workers)
-        parts.run(job, ["cpu"] * workers, desc=path.name, unit="lines")
+        if not parts.run(job, ["cpu"] * workers, desc=path.name, unit="lines"):
+            return
         attributes = {**settings, "limit": limit or 0, "source": full_name(tokenizer_name)}
         lines, tokens = corpora.write(path, name, part_arrays(parts), attributes)
         empty = sum(summary["empty"] for summary in parts.summaries())
@@ -156,10 +158,11 @@ def main() -> None:
     )
     parser.add_argument("--num-workers", type=int, default=1, help="processes; one uses all cores already (default: 1)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N lines (default: all)")
+    Engine.add_flags(parser)
     args = parser.parse_args()
     if args.num_workers < 1 or (args.limit or 1) < 1:
         raise UserError("--num-workers and --limit must be at least 1")
-    tokenize_corpus(Path(args.data_dir) / args.file, args.tokenizer, args.num_workers, args.limit)
+    tokenize_corpus(Path(args.data_dir) / args.file, args.tokenizer, args.num_workers, args.limit, Engine.of(args))
 
 
 if __name__ == "__main__":

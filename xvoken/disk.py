@@ -94,15 +94,16 @@ def _short(value: Any) -> str:
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[IO[str]]:
-    """Hold `path` as a lock while the block runs; a second run on the same output is refused.
+def locked(path: Path, what: str, shared: bool = False, wait: bool = False) -> Iterator[IO[str]]:
+    """Hold `path` as a lock while the block runs; a second run on the same output is refused, or waits.
 
-    The lock belongs to the process, not to the file: a killed run leaves none behind.
+    shared: together with others that hold it shared. The lock belongs to the process, not to the file: a killed run
+    leaves none behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "unknown"

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from xvoken.devices import autocast, cores, lower, resolve_precision
 from xvoken.disk import fingerprint, read_json, replacing, sha256_of_lines, write_json
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
+from xvoken.engine import Engine
 from xvoken.image_towers import ImageTower
 from xvoken.messages import UserError
 from xvoken.pictures import BrokenPicture, View, load_picture
 from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
 from xvoken.text_towers import TextTower, load_tokenizer, tokenizer_hash, weights_hash
-from xvoken.work import Parts, read_skipped, remove_leftover
+from xvoken.work import LOCAL, Parts, read_skipped, remove_leftover
 
 IMAGE_CHUNK, TEXT_CHUNK = 256, 1024
 
@@ -148,9 +149,9 @@ class TextJob:
 
 def image_features(
     spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], *,
-    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 32,
-) -> Features:  # fmt: skip
-    """The tower's output for each picture, from the cache or made now.
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 32, engine: Engine = LOCAL,
+) -> Features | None:  # fmt: skip
+    """The tower's output for each picture, from the cache or made now; None while other shares of the work are missing.
 
     ids and paths: one a picture; pictures with the same ids and file sizes are the same data.
     Raises UserError when no picture is left.
@@ -165,8 +166,8 @@ def image_features(
     decoders = max(1, cores() // len(devices)) if on_gpu else 0
     job = ImageJob(spec, [str(path) for path in paths], precision, batch_size * 8 if on_gpu else batch_size, decoders)
     chunk = IMAGE_CHUNK * 8 if on_gpu else IMAGE_CHUNK
-    features = _cached(cache, f"{label}-{spec.name}", settings, job, len(ids), chunk, tower.width, devices, "img")
-    if len(features.skipped) == len(ids):
+    features = _cached(cache, f"{label}-{spec.name}", settings, job, len(ids), chunk, tower.width, devices, "img", engine)
+    if features and len(features.skipped) == len(ids):
         reasons = sorted({reason for _, reason in features.skipped})
         raise UserError(f"{label}: none of the {len(ids)} pictures can be used ({', '.join(reasons[:3])}); first: {paths[0]}")
     return features
@@ -190,13 +191,14 @@ def text_features(
 
 def _cached(
     cache: Path, label: str, settings: dict[str, Any], job: Any, total: int, chunk: int, width: int,
-    devices: list[str], unit: str,
-) -> Features:  # fmt: skip
+    devices: list[str], unit: str, engine: Engine = LOCAL,
+) -> Features | None:  # fmt: skip
     path = cache / f"{label}-{fingerprint(settings)}.npy"
     receipt = path.with_suffix(".json")
     if not receipt.exists():
-        with Parts(path, total, chunk, settings) as parts:
-            parts.run(job, devices, desc=label, unit=unit)
+        with Parts(path, total, chunk, settings, engine=engine) as parts:
+            if not parts.run(job, devices, desc=label, unit=unit):
+                return None
             with replacing(path) as temporary, open(temporary, "wb") as out:  # not mapped: a full disk would be a SIGBUS
                 header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": (total, width)}
                 np.lib.format.write_array_header_1_0(out, header)

@@ -7,7 +7,7 @@ same bytes.
     OUTPUT.parts/plan.json       total, chunk and settings; another plan is refused
     OUTPUT.parts/000003.*        the files of part 3, written by the job
     OUTPUT.parts/000003.json     part 3 is whole; holds the job's summary of it
-    OUTPUT.parts/lock            held by the run at work
+    OUTPUT.parts/lock*           held by the runs at work
     OUTPUT.parts/error.log       the traceback of the range that stopped the last run
 """
 
@@ -20,9 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from xvoken.disk import differences, locked, read_json, write_json
+from xvoken.engine import Engine
 from xvoken.job import CPU_THREADS, Job
-from xvoken.messages import UserError, progress
-from xvoken.processes import run_here, run_in_processes
+from xvoken.messages import UserError, progress, say
+from xvoken.processes import Task, run_here, run_in_processes
+from xvoken.ray_engine import run_in_ray
+
+LOCAL = Engine()
 
 __all__ = ["CPU_THREADS", "Job", "Parts", "ranges", "read_skipped", "remove_leftover"]
 
@@ -36,12 +40,12 @@ class Parts:
     """The parts of one output. Use as a context manager: leaving it without an error removes them.
 
     output: the file that the caller writes from the parts before leaving; also: others that it writes with it.
-    settings: everything the bytes depend on. Raises UserError when another run is at work on them, or when those
-    on disk were made with other settings.
+    settings: everything the bytes depend on; engine: who does the work, see Engine.
+    Raises UserError when another run is at work on them, or when those on disk were made with other settings.
     """
 
-    def __init__(self, output: Path, total: int, chunk: int, settings: dict[str, Any], also: tuple[Path, ...] = ()):
-        self.output, self.also = output, also
+    def __init__(self, output: Path, total: int, chunk: int, settings: dict[str, Any], also: tuple[Path, ...] = (), engine: Engine = LOCAL):
+        self.output, self.also, self.engine, self.joins = output, also, engine, False
         self.folder = parts_folder(output)
         self.ranges = ranges(total, chunk)
         # As it reads back: JSON knows no tuples, and a plan must equal itself.
@@ -49,11 +53,12 @@ class Parts:
 
     def __enter__(self) -> "Parts":
         with ExitStack() as stack:
-            stack.enter_context(locked(self.folder / "lock", self.output.as_posix()))
+            share = self.engine.share
+            stack.enter_context(locked(self.folder / "lock", self.output.as_posix(), shared=share is not None))
+            if share:
+                name = f"share {share[0]} of {share[1]} of {self.output}"
+                stack.enter_context(locked(self.folder / f"lock.{share[0]}-of-{share[1]}", name))
             self._check_plan()
-            for path in (self.output, *self.also):  # a kill while joining leaves them, and they can be large
-                for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-                    leftover.unlink(missing_ok=True)
             self._stack = stack.pop_all()
         return self
 
@@ -70,9 +75,29 @@ class Parts:
         write_json(plan_file, self.plan)
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
-        if kind is None:
+        if kind is None and self.joins:
             shutil.rmtree(self.folder)
         self._stack.close()
+
+    def missing(self) -> list[int]:
+        """Numbers of the parts that are not done yet."""
+        return [n for n in range(len(self.ranges)) if not self.part(n).with_suffix(".json").exists()]
+
+    def _ready_to_join(self) -> bool:
+        """Whether the caller is to join the parts now: of several shares that end together, only the first."""
+        if missing := self.missing():
+            say(f"{self.output}: {len(missing)} of {len(self.ranges)} parts are left to other shares; who ends last joins, or --join")
+            return False
+        if self.engine.share:
+            self._stack.enter_context(locked(self.folder / "lock.join", self.output.as_posix(), wait=True))
+            if not (self.folder / "plan.json").exists():
+                say(f"{self.output}: joined by another share")
+                return False
+        for path in (self.output, *self.also):  # a kill while joining leaves them, and they can be large
+            for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+                leftover.unlink(missing_ok=True)
+        self.joins = True
+        return True
 
     def part(self, number: int) -> Path:
         """The path of a part without its ending."""
@@ -82,14 +107,23 @@ class Parts:
         for number in range(len(self.ranges)):
             yield read_json(self.part(number).with_suffix(".json"), f"remove {self.folder} to start over")
 
-    def run(self, job: Job, devices: list[str], desc: str, unit: str) -> None:
-        """Do what is not done yet, one process per device (none extra for a single CPU worker)."""
-        todo = [n for n in range(len(self.ranges)) if not self.part(n).with_suffix(".json").exists()]
+    def run(self, job: Job, devices: list[str], desc: str, unit: str) -> bool:
+        """Do what is not done yet, one process per device (none extra for a single CPU worker).
+
+        Returns whether the caller is to join the parts: not where other shares are still to come.
+        """
+        todo = self.missing()
+        if self.engine.join and todo:
+            raise UserError(f"{self.output}: {len(todo)} of {len(self.ranges)} parts are missing, the first is {todo[0]}; run their shares")
         done = self.plan["total"] - sum(self.ranges[n][1] - self.ranges[n][0] for n in todo)
-        if not todo:
-            return
-        tasks = [(self.ranges[n], self.part(n)) for n in todo]
-        devices, log = devices[: len(todo)], self.folder / "error.log"
+        if self.engine.share:
+            todo = [n for n in todo if n % self.engine.share[1] == self.engine.share[0] - 1]
+        if todo:
+            self._do(job, [(self.ranges[n], self.part(n)) for n in todo], devices[: len(todo)], done, desc, unit)
+        return self._ready_to_join()
+
+    def _do(self, job: Job, tasks: list[Task], devices: list[str], done: int, desc: str, unit: str) -> None:
+        log = self.folder / "error.log"
         with progress(total=self.plan["total"], initial=done, desc=desc, unit=unit) as bar:
 
             def tell(text: str) -> None:
@@ -98,7 +132,9 @@ class Parts:
             def advance(summary: dict[str, Any]) -> None:
                 _advance(bar, summary)
 
-            if devices == ["cpu"]:
+            if self.engine.name == "ray":
+                run_in_ray(job, tasks, self.engine.ray_address, None, advance, tell, log)
+            elif devices == ["cpu"]:
                 run_here(job, tasks, advance, tell, log)
             else:
                 run_in_processes(job, tasks, devices, advance, tell, log)
