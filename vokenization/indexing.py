@@ -10,7 +10,7 @@ from xvoken.devices import cpu_has_bf16
 from xvoken.messages import UserError
 
 BACKENDS = ("auto", "faiss", "torch")
-KEY_CHUNK, QUERY_BLOCK = 32768, 1024  # keys and queries scored at once by the torch backend: 128 MB of products
+KEY_CHUNK, LOW_CHUNK, QUERY_BLOCK = 8192, 32768, 1024  # keys (in fp32, in bf16) and queries scored at once by the torch backend
 BLOCK = 64  # columns whose largest one is looked at first
 CANDIDATES = 27  # keys scored again in fp32, besides k
 BF16_ERROR = 3.5 * 2**-9  # at most, of a product of normalized vectors in bf16: both factors, the result, its sum
@@ -79,8 +79,8 @@ def _rough_top(asked: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.T
     The keys are cast as they come, so that processes that share them need no copy of their own.
     """
     best, rows = [], []
-    for start in range(0, len(keys), KEY_CHUNK):
-        products = asked @ keys[start : start + KEY_CHUNK].bfloat16().T
+    for start in range(0, len(keys), LOW_CHUNK):
+        products = asked @ keys[start : start + LOW_CHUNK].bfloat16().T
         columns = torch.arange(products.shape[1], device=products.device).expand(len(products), -1)
         if (whole := products.shape[1] // BLOCK * BLOCK) > 2 * k * BLOCK:  # as in _top_by_blocks
             blocks = products[:, :whole].unflatten(1, (-1, BLOCK)).amax(2).topk(k, 1).indices

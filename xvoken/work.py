@@ -12,6 +12,7 @@ same bytes.
 """
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from xvoken.disk import differences, locked, read_json, write_json
+from xvoken.disk import differences, locked, locked_alone, read_json, write_json
 from xvoken.engine import Engine
 from xvoken.job import CPU_THREADS, Job
 from xvoken.messages import UserError, progress, say
@@ -54,7 +55,7 @@ class Parts:
     def __enter__(self) -> "Parts":
         with ExitStack() as stack:
             share = self.engine.share
-            stack.enter_context(locked(self.folder / "lock", self.output.as_posix(), shared=share is not None))
+            self._lock = stack.enter_context(locked(self.folder / "lock", self.output.as_posix(), shared=share is not None))
             if share:
                 name = f"share {share[0]} of {share[1]} of {self.output}"
                 stack.enter_context(locked(self.folder / f"lock.{share[0]}-of-{share[1]}", name))
@@ -76,7 +77,7 @@ class Parts:
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
         if kind is None and self.joins:
-            shutil.rmtree(self.folder)
+            _discard(self.folder)
         self._stack.close()
 
     def missing(self) -> list[int]:
@@ -88,11 +89,9 @@ class Parts:
         if missing := self.missing():
             say(f"{self.output}: {len(missing)} of {len(self.ranges)} parts are left to other shares; who ends last joins, or --join")
             return False
-        if self.engine.share:
-            self._stack.enter_context(locked(self.folder / "lock.join", self.output.as_posix(), wait=True))
-            if not (self.folder / "plan.json").exists():
-                say(f"{self.output}: joined by another share")
-                return False
+        if self.engine.share and not locked_alone(self._lock, self.folder / "lock"):
+            say(f"{self.output}: joined by another share")
+            return False
         for path in (self.output, *self.also):  # a kill while joining leaves them, and they can be large
             for leftover in path.parent.glob(f".{path.name}.*.tmp"):
                 leftover.unlink(missing_ok=True)
@@ -154,9 +153,18 @@ def parts_folder(output: Path) -> Path:
 def remove_leftover(output: Path) -> None:
     """Remove the parts of a finished output: a kill can come between the last rename and the clean-up."""
     folder = parts_folder(output)
+    for discarded in folder.parent.glob(f".{folder.name}.*.done"):
+        shutil.rmtree(discarded, ignore_errors=True)
     if folder.exists():
         with locked(folder / "lock", output.as_posix()):
-            shutil.rmtree(folder)
+            _discard(folder)
+
+
+def _discard(folder: Path) -> None:
+    """Remove a folder of parts; first out of the way, so that a run that starts now finds it whole or not at all."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.done")
+    folder.rename(aside)
+    shutil.rmtree(aside)
 
 
 def read_skipped(parts: Parts) -> list[list[Any]]:
