@@ -59,7 +59,8 @@ class World:
         """The finished files of a stage, by name."""
         folder = {"tokenize": self.folder, "keys": self.load / "keys", "retrieve": self.load / "vokens"}[stage]
         pattern = "corpus.txt.*" if stage == "tokenize" else "*"
-        files = [path for path in folder.glob(pattern) if path.is_file()]
+        # A report tells of seconds and memory, no two are equal.
+        files = [path for path in folder.glob(pattern) if path.is_file() and not path.name.endswith(".report.json")]
         return {path.name: path.read_bytes() for path in files}
 
     def remove_outputs(self, stage: str) -> None:

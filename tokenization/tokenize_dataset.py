@@ -28,6 +28,7 @@ from xvoken.devices import cores
 from xvoken.disk import replacing, same_settings
 from xvoken.engine import Engine
 from xvoken.messages import UserError, run_main, say
+from xvoken.report import write_report
 from xvoken.text_batches import tokenize
 from xvoken.text_towers import base_name, full_name, load_tokenizer, tokenizer_hash
 from xvoken.work import LOCAL, Parts, remove_leftover
@@ -142,6 +143,7 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
         attributes = {**settings, "limit": limit or 0, "source": full_name(tokenizer_name)}
         lines, tokens = corpora.write(path, name, part_arrays(parts), attributes)
         empty = sum(summary["empty"] for summary in parts.summaries())
+        write_report(parts, lines=lines, empty=empty, tokens=tokens)
     print(f"wrote {lines:,} lines ({empty:,} without tokens), {tokens:,} tokens to {output} (and .line, and the ids as text)")
 
 

@@ -27,6 +27,7 @@ from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
 from xvoken.image_sets import split_name
 from xvoken.messages import UserError, run_main, say
+from xvoken.report import write_report
 from xvoken.text_towers import base_name, tokenizer_hash
 from xvoken.work import LOCAL, Parts, remove_leftover
 
@@ -80,6 +81,7 @@ def vokenize(
         attributes = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "scores": "inner products of normalized vectors"}
         vokens.write(path, hdf5_path, part_arrays(parts), lines, tokens, job.topk, gallery.names, settings, attributes)
         empty, cut = (sum(summary[key] for summary in parts.summaries()) for key in ("empty", "cut"))
+        write_report(parts, lines=lines, empty=empty, cut=cut, tokens=tokens, images=len(gallery.ids))
     counts = f"{lines:,} lines ({empty:,} empty, {cut:,} cut to the tower's length)"
     print(f"wrote the top {job.topk} of {len(gallery.ids):,} images for {counts} to {path} (and .hdf5, .ids)")
 

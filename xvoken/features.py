@@ -25,6 +25,7 @@ from xvoken.engine import Engine
 from xvoken.image_towers import ImageTower
 from xvoken.messages import UserError
 from xvoken.pictures import BrokenPicture, View, load_picture
+from xvoken.report import write_report
 from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
 from xvoken.text_towers import TextTower, load_tokenizer, tokenizer_hash, weights_hash
 from xvoken.work import LOCAL, Parts, read_skipped, remove_leftover
@@ -204,6 +205,7 @@ def _cached(
                 np.lib.format.write_array_header_1_0(out, header)
                 for rows in _part_arrays(parts):
                     out.write(rows)
+            write_report(parts, items=total)
             write_json(receipt, {"settings": settings, "skipped": read_skipped(parts)})
     else:
         remove_leftover(path)
