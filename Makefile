@@ -1,4 +1,4 @@
-.PHONY: test lint demo
+.PHONY: test lint demo bench bench-gpu test-ray test-crash
 
 test:
 	bash scripts/test.bash
@@ -8,3 +8,15 @@ lint:
 
 demo:
 	bash scripts/demo.bash
+
+bench:
+	for b in tokenize keys retrieve search memory; do python benchmarks/$$b.py; done
+
+bench-gpu:
+	for b in keys retrieve search; do python benchmarks/$$b.py --device cuda:0; done
+
+test-ray:
+	bash scripts/test_ray.bash
+
+test-crash:
+	python -m pytest tests/crash_matrix.py

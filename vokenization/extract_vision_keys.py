@@ -24,6 +24,7 @@ from xvoken import keys as key_files
 from xvoken.devices import PRECISIONS, workers_on
 from xvoken.disk import same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
+from xvoken.engine import Engine
 from xvoken.features import Features, image_features
 from xvoken.image_sets import Roots, split_name
 from xvoken.messages import UserError, run_main, say
@@ -60,6 +61,8 @@ def extract(
         return
     paths = image_ids.paths(ids_root, name, ids, folder, roots)
     features = image_features(encoder.image_spec, encoder.image_tower, ids, paths, label=name, **options)
+    if features is None:
+        return
     rows = features.usable.tolist()
     key_files.write(
         where, name, key_blocks(encoder, features), encoder.dim, [ids[r] for r in rows], [str(paths[r]) for r in rows],
@@ -89,13 +92,20 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
     parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the tower; auto: bf16 where it is fast")
+    Engine.add_flags(parser)
     args = parser.parse_args()
     if min(args.batch_size, args.limit or 1) < 1:
         raise UserError("--batch-size and --limit must be at least 1")
     devices = workers_on(args.device, args.num_workers)
     encoder = load_encoder(args.load, image=True)
     where = Path(args.output) if args.output else key_files.folder(encoder.home)
-    options = {"cache": Path(args.cache), "devices": devices, "precision": args.precision, "batch_size": args.batch_size}
+    options = {
+        "cache": Path(args.cache),
+        "devices": devices,
+        "precision": args.precision,
+        "batch_size": args.batch_size,
+        "engine": Engine.of(args),
+    }
     for image_set in args.image_sets.split(","):
         extract(encoder, image_set, where, options, Roots.of(args), args.ids_root, args.limit)
 

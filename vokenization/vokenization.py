@@ -9,7 +9,7 @@ import torch
 
 from xvoken import keys as key_files
 from xvoken.corpus import Corpus
-from xvoken.devices import autocast
+from xvoken.devices import autocast, cast_weights
 from xvoken.disk import replacing
 from xvoken.encoders import load_encoder
 from xvoken.indexing import build_index
@@ -43,7 +43,7 @@ def read_gallery(keys_dir: Path, image_sets: list[str], encoder_hash: str, dim: 
         ids += [f"{image_set}/{i}" for i in read.ids]
         names += [Path(p).name for p in read.paths]
         made_by.append(f"{image_set} {maker} {len(read.keys)} {read.attributes.get('settings', '')}")
-    gallery = Gallery(np.concatenate(keys), ids, names, made_by)
+    gallery = Gallery(keys[0] if len(keys) == 1 else np.concatenate(keys), ids, names, made_by)
     if most is not None:
         gallery.keys, gallery.ids, gallery.names = gallery.keys[:most], ids[:most], names[:most]
     return gallery
@@ -67,7 +67,7 @@ class VokenizeJob:
     def setup(self, device: str) -> None:
         self.device = device
         self.encoder = load_encoder(self.load, text=True)
-        self.tower, self.head = self.encoder.text_tower.to(device), self.encoder.text_head.to(device)
+        self.tower, self.head = cast_weights(self.encoder.text_tower, self.precision).to(device), self.encoder.text_head.to(device)
         self.padding = Padding.of(self.encoder.tokenizer, self.tower.max_tokens, self.encoder.fixed_length)
         self.lines = Corpus(self.corpus, self.tokenizer_name)
         gallery = read_gallery(self.keys_dir, self.image_sets, self.encoder.hash, self.encoder.dim, self.most)
@@ -76,15 +76,18 @@ class VokenizeJob:
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         tokens, offsets = self.lines.slab(start, stop)
         counts = np.diff(offsets)
-        indices = np.full((stop - start, self.topk), -1, np.int32)
-        scores = np.full((stop - start, self.topk), np.nan, np.float32)
+        filled = np.flatnonzero(counts)
+        queries = np.empty((stop - start, self.encoder.dim), np.float32)
         for batch in batches_by_length(counts, self.batch_size):
             ids, mask = pad_lines(tokens, offsets[batch], counts[batch], self.padding)
             with torch.inference_mode():
                 with autocast(self.device, self.precision):
                     features = self.tower(ids.to(self.device), mask.to(self.device))
-                queries = self.head(features.float()).cpu().numpy()
-            scores[batch], indices[batch] = self.index.search(queries, self.topk)
+                queries[batch] = self.head(features.float()).cpu().numpy()
+        indices = np.full((stop - start, self.topk), -1, np.int32)
+        scores = np.full((stop - start, self.topk), np.nan, np.float32)
+        if len(filled):
+            scores[filled], indices[filled] = self.index.search(queries[filled], self.topk)
         with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
             np.savez(file, indices=indices, scores=scores, counts=counts)
         return {"empty": int((counts == 0).sum()), "cut": int((counts + self.padding.specials > self.padding.max_tokens).sum())}

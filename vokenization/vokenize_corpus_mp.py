@@ -24,11 +24,13 @@ from xvoken.corpus import Corpus
 from xvoken.devices import PRECISIONS, resolve_precision, workers_on
 from xvoken.disk import same_settings, sha256_of_file, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
+from xvoken.engine import Engine
 from xvoken.image_sets import split_name
 from xvoken.indexing import BACKENDS
 from xvoken.messages import UserError, run_main, say
+from xvoken.report import write_report
 from xvoken.text_towers import base_name, tokenizer_hash
-from xvoken.work import Parts
+from xvoken.work import LOCAL, Parts, remove_leftover
 
 CHUNK = 2048  # lines a part
 
@@ -56,7 +58,7 @@ def part_arrays(parts: Parts) -> Iterator[tuple[NDArray, ...]]:
 
 def vokenize(
     job: VokenizeJob, corpus: Corpus, gallery: Gallery, output: Path, sets: str, devices: list[str],
-    limit: int | None, encoder: Encoder,
+    limit: int | None, encoder: Encoder, engine: Engine = LOCAL,
 ) -> None:  # fmt: skip
     """Write the three files, unless they stand there already."""
     lines = min(len(corpus), limit or len(corpus))
@@ -70,14 +72,17 @@ def vokenize(
     path, hdf5_path = vokens.text_file(output, name, sets), vokens.hdf5_file(output, name, sets)
     if hdf5_path.exists():
         same_settings(hdf5_path, vokens.read_settings(hdf5_path), settings)
+        remove_leftover(hdf5_path)
         say(f"skipped: {hdf5_path} holds the images of these {lines:,} lines already")
         return
-    with Parts(hdf5_path, lines, CHUNK, settings) as parts:
-        parts.run(job, devices, desc=path.name, unit="lines")
+    with Parts(hdf5_path, lines, CHUNK, settings, (path, vokens.ids_file(output, name, sets)), engine) as parts:
+        if not parts.run(job, devices, desc=path.name, unit="lines"):
+            return
         vokens.write_ids(vokens.ids_file(output, name, sets), gallery.ids)
         attributes = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "scores": "inner products of normalized vectors"}
         vokens.write(path, hdf5_path, part_arrays(parts), lines, tokens, job.topk, gallery.names, settings, attributes)
         empty, cut = (sum(summary[key] for summary in parts.summaries()) for key in ("empty", "cut"))
+        write_report(parts, lines=lines, empty=empty, cut=cut, tokens=tokens, images=len(gallery.ids))
     counts = f"{lines:,} lines ({empty:,} empty, {cut:,} cut to the tower's length)"
     print(f"wrote the top {job.topk} of {len(gallery.ids):,} images for {counts} to {path} (and .hdf5, .ids)")
 
@@ -102,6 +107,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
     parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the text tower; auto: bf16 where it is fast")
+    Engine.add_flags(parser)
     args = parser.parse_args()
     if min(args.topk, args.batch_size, args.limit or 1) < 1:
         raise UserError("--topk, --batch-size and --limit must be at least 1")
@@ -128,7 +134,7 @@ def main() -> None:
         topk=args.topk, backend=args.backend, precision=resolve_precision(args.precision, devices[0]), batch_size=args.batch_size,
     )  # fmt: skip
     sets = "_".join(image_sets) + (f".{most}" if most else "")
-    vokenize(job, corpus, gallery, args.output or vokens.folder(encoder.home), sets, devices, args.limit, encoder)
+    vokenize(job, corpus, gallery, args.output or vokens.folder(encoder.home), sets, devices, args.limit, encoder, Engine.of(args))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ L is the number of lines of FILE, empty ones included.
 """
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 
 from xvoken.disk import replacing
 from xvoken.messages import UserError
+from xvoken.offsets import Offsets
 
+SLAB = 1 << 14  # lines that `check` reads at once
 MAKE = "python tokenization/tokenize_dataset.py DATA_DIR FILE TOKENIZER"
 
 
@@ -31,6 +34,25 @@ def tokens_file(corpus: Path, tokenizer_name: str) -> Path:
 
 def line_file(corpus: Path, tokenizer_name: str) -> Path:
     return corpus.with_name(f"{corpus.name}.{tokenizer_name}.line")
+
+
+class IdText:
+    """Token ids to the bytes of a text file, by table: no Python work per token. vocabulary: ids are below it."""
+
+    def __init__(self, vocabulary: int):
+        digits = [f"{i} ".encode() for i in range(vocabulary)]
+        self.lengths = np.array([len(word) for word in digits], np.int64)
+        self.table = np.array(digits, dtype=f"S{self.lengths.max()}").view(np.uint8).reshape(vocabulary, -1)
+
+    def lines(self, ids: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Tokens (n,), tokens of each line (l,) -> the text: ids separated by blanks, every line ended by a newline"""
+        padded = self.table[ids]
+        text = padded[padded != 0]
+        ends = np.zeros(len(ids) + 1, np.int64)  # where the text of each token ends, with its blank
+        np.cumsum(self.lengths[ids], out=ends[1:])
+        line_ends = ends[np.cumsum(counts)]
+        text[line_ends[counts > 0] - 1] = ord("\n")
+        return np.insert(text, line_ends[counts == 0], ord("\n")) if (counts == 0).any() else text
 
 
 def write(
@@ -52,7 +74,7 @@ def write(
             line_out.write(b"0\n")
             for text_part, ids, counts in parts:
                 text_out.write(text_part.read_bytes())
-                line_out.write("".join(f"{offset}\n" for offset in total + np.cumsum(counts)).encode())
+                line_out.write(("\n".join(map(str, (total + np.cumsum(counts)).tolist())) + "\n").encode())
                 tokens.resize((total + len(ids),))
                 tokens[total:] = ids
                 lines, total = lines + len(counts), total + len(ids)
@@ -63,7 +85,7 @@ def write(
 class Corpus:
     """A tokenized corpus, open for reading. Raises UserError when a file is missing or the files disagree.
 
-    offsets: int64 (L + 1,); attributes: what the hdf5 file says of itself (empty in files made by others).
+    offsets: L + 1 of them, see Offsets; attributes: what the hdf5 file says of itself (empty in files made by others).
     """
 
     def __init__(self, corpus: Path, tokenizer_name: str):
@@ -79,7 +101,7 @@ class Corpus:
         except (OSError, KeyError) as error:
             raise UserError(f"{self.path}: no hdf5 file with a dataset `tokens` ({error}); make it again: {MAKE}") from None
         self.attributes = dict(self.file.attrs)
-        self.offsets = _read_offsets(line_path)
+        self.offsets = Offsets(line_path, f"make it again: {MAKE}")
         if self.offsets[-1] != len(self.tokens):
             raise UserError(
                 f"{line_path}: ends at token {self.offsets[-1]}, but {self.path} holds {len(self.tokens)}; make both again: {MAKE}"
@@ -99,27 +121,18 @@ class Corpus:
         return self.tokens[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
-def _read_offsets(path: Path) -> NDArray[np.int64]:
-    try:
-        offsets = np.fromstring(path.read_bytes(), np.int64, sep="\n")
-    except (ValueError, DeprecationWarning):
-        offsets = np.zeros(0, np.int64)
-    if not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
-        raise UserError(f"{path}: not a list of growing offsets that starts with 0; make it again: {MAKE}")
-    return offsets
-
-
 def check(corpus: Path, tokenizer_name: str) -> str:
     """Compare the three files with each other; says what they hold or raises UserError."""
     read = Corpus(corpus, tokenizer_name)
     path = text_file(corpus, tokenizer_name)
-    number = -1
+    at = 0
     with open(path, encoding="ascii") as text:
-        for number, line in enumerate(text):
-            if number >= len(read):
-                break
-            if not np.array_equal(np.array(line.split(), np.int64), read.slab(number, number + 1)[0]):
-                raise UserError(f"{path}: line {number + 1} differs from {read.path}; make them again: {MAKE}")
-    if number + 1 != len(read):
-        raise UserError(f"{path}: has {number + 1} lines, {line_file(corpus, tokenizer_name)} has {len(read)}")
+        while at <= len(read) and (lines := list(islice(text, SLAB))):
+            ids, offsets = read.slab(at, min(at + len(lines), len(read)))
+            for number, (line, start, stop) in enumerate(zip(lines, offsets, offsets[1:], strict=False), at + 1):
+                if not np.array_equal(np.array(line.split(), np.int64), ids[start:stop]):
+                    raise UserError(f"{path}: line {number} differs from {read.path}; make them again: {MAKE}")
+            at += len(lines)
+    if at != len(read):
+        raise UserError(f"{path}: has {at} lines, {line_file(corpus, tokenizer_name)} has {len(read)}")
     return f"corpus of {len(read):,} lines, {len(read.tokens):,} tokens of {read.attributes.get('tokenizer', 'unknown')}"

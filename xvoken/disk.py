@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ from xvoken.messages import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; on success flush that file to the disk and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Machines that share a file system have the same process ids.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -94,15 +96,16 @@ def _short(value: Any) -> str:
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[IO[str]]:
+def locked(path: Path, what: str, shared: bool = False) -> Iterator[IO[str]]:
     """Hold `path` as a lock while the block runs; a second run on the same output is refused.
 
-    The lock belongs to the process, not to the file: a killed run leaves none behind.
+    shared: together with others that hold it shared. The lock belongs to the process, not to the file: a killed run
+    leaves none behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "unknown"
@@ -111,6 +114,12 @@ def locked(path: Path, what: str) -> Iterator[IO[str]]:
         file.write(str(os.getpid()))
         file.flush()
         yield file
+
+
+def locked_alone(file: IO[str], path: Path) -> bool:
+    """Wait until a lock held shared is ours alone; False if whoever had it before us has removed it."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def same_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -7,8 +7,9 @@ The hash follows from the settings, so that a cache is found again by whoever ne
 key extraction, evaluation.
 """
 
-import shutil
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
-from xvoken.devices import autocast, cores, resolve_precision
+from xvoken.devices import autocast, cast_weights, cores, resolve_precision
 from xvoken.disk import fingerprint, read_json, replacing, sha256_of_lines, write_json
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
+from xvoken.engine import Engine
 from xvoken.image_towers import ImageTower
 from xvoken.messages import UserError
 from xvoken.pictures import BrokenPicture, View, load_picture
+from xvoken.report import write_report
 from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
 from xvoken.text_towers import TextTower, load_tokenizer, tokenizer_hash, weights_hash
-from xvoken.work import Parts, read_skipped
+from xvoken.work import LOCAL, Parts, read_skipped, remove_leftover
 
 IMAGE_CHUNK, TEXT_CHUNK = 256, 1024
 
@@ -57,14 +59,14 @@ class ImageJob:
 
     def setup(self, device: str) -> None:
         self.device = device
-        self.tower = self.spec.build().to(device)
+        self.tower = cast_weights(self.spec.build(), self.precision).to(device)
+        self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         rows = np.full((stop - start, self.tower.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
         pictures = Pictures(self.paths[start:stop], self.tower.view)
-        loader = DataLoader(pictures, self.batch_size, num_workers=self.decoders, collate_fn=lambda items: items)
-        for first, items in zip(range(0, stop - start, self.batch_size), loader, strict=True):
+        for first, items in batches_ahead(pictures, self.batch_size, self.threads):
             good = [i for i, item in enumerate(items) if not isinstance(item, str)]
             skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
             if good:
@@ -88,9 +90,29 @@ class Pictures(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> torch.Tensor | str:
         try:
-            return self.view(load_picture(Path(self.paths[i])))
+            return self.view(load_picture(Path(self.paths[i]), self.view.resize))
         except BrokenPicture as error:
             return str(error)
+
+
+def batches_ahead(pictures: Pictures, size: int, threads: ThreadPoolExecutor | None) -> Iterator[tuple[int, list[Any]]]:
+    """(first item, items) of each batch; with `threads`, two batches are decoded while the caller uses another.
+
+    Threads suffice: Pillow decodes and resizes without holding Python's lock, and they share the pixels.
+    """
+    starts = range(0, len(pictures), size)
+    if threads is None:
+        for first in starts:
+            yield first, [pictures[i] for i in range(first, min(first + size, len(pictures)))]
+        return
+    coming: deque[tuple[int, list[Future]]] = deque()
+    for first in starts:
+        coming.append((first, [threads.submit(pictures.__getitem__, i) for i in range(first, min(first + size, len(pictures)))]))
+        if len(coming) > 2:
+            ready, futures = coming.popleft()
+            yield ready, [future.result() for future in futures]
+    for ready, futures in coming:
+        yield ready, [future.result() for future in futures]
 
 
 @dataclass
@@ -106,7 +128,7 @@ class TextJob:
 
     def setup(self, device: str) -> None:
         self.device = device
-        self.tower = self.spec.build().to(device)
+        self.tower = cast_weights(self.spec.build(), self.precision).to(device)
         self.tokens = load_tokenizer(self.tokenizer)
         self.padding = Padding.of(self.tokens, min(self.max_len, self.tower.max_tokens))
 
@@ -128,9 +150,9 @@ class TextJob:
 
 def image_features(
     spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], *,
-    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 32,
-) -> Features:  # fmt: skip
-    """The tower's output for each picture, from the cache or made now.
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 32, engine: Engine = LOCAL,
+) -> Features | None:  # fmt: skip
+    """The tower's output for each picture, from the cache or made now; None while other shares of the work are missing.
 
     ids and paths: one a picture; pictures with the same ids and file sizes are the same data.
     Raises UserError when no picture is left.
@@ -141,8 +163,8 @@ def image_features(
     decoders = max(1, cores() // len(devices)) if on_gpu else 0
     job = ImageJob(spec, [str(path) for path in paths], precision, batch_size * 8 if on_gpu else batch_size, decoders)
     chunk = IMAGE_CHUNK * 8 if on_gpu else IMAGE_CHUNK
-    features = _cached(path, label, settings, job, len(ids), chunk, tower.width, devices, "img")
-    if len(features.skipped) == len(ids):
+    features = _cached(path, label, settings, job, len(ids), chunk, tower.width, devices, "img", engine)
+    if features and len(features.skipped) == len(ids):
         reasons = sorted({reason for _, reason in features.skipped})
         raise UserError(f"{label}: none of the {len(ids)} pictures can be used ({', '.join(reasons[:3])}); first: {paths[0]}")
     return features
@@ -178,20 +200,22 @@ def text_features(
 
 def _cached(
     path: Path, label: str, settings: dict[str, Any], job: Any, total: int, chunk: int, width: int,
-    devices: list[str], unit: str,
-) -> Features:  # fmt: skip
+    devices: list[str], unit: str, engine: Engine = LOCAL,
+) -> Features | None:  # fmt: skip
     receipt = path.with_suffix(".json")
     if not receipt.exists():
-        with Parts(path, total, chunk, settings) as parts:
-            parts.run(job, devices, desc=label, unit=unit)
-            with replacing(path) as temporary:
-                out = np.lib.format.open_memmap(temporary, "w+", np.float16, (total, width))
-                for (start, stop), rows in zip(parts.ranges, _part_arrays(parts), strict=True):
-                    out[start:stop] = rows
-                out.flush()
+        with Parts(path, total, chunk, settings, engine=engine) as parts:
+            if not parts.run(job, devices, desc=label, unit=unit):
+                return None
+            with replacing(path) as temporary, open(temporary, "wb") as out:  # not mapped: a full disk would be a SIGBUS
+                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": (total, width)}
+                np.lib.format.write_array_header_1_0(out, header)
+                for rows in _part_arrays(parts):
+                    out.write(rows)
+            write_report(parts, items=total)
             write_json(receipt, {"settings": settings, "skipped": read_skipped(parts)})
-    elif (leftover := path.with_name(path.name + ".parts")).exists():
-        shutil.rmtree(leftover)  # a kill came between the last rename and the clean-up
+    else:
+        remove_leftover(path)
     return load_features(path)
 
 

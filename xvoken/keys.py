@@ -73,11 +73,23 @@ def read_settings(where: Path, image_set: str) -> dict[str, Any]:
 
 
 def read(where: Path, image_set: str) -> Keys:
-    """Read the keys of one image set whole; raises UserError for a missing or foreign file."""
+    """The keys of one image set, mapped into memory, so that all processes share one copy.
+
+    Raises UserError for a missing or foreign file.
+    """
     with _open(where, image_set) as file:
-        keys, attributes = file["keys"][:], dict(file.attrs)
+        keys, attributes = _mapped(file["keys"]), dict(file.attrs)
     ids, paths = (_lines(where / f"{image_set}.{ending}", len(keys)) for ending in ("ids", "path"))
     return Keys(keys, ids, paths, attributes)
+
+
+def _mapped(dataset: h5py.Dataset) -> NDArray[np.float32]:
+    """A dataset as an array: mapped where it lies in one piece, as in our files, else read (others may compress)."""
+    at = dataset.id.get_offset()
+    if at is None or dataset.dtype != np.float32:
+        return dataset[:].astype(np.float32, copy=False)
+    # Copy on write, since torch warns of arrays that it could not write to.
+    return np.memmap(dataset.file.filename, np.float32, "c", at, dataset.shape)
 
 
 def _open(where: Path, image_set: str) -> h5py.File:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,21 @@ class RunError(UserError):
     """The run itself failed (a worker died, the disk is full); finished work stays on disk."""
 
     exit_code = 1
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, is a full disk, quota or file-size limit.
+
+    h5py tells the number only in its text, numpy's tofile not at all.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return True
+        text = str(error)
+        if any(f"errno = {number}," in text for number in DISK_FULL) or re.search(r"^\d+ requested and \d+ written", text):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def say(text: str) -> None:
@@ -52,8 +68,9 @@ def run_main(main: Callable[[], object]) -> None:
     except BrokenPipeError:  # the reader of our output (head, less) left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
+    except Exception as error:
+        if not disk_full(error):
             raise
-        say(f"error: {error.strerror}: {error.filename or 'while writing'}; make room, then run the same command to go on")
+        where = getattr(error, "filename", None) or "while writing"
+        say(f"error: no room on the disk: {where}; make room, then run the same command to go on")
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,8 @@ def tokenize(tokenizer: Any, sentences: list[str]) -> tuple[NDArray[np.int32], N
     else:  # SigLIP's sentencepiece tokenizer
         ids = tokenizer(sentences, add_special_tokens=False)["input_ids"]
     offsets = np.zeros(len(ids) + 1, np.int64)
-    np.cumsum([len(line) for line in ids], out=offsets[1:])
-    return np.fromiter((i for line in ids for i in line), np.int32, offsets[-1]), offsets
+    np.cumsum(list(map(len, ids)), out=offsets[1:])
+    return np.fromiter(chain.from_iterable(ids), np.int32, offsets[-1]), offsets
 
 
 def batches_by_length(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:

@@ -10,7 +10,7 @@
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,18 +92,29 @@ def read(where: Path, corpus_name: str, sets: str) -> tuple[NDArray[np.int32], N
     return indices, scores, ids_file(where, corpus_name, sets).read_text(encoding="utf-8").split("\n")[:-1]
 
 
+def slabs(hdf5_path: Path, lines: int = 1 << 16) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
+    """First line, indices (l, k) and scores (l, k), some lines at a time, so that memory does not grow with the corpus."""
+    if not hdf5_path.is_file():
+        raise UserError(f"{hdf5_path} does not exist; make it with: python vokenization/vokenize_corpus_mp.py")
+    with h5py.File(hdf5_path, "r") as file:
+        for start in range(0, len(file["indices"]), lines):
+            yield start, file["indices"][start : start + lines], file["scores"][start : start + lines]
+
+
 def check(where: Path, corpus_name: str, sets: str) -> str:
     """Hold the files against each other; says what they hold or raises UserError."""
-    indices, scores, ids = read(where, corpus_name, sets)
     path = hdf5_file(where, corpus_name, sets)
-    if indices.max(initial=-1) >= len(ids):
-        raise UserError(f"{path}: row {indices.max()} is beyond the {len(ids)} ids")
-    if (np.diff(scores, axis=1) > 0).any():
-        raise UserError(f"{path}: scores of line {int(np.argwhere(np.diff(scores, axis=1) > 0)[0, 0]) + 1} do not descend")
-    if not ((indices < 0) == np.isnan(scores)).all():
-        raise UserError(f"{path}: an empty line with scores, or a line without")
+    ids = ids_file(where, corpus_name, sets).read_text(encoding="utf-8").split("\n")[:-1]
+    for start, indices, scores in slabs(path):
+        if indices.max(initial=-1) >= len(ids):
+            raise UserError(f"{path}: row {indices.max()} is beyond the {len(ids)} ids")
+        if (rising := (np.diff(scores, axis=1) > 0).any(1)).any():
+            raise UserError(f"{path}: scores of line {start + int(rising.argmax()) + 1} do not descend")
+        if not ((indices < 0) == np.isnan(scores)).all():
+            raise UserError(f"{path}: an empty line with scores, or a line without")
+        total, k = start + len(indices), indices.shape[1]
     with open(text_file(where, corpus_name, sets), encoding="utf-8") as text:
         lines = sum(1 for _ in text)
-    if lines != len(indices):
-        raise UserError(f"{text_file(where, corpus_name, sets)}: {lines} lines, the hdf5 file has {len(indices)}")
-    return f"top {indices.shape[1]} of {len(ids):,} images for {lines:,} lines"
+    if lines != total:
+        raise UserError(f"{text_file(where, corpus_name, sets)}: {lines} lines, the hdf5 file has {total}")
+    return f"top {k} of {len(ids):,} images for {lines:,} lines"

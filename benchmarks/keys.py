@@ -1,0 +1,64 @@
+"""Keys: one picture at a time in fp32, ours, and the tower alone on tensors in memory.
+
+    python benchmarks/keys.py [--small] [--device cuda:0]
+
+ResNeXt-101 32x8d (with --device cuda:0 also ViT-B/32) with random weights, on JPEG files of 640 x 480. On a CPU all three
+ways run in one process with one thread, as each of our workers does: what one core can do.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+
+from benchmarks import worlds
+from benchmarks.measure import parse_args, report, seconds, threads
+from xvoken.devices import autocast, cast_weights, cores, resolve_precision
+from xvoken.features import ImageJob, Pictures
+from xvoken.messages import run_main
+
+
+@torch.inference_mode()
+def straightforward(tower: torch.nn.Module, pictures: Pictures, device: str) -> list[torch.Tensor]:
+    return [tower(pictures[i][None].to(device)).cpu() for i in range(len(pictures))]
+
+
+@torch.inference_mode()
+def tower_alone(tower: torch.nn.Module, pixels: torch.Tensor, batch: int, device: str, precision: str) -> None:
+    with autocast(device, precision):
+        for start in range(0, len(pixels), batch):
+            out = tower(pixels[start : start + batch])
+    out.cpu()
+
+
+def measure(name: str, number: int, device: str, folder: Path) -> None:
+    paths, spec = worlds.photos(folder / "photos", number), worlds.image_tower(folder, name)
+    precision, batch = resolve_precision("auto", device), 32 if device == "cpu" else 256
+    plain = spec.build().to(device)
+    pictures = Pictures(paths, plain.view)
+    few = Pictures(paths[: max(4, number // 8)], plain.view)
+    rows = {"straightforward": seconds(lambda: straightforward(plain, few, device)) * number / len(few)}
+    fast = cast_weights(plain, precision)
+    pixels = torch.stack([pictures[i] for i in range(number)]).to(device)
+    tower_alone(fast, pixels[:batch], batch, device, precision)
+    rows["limit"] = seconds(lambda: tower_alone(fast, pixels, batch, device, precision), 2)
+    job = ImageJob(spec, paths, precision, batch, 0 if device == "cpu" else cores())
+    job.setup(device)
+    rows["ours"] = seconds(lambda: job.run(0, number, folder / "part"), 2)
+    report("keys", "img", number, rows, device, tower=name, precision=precision, threads=torch.get_num_threads())
+
+
+def main() -> None:
+    args = parse_args(__doc__.splitlines()[0])
+    names = ["shufflenet_v2_x0_5"] if args.small else ["resnext101_32x8d"] + ["vit_b_32"] * (args.device != "cpu")
+    number = 32 if args.small else 128 if args.device == "cpu" else 4096
+    with tempfile.TemporaryDirectory() as folder, threads(1 if args.device == "cpu" else cores()):
+        for name in names:
+            measure(name, number, args.device, Path(folder))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,65 @@
+"""What the benchmarks share: timing, the table, the JSON line."""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xvoken.devices import cores
+
+
+def parse_args(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--small", action="store_true", help="little work, in seconds: shows that the script runs, not how fast")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda:0 (default: %(default)s)")
+    return parser.parse_args()
+
+
+def machine(device: str = "cpu") -> str:
+    """The processor's name and the cores this process may use, or the GPU's name."""
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
+    name = next((line.split(":")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), platform.machine())
+    return f"{name.strip()}, {cores()} cores"
+
+
+def seconds(work: Callable[[], Any], repeat: int = 1) -> float:
+    """The shortest of `repeat` runs: whatever else the machine does only ever adds."""
+    taken = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+@contextmanager
+def threads(number: int):
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def report(stage: str, unit: str, items: int, rows: dict[str, float], device: str = "cpu", **more: Any) -> None:
+    """Print a table of seconds by way, then one JSON object; rows: `straightforward`, `ours`, `limit`, any others."""
+    print(f"{stage}, {items:,} {unit}, {machine(device)}")
+    for way, taken in rows.items():
+        print(f"  {way:<28}{taken:10.3f} s {items / taken:14,.1f} {unit}/s")
+    record = {
+        "stage": stage,
+        "vs_straightforward": round(rows["straightforward"] / rows["ours"], 3),
+        "of_limit": round(rows["limit"] / rows["ours"], 3),
+        "items": items, "machine": machine(device), **more,
+    }  # fmt: skip
+    print(json.dumps(record), flush=True)

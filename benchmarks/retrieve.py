@@ -1,0 +1,80 @@
+"""Retrieval: batches in corpus order in fp32, ours, and the text tower alone.
+
+    python benchmarks/retrieve.py [--small] [--device cuda:0]
+
+BERT-base's size with random weights, lines of 30 tokens on average, 50,000 keys. On a CPU all three ways run in one
+process with one thread, as each of our workers does: what one core can do. The straightforward way pads each batch of
+32 lines to its longest, reads one hdf5 slice a line, and searches a faiss L2 index.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import faiss
+import numpy as np
+import torch
+
+from benchmarks import worlds
+from benchmarks.measure import parse_args, report, seconds, threads
+from vokenization.vokenization import VokenizeJob
+from xvoken import keys as key_files
+from xvoken.devices import autocast, cores, resolve_precision
+from xvoken.messages import run_main
+from xvoken.text_batches import batches_by_length, pad_lines
+
+
+@torch.inference_mode()
+def straightforward(job: VokenizeJob, index: object, lines: int, tower: torch.nn.Module, head: torch.nn.Module) -> None:
+    corpus = job.lines
+    for start in range(0, lines, 32):
+        stop = min(start + 32, lines)
+        sentences = [corpus.tokens[corpus.offsets[i] : corpus.offsets[i + 1]] for i in range(start, stop)]
+        lengths = np.array([len(sentence) for sentence in sentences])
+        ids, mask = pad_lines(np.concatenate(sentences), np.cumsum(lengths) - lengths, lengths, job.padding)
+        index.search(head(tower(ids.to(job.device), mask.to(job.device))).cpu().numpy(), job.topk)
+
+
+@torch.inference_mode()
+def tower_alone(job: VokenizeJob, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    with autocast(job.device, job.precision):
+        for ids, mask in batches:
+            out = job.tower(ids, mask)
+    out.cpu()
+
+
+def main() -> None:
+    args = parse_args(__doc__.splitlines()[0])
+    gpu = args.device != "cpu"
+    lines, number = (64, 2000) if args.small else (65_536 if gpu else 1024, 50_000)
+    batch = 512 if gpu else 64
+    with tempfile.TemporaryDirectory() as name, threads(cores() if gpu else 1):
+        folder = Path(name)
+        text = worlds.text_tower(folder, *((2, 128) if args.small else ()))
+        load = worlds.snapshot(folder, text, worlds.image_tower(folder, "shufflenet_v2_x0_5"))
+        worlds.keys(load, number)
+        worlds.corpus(folder / "corpus", lines)
+        precision = resolve_precision("auto", args.device)
+        job = VokenizeJob(str(load), folder / "corpus", "minilm", load / "keys", ["pics"], None, 5, "auto", precision, batch)
+        job.setup(args.device)
+        tokens, offsets = job.lines.slab(0, lines)
+        counts = np.diff(offsets)
+        padded = [pad_lines(tokens, offsets[rows], counts[rows], job.padding) for rows in batches_by_length(counts, batch)]
+        batches = [(ids.to(args.device), mask.to(args.device)) for ids, mask in padded]
+        tower_alone(job, batches[:2])
+        rows = {"limit": seconds(lambda: tower_alone(job, batches), 2)}
+        rows["ours"] = seconds(lambda: job.run(0, lines, folder / "part"), 2)
+        flat = faiss.IndexFlatL2(512)
+        flat.add(np.array(key_files.read(load / "keys", "pics").keys))
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        part = lines // 4  # a quarter is enough to know its rate
+        plain = text.build().to(args.device)
+        taken = seconds(lambda: straightforward(job, flat, part, plain, job.head))
+        rows["straightforward"] = taken * lines / part
+    report("retrieve", "lines", lines, rows, args.device, keys=number, tokens=len(tokens), precision=precision, threads=1)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,93 @@
+"""Towers with random weights and made-up data for the benchmarks: nothing is fetched."""
+
+import io
+import random
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+
+from xvoken import keys as key_files
+from xvoken import snapshot as snapshots
+from xvoken.encoders import ImageTowerSpec, TextTowerSpec, build_heads
+from xvoken.text_towers import load_tokenizer, tokenizer_hash, weights_hash
+
+
+def text_tower(folder: Path, layers: int = 12, width: int = 768) -> TextTowerSpec:
+    """A BERT with random weights; the defaults are BERT-base's size."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    config = BertConfig(num_hidden_layers=layers, hidden_size=width, num_attention_heads=width // 64, intermediate_size=4 * width)
+    BertModel(config).save_pretrained(folder / "text")
+    return TextTowerSpec(str(folder / "text"), tuple(range(min(4, layers), 0, -1)))
+
+
+def image_tower(folder: Path, name: str) -> ImageTowerSpec:
+    """A torchvision model with random weights."""
+    from torchvision import models
+
+    torch.manual_seed(0)
+    torch.save(models.get_model(name, weights=None).state_dict(), folder / f"{name}.pth")
+    return ImageTowerSpec(name, str(folder / f"{name}.pth"))
+
+
+def snapshot(folder: Path, text: TextTowerSpec, image: ImageTowerSpec, hidden: int = 1024, dim: int = 512) -> Path:
+    """A matcher of the two towers with random heads, by default of the published size."""
+    towers = text.build(), image.build()
+    model = {
+        "lang": text.name, "lang_hash": weights_hash(towers[0]), "lang_layers": list(text.layers), "text_width": towers[0].width,
+        "visn": image.name, "visn_weights": image.weights, "visn_hash": weights_hash(towers[1]), "image_width": towers[1].width,
+        "dim": dim, "hidden": hidden, "dropout": 0.2, "max_len": 75,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    snapshots.write(folder / "snap", "BEST", {"model": model}, torch.nn.ModuleDict(build_heads(model)).state_dict(), ["benchmark"])
+    load_tokenizer("minilm").save_pretrained(folder / "snap/tokenizer")
+    return folder / "snap"
+
+
+def keys(load: Path, number: int, dim: int = 512) -> None:
+    """Random keys of length 1 in place of the image set `pics`."""
+    names = [f"{i:07d}.jpg" for i in range(number)]
+    rng = np.random.default_rng(0)
+
+    def blocks():
+        for start in range(0, number, 100_000):
+            block = rng.standard_normal((min(100_000, number - start), dim), np.float32)
+            yield block / np.linalg.norm(block, axis=1, keepdims=True)
+
+    key_files.write(load / "keys", "pics", blocks(), dim, names, names, [], {}, {"snapshot_hash": snapshots.read(load).hash})
+
+
+def corpus(path: Path, lines: int, tokens: float = 30, block: int = 100_000) -> None:
+    """A tokenized corpus of random ids: lengths of a skewed (gamma) distribution with that mean, as dialogues have."""
+    rng, total = np.random.default_rng(0), 0
+    with h5py.File(f"{path}.minilm.hdf5", "w") as file, open(f"{path}.minilm.line", "w") as line_out:
+        dataset = file.create_dataset("tokens", (0,), np.int32, maxshape=(None,), chunks=(1 << 18,))
+        line_out.write("0\n")
+        for start in range(0, lines, block):
+            lengths = np.maximum(1, rng.gamma(2, tokens / 2, min(block, lines - start)).round().astype(np.int64))
+            ids = rng.integers(1000, 30_000, lengths.sum(), np.int32)
+            dataset.resize((total + len(ids),))
+            dataset[total:] = ids
+            line_out.writelines(f"{offset}\n" for offset in (total + np.cumsum(lengths)).tolist())
+            total += len(ids)
+        file.attrs.update({"tokenizer": "minilm", "tokenizer_hash": tokenizer_hash(load_tokenizer("minilm")), "lines": lines})
+
+
+def photos(folder: Path, number: int, size: tuple[int, int] = (640, 480)) -> list[str]:
+    """JPEG files of COCO's usual size and weight: smooth shapes with some grain."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i in range(number):
+        rng = np.random.default_rng(i)
+        picture = Image.fromarray(rng.integers(0, 255, (12, 16, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        grain = rng.integers(-12, 13, (size[1], size[0], 3), np.int16)
+        file = io.BytesIO()
+        Image.fromarray((np.asarray(picture, np.int16) + grain).clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=85)
+        paths.append(str(folder / f"{i:05d}.jpg"))
+        Path(paths[-1]).write_bytes(file.getvalue())
+    random.Random(0).shuffle(paths)
+    return paths

@@ -1,0 +1,39 @@
+"""All kinds of kills at several moments of every stage; some minutes, so not part of the default suite.
+
+python -m pytest tests/crash_matrix.py
+"""
+
+import os
+import random
+import signal
+
+import pytest
+
+from tests.scale_fixtures import World, break_run, children, make_world, run_inside, start, wait_until
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    return make_world(tmp_path_factory.mktemp("crash") / "world")
+
+
+@pytest.mark.parametrize("stage", ["tokenize", "keys", "retrieve"])
+def test_all_breaks(world: World, stage: str, capsys) -> None:
+    assert run_inside(world.command(stage, "--num-workers", "1"), capsys)[0] == 0
+    unbroken = world.outputs(stage)
+    for how in ("group", "worker", "parent", "ctrl-c"):
+        for seed in range(3):
+            world.remove_outputs(stage)
+            break_run(world, stage, how, random.Random(seed))
+            code, error = run_inside(world.command(stage, "--num-workers", "1"), capsys)
+            assert code == 0, error
+            assert world.outputs(stage) == unbroken
+
+
+def test_ctrl_c_while_workers_start(world: World) -> None:
+    world.remove_outputs("retrieve")
+    process = start(world.retrieve("--num-workers", "2"))
+    wait_until(lambda: children(process.pid), what="a worker")
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=10)[1]
+    assert process.returncode == 130 and "Traceback" not in error, error

@@ -1,0 +1,34 @@
+"""Exported keys: names, types and rows as clip-retrieval and autofaiss expect them."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as parquet
+
+from vokenization import export_embeddings
+from xvoken import keys as key_files
+
+
+def test_export_writes_what_readers_expect(tmp_path: Path, monkeypatch) -> None:
+    vectors = np.random.default_rng(0).standard_normal((7, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [f"p{i}" for i in range(7)]
+    key_files.write(tmp_path / "snap/keys", "some", [vectors], 8, ids, [f"/x/{i}.jpg" for i in ids], [], {}, {})
+    rows = [{"img_id": i, "sentf": {"mscoco": [f"caption of {i}", "another"]}} for i in ids[:5]]
+    (tmp_path / "some.json").write_text(json.dumps(rows))
+    flags = ["--load", tmp_path / "snap", "--image-sets", "some", "--rows-per-file", 3, "--lxmert-root", tmp_path]
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, flags)])
+    export_embeddings.main()
+    folder = tmp_path / "snap/export/some"
+    embeddings = sorted((folder / "img_emb").iterdir())
+    metadata = sorted((folder / "metadata").iterdir())
+    assert [path.name for path in embeddings] == [f"img_emb_000{n}.npy" for n in range(3)]
+    assert [path.name for path in metadata] == [f"metadata_000{n}.parquet" for n in range(3)]
+    read = np.concatenate([np.load(path) for path in embeddings])
+    assert read.dtype == np.float16 and np.abs(read - vectors).max() < 1e-3
+    tables = [parquet.read_table(path).to_pylist() for path in metadata]
+    assert [len(table) for table in tables] == [3, 3, 1]
+    assert sum(tables, [])[4] == {"image_path": "/x/p4.jpg", "caption": "caption of p4"}
+    assert sum(tables, [])[6]["caption"] == ""

@@ -1,0 +1,33 @@
+"""Offsets read in slabs equal those read at once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xvoken import offsets
+from xvoken.messages import UserError
+
+
+@pytest.mark.parametrize("lines", [1, 4, 7, 8, 9, 100])
+def test_slabs_equal_the_whole(tmp_path: Path, monkeypatch, lines: int) -> None:
+    monkeypatch.setattr(offsets, "EVERY", 4)
+    monkeypatch.setattr(offsets, "BLOCK", 50)
+    path, whole = tmp_path / "x.line", np.cumsum(np.random.default_rng(lines).integers(0, 300, lines))
+    whole -= whole[0]
+    path.write_text("".join(f"{i}\n" for i in whole))
+    read = offsets.Offsets(path, "mend it")
+    assert len(read) == lines and read[-1] == whole[-1] and read[0] == 0
+    for start in range(lines):
+        for stop in range(start, lines + 1):
+            assert np.array_equal(read[start:stop], whole[start:stop])
+    with pytest.raises(IndexError):
+        read[lines]
+
+
+@pytest.mark.parametrize("text", ["", "1\n2\n", "0\n5\n4\n", "0\nx\n", "0\n\n3\n", "0\n1.5\n", "zero\n"])
+def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.line"
+    path.write_text(text)
+    with pytest.raises(UserError, match="not a list of growing offsets.*mend it"):
+        offsets.Offsets(path, "mend it")

@@ -1,0 +1,84 @@
+"""Shares of a work: any order and number of them gives the bytes of one run."""
+
+import argparse
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xvoken.engine import Engine
+from xvoken.messages import UserError
+from xvoken.work import LOCAL, Parts
+
+
+@dataclass
+class Cubes:
+    def setup(self, device: str) -> None:
+        self.device = device
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        part.with_suffix(".txt").write_text("".join(f"{i**3}\n" for i in range(start, stop)))
+        return {}
+
+
+EXPECTED = "".join(f"{i**3}\n" for i in range(23))
+
+
+def cubes(output: Path, engine: Engine = LOCAL) -> bool:
+    """Run one engine; returns whether it was the one that joined."""
+    with Parts(output, 23, 4, {"of": "integers"}, engine=engine) as parts:
+        if not parts.run(Cubes(), ["cpu"], "cubes", "n"):
+            return False
+        assert not output.exists(), "joined twice"
+        output.write_text("".join(parts.part(n).with_suffix(".txt").read_text() for n in range(len(parts.ranges))))
+    return True
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3, 8])
+def test_who_ends_last_joins(tmp_path: Path, shares: int) -> None:
+    output = tmp_path / "cubes"
+    joined = [cubes(output, Engine(share=(share, shares))) for share in range(shares, 0, -1)]  # of 8, two have nothing to do
+    assert joined == [False] * (shares - 1) + [True]
+    assert output.read_text() == EXPECTED and not (tmp_path / "cubes.parts").exists()
+
+
+def test_shares_at_the_same_time_join_once(tmp_path: Path) -> None:
+    output, joined = tmp_path / "cubes", []
+    threads = [threading.Thread(target=lambda i=i: joined.append(cubes(output, Engine(share=(i, 3))))) for i in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(joined) == [False, False, True]
+    assert output.read_text() == EXPECTED
+
+
+def test_join_waits_for_all_shares_and_joins_what_is_there(tmp_path: Path) -> None:
+    output = tmp_path / "cubes"
+    assert not cubes(output, Engine(share=(1, 2)))
+    with pytest.raises(UserError, match="3 of 6 parts are missing, the first is 1; run their shares"):
+        cubes(output, Engine(join=True))
+    with Parts(output, 23, 4, {"of": "integers"}, engine=Engine(share=(2, 2))):
+        for engine in (LOCAL, Engine(join=True), Engine(share=(2, 2))):
+            with pytest.raises(UserError, match="another run"):
+                cubes(output, engine)
+    assert cubes(output, LOCAL) and output.read_text() == EXPECTED  # a plain run does what is left
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--part 1", "together"),
+        ("--part 3 --parts 2", "from 1 to"),
+        ("--join --part 1 --parts 2", "only joins"),
+        ("--ray-address x:1", "--engine"),
+    ],
+)
+def test_flags_that_do_not_go_together(flags: str, message: str) -> None:
+    parser = argparse.ArgumentParser()
+    Engine.add_flags(parser)
+    with pytest.raises(UserError, match=message):
+        Engine.of(parser.parse_args(flags.split()))
+    assert Engine.of(parser.parse_args(["--part", "2", "--parts", "2"])).share == (2, 2)

@@ -1,0 +1,78 @@
+"""Write keys as clip-retrieval and autofaiss read them.
+
+    python vokenization/export_embeddings.py --load snap/xmatching/NAME --image-sets open_images
+
+reads   snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5, .ids, .path; captions of sets in the LXMERT layout
+writes  snap/xmatching/NAME/export/{IMAGE_SET}/img_emb/img_emb_0000.npy: float16 (n, dim), each row of length 1
+        snap/xmatching/NAME/export/{IMAGE_SET}/metadata/metadata_0000.parquet: image_path, caption, a row a key
+Numbers are padded with zeros: readers take the files in the order of their names.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from xvoken import keys as key_files
+from xvoken.disk import replacing
+from xvoken.image_sets import Roots, lxmert_file, read_captioned, split_name
+from xvoken.messages import UserError, run_main
+
+
+def captions_of(name: str, langs: list[str], roots: Roots) -> dict[str, str]:
+    """The first caption of each picture; none for a set without captions."""
+    if not lxmert_file(name, roots).exists():
+        return {}
+    read, first = read_captioned(name, langs, roots), {}
+    for picture, text in read.captions:
+        first.setdefault(read.ids[picture], text)
+    return first
+
+
+def export(keys: key_files.Keys, captions: dict[str, str], folder: Path, rows_a_file: int) -> int:
+    """Write one image set; returns the number of files of each kind."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise UserError("parquet files need pyarrow; run: pip install -r requirements-export.txt") from None
+    starts = range(0, len(keys.ids), rows_a_file)
+    digits = max(4, len(str(len(starts))))
+    for number, start in enumerate(starts):
+        rows = slice(start, start + rows_a_file)
+        with replacing(folder / f"img_emb/img_emb_{number:0{digits}d}.npy") as temporary, open(temporary, "wb") as file:
+            np.save(file, keys.keys[rows].astype(np.float16))
+        table = pa.table({"image_path": keys.paths[rows], "caption": [captions.get(i, "") for i in keys.ids[rows]]})
+        with replacing(folder / f"metadata/metadata_{number:0{digits}d}.parquet") as temporary:
+            pq.write_table(table, temporary)
+    return len(starts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Write keys as clip-retrieval and autofaiss read them.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--load", required=True, type=Path, help="a matcher's snapshot, as snap/xmatching/NAME")
+    parser.add_argument("--image-sets", default="open_images", help="image sets with commas")
+    parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
+    parser.add_argument("--output", type=Path, help="folder to write to (default: export/ in the snapshot)")
+    parser.add_argument("--rows-per-file", type=int, default=1_000_000, help="keys in a file")
+    parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), with commas")
+    Roots.add_flags(parser)
+    args = parser.parse_args()
+    if args.rows_per_file < 1:
+        raise UserError("--rows-per-file must be at least 1")
+    keys_dir = args.keys_dir or key_files.folder(args.load)
+    for image_set in args.image_sets.split(","):
+        name, _ = split_name(image_set)
+        keys = key_files.read(keys_dir, name)
+        folder = (args.output or keys_dir.parent / "export") / name
+        files = export(keys, captions_of(name, args.langs.split(","), Roots.of(args)), folder, args.rows_per_file)
+        print(f"wrote {len(keys.ids):,} keys of {keys.keys.shape[1]} dimensions to {folder} ({files} .npy and .parquet)")
+
+
+if __name__ == "__main__":
+    run_main(main)
