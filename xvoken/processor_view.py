@@ -19,6 +19,7 @@ class ProcessorView:
     """The view that a model's own image processor makes; config: the processor's settings, as in its JSON file."""
 
     config: dict[str, Any]
+    resize = None  # pictures are decoded whole, so that features agree with those of the processor itself
 
     @classmethod
     def of(cls, processor: Any, name: str) -> "ProcessorView":
