@@ -73,8 +73,9 @@ def cast_weights(tower: nn.Module, precision: str) -> nn.Module:
     ViT-B/32's time). Returns the tower.
     """
     if precision == "bf16":
+        kept = {module for part in getattr(tower, "fp32_parts", ()) for module in part.modules()}
         for module in tower.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
+            if isinstance(module, (nn.Linear, nn.Conv2d)) and module not in kept:
                 module.to(torch.bfloat16)
     return tower
 
