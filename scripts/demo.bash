@@ -17,7 +17,7 @@ python scripts/demo_data.py $DATA
 # $LOAD: train the matcher on what the frozen towers make of pictures and captions
 OUTPUT=$LOAD bash scripts/run_xmatching.bash 0 "${ROOTS[@]}" \
     --train-imgs openmoji_train --valid-imgs openmoji_valid --train-langs openmoji --valid-langs openmoji \
-    --lang minilm --visn efficientnet_lite2 --epochs 60
+    --lang minilm --visn efficientnet_lite2 --recipe best
 
 # $DATA/dialogues/train.pkl.txt, then its tokens
 python tokenization/prepare_reddit.py $DATA/raw $DATA/dialogues
@@ -33,6 +33,12 @@ python vokenization/vokenize_corpus_mp.py --load $LOAD --corpus $DATA/dialogues/
 # $LOAD/eval: recall on the pictures that training never saw
 python vokenization/evaluate_retrieval.py --load $LOAD --image-sets openmoji_heldout --langs openmoji "${ROOTS[@]}"
 
+# $DATA/context: phrases and pictures; outputs/demo: the phrases found for each picture, its five and its nine crops
+python scripts/demo_context.py $DATA
+python ctx/encode_captions.py --model $LOAD --captions $DATA/context/phrases.txt --exp_name demo --precision auto
+python ctx/build_context.py --model $LOAD --images $DATA/context/images --exp_name demo \
+    --caption_db outputs/demo/caption_db.hdf5 --precision auto
+
 # $LOAD/page.html
 python scripts/demo_page.py --load $LOAD --corpus $DATA/dialogues/train.pkl.txt --image-sets $SETS \
-    --eval-set openmoji_heldout --output $LOAD/page.html
+    --eval-set openmoji_heldout --context outputs/demo/txt_ctx.hdf5 --context-images $DATA/context/images --output $LOAD/page.html

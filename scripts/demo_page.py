@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from scripts.demo_context import context_section
 from xvoken import keys as key_files
 from xvoken import snapshot as snapshots
 from xvoken import vokens
@@ -136,8 +137,11 @@ svg{width:100%;max-width:40rem;height:auto}
 """
 
 
-def page(best: list[Line], sample: list[Line], records: list[dict[str, Any]], record: dict[str, Any], eval_set: str, count: int) -> str:
-    """The whole page; every text from a file is escaped."""
+def page(
+    best: list[Line], sample: list[Line], records: list[dict[str, Any]], record: dict[str, Any], eval_set: str, count: int,
+    context: str = "",
+) -> str:  # fmt: skip
+    """The whole page; every text from a file is escaped; context: HTML of the section about the other direction."""
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     name = html.escape(eval_set)
     return f"""<!doctype html>
@@ -154,6 +158,7 @@ product of two vectors of length 1 (1 at most).</p>
 <h2>Training</h2>{curve_svg(records)}
 <h2>Lines with the highest scores</h2>{"".join(map(line_html, best))}
 <h2>Lines taken at random</h2>{"".join(map(line_html, sample))}
+{context}
 <p><small>Pictures: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0. Dialogues: ChatterBot corpus, BSD 3-Clause.</small></p>
 </body></html>
 """
@@ -165,13 +170,16 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, type=Path, help="the dialogues, one a line, utterances separated by tabs")
     parser.add_argument("--image-sets", required=True, help="the image sets retrieved from, with commas")
     parser.add_argument("--eval-set", required=True, help="the image set evaluated")
+    parser.add_argument("--context", type=Path, help="txt_ctx.hdf5 of ctx/build_context.py, to show the other direction too")
+    parser.add_argument("--context-images", type=Path, help="the pictures it was made of")
     parser.add_argument("--output", required=True, type=Path, help="the HTML file to write")
     args = parser.parse_args()
     lines = read_lines(args.corpus, args.load, sorted(args.image_sets.split(",")))
     best, sample = choose(lines)
     records = [json.loads(line) for line in snapshots.metrics_file(args.load).read_text(encoding="utf-8").splitlines()]
     record = read_json(args.load / "eval" / f"{args.eval_set}.json", "run vokenization/evaluate_retrieval.py first")
-    write_text(args.output, page(best, sample, records, record, args.eval_set, len(lines)))
+    context = context_section(args.context, args.context_images) if args.context else ""
+    write_text(args.output, page(best, sample, records, record, args.eval_set, len(lines), context))
     for line in best[:PRINTED]:
         print(" | ".join(line.utterances))
         print("    " + ", ".join(f"{path.stem} {score:.2f}" for path, score in line.found))

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,12 +181,14 @@ def test_fine_tuned_towers_are_trained_saved_and_used(world: World, tmp_path: Pa
 def test_broken_pictures_are_left_out_and_listed(world: World, tmp_path: Path, script: Callable[..., str]):
     (tmp_path / "lxmert").mkdir()
     rows = json.loads((world.folder / "lxmert/shapes_train.json").read_text())
-    (world.folder / "images/broken.png").write_bytes(b"broken")
+    shutil.copytree(world.folder / "images", tmp_path / "images")
+    (tmp_path / "images/broken.png").write_bytes(b"broken")
     for row in (rows[2], rows[5]):
         row["img_id"] = {2: "broken", 5: "nowhere"}[rows.index(row)]
     for name in ("shapes_train", "shapes_valid"):
         (tmp_path / f"lxmert/{name}.json").write_text(json.dumps(rows))
-    printed = script("xmatching.main", *world.train_flags(tmp_path / "m", "--lxmert-root", tmp_path / "lxmert", "--epochs", 1))
+    roots = ["--lxmert-root", tmp_path / "lxmert", "--image-root", tmp_path / "images"]
+    printed = script("xmatching.main", *world.train_flags(tmp_path / "m", *roots, "--epochs", 1))
     assert "2 of 18 pictures can't be used" in printed
     assert "training on 32 pairs" in printed
     assert json.loads((tmp_path / "m/metrics.jsonl").read_text())["images"] == 16
