@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xvoken.disk import replacing
+from xvoken.hdf5 import writing_hdf5
 from xvoken.messages import UserError
 from xvoken.offsets import Offsets
 
@@ -65,11 +66,11 @@ def write(
     """
     lines = total = 0
     with (
-        replacing(tokens_file(corpus, tokenizer_name)) as hdf5_path,
+        writing_hdf5(tokens_file(corpus, tokenizer_name)) as file,
         replacing(line_file(corpus, tokenizer_name)) as line_path,
         replacing(text_file(corpus, tokenizer_name)) as text_path,
     ):
-        with h5py.File(hdf5_path, "w") as file, open(line_path, "wb") as line_out, open(text_path, "wb") as text_out:
+        with open(line_path, "wb") as line_out, open(text_path, "wb") as text_out:
             tokens = file.create_dataset("tokens", (0,), np.int32, maxshape=(None,), chunks=(1 << 18,))
             line_out.write(b"0\n")
             for text_part, ids, counts in parts:

@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.disk import replacing, write_lines
+from xvoken.disk import write_lines
+from xvoken.hdf5 import writing_hdf5
 from xvoken.messages import UserError
 
 
@@ -49,7 +50,7 @@ def write(
     write_lines(where / f"{image_set}.ids", ids)
     write_lines(where / f"{image_set}.path", paths)
     write_lines(where / f"{image_set}.skipped.tsv", ("\t".join(row) for row in skipped))
-    with replacing(keys_file(where, image_set)) as temporary, h5py.File(temporary, "w") as file:
+    with writing_hdf5(keys_file(where, image_set)) as file:
         keys = file.create_dataset("keys", (len(ids), dim), np.float32)
         row = 0
         for block in blocks:

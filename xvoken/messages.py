@@ -71,6 +71,6 @@ def run_main(main: Callable[[], object]) -> None:
     except Exception as error:
         if not disk_full(error):
             raise
-        where = getattr(error, "filename", None) or "while writing"
-        say(f"error: no room on the disk: {where}; make room, then run the same command to go on")
+        where = f" for {error.filename}" if getattr(error, "filename", None) else ""
+        say(f"error: no room on the disk{where}; make room, then run the same command to go on")
         sys.exit(1)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xvoken.disk import replacing, write_lines
+from xvoken.hdf5 import writing_hdf5
 from xvoken.messages import UserError
 
 
@@ -57,8 +58,8 @@ def write(
 
     names: file name of each row of the index.
     """
-    with replacing(hdf5_path) as hdf5_temporary, replacing(path) as text_temporary:
-        with h5py.File(hdf5_temporary, "w") as file, open(text_temporary, "w", encoding="utf-8", newline="\n") as text:
+    with writing_hdf5(hdf5_path) as file, replacing(path) as text_temporary:
+        with open(text_temporary, "w", encoding="utf-8", newline="\n") as text:
             indices = file.create_dataset("indices", (lines, k), np.int32)
             scores = file.create_dataset("scores", (lines, k), np.float32)
             vokens = file.create_dataset("vokens", (tokens,), np.int32)

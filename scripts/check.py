@@ -1,0 +1,65 @@
+"""Check files that stages wrote: read them whole, hold them against each other, say what they hold.
+
+    python scripts/check.py snap/xmatching/NAME snap/xmatching/NAME/keys/open_images.hdf5 data/reddit/valid.pkl.txt.bert-base-uncased.hdf5
+
+reads   snapshots (folders), .hdf5 files of any stage with what lies beside them, .ids files of image sets
+What a file holds decides what it is. Exit code 2 and the first fault found, if there is one.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ctx import caption_db, context_files
+from xvoken import corpus, image_ids, keys, snapshot, vokens
+from xvoken.hdf5 import open_hdf5
+from xvoken.messages import UserError, run_main
+
+
+def check(path: Path) -> str:
+    """Say what `path` holds; raises UserError for a fault, or for what no stage wrote."""
+    if path.is_dir() or path.suffix == ".safetensors":
+        return snapshot.check(path)
+    if path.suffix == ".ids":
+        return image_ids.check(path.parent, path.stem)
+    if path.suffix != ".hdf5":
+        raise UserError(f"{path}: expected a snapshot's folder, an .hdf5 file or an image set's .ids")
+    with open_hdf5(path, "the stage that writes it") as file:
+        names, visual = set(file), "fdim" in file.attrs
+    stem = path.name.removesuffix(".hdf5")
+    if "tokens" in names:
+        name, _, tokenizer = _split(stem, path.parent)
+        return corpus.check(path.parent / name, tokenizer)
+    if "indices" in names:
+        return vokens.check(path.parent, *stem.rsplit(".", 1))
+    if "keys" in names:
+        return keys.check(path.parent, stem)
+    if visual:
+        return context_files.check_visual(path)
+    return caption_db.check(path) if "0" in names and "keys" in _group(path) else context_files.check_textual(path)
+
+
+def _split(stem: str, folder: Path) -> tuple[str, str, str]:
+    """`train.pkl.txt.bert-base-uncased` -> corpus, ".", tokenizer: the longest name of a file that lies beside it."""
+    for cut in sorted((i for i, char in enumerate(stem) if char == "."), reverse=True):
+        if (folder / stem[:cut]).is_file():
+            return stem[:cut], ".", stem[cut + 1 :]
+    return stem.rpartition(".")
+
+
+def _group(path: Path) -> set[str]:
+    with open_hdf5(path, "the stage that writes it") as file:
+        return set(file["0"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Check files that stages wrote.")
+    parser.add_argument("paths", nargs="+", type=Path, help="snapshots' folders, .hdf5 files, image sets' .ids")
+    for path in parser.parse_args().paths:
+        print(f"{path}: {check(path)}")
+
+
+if __name__ == "__main__":
+    run_main(main)
