@@ -13,7 +13,7 @@ BEST: dict[str, Any] = {
     "temperature": 0.07,
     "head": "linear",
     "text_pool": "mean",
-    "visn_pool": "grid",
+    "visn_pool": "maps",
     "optim": "adamw",
     "schedule": "cosine",
     "lr": 1e-3,
