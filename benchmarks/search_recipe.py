@@ -34,7 +34,7 @@ AXES: list[tuple[str, list[Any]]] = [
     ("head", ["mlp", "linear", "glu"]),
     ("text-pool", ["cls", "mean"]),
     ("loss", ["paired_hinge", "hardest_hinge", "infonce", "sigmoid"]),
-    ("visn-pool", ["avg", "grid"]),
+    ("visn-pool", ["avg", "grid", "maps"]),
     ("lang-layers", ["1", "2,1", "4,3,2,1"]),
     ("temperature", [0.03, 0.05, 0.07, 0.1]),
     ("lr", [3e-4, 1e-3, 3e-3]),

@@ -66,7 +66,8 @@ def _model_flags(group: Any) -> None:
     group.add_argument("--lang", default="bert", help="text tower: bert, bert-large, roberta, distilbert, minilm, a hub id or a folder")
     group.add_argument("--lang-layers", default="4,3,2,1", help="layers whose [CLS] is used, counted from the last")
     group.add_argument("--text-pool", choices=TEXT_POOLS, default="cls", help="the first token's state, or the mean of all")
-    group.add_argument("--visn-pool", choices=sorted(IMAGE_POOLS), default="avg", help="pooling over the last map; grid: 2 x 2 averages")
+    pools = "pooling over the last map; grid: 2 x 2 averages; maps: these and the averages of earlier maps"
+    group.add_argument("--visn-pool", choices=sorted(IMAGE_POOLS), default="avg", help=pools)
     group.add_argument("--head", choices=sorted(HEADS), default="mlp", help="from tower to joint space")
     group.add_argument("--level", choices=LEVELS, default="sentence", help="what a caption is matched by: as a whole, or token by token")
     group.add_argument("--dim", type=int, default=512, help="size of the joint space")

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from xvoken.messages import UserError, one_line
 from xvoken.pictures import View
+from xvoken.stage_maps import averaged, channels_of, stages
 
 # EfficientNet-Lite was trained on (x - 127) / 128, on the centre of 260 of 292 pixels.
 LITE2_VIEW = View(resize=292, crop=260, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, resample="bicubic")
 
 
-POOLS = {"avg": partial(nn.AdaptiveAvgPool2d, 1), "max": partial(nn.AdaptiveMaxPool2d, 1), "grid": partial(nn.AdaptiveAvgPool2d, 2)}
+GRID = partial(nn.AdaptiveAvgPool2d, 2)
+POOLS = {"avg": partial(nn.AdaptiveAvgPool2d, 1), "max": partial(nn.AdaptiveMaxPool2d, 1), "grid": GRID, "maps": GRID}
 
 
 class ImageTower(nn.Module):
@@ -25,7 +27,8 @@ class ImageTower(nn.Module):
 
     view: how a picture becomes the input; width: size of the output.
     weights: a file (.safetensors, or a .pth state dict) instead of the published ImageNet weights.
-    pool: what is taken of the last map: "avg" (as in pretraining), "max", or "grid" (averages of 2 x 2 quarters).
+    pool: what is taken of the last map: "avg" (as in pretraining), "max", "grid" (averages of 2 x 2 quarters), or "maps"
+    (averages of earlier maps, see xvoken.stage_maps, and the grid of the last one).
     """
 
     def __init__(self, name: str, weights: str | None = None, pool: str = "avg"):
@@ -36,8 +39,9 @@ class ImageTower(nn.Module):
         self.model, self.view, self.width, state = build(name, weights)
         known = self.model.state_dict()
         _load(self.model, {key: tensor for key, tensor in state.items() if key in known}, f"--visn {name}")
+        self.stages = tuple(stages(self.model, name)) if pool == "maps" else ()  # a tuple's modules are not registered a second time
         if pool != "avg":
-            self.width *= 4 if pool == "grid" else 1
+            self.width = self.width * (4 if pool in ("grid", "maps") else 1) + sum(channels_of(stage) for stage in self.stages)
             if not self.is_lite:
                 _replace_pooling(self.model, POOLS[pool](), name, pool)
         self.to(memory_format=torch.channels_last)
@@ -45,6 +49,13 @@ class ImageTower(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (B, 3, H, W) -> (B, width)"""
         x = self.view.normalize(pixels).to(memory_format=torch.channels_last)
+        if not self.stages:
+            return self._pooled(x)
+        with averaged(self.stages) as earlier:
+            last = self._pooled(x)
+        return torch.cat([*earlier, last.float()], 1)
+
+    def _pooled(self, x: Tensor) -> Tensor:
         if self.is_lite:  # its own forward expects one fixed size and prints
             last_map = self._lite_map(x)
             return last_map.mean((2, 3)) if self.pool == "avg" else POOLS[self.pool]()(last_map).flatten(1)

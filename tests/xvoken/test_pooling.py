@@ -35,6 +35,45 @@ def test_pooling_over_the_last_map(world: World, pool: str):
     torch.testing.assert_close(found, by_hand, atol=1e-5, rtol=1e-4)
 
 
+@torch.inference_mode()
+def test_maps_are_the_averages_of_earlier_maps_and_the_grid(world: World):
+    pixels = torch.randint(0, 255, (2, 3, 224, 224), dtype=torch.uint8)
+    tower, grid = (ImageTowerSpec("resnet18", str(world.resnet), pool).build() for pool in ("maps", "grid"))
+    net = grid.model
+    x = net.maxpool(net.relu(net.bn1(net.conv1(tower.view.normalize(pixels)))))
+    second = net.layer2(net.layer1(x))
+    by_hand = torch.cat([second.mean((2, 3)), net.layer3(second).mean((2, 3)), grid(pixels)], 1)  # 128 + 256 + 4 * 512
+    for _ in range(2):  # nothing stays behind from one call to the next
+        found = tower(pixels)
+        assert found.shape == (2, tower.width) == (2, 128 + 256 + 4 * 512)
+        torch.testing.assert_close(found, by_hand, atol=1e-5, rtol=1e-4)
+    assert tower.state_dict().keys() == grid.state_dict().keys()
+
+
+@torch.inference_mode()
+def test_maps_of_efficientnet_lite():
+    tower = ImageTowerSpec("efficientnet_lite2", None, "maps").build()
+    pixels = torch.randint(0, 255, (2, 3, 260, 260), dtype=torch.uint8)
+    x, by_hand = tower.view.normalize(pixels), []
+    x = tower.model._swish(tower.model._bn0(tower.model._conv_stem(x)))
+    for number, block in enumerate(tower.model._blocks):
+        x = block(x)
+        if number in (6, 10, 14, 19, 20):  # the last block of 48, 88, 120, 208 and 352 channels
+            by_hand.append(x.mean((2, 3)))
+    last = tower.model._swish(tower.model._bn1(tower.model._conv_head(x)))  # (2, 1280, 9, 9): quarters share the middle
+    quarters = [last[:, :, rows, columns].mean((2, 3)) for rows in (slice(5), slice(4, 9)) for columns in (slice(5), slice(4, 9))]
+    by_hand = torch.cat([*by_hand, torch.stack(quarters, -1).flatten(1)], 1)
+    assert by_hand.shape == (2, tower.width) == (2, 816 + 4 * 1280)
+    torch.testing.assert_close(tower(pixels), by_hand, atol=1e-4, rtol=1e-3)
+
+
+def test_maps_of_an_unknown_tower_say_so():
+    from xvoken.stage_maps import stages
+
+    with pytest.raises(UserError, match="not for vgg11"):
+        stages(torch.nn.Linear(2, 2), "vgg11")
+
+
 def test_a_tower_without_a_map_says_so():
     with pytest.raises(UserError, match="no average pooling of a last map"):
         from xvoken.image_towers import POOLS, _replace_pooling
