@@ -85,8 +85,14 @@ def run(command: list[str], **options: object) -> subprocess.CompletedProcess:
 
 
 def start(command: list[str]) -> subprocess.Popen:
-    """Start a command as the leader of a process group of its own."""
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    """Start a command as the leader of a process group of its own, with Ctrl-C as at a terminal.
+
+    A shell starts what runs in the background with that signal ignored, and the tests' children inherit it.
+    """
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def children(pid: int) -> list[int]:
@@ -113,7 +119,7 @@ def run_inside(command: list[str], capsys) -> tuple[int, str]:
 
 def break_run(world: World, stage: str, how: str, rng: random.Random) -> None:
     """Start a stage with two workers and break it at a random moment of its work; it must be broken, not finished."""
-    while True:
+    for _ in range(5):
         before = world.markers()
         process = start(world.command(stage, "--num-workers", "2"))
         try:
@@ -128,6 +134,7 @@ def break_run(world: World, stage: str, how: str, rng: random.Random) -> None:
         if world.markers():
             return
         world.remove_outputs(stage)  # it was faster than we: once more
+    raise AssertionError(f"{stage}: no {how} came before the run had ended")
 
 
 def _moved_on(world: World, before: int, process: subprocess.Popen) -> bool:
