@@ -135,15 +135,10 @@ def test(args: Namespace, device: str) -> None:
     if not str(load).endswith((".pth", ".pt", ".bin")):
         snapshot = snapshots.read(load)
         saved = {**snapshots.MODEL_DEFAULTS, **snapshot.config["model"]}
-        if saved["lang"] != args.lang:
-            args.lang = saved["lang"]
-        for name in ("visn", "visn_weights", "lang_layers", "text_pool", "visn_pool", "max_len", *HEAD_FLAGS):
+        for name in ("visn", "lang_layers", "text_pool", "visn_pool", "max_len", *HEAD_FLAGS):
             setattr(args, name, saved[name])
         args.lang_layers = tuple(args.lang_layers)
-        text_folder = snapshots.text_tower_folder(snapshot.folder, snapshot.tag)
-        image_file = snapshots.image_tower_file(snapshot.folder, snapshot.tag)
-        args.lang = str(text_folder) if text_folder.exists() else args.lang
-        args.visn_weights = str(image_file) if image_file.exists() else args.visn_weights
+        args.lang, args.visn_weights = snapshots.tower_sources(snapshot)
     _, valid_sets = read_sets(args)
     towers = Towers(args)
     model = {**towers.config(), **{name: getattr(args, name) for name in HEAD_FLAGS}}

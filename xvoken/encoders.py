@@ -79,10 +79,9 @@ def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
         return load_clip(load, text, image)
     snapshot = snapshots.read(load)
     model = {**snapshots.MODEL_DEFAULTS, **snapshot.config["model"]}
-    text_folder = snapshots.text_tower_folder(snapshot.folder, snapshot.tag)
-    image_file = snapshots.image_tower_file(snapshot.folder, snapshot.tag)
-    text_spec = TextTowerSpec(str(text_folder) if text_folder.exists() else model["lang"], tuple(model["lang_layers"]), model["text_pool"])
-    image_spec = ImageTowerSpec(model["visn"], str(image_file) if image_file.exists() else model.get("visn_weights"), model["visn_pool"])
+    lang, visn_weights = snapshots.tower_sources(snapshot)
+    text_spec = TextTowerSpec(lang, tuple(model["lang_layers"]), model["text_pool"])
+    image_spec = ImageTowerSpec(model["visn"], visn_weights, model["visn_pool"])
     heads = nn.ModuleDict(build_heads(model)).eval().requires_grad_(False)
     heads.load_state_dict(snapshot.tensors)
     encoder = Encoder(

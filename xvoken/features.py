@@ -8,7 +8,7 @@ key extraction, evaluation.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -188,14 +188,23 @@ def text_features(
 ) -> Features:  # fmt: skip
     """The tower's output for each sentence, cut to `max_len` tokens with the special ones, from the cache or made now."""
     precision = resolve_precision(precision, devices[0])
-    settings = {
-        "tower": spec.name, "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len,
-        "tokenizer": tokenizer_hash(tokenizer), "precision": precision,
-        "sentences": len(sentences), "data": sha256_of_lines(sentences),
-    } | ({} if getattr(spec, "pool", "cls") == "cls" else {"pool": spec.pool})  # fmt: skip
+    settings = text_settings(spec, tower, tokenizer, sentences, max_len, precision) | (
+        {} if getattr(spec, "pool", "cls") == "cls" else {"pool": spec.pool}
+    )
     job = TextJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
     path = cache / f"{label}-{Path(spec.name).name}-{fingerprint(settings)}.npy"
     return _cached(path, label, settings, job, len(sentences), TEXT_CHUNK, tower.width, devices, "sent")
+
+
+def text_settings(
+    spec: TextTowerSpec, tower: TextTower, tokenizer: Any, sentences: list[str], max_len: int, precision: str
+) -> dict[str, Any]:
+    """What the tower's outputs for these sentences depend on."""
+    return {
+        "tower": spec.name, "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len,
+        "tokenizer": tokenizer_hash(tokenizer), "precision": precision,
+        "sentences": len(sentences), "data": sha256_of_lines(sentences),
+    }  # fmt: skip
 
 
 def _cached(
@@ -207,11 +216,7 @@ def _cached(
         with Parts(path, total, chunk, settings, engine=engine) as parts:
             if not parts.run(job, devices, desc=label, unit=unit):
                 return None
-            with replacing(path) as temporary, open(temporary, "wb") as out:  # not mapped: a full disk would be a SIGBUS
-                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": (total, width)}
-                np.lib.format.write_array_header_1_0(out, header)
-                for rows in _part_arrays(parts):
-                    out.write(rows)
+            write_rows(path, (total, width), part_arrays(parts))
             write_report(parts, items=total)
             write_json(receipt, {"settings": settings, "skipped": read_skipped(parts)})
     else:
@@ -226,6 +231,18 @@ def load_features(path: Path) -> Features:
     return Features(np.load(path, mmap_mode="r"), [tuple(row) for row in facts["skipped"]], path)
 
 
-def _part_arrays(parts: Parts) -> Iterator[NDArray[np.float16]]:
+def write_rows(path: Path, shape: tuple[int, ...], blocks: Iterable[NDArray[np.float16]]) -> None:
+    """Write float16 blocks that follow each other as one .npy file of `shape`, atomically.
+
+    Not through a memory map: there a full disk is a SIGBUS instead of an error.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as out:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        for block in blocks:
+            out.write(np.ascontiguousarray(block))
+
+
+def part_arrays(parts: Parts) -> Iterator[NDArray[np.float16]]:
     for number in range(len(parts.ranges)):
-        yield np.load(parts.part(number).with_suffix(".npy"))
+        yield np.load(parts.part(number).with_suffix(".npy"), mmap_mode="r")

@@ -59,6 +59,13 @@ def image_tower_file(folder: Path, tag: str) -> Path:
     return folder / f"{tag}.image_tower.safetensors"
 
 
+def tower_sources(snapshot: Snapshot) -> tuple[str, str | None]:
+    """Name or folder of the text tower, and weights file of the image tower (None: the published weights)."""
+    model = snapshot.config["model"]
+    text, image = text_tower_folder(snapshot.folder, snapshot.tag), image_tower_file(snapshot.folder, snapshot.tag)
+    return str(text) if text.exists() else model["lang"], str(image) if image.exists() else model.get("visn_weights")
+
+
 def tokenizer_folder(folder: Path) -> Path:
     return folder / "tokenizer"
 

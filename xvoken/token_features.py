@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xvoken.devices import autocast, resolve_precision
-from xvoken.disk import fingerprint, read_json, replacing, sha256_of_lines, write_json
+from xvoken.disk import fingerprint, read_json, replacing, write_json
 from xvoken.encoders import TextTowerSpec
-from xvoken.features import TEXT_CHUNK, TextJob
+from xvoken.features import TEXT_CHUNK, TextJob, part_arrays, text_settings, write_rows
 from xvoken.text_batches import pad_lines, tokenize
-from xvoken.text_towers import TextTower, tokenizer_hash, weights_hash
+from xvoken.text_towers import TextTower
 from xvoken.work import Parts
 
 
@@ -63,11 +63,7 @@ def token_features(
 ) -> TokenFeatures:  # fmt: skip
     """The tower's states of all tokens, from the cache or made now; arguments as for `text_features`."""
     precision = resolve_precision(precision, devices[0])
-    settings = {
-        "tower": spec.name, "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len, "level": "token",
-        "tokenizer": tokenizer_hash(tokenizer), "precision": precision,
-        "sentences": len(sentences), "data": sha256_of_lines(sentences),
-    }  # fmt: skip
+    settings = {**text_settings(spec, tower, tokenizer, sentences, max_len, precision), "level": "token"}
     path = cache / f"{label}-{Path(spec.name).name}-tokens-{fingerprint(settings)}.npy"
     offsets_file = path.with_suffix(".offsets.npy")
     if not path.with_suffix(".json").exists():
@@ -99,11 +95,4 @@ def _join(parts: Parts, path: Path, offsets_file: Path, width: int) -> None:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     with replacing(offsets_file) as temporary, open(temporary, "wb") as file:
         np.save(file, offsets)
-    with replacing(path) as temporary:
-        out = np.lib.format.open_memmap(temporary, "w+", np.float16, (int(offsets[-1]), width))
-        at = 0
-        for name in names:
-            rows = np.load(name.with_suffix(".npy"), mmap_mode="r")
-            out[at : at + len(rows)] = rows
-            at += len(rows)
-        out.flush()
+    write_rows(path, (int(offsets[-1]), width), part_arrays(parts))

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from xvoken.devices import autocast, cores, resolve_precision
 from xvoken.disk import fingerprint, replacing, write_json
 from xvoken.encoders import ImageTowerSpec
-from xvoken.features import IMAGE_CHUNK, Features, image_cache, load_features
+from xvoken.features import IMAGE_CHUNK, Features, image_cache, load_features, part_arrays, write_rows
 from xvoken.image_towers import ImageTower
 from xvoken.pictures import BrokenPicture, View, load_picture
 from xvoken.work import Parts, read_skipped
@@ -152,8 +152,4 @@ def view_features(
 
 def _join(parts: Parts, path: Path, shape: tuple[int, ...], views: slice | int) -> None:
     """Write the given views of all parts into one file."""
-    with replacing(path) as temporary:
-        out = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
-        for number, (start, stop) in enumerate(parts.ranges):
-            out[start:stop] = np.load(parts.part(number).with_suffix(".npy"), mmap_mode="r")[:, views]
-        out.flush()
+    write_rows(path, shape, (rows[:, views] for rows in part_arrays(parts)))
