@@ -95,7 +95,7 @@ class Pictures(torch.utils.data.Dataset):
             return str(error)
 
 
-def batches_ahead(pictures: Pictures, size: int, threads: ThreadPoolExecutor | None) -> Iterator[tuple[int, list[Any]]]:
+def batches_ahead(pictures: torch.utils.data.Dataset, size: int, threads: ThreadPoolExecutor | None) -> Iterator[tuple[int, list[Any]]]:
     """(first item, items) of each batch; with `threads`, two batches are decoded while the caller uses another.
 
     Threads suffice: Pillow decodes and resizes without holding Python's lock, and they share the pixels.

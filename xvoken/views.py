@@ -7,6 +7,7 @@ One pass over the pictures makes both files; each picture is decoded once.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from xvoken.devices import autocast, cores, resolve_precision
+from xvoken.devices import autocast, cast_weights, cores, resolve_precision
 from xvoken.disk import fingerprint, replacing, write_json
 from xvoken.encoders import ImageTowerSpec
-from xvoken.features import IMAGE_CHUNK, Features, image_cache, load_features, part_arrays, write_rows
+from xvoken.features import IMAGE_CHUNK, Features, batches_ahead, image_cache, load_features, part_arrays, write_rows
 from xvoken.image_towers import ImageTower
 from xvoken.pictures import BrokenPicture, View, load_picture
-from xvoken.work import Parts, read_skipped
+from xvoken.work import Parts, read_skipped, remove_leftover
 
 RATIO = (3 / 4, 4 / 3)  # of the crops' sides, as in torchvision's RandomResizedCrop
 
@@ -86,17 +86,19 @@ class ViewsJob:
 
     def setup(self, device: str) -> None:
         self.device = device
-        self.tower = self.spec.build().to(device)
+        self.tower = cast_weights(self.spec.build(), self.precision).to(device)
+        self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         rows = np.full((stop - start, 1 + self.crops.count, self.tower.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
         pictures = ViewedPictures(self.paths, range(start, stop), self.tower.view, self.crops)
-        for number, views in enumerate(DataLoader(pictures, None, num_workers=self.decoders)):
-            if isinstance(views, str):
-                skipped.append([start + number, views])
-            else:
-                rows[number] = self._embed(views)
+        for first, items in batches_ahead(pictures, max(1, self.batch_size // (1 + self.crops.count)), self.threads):
+            good = [i for i, item in enumerate(items) if not isinstance(item, str)]
+            skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
+            if good:
+                views = self._embed(torch.cat([items[i] for i in good]))
+                rows[[first + i for i in good]] = views.reshape(len(good), -1, self.tower.width)
         with replacing(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
             np.save(file, rows)
         return {"skipped": skipped}
@@ -147,6 +149,8 @@ def view_features(
                 write_json(plain.with_suffix(".json"), {"settings": plain_settings, "skipped": skipped})
             _join(parts, path, (len(ids), crops.count, tower.width), slice(1, None))
             write_json(path.with_suffix(".json"), {"settings": settings, "skipped": skipped})
+    else:
+        remove_leftover(path)
     return Views(np.load(path, mmap_mode="r"), load_features(plain))
 
 
