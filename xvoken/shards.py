@@ -7,6 +7,7 @@ import io
 import os
 import posixpath
 import re
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from glob import glob
 from pathlib import Path
 from typing import IO
 
-from xvoken.messages import UserError, one_line, progress, say
+from xvoken.messages import UserError, one_line, progress
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -76,7 +77,7 @@ def scan(tars: list[str], wanted: Callable[[str], bool]) -> tuple[dict[str, Memb
     others = done = 0
     with progress(total=sum(map(os.path.getsize, tars)), desc="tar headers", unit="B") as bar:
         for tar in tars:
-            for header in _headers(tar):
+            for header in _headers(tar, lambda text: bar.write(text, file=sys.stderr)):
                 bar.update(done + header.offset_data - bar.n)
                 name = posixpath.normpath(header.name.lstrip("/"))
                 if not header.isreg() or header.issparse() or ".." in header.name.split("/") or not wanted(name):
@@ -90,7 +91,7 @@ def scan(tars: list[str], wanted: Callable[[str], bool]) -> tuple[dict[str, Memb
     return found, others
 
 
-def _headers(tar: str) -> Iterator[tarfile.TarInfo]:
+def _headers(tar: str, tell: Callable[[str], None]) -> Iterator[tarfile.TarInfo]:
     """The headers of all whole members. A cut or damaged tar gives those before the fault, then a warning."""
     size = os.path.getsize(tar)
     count, ended = 0, False
@@ -101,15 +102,19 @@ def _headers(tar: str) -> Iterator[tarfile.TarInfo]:
                 file.members.clear()  # it would keep them all
                 count += 1
                 yield header
-            # Also a header that can't be read ends the loop; a whole tar ends with blocks of zeros.
-            file.fileobj.seek(file.offset)
-            ended = header is None and not any(file.fileobj.read(tarfile.BLOCKSIZE) or b"cut")
-    except tarfile.TarError as error:
+            if header is None:  # also for a header that can't be read; a whole tar ends with blocks of zeros
+                file.fileobj.seek(file.offset)
+                ended = not any(file.fileobj.read(tarfile.BLOCKSIZE) or b"cut")
+    except OSError as error:
+        raise UserError(f"{tar}: can't be read ({error.strerror})") from None
+    except (tarfile.TarError, ValueError, OverflowError) as error:
         if size and not count:
             reason = f"can't be read as a tar file ({one_line(error)})"
             raise UserError(f"{tar}: {reason}; decompress it if it is compressed, else make it again or leave it out") from None
     if not ended:
-        say(f"warning: {tar} is cut off or damaged behind {count:,} members; those are used. If it is still written to, wait and run again")
+        tell(
+            f"warning: {tar} is cut off or damaged behind {count:,} members; those are used. If it is still written to, wait and run again"
+        )
 
 
 @lru_cache(maxsize=8)
