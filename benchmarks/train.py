@@ -26,15 +26,16 @@ import torch
 
 from benchmarks import worlds
 from benchmarks.matching_data import Source, sources
-from benchmarks.measure import machine
+from benchmarks.measure import machine, seconds
 from xmatching.data import CachedInputs, PairBatches
 from xmatching.main import make_learner
 from xmatching.pairs import Towers
 from xmatching.param import HEAD_FLAGS
 from xmatching.training import Learner, Training
 from xvoken.devices import autocast, cast_weights, resolve_precision
-from xvoken.features import Features, ImageJob, TextJob
+from xvoken.features import IMAGE_BATCH, Features, ImageJob, TextJob
 from xvoken.image_sets import CaptionedSet, Roots, read_captioned
+from xvoken.image_towers import for_inference
 from xvoken.messages import UserError, run_main, say
 from xvoken.pictures import load_picture
 from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
@@ -75,16 +76,11 @@ def towers_alone(towers: Towers, part: CaptionedSet, precision: str) -> tuple[fl
     lengths = offsets[1:] - offsets[:-1]
     padding = Padding.of(towers.tokenizer, towers.max_len)
     batches = [pad_lines(tokens, offsets[rows], lengths[rows], padding) for rows in batches_by_length(lengths, 64)]
-    text, image = (cast_weights(spec.build(), precision) for spec in (towers.text_spec, towers.image_spec))
+    text, image = cast_weights(towers.text_spec.build(), precision), for_inference(towers.image_spec.build(), precision)
     with torch.inference_mode(), autocast("cpu", precision):
-        image(pixels[:32]), text(*batches[0])
-        started = time.perf_counter()
-        for batch in pixels.split(32):
-            image(batch)
-        images = time.perf_counter() - started
-        for ids, mask in batches:
-            text(ids, mask)
-    return images, time.perf_counter() - started - images
+        image(pixels[:IMAGE_BATCH]), text(*batches[0])
+        images = seconds(lambda: [image(batch) for batch in pixels.split(IMAGE_BATCH)], 2)
+        return images, seconds(lambda: [text(ids, mask) for ids, mask in batches], 2)
 
 
 def distinct(part: CaptionedSet) -> list[str]:
@@ -95,16 +91,14 @@ def build(args: Namespace, towers: Towers, part: CaptionedSet, precision: str, f
     """Seconds to cache a set's pictures (all views) and captions, by the stage's own jobs, and its pairs."""
     paths, sentences = [str(path) for path in part.paths], distinct(part)
     if args.views:
-        pictures = ViewsJob(towers.image_spec, paths, Crops(args.views, args.crop_scale, args.seed), precision, 32, 0)
+        pictures = ViewsJob(towers.image_spec, paths, Crops(args.views, args.crop_scale, args.seed), precision, IMAGE_BATCH, 0)
     else:
-        pictures = ImageJob(towers.image_spec, paths, precision, 32, 0)
+        pictures = ImageJob(towers.image_spec, paths, precision, IMAGE_BATCH, 0)
     captions = TextJob(towers.text_spec, args.lang, sentences, towers.max_len, precision, 64)
     taken = []
     for name, job, items in (("pictures", pictures, len(paths)), ("captions", captions, len(sentences))):
         job.setup("cpu")
-        started = time.perf_counter()
-        job.run(0, items, folder / name)
-        taken.append(time.perf_counter() - started)
+        taken.append(seconds(lambda job=job, items=items, name=name: job.run(0, items, folder / name), 2))
     rows = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("pictures", "captions")}
     evaluation = rows["pictures"][:, 0] if args.views else rows["pictures"]
     row_of = {sentence: i for i, sentence in enumerate(sentences)}
@@ -174,8 +168,8 @@ def measure(flags: Namespace, source: Source, folder: Path) -> None:
         ("one epoch of COCO on the cache", step * COCO_CAPTIONS),
         (f"cache and {EPOCHS} epochs", ours),
     ]
-    for row, seconds in rows:
-        print(f"{row:<44}{seconds:12,.0f} s {seconds / 3600:9.2f} h")
+    for row, taken in rows:
+        print(f"{row:<44}{taken:12,.0f} s {taken / 3600:9.2f} h")
     alone = f"{image_alone * (1 + flags.views):.1f} + {text_alone:.1f} s"
     print(f"{len(part.ids)} pictures, {len(part.captions)} captions: towers alone {alone}, the cache {pictures:.1f} + {captions:.1f} s")
     result = {"stage": "train", "vs_straightforward": round(theirs / ours, 1), "of_limit": round(limit / (pictures + captions), 3)}

@@ -26,7 +26,7 @@ from xvoken.devices import PRECISIONS, workers_on
 from xvoken.disk import same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
-from xvoken.features import Features, image_features
+from xvoken.features import IMAGE_BATCH, ON_GPU, Features, image_features
 from xvoken.image_sets import Roots, listed_sets, split_name
 from xvoken.messages import UserError, run_main, say
 
@@ -92,7 +92,7 @@ def main() -> None:
     Roots.add_flags(parser)
     parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures in a batch (times 8 on a GPU)")
+    parser.add_argument("--batch-size", type=int, default=IMAGE_BATCH, help=f"pictures in a batch (times {ON_GPU} on a GPU)")
     parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
     parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the tower; auto: bf16 where it is fast")

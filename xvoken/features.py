@@ -22,7 +22,7 @@ from xvoken.devices import autocast, cast_weights, cores, resolve_precision
 from xvoken.disk import fingerprint, read_json, replacing, sha256_of_lines, write_json
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
 from xvoken.engine import Engine
-from xvoken.image_towers import ImageTower
+from xvoken.image_towers import ImageTower, for_inference
 from xvoken.messages import UserError
 from xvoken.pictures import BrokenPicture, View, load_picture, size_of
 from xvoken.report import write_report
@@ -32,6 +32,7 @@ from xvoken.text_towers import TextTower, load_tokenizer, tokenizer_hash, weight
 from xvoken.work import LOCAL, Parts, read_skipped, remove_leftover
 
 IMAGE_CHUNK, TEXT_CHUNK = 256, 1024
+IMAGE_BATCH, ON_GPU = 8, 32  # pictures a batch: the maps of more of them leave a core's cache; times ON_GPU on a GPU
 
 
 @dataclass
@@ -60,7 +61,7 @@ class ImageJob:
 
     def setup(self, device: str) -> None:
         self.device = device
-        self.tower = cast_weights(self.spec.build(), self.precision).to(device)
+        self.tower = for_inference(self.spec.build(), self.precision).to(device)
         self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
@@ -151,7 +152,7 @@ class TextJob:
 
 def image_features(
     spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], *,
-    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 32, engine: Engine = LOCAL,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = IMAGE_BATCH, engine: Engine = LOCAL,
 ) -> Features | None:  # fmt: skip
     """The tower's output for each picture, from the cache or made now; None while other shares of the work are missing.
 
@@ -163,7 +164,7 @@ def image_features(
     on_gpu = devices[0] != "cpu"
     decoders = max(1, cores() // len(devices)) if on_gpu else 0
     sources = [path if isinstance(path, Member) else str(path) for path in paths]
-    job = ImageJob(spec, sources, precision, batch_size * 8 if on_gpu else batch_size, decoders)
+    job = ImageJob(spec, sources, precision, batch_size * ON_GPU if on_gpu else batch_size, decoders)
     chunk = IMAGE_CHUNK * 8 if on_gpu else IMAGE_CHUNK
     features = _cached(path, label, settings, job, len(ids), chunk, tower.width, devices, "img", engine)
     if features and len(features.skipped) == len(ids):

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from xvoken.devices import autocast, cast_weights, cores, resolve_precision
+from xvoken.devices import autocast, cores, resolve_precision
 from xvoken.disk import fingerprint, replacing, write_json
 from xvoken.encoders import ImageTowerSpec
-from xvoken.features import IMAGE_CHUNK, Features, batches_ahead, image_cache, load_features, part_arrays, write_rows
-from xvoken.image_towers import ImageTower
+from xvoken.features import IMAGE_BATCH, IMAGE_CHUNK, ON_GPU, Features, batches_ahead, image_cache, load_features, part_arrays, write_rows
+from xvoken.image_towers import ImageTower, for_inference
 from xvoken.pictures import BrokenPicture, View, load_picture
 from xvoken.work import Parts, read_skipped, remove_leftover
 
@@ -86,7 +86,7 @@ class ViewsJob:
 
     def setup(self, device: str) -> None:
         self.device = device
-        self.tower = cast_weights(self.spec.build(), self.precision).to(device)
+        self.tower = for_inference(self.spec.build(), self.precision).to(device)
         self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
@@ -105,7 +105,8 @@ class ViewsJob:
 
     def _embed(self, views: Tensor) -> NDArray[np.float32]:
         with torch.inference_mode(), autocast(self.device, self.precision):
-            return torch.cat([self.tower(batch.to(self.device)).float() for batch in views.split(self.batch_size)]).cpu().numpy()
+            batches = views.tensor_split(math.ceil(len(views) / self.batch_size))
+            return torch.cat([self.tower(batch.to(self.device)).float() for batch in batches]).cpu().numpy()
 
 
 @dataclass
@@ -131,7 +132,7 @@ class ViewedPictures(torch.utils.data.Dataset):
 
 def view_features(
     spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], crops: Crops, *,
-    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 32,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = IMAGE_BATCH,
 ) -> Views:  # fmt: skip
     """The tower's output for all views of each picture, from the cache or made now; arguments as for `image_features`."""
     precision = resolve_precision(precision, devices[0])
@@ -139,8 +140,9 @@ def view_features(
     settings = {**plain_settings, "crops": asdict(crops)}
     path = cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
     if not path.with_suffix(".json").exists():
-        decoders = max(1, cores() // len(devices)) if devices[0] != "cpu" else 0
-        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size, decoders)
+        on_gpu = devices[0] != "cpu"
+        decoders = max(1, cores() // len(devices)) if on_gpu else 0
+        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size * ON_GPU if on_gpu else batch_size, decoders)
         with Parts(path, len(ids), max(1, IMAGE_CHUNK // (1 + crops.count)), settings) as parts:
             parts.run(job, devices, desc=f"{label}, {crops.count} views", unit="img")
             skipped = read_skipped(parts)
