@@ -1,4 +1,4 @@
-"""All kinds of kills at several moments of every stage; some minutes, so not part of the default suite.
+"""All kinds of kills at several moments of every stage, and a full disk; some minutes, so not part of the default suite.
 
 python -m pytest tests/crash_matrix.py
 """
@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from tests.scale_fixtures import World, break_run, children, make_world, run_inside, start, wait_until
+from tests.scale_fixtures import World, break_run, children, fill_disk, make_world, run_inside, start, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,11 @@ def test_all_breaks(world: World, stage: str, capsys) -> None:
             code, error = run_inside(world.command(stage, "--num-workers", "1"), capsys)
             assert code == 0, error
             assert world.outputs(stage) == unbroken
+
+
+@pytest.mark.parametrize("stage", ["tokenize", "keys", "retrieve"])
+def test_full_disk(world: World, stage: str, capsys) -> None:
+    fill_disk(world, stage, capsys)
 
 
 def test_ctrl_c_while_workers_start(world: World) -> None:

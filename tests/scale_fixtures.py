@@ -3,6 +3,7 @@
 import importlib
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from xvoken.messages import run_main
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES, PICTURES = 50_000, 800
+PART_LIMIT = {"tokenize": 100_000, "keys": 300_000, "retrieve": 50_000}  # bytes, less than a part's file takes
 WORDS = ["the", "a", "dog", "cat", "red", "blue", "house", "runs", "sleeps", "on", "under", "happy", "unaffable", "water", "12,5%"]
 
 
@@ -159,6 +161,27 @@ def _break(process: subprocess.Popen, workers: list[int], how: str, rng: random.
         assert process.returncode in (0, 130), error  # 0: it had ended before; break_run sees no parts, and tries again
         assert process.returncode == 0 or "run the same command to go on" in error.splitlines()[-1] and "Traceback" not in error
     wait_until(lambda: not any(map(alive, workers)), 10, "the workers to end by themselves")
+
+
+def fill_disk(world: World, stage: str, capsys) -> None:
+    """A file-size limit fails a part's file first, then, made larger, the file that joins them; after that the run goes on."""
+    unbroken = world.outputs(stage)
+    largest = max(map(len, unbroken.values()))
+    if stage == "keys":
+        largest = max(path.stat().st_size for path in (world.folder / "cache").glob("*.npy"))
+    world.remove_outputs(stage)
+    for limit, workers in ((PART_LIMIT[stage], "2"), (largest - 1, "1")):
+        done = run(world.command(stage, "--num-workers", workers), preexec_fn=partial(_limit_files, limit))
+        errors = [line for line in done.stderr.splitlines() if "error" in line]
+        assert done.returncode == 1 and len(errors) == 1, done.stderr
+        assert "no room" in errors[0] and "make room, then run the same command" in errors[0]
+        assert "Traceback" not in done.stderr
+    assert run_inside(world.command(stage, "--num-workers", "1"), capsys)[0] == 0
+    assert world.outputs(stage) == unbroken
+
+
+def _limit_files(limit: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
 def wait_until(condition, seconds: float = 120, what: str = "it") -> None:

@@ -1,11 +1,10 @@
 """Every long stage, killed and started again, gives the bytes of an unbroken run."""
 
 import random
-import resource
 
 import pytest
 
-from tests.scale_fixtures import World, break_run, make_world, run, run_inside, start, wait_until
+from tests.scale_fixtures import World, break_run, fill_disk, make_world, run_inside, start, wait_until
 
 BREAKS = {"tokenize": ("group",), "keys": ("worker",), "retrieve": ("ctrl-c", "parent")}
 
@@ -31,22 +30,7 @@ def test_broken_run_gives_the_same_bytes(world: World, stage: str, capsys) -> No
 
 
 def test_full_disk_is_one_line_and_the_run_goes_on(world: World, capsys) -> None:
-    """A file-size limit fails a part's file first, then, made larger, the hdf5 file that joins them."""
-    unbroken = world.outputs("tokenize")
-    world.remove_outputs("tokenize")
-    largest = max(map(len, unbroken.values()))
-    for limit, workers in ((largest // 20, "2"), (largest - 1, "1")):
-
-        def limited(limit=limit) -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-        done = run(world.tokenize("--num-workers", workers), preexec_fn=limited)
-        errors = [line for line in done.stderr.splitlines() if "error" in line]
-        assert done.returncode == 1 and len(errors) == 1, done.stderr
-        assert "no room" in errors[0] and "make room, then run the same command" in errors[0]
-        assert "Traceback" not in done.stderr
-    assert run_inside(world.tokenize(), capsys)[0] == 0
-    assert world.outputs("tokenize") == unbroken
+    fill_disk(world, "tokenize", capsys)
 
 
 def test_second_run_on_the_same_output_is_refused(world: World, capsys) -> None:
