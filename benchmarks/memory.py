@@ -1,11 +1,14 @@
 """Peak memory and time of the stages over the number of lines, with towers so small that lines are all there is.
 
-    python benchmarks/memory.py [--small]
+    python benchmarks/memory.py [--small] [--lines 100000,3000000] [--keys 50000,500000,5000000]
 
-Each stage runs in a process of its own for 100,000 and for 3,000,000 short lines: tokenize, retrieve (100 keys), and
-reading back what both wrote. Prints MB and seconds, then a JSON object per stage with the growth.
+Each stage runs in a process of its own for so many short lines: tokenize, retrieve (100 keys), and reading back what
+both wrote; then retrieve for 10,000 lines and so many keys of 64 dimensions. Prints MB and seconds (start of Python
+counted in), then a JSON object per stage with the growth from the first to the last size. Keys are mapped from their
+file: MB counts their pages, which all workers share.
 """
 
+import argparse
 import json
 import random
 import subprocess
@@ -18,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from benchmarks import worlds
-from benchmarks.measure import machine, parse_args
+from benchmarks.measure import machine
 from xvoken.messages import run_main
 
 CODE = """
@@ -66,20 +69,46 @@ def measure(folder: Path, load: Path, lines: int) -> dict[str, tuple[float, floa
     }
 
 
+def measure_keys(folder: Path, load: Path, number: int, lines: int, dim: int) -> tuple[float, float]:
+    """Retrieval with so many keys, exact."""
+    worlds.keys(load, number, dim)
+    flags = ["--load", load, "--corpus", folder / str(lines) / "corpus.txt", "--tokenizer-name", "minilm", "--image-sets", "pics"]
+    more = ["--limit", 10_000, "--num-workers", 1, "--device", "cpu", "--index", "flat", "--output", folder / f"vokens-{number}"]
+    return run_stage(script("vokenization/vokenize_corpus_mp.py"), *flags, *more)
+
+
+def show(name: str, unit: str, found: dict[int, tuple[float, float]]) -> None:
+    """A line of MB and seconds by size, and the JSON object of the growth."""
+    print(f"{name:<12}" + "".join(f"{size:>14,} {unit} {mb:8.0f} MB {taken:8.1f} s" for size, (mb, taken) in found.items()))
+    sizes = sorted(found)
+    (least, quick), (most, slow) = found[sizes[0]], found[sizes[-1]]
+    slope = (slow - quick) / (sizes[-1] - sizes[0]) * 1e6
+    growth = {"growth_mb": round(most - least, 1), "seconds_per_million": round(slope, 2)}
+    print(json.dumps({"stage": f"memory-{name}", **growth, unit: sizes, "machine": machine()}), flush=True)
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
 def main() -> None:
-    sizes = (2000, 8000) if parse_args(__doc__.splitlines()[0]).small else (100_000, 3_000_000)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="little work, in seconds: shows that the script runs")
+    parser.add_argument("--lines", type=numbers, default=[100_000, 3_000_000], help="corpus sizes, with commas")
+    parser.add_argument("--keys", type=numbers, default=[50_000, 500_000], help="index sizes, with commas")
+    args = parser.parse_args()
+    lines, keys = ([2000, 8000], [500, 1000]) if args.small else (args.lines, args.keys)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         towers = worlds.text_tower(folder, 1, 64), worlds.image_tower(folder, "shufflenet_v2_x0_5")
         load = worlds.snapshot(folder, *towers, hidden=16, dim=16)
         worlds.keys(load, 100, 16)
-        found = {lines: measure(folder / str(lines), load, lines) for lines in sizes}
-    print(f"{'':12}" + "".join(f"{lines:>22,} lines" for lines in sizes) + f", {machine()}")
-    for stage in found[sizes[0]]:
-        print(f"{stage:12}" + "".join(f"{found[n][stage][0]:14.0f} MB {found[n][stage][1]:8.1f} s" for n in sizes))
-    for stage in found[sizes[0]]:
-        growth = found[sizes[1]][stage][0] - found[sizes[0]][stage][0]
-        print(json.dumps({"stage": f"memory-{stage}", "growth_mb": round(growth, 1), "lines": sizes, "machine": machine()}))
+        found = {size: measure(folder / str(size), load, size) for size in lines}
+        for stage in found[lines[0]]:
+            show(stage, "lines", {size: found[size][stage] for size in lines})
+        (folder / "wide").mkdir()
+        wide = worlds.snapshot(folder / "wide", *towers, hidden=16, dim=64)
+        show("retrieve", "keys", {size: measure_keys(folder, wide, size, lines[0], 64) for size in keys})
 
 
 if __name__ == "__main__":
