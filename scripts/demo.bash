@@ -23,9 +23,9 @@ OUTPUT=$LOAD bash scripts/run_xmatching.bash 0 "${ROOTS[@]}" \
 python tokenization/prepare_reddit.py $DATA/raw $DATA/dialogues
 python tokenization/tokenize_dataset.py $DATA/dialogues train.pkl.txt minilm
 
-# $DATA/ids: the order of the pictures; $LOAD/keys: their vectors
+# $DATA/ids: the order of the pictures; $LOAD/keys: their vectors, in the precision of training, whose cache has them
 python vokenization/create_image_ids.py --image-sets $SETS --langs openmoji --ids-root $DATA/ids "${ROOTS[@]}"
-python vokenization/extract_vision_keys.py --load-dir $LOAD --image-sets $SETS --ids-root $DATA/ids "${ROOTS[@]}"
+python vokenization/extract_vision_keys.py --load-dir $LOAD --image-sets $SETS --ids-root $DATA/ids --precision auto "${ROOTS[@]}"
 
 # $LOAD/vokens: the top 5 pictures for every dialogue
 python vokenization/vokenize_corpus_mp.py --load $LOAD --corpus $DATA/dialogues/train.pkl.txt --image-sets $SETS

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from xvoken import image_ids
 from xvoken import keys as key_files
-from xvoken.devices import PRECISIONS, workers_on
+from xvoken.devices import PRECISIONS, suggest_bf16, workers_on
 from xvoken.disk import same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
@@ -95,12 +95,17 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=IMAGE_BATCH, help=f"pictures in a batch (times {ON_GPU} on a GPU)")
     parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
     parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the tower; auto: bf16 where it is fast")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="of the tower; bf16: several times as fast where the device has the units, but with it the best picture of 1 line in 100 is "
+        "another one (benchmarks/precision.py); auto: as training takes it, whose cache is then used again",
+    )  # fmt: skip
     Engine.add_flags(parser)
     args = parser.parse_args()
     if min(args.batch_size, args.limit or 1) < 1:
         raise UserError("--batch-size and --limit must be at least 1")
     devices = workers_on(args.device, args.num_workers)
+    suggest_bf16(args.precision, devices[0])
     encoder = load_encoder(args.load, image=True)
     where = Path(args.output) if args.output else key_files.folder(encoder.home)
     options = {
