@@ -106,7 +106,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=64, help="lines in a batch")
     parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
     parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the text tower; auto: bf16 where it is fast")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="of the text tower; bf16 is faster but by choice: it kept the best picture of 98.7%% of 3,000 lines on a trained snapshot, "
+        "less than the 99.5%% asked of a default; auto: bf16 where it is fast",
+    )  # fmt: skip
     Engine.add_flags(parser)
     args = parser.parse_args()
     if min(args.topk, args.batch_size, args.limit or 1) < 1:
