@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xvoken import approximate
-from xvoken.approximate import EFFORT, ApproximateIndex, SavedIndex, ensure_index, identity, index_file, receipt_file, recall, tune
+from xvoken.approximate import EFFORT, ApproximateIndex, SavedIndex, ensure_index, identity, index_file, recall, receipt_file, tune
 from xvoken.disk import locked
 from xvoken.indexing import build_index
 from xvoken.messages import UserError, disk_full
