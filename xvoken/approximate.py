@@ -29,6 +29,7 @@ EFFORT = {"ivf": "nprobe", "hnsw": "efSearch", "ivfpq": "nprobe"}  # kinds, and 
 FIRST_EFFORT = {"ivf": 1, "hnsw": 16, "ivfpq": 1}
 FEWEST_KEYS = 256  # product quantization trains 256 centroids a subquantizer
 CELL_POINTS = 40  # keys a cell at least, and those it is trained on: faiss asks for 39
+CODE_POINTS = 1 << 16  # keys that product quantization is trained on: 256 a centroid
 MOST_CELLS = 1 << 16  # k-means grows with keys x cells
 LINKS = 32  # of a key in the graph
 ROUNDING = 1e-6  # of an inner product of normalized vectors in fp32
@@ -155,15 +156,18 @@ def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int]) -> A
         index = faiss.IndexHNSWFlat(dim, parameters["links"], faiss.METRIC_INNER_PRODUCT)
     else:
         cells, coarse = parameters["cells"], faiss.IndexFlatIP(dim)
-        if kind == "ivf":
-            index = faiss.IndexIVFFlat(coarse, dim, cells, faiss.METRIC_INNER_PRODUCT)
-        else:
-            index = faiss.IndexIVFPQ(coarse, dim, cells, parameters["bytes"], 8, faiss.METRIC_INNER_PRODUCT)
-            # Fewer rounds over fewer keys than by default, which are minutes; what is found is scored again anyway.
-            index.pq.cp.niter, index.pq.cp.min_points_per_centroid, index.pq.cp.max_points_per_centroid = 10, 1, 64
-        sample = min(number, max(CELL_POINTS * cells, 64 * 256 if kind == "ivfpq" else 0))
+        sample = min(number, max(CELL_POINTS * cells, CODE_POINTS if kind == "ivfpq" else 0))
         say(f"training {cells:,} cells on {sample:,} of {number:,} keys")
-        index.train(keys[np.sort(np.random.default_rng(0).choice(number, sample, replace=False))])
+        points = keys[np.sort(np.random.default_rng(0).choice(number, sample, replace=False))]
+        index = faiss.IndexIVFFlat(coarse, dim, cells, faiss.METRIC_INNER_PRODUCT)
+        index.train(points)
+        if kind == "ivfpq":
+            index = faiss.IndexIVFPQ(coarse, dim, cells, parameters["bytes"], 8, faiss.METRIC_INNER_PRODUCT)
+            index.pq.cp.min_points_per_centroid = 1  # no warning of few keys: what is found is scored again
+            # Its many small products run fifteen times slower on two threads, which wait for those of the cells' k-means.
+            faiss.omp_set_num_threads(1)
+            index.train(points)
+            faiss.omp_set_num_threads(cores())
     with progress(total=number, desc=f"building {kind}", unit="keys") as bar:
         for start in range(0, number, ADDED):
             block = keys[start : start + ADDED]
