@@ -16,8 +16,9 @@ import torch
 
 from benchmarks import worlds
 from benchmarks.measure import parse_args, report, seconds, threads
-from xvoken.devices import autocast, cast_weights, cores, resolve_precision
-from xvoken.features import ImageJob, Pictures
+from xvoken.devices import autocast, cores, resolve_precision
+from xvoken.features import IMAGE_BATCH, ON_GPU, ImageJob, Pictures
+from xvoken.image_towers import for_inference
 from xvoken.messages import run_main
 
 
@@ -36,12 +37,12 @@ def tower_alone(tower: torch.nn.Module, pixels: torch.Tensor, batch: int, device
 
 def measure(name: str, number: int, device: str, folder: Path) -> None:
     paths, spec = worlds.photos(folder / "photos", number), worlds.image_tower(folder, name)
-    precision, batch = resolve_precision("auto", device), 32 if device == "cpu" else 256
+    precision, batch = resolve_precision("auto", device), IMAGE_BATCH * (1 if device == "cpu" else ON_GPU)
     plain = spec.build().to(device)
     pictures = Pictures(paths, plain.view)
     few = Pictures(paths[: max(4, number // 8)], plain.view)
     rows = {"straightforward": seconds(lambda: straightforward(plain, few, device)) * number / len(few)}
-    fast = cast_weights(plain, precision)
+    fast = for_inference(plain, precision)
     pixels = torch.stack([pictures[i] for i in range(number)]).to(device)
     tower_alone(fast, pixels[:batch], batch, device, precision)
     rows["limit"] = seconds(lambda: tower_alone(fast, pixels, batch, device, precision), 2)

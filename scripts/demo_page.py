@@ -29,6 +29,7 @@ from xvoken import vokens
 from xvoken.disk import read_json, write_text
 from xvoken.messages import UserError, run_main
 from xvoken.pictures import load_picture
+from xvoken.shards import find
 
 THUMB = 144  # pixels
 BEST, ANY = 24, 24  # lines shown: those with the highest scores, and a random sample
@@ -72,7 +73,7 @@ def choose(lines: list[Line]) -> tuple[list[Line], list[Line]]:
 
 def thumbnail(path: Path) -> str:
     """The picture as a data URI."""
-    picture = load_picture(path)
+    picture = load_picture(find(path))
     picture.thumbnail((THUMB, THUMB))
     buffer = io.BytesIO()
     picture.quantize(64).save(buffer, "PNG", optimize=True)

@@ -2,8 +2,9 @@
 
     python vokenization/create_image_ids.py --image-sets coco_minival,open_images --num-images 500000
 
-reads   data/lxmert/*.json (order of the file), or a folder of pictures (sorted by name): open_images, NAME=FOLDER
-writes  data/vokenization/images/{IMAGE_SET}.ids; see xvoken/image_ids.py
+reads   data/lxmert/*.json (order of the file), or a folder of pictures (sorted by name): open_images, NAME=FOLDER,
+        or tar shards, as if they were unpacked to a folder: 'NAME=FOLDER/{00000..00099}.tar'
+writes  data/vokenization/images/{IMAGE_SET}.ids, for shards also .members; see xvoken/image_ids.py
 A set whose order is fixed is compared, never changed.
 """
 
@@ -15,14 +16,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from xvoken import image_ids
-from xvoken.image_sets import Roots, folder_ids, lxmert_file, read_captioned, split_name
+from xvoken.image_sets import Roots, folder_ids, listed_sets, lxmert_file, read_captioned, shard_ids, split_name
 from xvoken.messages import UserError, run_main, say
+from xvoken.shards import Member, is_shards
 
 
-def ordered_ids(name: str, folder: Path | None, roots: Roots, langs: list[str]) -> list[str]:
-    """Ids of a set in its order; raises UserError for an unknown set."""
+def ordered_ids(name: str, folder: Path | None, roots: Roots, langs: list[str]) -> list[str] | dict[str, Member]:
+    """Ids of a set in its order, of tar shards with where they lie; raises UserError for an unknown set."""
     if folder is not None:
-        ids, others = folder_ids(folder)
+        ids, others = (shard_ids if is_shards(folder) else folder_ids)(folder)
         if others:
             say(f"{name}: {others} other files in {folder} left out")
         return ids
@@ -42,8 +44,8 @@ def sample(ids: list[str], number: int | None, seed: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fix the order of image sets.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument(
-        "--image-sets", required=True, help="with commas: coco_train, coco_nominival, coco_minival, vg_nococo, open_images, "
-        "the name of any file in --lxmert-root, or NAME=FOLDER",
+        "--image-sets", required=True, nargs="+", help="with commas: coco_train, coco_nominival, coco_minival, vg_nococo, open_images, "
+        "the name of any file in --lxmert-root, NAME=FOLDER, or tar shards, in quotes: 'NAME=FOLDER/{00000..00099}.tar'",
     )  # fmt: skip
     parser.add_argument("--num-images", type=int, help="a fixed sample of that many pictures of each set")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
@@ -54,12 +56,13 @@ def main() -> None:
     args = parser.parse_args()
     if min(args.num_images or 1, args.limit or 1) < 1:
         raise UserError("--num-images and --limit must be at least 1")
-    for image_set in args.image_sets.split(","):
+    for image_set in listed_sets(args.image_sets):
         name, folder = split_name(image_set)
-        ids = ordered_ids(name, folder, Roots.of(args), args.langs.split(","))
-        ids = sample(ids, args.num_images, args.seed)[: args.limit]
+        found = ordered_ids(name, folder, Roots.of(args), args.langs.split(","))
+        ids = sample(list(found), args.num_images, args.seed)[: args.limit]
+        members = [found[i] for i in ids] if isinstance(found, dict) else None
         path = image_ids.ids_file(args.ids_root, name)
-        if image_ids.write(args.ids_root, name, ids, folder):
+        if image_ids.write(args.ids_root, name, ids, folder, members):
             print(f"wrote the order of {len(ids):,} pictures to {path}")
         else:
             say(f"skipped: {path} fixes the same {len(ids):,} pictures already")

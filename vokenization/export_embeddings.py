@@ -11,6 +11,7 @@ Numbers are padded with zeros: readers take the files in the order of their name
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -32,13 +33,19 @@ def captions_of(name: str, langs: list[str], roots: Roots) -> dict[str, str]:
     return first
 
 
-def export(keys: key_files.Keys, captions: dict[str, str], folder: Path, rows_a_file: int) -> int:
-    """Write one image set; returns the number of files of each kind."""
+def load_pyarrow() -> tuple[Any, Any]:
+    """pyarrow and its parquet module; raises UserError if they are not installed."""
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow
+        import pyarrow.parquet
     except ImportError:
         raise UserError("parquet files need pyarrow; run: pip install -r requirements-export.txt") from None
+    return pyarrow, pyarrow.parquet
+
+
+def export(keys: key_files.Keys, captions: dict[str, str], folder: Path, rows_a_file: int) -> int:
+    """Write one image set; returns the number of files of each kind."""
+    pa, pq = load_pyarrow()
     starts = range(0, len(keys.ids), rows_a_file)
     digits = max(4, len(str(len(starts))))
     for number, start in enumerate(starts):

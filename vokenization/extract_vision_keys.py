@@ -2,12 +2,13 @@
 
     python vokenization/extract_vision_keys.py --load-dir snap/xmatching/NAME --image-sets open_images
 
-reads   data/vokenization/images/{IMAGE_SET}.ids and the pictures; the snapshot
+reads   data/vokenization/images/{IMAGE_SET}.ids and the pictures, in files or tar shards; the snapshot
 writes  snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5 (keys float32 (N, dim), ids), .ids, .path, .skipped.tsv;
         see xvoken/keys.py. What the frozen tower makes of the pictures is kept in data/cache.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +26,8 @@ from xvoken.devices import PRECISIONS, workers_on
 from xvoken.disk import same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
-from xvoken.features import Features, image_features
-from xvoken.image_sets import Roots, split_name
+from xvoken.features import IMAGE_BATCH, ON_GPU, Features, image_features
+from xvoken.image_sets import Roots, listed_sets, split_name
 from xvoken.messages import UserError, run_main, say
 
 BLOCK = 8192  # pictures whose vectors are in memory at once
@@ -50,7 +51,7 @@ def extract(
         known = image_ids.known_sets(ids_root, roots)
         raise UserError(
             f"image set {name}: its order is not fixed yet; run: python vokenization/create_image_ids.py "
-            f"--image-sets {image_set} (known here: {known})"
+            f"--image-sets {shlex.quote(image_set)} (known here: {known})"
         )
     ids = image_ids.read(ids_root, name)[:limit]
     settings = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16]}
@@ -82,13 +83,16 @@ def main() -> None:
         required=True,
         help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder",
     )
-    parser.add_argument("--image-sets", default="open_images", help="image sets with commas; NAME=FOLDER where the pictures moved")
+    parser.add_argument(
+        "--image-sets", default=["open_images"], nargs="+",
+        help="image sets with commas; where the pictures moved, NAME=FOLDER or 'NAME=FOLDER/{00000..00099}.tar'",
+    )  # fmt: skip
     parser.add_argument("--output-dir", "--output", dest="output", help="folder for the keys (default: keys/ in the snapshot)")
     parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder of the .ids files")
     Roots.add_flags(parser)
     parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures in a batch (times 8 on a GPU)")
+    parser.add_argument("--batch-size", type=int, default=IMAGE_BATCH, help=f"pictures in a batch (times {ON_GPU} on a GPU)")
     parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
     parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the tower; auto: bf16 where it is fast")
@@ -106,7 +110,7 @@ def main() -> None:
         "batch_size": args.batch_size,
         "engine": Engine.of(args),
     }
-    for image_set in args.image_sets.split(","):
+    for image_set in listed_sets(args.image_sets):
         extract(encoder, image_set, where, options, Roots.of(args), args.ids_root, args.limit)
 
 

@@ -22,15 +22,17 @@ from xvoken.devices import autocast, cast_weights, cores, resolve_precision
 from xvoken.disk import fingerprint, read_json, replacing, sha256_of_lines, write_json
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
 from xvoken.engine import Engine
-from xvoken.image_towers import ImageTower
+from xvoken.image_towers import ImageTower, for_inference
 from xvoken.messages import UserError
-from xvoken.pictures import BrokenPicture, View, load_picture
+from xvoken.pictures import BrokenPicture, View, load_picture, size_of
 from xvoken.report import write_report
+from xvoken.shards import Member
 from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
 from xvoken.text_towers import TextTower, load_tokenizer, tokenizer_hash, weights_hash
 from xvoken.work import LOCAL, Parts, read_skipped, remove_leftover
 
 IMAGE_CHUNK, TEXT_CHUNK = 256, 1024
+IMAGE_BATCH, ON_GPU = 8, 32  # pictures a batch: the maps of more of them leave a core's cache; times ON_GPU on a GPU
 
 
 @dataclass
@@ -52,14 +54,14 @@ class ImageJob:
     """Pictures -> tower outputs; see xvoken.work.Job."""
 
     spec: ImageTowerSpec
-    paths: list[str]
+    paths: list[str | Member]
     precision: str
     batch_size: int
     decoders: int
 
     def setup(self, device: str) -> None:
         self.device = device
-        self.tower = cast_weights(self.spec.build(), self.precision).to(device)
+        self.tower = for_inference(self.spec.build(), self.precision).to(device)
         self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
@@ -82,7 +84,7 @@ class ImageJob:
 class Pictures(torch.utils.data.Dataset):
     """Item i: the view of picture i as uint8 (3, H, W), or the reason (str) why there is none."""
 
-    def __init__(self, paths: list[str], view: View):
+    def __init__(self, paths: list[str | Member], view: View):
         self.paths, self.view = paths, view
 
     def __len__(self) -> int:
@@ -90,12 +92,12 @@ class Pictures(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> torch.Tensor | str:
         try:
-            return self.view(load_picture(Path(self.paths[i]), self.view.resize))
+            return self.view(load_picture(self.paths[i], self.view.resize))
         except BrokenPicture as error:
             return str(error)
 
 
-def batches_ahead(pictures: Pictures, size: int, threads: ThreadPoolExecutor | None) -> Iterator[tuple[int, list[Any]]]:
+def batches_ahead(pictures: torch.utils.data.Dataset, size: int, threads: ThreadPoolExecutor | None) -> Iterator[tuple[int, list[Any]]]:
     """(first item, items) of each batch; with `threads`, two batches are decoded while the caller uses another.
 
     Threads suffice: Pillow decodes and resizes without holding Python's lock, and they share the pixels.
@@ -149,8 +151,8 @@ class TextJob:
 
 
 def image_features(
-    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], *,
-    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 32, engine: Engine = LOCAL,
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], *,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = IMAGE_BATCH, engine: Engine = LOCAL,
 ) -> Features | None:  # fmt: skip
     """The tower's output for each picture, from the cache or made now; None while other shares of the work are missing.
 
@@ -161,7 +163,8 @@ def image_features(
     path, settings = image_cache(spec, tower, ids, paths, cache, label, precision)
     on_gpu = devices[0] != "cpu"
     decoders = max(1, cores() // len(devices)) if on_gpu else 0
-    job = ImageJob(spec, [str(path) for path in paths], precision, batch_size * 8 if on_gpu else batch_size, decoders)
+    sources = [path if isinstance(path, Member) else str(path) for path in paths]
+    job = ImageJob(spec, sources, precision, batch_size * ON_GPU if on_gpu else batch_size, decoders)
     chunk = IMAGE_CHUNK * 8 if on_gpu else IMAGE_CHUNK
     features = _cached(path, label, settings, job, len(ids), chunk, tower.width, devices, "img", engine)
     if features and len(features.skipped) == len(ids):
@@ -171,13 +174,12 @@ def image_features(
 
 
 def image_cache(
-    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], cache: Path, label: str, precision: str
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], cache: Path, label: str, precision: str
 ) -> tuple[Path, dict[str, Any]]:
     """The file that holds the evaluation view of these pictures, or will hold it, and what it depends on."""
-    sizes = (path.stat().st_size if path.is_file() else -1 for path in paths)
     settings = {
         "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": precision,
-        "pictures": len(ids), "data": sha256_of_lines(f"{i}\t{size}" for i, size in zip(ids, sizes, strict=True)),
+        "pictures": len(ids), "data": sha256_of_lines(f"{i}\t{size_of(path)}" for i, path in zip(ids, paths, strict=True)),
     } | ({} if getattr(spec, "pool", "avg") == "avg" else {"pool": spec.pool})  # fmt: skip
     return cache / f"{label}-{spec.name}-{fingerprint(settings)}.npy", settings
 

@@ -1,4 +1,4 @@
-"""Named sets of pictures, with captions (LXMERT layout) or without (any folder).
+"""Named sets of pictures, with captions (LXMERT layout) or without (any folder, or tar shards).
 
 LXMERT_ROOT/mscoco_train.json    a list of {img_id, sentf: {mscoco: [sentences]}}
 COCO_ROOT/train2014/COCO_train2014_000000000009.jpg     pictures whose img_id is COCO_{split}_{12 digits}
@@ -6,6 +6,7 @@ IMAGE_ROOT/2331999.jpg           all other pictures: {img_id}.jpg or another usu
 """
 
 import argparse
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 from xvoken.disk import read_json
 from xvoken.messages import UserError
 from xvoken.pictures import ENDINGS
+from xvoken.shards import Member, expand, scan
 
 # Image sets that are LXMERT files under another name.
 LXMERT_NAMES = {
@@ -107,8 +109,19 @@ def _parse(row: Any, langs: list[str], where: str) -> tuple[str, list[str]]:
     return img_id, sentences
 
 
+def listed_sets(words: list[str]) -> list[str]:
+    """Image sets as given on the command line, with commas or several words; raises UserError for a name given twice."""
+    sets = [image_set for word in words for image_set in word.split(",")]
+    name, times = Counter(split_name(image_set)[0] for image_set in sets).most_common(1)[0]
+    if times > 1:
+        raise UserError(
+            f"image set {name} is given {times} times; a range of shards stands in quotes: '{name}=FOLDER/{{00000..00099}}.tar'"
+        )
+    return sets
+
+
 def split_name(image_set: str) -> tuple[str, Path | None]:
-    """`name` or `name=folder` -> name, folder of the pictures (None for a set of captions)."""
+    """`name` or `name=folder` -> name, folder (or tar shards) of the pictures (None for a set of captions)."""
     name, _, folder = image_set.strip().partition("=")
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"image set {image_set!r}: names are made of letters, digits, - _ .; a folder is given as name=folder")
@@ -120,8 +133,22 @@ def folder_ids(folder: Path) -> tuple[list[str], int]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of pictures; put them there, or give the set as name=folder")
     files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    ids = [path.relative_to(folder).as_posix() for path in files if path.suffix.lower() in ENDINGS]
-    usable = sorted(i for i in ids if i.isprintable() and not i.startswith(" "))
+    usable = sorted(filter(_is_id, (path.relative_to(folder).as_posix() for path in files)))
     if not usable:
-        raise UserError(f"{folder}: no pictures in it ({', '.join(ENDINGS)})")
+        hint = f"; its tar shards are given as '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
+        raise UserError(f"{folder}: no pictures in it ({', '.join(ENDINGS)}){hint}")
     return usable, len(files) - len(usable)
+
+
+def shard_ids(pattern: Path) -> tuple[dict[str, Member], int]:
+    """The same for tar shards, where they lie in them: ids in the order of a folder that they were unpacked to."""
+    found, others = scan(expand(pattern), _is_id)
+    if not found:
+        raise UserError(f"{pattern}: no pictures in it ({', '.join(ENDINGS)})")
+    return {name: found[name] for name in sorted(found)}, others
+
+
+def _is_id(name: str) -> bool:
+    """Whether a file below a folder is a picture whose name can stand in a list."""
+    hidden = os.path.basename(name).startswith(".")
+    return os.path.splitext(name)[1].lower() in ENDINGS and not hidden and name.isprintable() and not name.startswith(" ")

@@ -4,12 +4,16 @@ import difflib
 import importlib.util
 import os
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import ResNet
 
+from xvoken.devices import cast_weights
 from xvoken.messages import UserError, one_line
 from xvoken.pictures import View
 from xvoken.stage_maps import averaged, channels_of, stages
@@ -75,6 +79,21 @@ class ImageTower(nn.Module):
         for number, block in enumerate(blocks[1:], 1):
             x = block(x, drop_connect_rate=drop * number)
         return model._swish(model._bn1(model._conv_head(x)))
+
+
+def for_inference(tower: ImageTower, precision: str) -> ImageTower:
+    """Make a frozen tower as fast as it gets in a precision; changes it, and returns it.
+
+    In bf16 the batch normalizations of a ResNet go into the convolutions before them: the same function, an eighth of
+    the time less. fp32, the reference, is left alone.
+    """
+    if precision == "bf16" and isinstance(tower.model, ResNet):
+        for owner in list(tower.model.modules()):
+            for (conv_name, conv), (norm_name, norm) in pairwise(list(owner.named_children())):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    setattr(owner, conv_name, fuse_conv_bn_eval(conv, norm))
+                    setattr(owner, norm_name, nn.Identity())
+    return cast_weights(tower, precision)
 
 
 def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, View, int, dict[str, Any]]:

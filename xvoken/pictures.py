@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from xvoken.messages import one_line
+from xvoken.shards import Member
 
 MAX_PIXELS = 100_000_000  # more than any camera's; a small file can claim far more and fill the memory
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
@@ -20,7 +21,14 @@ class BrokenPicture(Exception):
     """A picture that can't be used; its text is the reason, fit for a list."""
 
 
-def load_picture(path: Path, short_side: int = 0) -> Image.Image:
+def size_of(path: Path | Member) -> int:
+    """Bytes of a picture's file, wherever it lies; -1 if there is none."""
+    if isinstance(path, Member):
+        return path.size
+    return path.stat().st_size if path.is_file() else -1
+
+
+def load_picture(path: str | Path | Member, short_side: int = 0) -> Image.Image:
     """Decode a file of any usual format to RGB, upright, transparency on white, first frame of an animation.
 
     short_side: pixels that the caller will scale the shorter side to. A JPEG of several times that is decoded at a
@@ -31,7 +39,7 @@ def load_picture(path: Path, short_side: int = 0) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as picture:
+            with path.open() if isinstance(path, Member) else open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
                     raise BrokenPicture(f"too large: {width} x {height}")
@@ -42,7 +50,7 @@ def load_picture(path: Path, short_side: int = 0) -> Image.Image:
     except FileNotFoundError:
         raise BrokenPicture("missing") from None
     except UnidentifiedImageError:
-        empty = path.stat().st_size == 0
+        empty = size_of(path if isinstance(path, Member) else Path(path)) == 0
         raise BrokenPicture("empty file" if empty else "not a picture") from None
     except Image.DecompressionBombError:
         raise BrokenPicture("too large") from None

@@ -19,7 +19,7 @@ from xvoken.encoders import TextTowerSpec
 from xvoken.features import TEXT_CHUNK, TextJob, part_arrays, text_settings, write_rows
 from xvoken.text_batches import pad_lines, tokenize
 from xvoken.text_towers import TextTower
-from xvoken.work import Parts
+from xvoken.work import Parts, remove_leftover
 
 
 @dataclass
@@ -72,6 +72,8 @@ def token_features(
             parts.run(job, devices, desc=f"{label}, tokens", unit="sent")
             _join(parts, path, offsets_file, tower.width)
             write_json(path.with_suffix(".json"), {"settings": settings})
+    else:
+        remove_leftover(path)
     read_json(path.with_suffix(".json"), f"remove {path.with_suffix('.json')} to make it again")
     return TokenFeatures(np.load(path, mmap_mode="r"), np.load(offsets_file))
 

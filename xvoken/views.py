@@ -7,6 +7,7 @@ One pass over the pictures makes both files; each picture is decoded once.
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from xvoken.devices import autocast, cores, resolve_precision
 from xvoken.disk import fingerprint, replacing, write_json
 from xvoken.encoders import ImageTowerSpec
-from xvoken.features import IMAGE_CHUNK, Features, image_cache, load_features, part_arrays, write_rows
-from xvoken.image_towers import ImageTower
+from xvoken.features import IMAGE_BATCH, IMAGE_CHUNK, ON_GPU, Features, batches_ahead, image_cache, load_features, part_arrays, write_rows
+from xvoken.image_towers import ImageTower, for_inference
 from xvoken.pictures import BrokenPicture, View, load_picture
-from xvoken.work import Parts, read_skipped
+from xvoken.work import Parts, read_skipped, remove_leftover
 
 RATIO = (3 / 4, 4 / 3)  # of the crops' sides, as in torchvision's RandomResizedCrop
 
@@ -86,24 +86,27 @@ class ViewsJob:
 
     def setup(self, device: str) -> None:
         self.device = device
-        self.tower = self.spec.build().to(device)
+        self.tower = for_inference(self.spec.build(), self.precision).to(device)
+        self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         rows = np.full((stop - start, 1 + self.crops.count, self.tower.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
         pictures = ViewedPictures(self.paths, range(start, stop), self.tower.view, self.crops)
-        for number, views in enumerate(DataLoader(pictures, None, num_workers=self.decoders)):
-            if isinstance(views, str):
-                skipped.append([start + number, views])
-            else:
-                rows[number] = self._embed(views)
+        for first, items in batches_ahead(pictures, max(1, self.batch_size // (1 + self.crops.count)), self.threads):
+            good = [i for i, item in enumerate(items) if not isinstance(item, str)]
+            skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
+            if good:
+                views = self._embed(torch.cat([items[i] for i in good]))
+                rows[[first + i for i in good]] = views.reshape(len(good), -1, self.tower.width)
         with replacing(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
             np.save(file, rows)
         return {"skipped": skipped}
 
     def _embed(self, views: Tensor) -> NDArray[np.float32]:
         with torch.inference_mode(), autocast(self.device, self.precision):
-            return torch.cat([self.tower(batch.to(self.device)).float() for batch in views.split(self.batch_size)]).cpu().numpy()
+            batches = views.tensor_split(math.ceil(len(views) / self.batch_size))
+            return torch.cat([self.tower(batch.to(self.device)).float() for batch in batches]).cpu().numpy()
 
 
 @dataclass
@@ -129,7 +132,7 @@ class ViewedPictures(torch.utils.data.Dataset):
 
 def view_features(
     spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], crops: Crops, *,
-    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 32,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = IMAGE_BATCH,
 ) -> Views:  # fmt: skip
     """The tower's output for all views of each picture, from the cache or made now; arguments as for `image_features`."""
     precision = resolve_precision(precision, devices[0])
@@ -137,8 +140,9 @@ def view_features(
     settings = {**plain_settings, "crops": asdict(crops)}
     path = cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
     if not path.with_suffix(".json").exists():
-        decoders = max(1, cores() // len(devices)) if devices[0] != "cpu" else 0
-        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size, decoders)
+        on_gpu = devices[0] != "cpu"
+        decoders = max(1, cores() // len(devices)) if on_gpu else 0
+        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size * ON_GPU if on_gpu else batch_size, decoders)
         with Parts(path, len(ids), max(1, IMAGE_CHUNK // (1 + crops.count)), settings) as parts:
             parts.run(job, devices, desc=f"{label}, {crops.count} views", unit="img")
             skipped = read_skipped(parts)
@@ -147,6 +151,8 @@ def view_features(
                 write_json(plain.with_suffix(".json"), {"settings": plain_settings, "skipped": skipped})
             _join(parts, path, (len(ids), crops.count, tower.width), slice(1, None))
             write_json(path.with_suffix(".json"), {"settings": settings, "skipped": skipped})
+    else:
+        remove_leftover(path)
     return Views(np.load(path, mmap_mode="r"), load_features(plain))
 
 
