@@ -5,11 +5,11 @@
 1,024 queries against 500,000 keys of 512 dimensions (with --device cuda:0 also 5,000,000), top 5. `straightforward` and
 `limit` are faiss flat and the fp32 product; the JSON line `search-bf16` holds the first pass in bf16 against them.
 
-On the CPU then each kind of approximate index, its effort tuned to a recall@5 of 0.95 on 256 other queries: seconds to build it (on
-all cores), and to search it; hnsw over 100,000 keys only, since its build takes minutes there and would take most of an hour for
-all. Its keys lie in clusters of 100, and so do the queries: random directions have no neighbourhoods, so that an index over them
-has to look at nearly everything. How far that is from real pictures is not known; `recall` of a run on them is printed by
-vokenize_corpus_mp.py.
+On the CPU then each kind of approximate index, its effort tuned to a recall@5 of 0.95 on 256 other queries: seconds to
+build it (on all cores), and to search it; hnsw over 100,000 keys only, since its build takes many times the others'.
+These keys lie in clusters of 100, and so do the queries: random directions have no neighbourhoods, so that an index
+over them has to look at nearly everything. How far that is from real pictures is not known; vokenize_corpus_mp.py
+prints the recall on them.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Which index a corpus is searched with: what `auto` takes, and how hard an approximate one is searched."""
 
 import argparse
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,6 +86,8 @@ def prepare(
     most, recall, topk, lines, queries.
     """
     path = approximate.index_file(job.keys_dir, sets, choice.kind)
+    if not os.access(job.keys_dir, os.W_OK):
+        raise UserError(f"{path}: can't be written; copy the keys to where it can, and give that folder as --keys-dir; or --index flat")
     with locked(approximate.lock_file(path), path.as_posix(), wait=True):
         receipt = approximate.ensure_index(gallery.keys, path, choice.kind)
         name = fingerprint({**settings, "recall": choice.recall})

@@ -107,6 +107,12 @@ def test_second_runs(retrieve: Callable[..., str], tmp_path: Path, keyed: Path):
         retrieve("--index", "ivf", "--output", tmp_path)
 
 
+def test_keys_that_may_not_be_written_to(retrieve: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match="made.ivf.faiss: can't be written; copy the keys .* --keys-dir; or --index flat"):
+        retrieve("--index", "ivf")
+
+
 def test_mistakes(retrieve: Callable[..., str], tmp_path: Path, world: World, keyed: Path, script: Callable[..., str]):
     for share in (0, 1.5):
         with pytest.raises(UserError, match=f"--index-recall {share}.*: a share above 0 and at most 1"):
