@@ -4,7 +4,8 @@
 
 BERT-base's size with random weights, lines of 30 tokens on average, 50,000 keys. On a CPU all three ways run in one
 process with one thread, as each of our workers does: what one core can do. The straightforward way pads each batch of
-32 lines to its longest, reads one hdf5 slice a line, and searches a faiss L2 index.
+32 lines to its longest, reads one hdf5 slice a line, and searches a faiss L2 index. Ours and the tower alone run in bf16
+where that is fast, as with `--precision auto`.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     python scripts/check.py snap/xmatching/NAME snap/xmatching/NAME/keys/open_images.hdf5 data/reddit/valid.pkl.txt.bert-base-uncased.hdf5
 
-reads   snapshots (folders), .hdf5 files of any stage with what lies beside them, .ids files of image sets
+reads   snapshots (folders), .hdf5 files of any stage with what lies beside them, .ids files of image sets, .faiss indexes
 What a file holds decides what it is. Exit code 2 and the first fault found, if there is one.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ctx import caption_db, context_files
-from xvoken import corpus, image_ids, keys, snapshot, vokens
+from xvoken import approximate, corpus, image_ids, keys, snapshot, vokens
 from xvoken.hdf5 import open_hdf5
 from xvoken.messages import UserError, run_main
 
@@ -24,8 +24,10 @@ def check(path: Path) -> str:
         return snapshot.check(path)
     if path.suffix == ".ids":
         return image_ids.check(path.parent, path.stem)
+    if path.suffix == ".faiss":
+        return approximate.check(path)
     if path.suffix != ".hdf5":
-        raise UserError(f"{path}: expected a snapshot's folder, an .hdf5 file or an image set's .ids")
+        raise UserError(f"{path}: expected a snapshot's folder, an .hdf5 file, an image set's .ids or a .faiss index")
     with open_hdf5(path, "the stage that writes it") as file:
         names, visual = set(file), "fdim" in file.attrs
     stem = path.name.removesuffix(".hdf5")
@@ -56,7 +58,7 @@ def _group(path: Path) -> set[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Check files that stages wrote.")
-    parser.add_argument("paths", nargs="+", type=Path, help="snapshots' folders, .hdf5 files, image sets' .ids")
+    parser.add_argument("paths", nargs="+", type=Path, help="snapshots' folders, .hdf5 files, image sets' .ids, .faiss indexes")
     for path in parser.parse_args().paths:
         print(f"{path}: {check(path)}")
 

@@ -1,10 +1,12 @@
 """Images for every token of a line, for matchers trained on token level: the work on one range of lines."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vokenization.vokenization import VokenizeJob
 from xvoken.devices import autocast
@@ -17,14 +19,13 @@ from xvoken.token_features import flat_rows
 class TokenVokenizeJob(VokenizeJob):
     """Lines of tokens -> best row of each token, and best rows of each line by the mean of its tokens; see xvoken.work.Job."""
 
-    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
-        tokens, offsets = self.lines.slab(start, stop)
-        offsets = offsets - offsets[0]
+    def kept(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of each line that the tower sees."""
+        return np.minimum(counts, self.padding.max_tokens - 2)
+
+    def batches(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> Iterator[tuple[NDArray, ...]]:
+        """Tokens (n,), offsets (L + 1,) -> batches: rows of lines (B,), vectors of these lines (B, dim) and of their tokens (W, dim)"""
         counts = np.diff(offsets)
-        kept = np.minimum(counts, self.padding.max_tokens - 2)  # tokens that the tower sees
-        indices = np.full((stop - start, self.topk), -1, np.int32)
-        scores = np.full((stop - start, self.topk), np.nan, np.float32)
-        vokens = np.full(offsets[-1], -1, np.int32)
         for batch in batches_by_length(counts, self.batch_size):
             ids, mask = (tensor.to(self.device) for tensor in pad_lines(tokens, offsets[batch], counts[batch], self.padding))
             with torch.inference_mode():
@@ -32,9 +33,25 @@ class TokenVokenizeJob(VokenizeJob):
                     states = self.tower.tokens(ids, mask)
                 queries = self.head(states.float())  # (B, T, dim)
                 lines = masked_mean(queries, mask).cpu().numpy()
+            inside = np.arange(ids.shape[1] - 2) < self.kept(counts[batch])[:, None]  # special tokens get no image
+            yield batch, lines, queries[:, 1:-1].cpu().numpy()[inside]
+
+    def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The lines' vectors, and as many of their tokens' -> (Q, dim)"""
+        _, lines, words = zip(*self.batches(tokens, offsets), strict=True)
+        lines, words = np.concatenate(lines), np.concatenate(words)
+        return np.concatenate([lines, words[:: max(1, len(words) // len(lines))]])
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        tokens, offsets = self.lines.slab(start, stop)
+        offsets = offsets - offsets[0]
+        counts = np.diff(offsets)
+        kept = self.kept(counts)
+        indices = np.full((stop - start, self.topk), -1, np.int32)
+        scores = np.full((stop - start, self.topk), np.nan, np.float32)
+        vokens = np.full(offsets[-1], -1, np.int32)
+        for batch, lines, words in self.batches(tokens, offsets):
             scores[batch], indices[batch] = self.index.search(lines, self.topk)
-            inside = np.arange(ids.shape[1] - 2) < kept[batch][:, None]  # special tokens get no image
-            words = queries[:, 1:-1].cpu().numpy()[inside]
             vokens[flat_rows(offsets[batch], kept[batch])] = self.index.search(words, 1)[1][:, 0]
         with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
             np.savez(file, indices=indices, scores=scores, counts=counts, vokens=vokens)

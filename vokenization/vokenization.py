@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from xvoken import keys as key_files
+from xvoken.approximate import ApproximateIndex, SavedIndex
 from xvoken.corpus import Corpus
 from xvoken.devices import autocast, cast_weights
 from xvoken.disk import replacing
@@ -51,7 +53,10 @@ def read_gallery(keys_dir: Path, image_sets: list[str], encoder_hash: str, dim: 
 
 @dataclass
 class VokenizeJob:
-    """Lines of tokens -> best rows and scores; see xvoken.work.Job."""
+    """Lines of tokens -> best rows and scores; see xvoken.work.Job.
+
+    saved: an approximate index to search instead of all keys.
+    """
 
     load: str
     corpus: Path
@@ -63,27 +68,41 @@ class VokenizeJob:
     backend: str
     precision: str
     batch_size: int
+    saved: SavedIndex | None = None
 
     def setup(self, device: str) -> None:
+        self.setup_encoder(device)
+        gallery = read_gallery(self.keys_dir, self.image_sets, self.encoder.hash, self.encoder.dim, self.most)
+        self.index = ApproximateIndex(gallery.keys, self.saved) if self.saved else build_index(gallery.keys, self.backend, device)
+
+    def setup_encoder(self, device: str) -> None:
         self.device = device
         self.encoder = load_encoder(self.load, text=True)
         self.tower, self.head = cast_weights(self.encoder.text_tower, self.precision).to(device), self.encoder.text_head.to(device)
         self.padding = Padding.of(self.encoder.tokenizer, self.tower.max_tokens, self.encoder.fixed_length)
         self.lines = Corpus(self.corpus, self.tokenizer_name)
-        gallery = read_gallery(self.keys_dir, self.image_sets, self.encoder.hash, self.encoder.dim, self.most)
-        self.index = build_index(gallery.keys, self.backend, device)
 
-    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
-        tokens, offsets = self.lines.slab(start, stop)
+    def encode(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Tokens (n,), offsets (L + 1,) -> vectors of the lines (L, dim); those of empty lines are left as they are."""
         counts = np.diff(offsets)
-        filled = np.flatnonzero(counts)
-        queries = np.empty((stop - start, self.encoder.dim), np.float32)
+        queries = np.empty((len(counts), self.encoder.dim), np.float32)
         for batch in batches_by_length(counts, self.batch_size):
             ids, mask = pad_lines(tokens, offsets[batch], counts[batch], self.padding)
             with torch.inference_mode():
                 with autocast(self.device, self.precision):
                     features = self.tower(ids.to(self.device), mask.to(self.device))
                 queries[batch] = self.head(features.float()).cpu().numpy()
+        return queries
+
+    def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What the index is asked for these lines (L, none empty), or a part of it -> (Q, dim)"""
+        return self.encode(tokens, offsets)
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        tokens, offsets = self.lines.slab(start, stop)
+        counts = np.diff(offsets)
+        filled = np.flatnonzero(counts)
+        queries = self.encode(tokens, offsets)
         indices = np.full((stop - start, self.topk), -1, np.int32)
         scores = np.full((stop - start, self.topk), np.nan, np.float32)
         if len(filled):

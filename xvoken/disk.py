@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from xvoken.messages import UserError
+from xvoken.messages import UserError, say
 
 
 @contextmanager
@@ -96,20 +96,24 @@ def _short(value: Any) -> str:
 
 
 @contextmanager
-def locked(path: Path, what: str, shared: bool = False) -> Iterator[IO[str]]:
+def locked(path: Path, what: str, shared: bool = False, wait: bool = False) -> Iterator[IO[str]]:
     """Hold `path` as a lock while the block runs; a second run on the same output is refused.
 
-    shared: together with others that hold it shared. The lock belongs to the process, not to the file: a killed run
-    leaves none behind.
+    shared: together with others that hold it shared; wait: for the other run's end, instead of being refused. The lock
+    belongs to the process, not to the file: a killed run leaves none behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "unknown"
-            raise UserError(f"another run (process {owner}) is at work on {what}; wait for it, or stop it first") from None
+            if not wait:
+                raise UserError(f"another run (process {owner}) is at work on {what}; wait for it, or stop it first") from None
+            say(f"waiting for another run (process {owner}), which is at work on {what}")
+            fcntl.flock(file, kind)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -27,13 +27,14 @@ class RunError(UserError):
 def disk_full(error: BaseException | None) -> bool:
     """Whether an error, or what led to it, is a full disk, quota or file-size limit.
 
-    h5py tells the number only in its text, numpy's tofile not at all.
+    h5py tells the number only in its text, faiss only the system's words for it, numpy's tofile nothing of it.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             return True
         text = str(error)
-        if any(f"errno = {number}," in text for number in DISK_FULL) or re.search(r"^\d+ requested and \d+ written", text):
+        marks = [mark for number in DISK_FULL for mark in (f"errno = {number},", f"({os.strerror(number)})")]
+        if any(mark in text for mark in marks) or re.search(r"^\d+ requested and \d+ written", text):
             return True
         error = error.__cause__ or error.__context__
     return False

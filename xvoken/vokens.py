@@ -5,7 +5,8 @@
 {corpus}.{IMAGE_SET}.hdf5    indices int32 (L, k), scores float32 (L, k) (inner products; -1 and NaN for an
                              empty line), vokens int32 (N,), one a token: the first token of a line carries
                              the row r of its best image, every further one -r - 1. Of a matcher on token
-                             level: each token's own best row; -1 for what was cut off a line
+                             level: each token's own best row; -1 for what was cut off a line. Attribute `index`, of
+                             approximate search: the index' kind and its recall of the exact images
 {corpus}.{IMAGE_SET}.ids     row r of the index: {IMAGE_SET}/{image id}
 """
 

@@ -23,5 +23,7 @@ def test_check_says_what_files_hold(world: World, keyed: Path, tmp_path: Path, s
         file["scores"][0, 4] = 9
     with pytest.raises(UserError, match="scores of line 1 do not descend"):
         script("scripts.check", tmp_path / "lines.txt.shapes_train.hdf5")
+    with pytest.raises(UserError, match="made.ivf.json does not exist"):
+        script("scripts.check", tmp_path / "made.ivf.faiss")
     with pytest.raises(UserError, match="expected a snapshot"):
         script("scripts.check", "README.md")

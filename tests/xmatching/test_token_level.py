@@ -1,5 +1,6 @@
 """Matching on token level: training, keys, and an image for every token, against the towers by hand."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from tests.conftest import World
 from xmatching.data import TokenStates
+from xvoken import keys as key_files
 from xvoken.encoders import load_encoder
 from xvoken.messages import UserError
 from xvoken.recall import evaluate
@@ -65,12 +67,31 @@ def test_chain(world: World, token_matcher: Path, script: Callable[..., str]):
     )  # fmt: skip
     assert "12 captions, 6 images" in record
     compare_with_towers(world, token_matcher, keys, encoder)
+    compare_indexes(world, token_matcher, encoder, script)
+
+
+def compare_indexes(world: World, folder: Path, encoder, script: Callable[..., str]) -> None:
+    """All of an approximate index gives lines and tokens the images of exact search."""
+    made, corpus = np.random.default_rng(0).standard_normal((600, encoder.dim), np.float32), world.folder / "token-corpus/lines.txt"
+    names, where = [f"{i}.jpg" for i in range(600)], world.folder / "token-keys"
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    key_files.write(where, "made", [made], encoder.dim, names, names, [], {}, {"snapshot_hash": encoder.hash})
+    flags = ["--load", folder, "--corpus", corpus, "--keys-dir", where, "--image-sets", "made", "--num-workers", 1]
+    printed = script("vokenization.vokenize_corpus_mp", *flags, "--output", where / "tuned", "--index", "ivf", "--index-recall", 1)
+    assert "recall@5 1.000 against exact search for 6 queries of 3 lines" in printed  # three lines, and as many of their tokens
+    receipt = json.loads((where / "made.ivf.json").read_text())
+    for record in receipt["recall"].values():  # six queries are few to tune on: here all cells are searched
+        record["effort"] = record["most"]
+    (where / "made.ivf.json").write_text(json.dumps(receipt))
+    for kind in ("flat", "ivf"):
+        script("vokenization.vokenize_corpus_mp", *flags, "--output", where / kind, "--index", kind, "--index-recall", 1)
+    with h5py.File(where / "flat/lines.txt.made.hdf5") as flat, h5py.File(where / "ivf/lines.txt.made.hdf5") as found:
+        assert np.array_equal(flat["indices"][:], found["indices"][:])
+        assert np.array_equal(flat["vokens"][:], found["vokens"][:])
 
 
 def compare_with_towers(world: World, folder: Path, keys: torch.Tensor, encoder) -> None:
     """The validation record of the training is the recall of the mean of the tokens' scores."""
-    import json
-
     from xvoken.image_sets import Roots, read_captioned
 
     valid = read_captioned("shapes_valid", ["mscoco"], Roots(world.folder / "lxmert", world.folder, world.folder / "images"))
