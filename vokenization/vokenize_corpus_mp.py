@@ -24,7 +24,7 @@ from vokenization.vokenization import Gallery, VokenizeJob, read_gallery
 from xvoken import keys as key_files
 from xvoken import vokens
 from xvoken.corpus import Corpus
-from xvoken.devices import PRECISIONS, resolve_precision, workers_on
+from xvoken.devices import PRECISIONS, resolve_precision, suggest_bf16, workers_on
 from xvoken.disk import same_settings, sha256_of_file, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
@@ -121,8 +121,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32",
-        help="of the text tower; bf16 is faster but by choice: it kept the best picture of 98.7%% of 3,000 lines on a trained snapshot, "
-        "less than the 99.5%% asked of a default; auto: bf16 where it is fast",
+        help="of the text tower; bf16: several times as fast where the device has the units, but with it the best picture of 1 line in 100 "
+        "is another one (benchmarks/precision.py); auto: bf16 where it is fast",
     )  # fmt: skip
     Engine.add_flags(parser)
     args = parser.parse_args()
@@ -134,6 +134,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     devices = workers_on(args.device, args.num_workers)
+    suggest_bf16(args.precision, devices[0])
     encoder = load_encoder(args.load)
     most = args.max_img_num if args.max_img_num > 0 else None
     tokenizer_name = base_name(args.tokenizer_name or encoder.text_spec.name)
