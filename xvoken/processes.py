@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ def _start(job: Job, device: str) -> tuple[connection.Connection, Any]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_worker, args=(job, device, theirs))
     # Ctrl-C goes to the whole foreground group, and only we stop the workers: they inherit the blocked signal,
-    # which holds from their first instruction on.
+    # which holds from their first instruction on. The tracker is started before: its start would unblock the signal.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
