@@ -89,10 +89,11 @@ def prepare(
     if not os.access(job.keys_dir, os.W_OK):
         raise UserError(f"{path}: can't be written; copy the keys to where it can, and give that folder as --keys-dir; or --index flat")
     with locked(approximate.lock_file(path), path.as_posix(), wait=True):
-        receipt = approximate.ensure_index(gallery.keys, path, choice.kind)
+        keys = gallery.keys
+        receipt = approximate.ensure_index(keys, path, choice.kind)
         name = fingerprint({**settings, "recall": choice.recall})
         if name not in receipt["recall"]:
-            index = ApproximateIndex(gallery.keys, SavedIndex(path, choice.kind, 1))
+            index = ApproximateIndex(keys, SavedIndex(path, choice.kind, 1))
             receipt["recall"][name] = measure(index, job, corpus, settings["lines"], choice.recall)
             write_json(approximate.receipt_file(path), receipt)
     record = {"kind": choice.kind, "id": approximate.identity(receipt), **receipt["recall"][name]}

@@ -14,19 +14,24 @@ from xvoken.corpus import Corpus
 from xvoken.devices import autocast, cast_weights
 from xvoken.disk import replacing
 from xvoken.encoders import load_encoder
-from xvoken.indexing import build_index
+from xvoken.indexing import build_joined
 from xvoken.messages import UserError
 from xvoken.text_batches import Padding, batches_by_length, pad_lines
 
 
 @dataclass
 class Gallery:
-    """The rows of an index: keys float32 (N, dim), ids `{IMAGE_SET}/{image id}`, file names."""
+    """The rows of an index: keys float32 (N, dim) in a block for each image set, ids `{IMAGE_SET}/{image id}`, file names."""
 
-    keys: np.ndarray
+    blocks: list[NDArray[np.float32]]
     ids: list[str]
     names: list[str]
     made_by: list[str]
+
+    @property
+    def keys(self) -> NDArray[np.float32]:
+        """All of them in one array; of several sets a copy."""
+        return self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
 
 
 def read_gallery(keys_dir: Path, image_sets: list[str], encoder_hash: str, dim: int, most: int | None = None) -> Gallery:
@@ -45,10 +50,10 @@ def read_gallery(keys_dir: Path, image_sets: list[str], encoder_hash: str, dim: 
         ids += [f"{image_set}/{i}" for i in read.ids]
         names += [Path(p).name for p in read.paths]
         made_by.append(f"{image_set} {maker} {len(read.keys)} {read.attributes.get('settings', '')}")
-    gallery = Gallery(keys[0] if len(keys) == 1 else np.concatenate(keys), ids, names, made_by)
     if most is not None:
-        gallery.keys, gallery.ids, gallery.names = gallery.keys[:most], ids[:most], names[:most]
-    return gallery
+        starts = np.cumsum([0, *map(len, keys)])
+        keys = [block[: most - start] for block, start in zip(keys, starts.tolist(), strict=False) if start < most]
+    return Gallery(keys, ids[:most], names[:most], made_by)
 
 
 @dataclass
@@ -73,7 +78,7 @@ class VokenizeJob:
     def setup(self, device: str) -> None:
         self.setup_encoder(device)
         gallery = read_gallery(self.keys_dir, self.image_sets, self.encoder.hash, self.encoder.dim, self.most)
-        self.index = ApproximateIndex(gallery.keys, self.saved) if self.saved else build_index(gallery.keys, self.backend, device)
+        self.index = ApproximateIndex(gallery.keys, self.saved) if self.saved else build_joined(gallery.blocks, self.backend, device)
 
     def setup_encoder(self, device: str) -> None:
         self.device = device

@@ -154,6 +154,29 @@ class FaissIndex:
         return self.faiss.knn(queries, self.keys, k, metric=self.faiss.METRIC_INNER_PRODUCT)
 
 
+class JoinedIndex:
+    """Several indexes searched as one, the rows of each after those of the one before it.
+
+    The keys of several files stay where they are mapped: joined to one array, every process would hold a copy.
+    """
+
+    def __init__(self, indexes: list[Index], sizes: list[int]):
+        self.indexes, self.sizes, self.starts = indexes, sizes, np.cumsum([0, *sizes])
+
+    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        found = [index.search(queries, min(k, size)) for index, size in zip(self.indexes, self.sizes, strict=True)]
+        scores = np.concatenate([scores for scores, _ in found], 1)
+        rows = np.concatenate([rows + np.int32(start) for (_, rows), start in zip(found, self.starts, strict=False)], 1)
+        order = np.argsort(-scores, 1, "stable")[:, :k]  # equal scores stay in the order of their rows
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def build_joined(blocks: list[NDArray[np.float32]], backend: str, device: str) -> Index:
+    """An exact index of the rows of all blocks, one block after another."""
+    indexes = [build_index(block, backend, device) for block in blocks]
+    return indexes[0] if len(indexes) == 1 else JoinedIndex(indexes, [len(block) for block in blocks])
+
+
 def build_index(keys: NDArray[np.float32], backend: str, device: str) -> Index:
     """An exact index.
 

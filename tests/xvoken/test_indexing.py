@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from xvoken import indexing as module
-from xvoken.indexing import build_index
+from xvoken.indexing import build_index, build_joined
 
 
 def brute_force(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,3 +37,17 @@ def test_equal_scores_are_ordered_by_row(monkeypatch: pytest.MonkeyPatch, backen
         expected_scores, expected_rows = brute_force(keys, asked, k)
         assert np.array_equal(scores, expected_scores)
         assert np.array_equal(rows, expected_rows)
+
+
+@pytest.mark.parametrize("backend", ["faiss", "torch"])
+def test_joined_blocks_are_one_index(backend: str):
+    rng = np.random.default_rng(2)
+    keys = rng.integers(-1, 2, (200, 4)).astype(np.float32)  # equal scores in and across blocks
+    asked = rng.integers(-2, 3, (50, 4)).astype(np.float32)
+    blocks = [keys[:3], keys[3:150], keys[150:]]
+    for k in (1, 5, 200):
+        scores, rows = build_joined(blocks, backend, "cpu").search(asked, k)
+        expected_scores, expected_rows = brute_force(keys, asked, k)
+        assert np.array_equal(scores, expected_scores)
+        assert np.array_equal(rows, expected_rows)
+        assert rows.dtype == np.int32
