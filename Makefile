@@ -10,7 +10,7 @@ demo:
 	bash scripts/demo.bash
 
 bench:
-	for b in train tokenizing keys retrieve search ctx memory; do python benchmarks/$$b.py; done
+	for b in train tokenizing keys retrieve search precision ctx memory; do python benchmarks/$$b.py; done
 
 bench-gpu:
 	for b in keys retrieve search; do python benchmarks/$$b.py --device cuda:0; done

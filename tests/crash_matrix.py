@@ -36,8 +36,8 @@ def test_full_disk(world: World, stage: str, capsys) -> None:
 
 
 def test_ctrl_c_while_workers_start(world: World) -> None:
-    world.remove_outputs("retrieve")
-    process = start(world.retrieve("--num-workers", "2"))
+    world.remove_outputs("tokenize")
+    process = start(world.tokenize("--num-workers", "2"))
     wait_until(lambda: children(process.pid), what="a worker")
     os.killpg(process.pid, signal.SIGINT)
     error = process.communicate(timeout=10)[1]

@@ -22,7 +22,7 @@ BEST: dict[str, Any] = {
     "lr": 1e-3,
     "weight_decay": 0.1,
     "dropout": 0.5,
-    "epochs": 50,
+    "epochs": 100,
 }
 
 RECIPES = {"published": PUBLISHED, "best": BEST}

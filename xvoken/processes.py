@@ -45,8 +45,7 @@ def run_in_processes(
     workers: dict[connection.Connection, tuple[Any, Task | None]] = {}
     try:
         for device in devices:
-            pipe, process = _start(job, device)
-            workers[pipe] = (process, None)
+            _start(job, device, workers)
         while workers:
             for pipe in connection.wait(list(workers)):
                 process, task = workers[pipe]
@@ -69,7 +68,8 @@ def run_in_processes(
             process.join()
 
 
-def _start(job: Job, device: str) -> tuple[connection.Connection, Any]:
+def _start(job: Job, device: str, workers: dict[connection.Connection, tuple[Any, Task | None]]) -> None:
+    """Start a worker and enter it into `workers`."""
     context = multiprocessing.get_context("spawn")  # CUDA and threads do not survive a fork
     ours, theirs = context.Pipe()
     process = context.Process(target=_worker, args=(job, device, theirs))
@@ -79,10 +79,10 @@ def _start(job: Job, device: str) -> tuple[connection.Connection, Any]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
+        workers[ours] = (process, None)  # before we hear of Ctrl-C again, or nobody would stop it
+        theirs.close()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    theirs.close()
-    return ours, process
 
 
 def _receive(pipe: connection.Connection, process: Any, task: Task | None, log: Path) -> dict[str, Any]:
