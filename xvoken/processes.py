@@ -6,8 +6,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
@@ -73,16 +73,31 @@ def _start(job: Job, device: str, workers: dict[connection.Connection, tuple[Any
     context = multiprocessing.get_context("spawn")  # CUDA and threads do not survive a fork
     ours, theirs = context.Pipe()
     process = context.Process(target=_worker, args=(job, device, theirs))
-    # Ctrl-C goes to the whole foreground group, and only we stop the workers: they inherit the blocked signal,
-    # which holds from their first instruction on. The tracker is started before: its start would unblock the signal.
+    # Its start would unblock the signal that _ctrl_c_held_back blocks.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with _ctrl_c_held_back():
         process.start()
-        workers[ours] = (process, None)  # before we hear of Ctrl-C again, or nobody would stop it
+        workers[ours] = (process, None)
         theirs.close()
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Ctrl-C is heard after the block only, in which a worker starts, and never by that worker.
+
+    It goes to the whole foreground group, and only we stop the workers: they inherit the blocked signal, from their first
+    instruction on. Here another thread may still receive it, and Python would interrupt this one: hence the handler too.
+    """
+    heard: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if heard and handler is not signal.SIG_IGN:
+        raise KeyboardInterrupt
 
 
 def _receive(pipe: connection.Connection, process: Any, task: Task | None, log: Path) -> dict[str, Any]:
