@@ -6,11 +6,11 @@ from typing import Any
 # (--views 8 draws from eight cached ones); here it takes the evaluation view unless --views is given.
 PUBLISHED: dict[str, Any] = {}
 
-# Chosen on pictures carved from the training parts of OpenMoji and of COCO photos. benchmarks/search_recipe.py found all
-# but the pooling "maps", the dropout and the epochs; those come from a comparison of their own on three or four carvings of OpenMoji
-# and six of COCO (text to image R@5): maps for grid +0.9 and +2.7, then 50 epochs with dropout 0.5 +0.9 and +1.8;
-# dropout 0.5 with 25 epochs loses. Views gained 0.2 points of the search's score, less than the noise, for nine times
-# the tower's work: left out.
+# Chosen on pictures carved from the training parts of OpenMoji and of COCO photos, never on held-out ones, by
+# benchmarks/search_recipe.py (its trials: search_recipe.jsonl). The pooling "maps" and the dropout come from a comparison
+# of their own on three or four carvings of OpenMoji and six of COCO (text to image R@5): maps for grid +0.9 and +2.7, then
+# 50 epochs with dropout 0.5 +0.9 and +1.8; dropout 0.5 with 25 epochs loses. Views gained 0.2 points of the search's
+# score, less than the noise, for nine times the tower's work: left out.
 BEST: dict[str, Any] = {
     "loss": "infonce",
     "temperature": 0.07,
