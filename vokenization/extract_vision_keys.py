@@ -61,6 +61,7 @@ def extract(
         say(f"skipped: {path} holds the keys of these {len(ids):,} pictures already")
         return
     paths = image_ids.paths(ids_root, name, ids, folder, roots)
+    suggest_bf16(options["precision"], options["devices"][0])
     features = image_features(encoder.image_spec, encoder.image_tower, ids, paths, label=name, **options)
     if features is None:
         return
@@ -105,7 +106,6 @@ def main() -> None:
     if min(args.batch_size, args.limit or 1) < 1:
         raise UserError("--batch-size and --limit must be at least 1")
     devices = workers_on(args.device, args.num_workers)
-    suggest_bf16(args.precision, devices[0])
     encoder = load_encoder(args.load, image=True)
     where = Path(args.output) if args.output else key_files.folder(encoder.home)
     options = {

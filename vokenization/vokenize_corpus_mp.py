@@ -88,6 +88,7 @@ def vokenize(
         remove_leftover(hdf5_path)
         say(f"skipped: {hdf5_path} holds the images of these {lines:,} lines already")
         return
+    suggest_bf16(job.precision, devices[0])
     with Parts(hdf5_path, lines, CHUNK, settings, (path, vokens.ids_file(output, name, sets)), engine) as parts:
         if not parts.run(job, devices, desc=path.name, unit="lines"):
             return
@@ -134,7 +135,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     devices = workers_on(args.device, args.num_workers)
-    suggest_bf16(args.precision, devices[0])
     encoder = load_encoder(args.load)
     most = args.max_img_num if args.max_img_num > 0 else None
     tokenizer_name = base_name(args.tokenizer_name or encoder.text_spec.name)
