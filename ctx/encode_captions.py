@@ -8,7 +8,6 @@ writes  outputs/captions_db/caption_db.hdf5: keys, features and captions in grou
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from xvoken.disk import replacing, same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.messages import run_main, say
 from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
-from xvoken.work import Parts
+from xvoken.work import Parts, remove_leftover
 
 CHUNK = 2048  # phrases a part, and a group of the file
 BATCH = {"cpu": 64, "gpu": 2048}  # phrases a batch
@@ -87,7 +86,7 @@ def encode(model: str, encoder: Encoder, phrases: list[str], machine: Machine, o
     if output.exists():
         same_settings(output, caption_db.read_settings(output), settings)
         say(f"skipped: {output} holds these {len(phrases):,} phrases already")
-        shutil.rmtree(output.with_name(output.name + ".parts"), ignore_errors=True)
+        remove_leftover(output)
         return
     with Parts(output, len(phrases), CHUNK, settings) as parts:
         parts.run(PhrasesJob(model, phrases, machine.precision, machine.batch_size), machine.devices, desc=output.name, unit="phrases")

@@ -19,7 +19,8 @@ from ctx.views import ViewsJob
 from xvoken.disk import replacing, same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.messages import RunError, UserError, progress, say
-from xvoken.work import Parts, read_skipped
+from xvoken.pictures import size_of
+from xvoken.work import Parts, read_skipped, remove_leftover
 
 CHUNK = {"cpu": 64, "gpu": 2048}  # pictures a part, at most
 BATCH = {"cpu": 16, "gpu": 960}  # views a batch: the activations of more of them leave a core's cache
@@ -91,10 +92,9 @@ def _unfinished(
     encoder: Encoder, pictures: Pictures, machine: Machine, visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int
 ) -> dict[Path, dict[str, Any]]:
     """Settings of each file that is not there yet; raises UserError for one made with other settings."""
-    sizes = (path.stat().st_size if path.is_file() else -1 for path in pictures.paths)
     settings = {
         "model": encoder.name, "model_hash": encoder.hash, "precision": machine.precision, "pictures": len(pictures.ids),
-        "data": sha256_of_lines(f"{i}\t{size}" for i, size in zip(pictures.ids, sizes, strict=True))[:16],
+        "data": sha256_of_lines(f"{i}\t{size_of(path)}" for i, path in zip(pictures.ids, pictures.paths, strict=True))[:16],
     }  # fmt: skip
     wanted = {visual: settings} if visual else {}
     if textual:
@@ -103,9 +103,8 @@ def _unfinished(
         if path.exists():
             same_settings(path, files.read_settings(path), wanted.pop(path))
             say(f"skipped: {path} holds the context of these {len(pictures.ids):,} pictures already")
-            leftover = path.with_name(path.name + ".parts")
-            if leftover.exists() and not wanted:
-                shutil.rmtree(leftover)  # a kill came between the last rename and the clean-up
+            if not wanted:
+                remove_leftover(path)
     return wanted
 
 
