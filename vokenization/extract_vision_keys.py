@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from xvoken import image_ids
 from xvoken import keys as key_files
-from xvoken.devices import PRECISIONS, suggest_bf16, workers_on
+from xvoken.devices import add_flags, suggest_bf16, workers_on
 from xvoken.disk import same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
@@ -94,13 +94,7 @@ def main() -> None:
     parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
     parser.add_argument("--batch-size", type=int, default=IMAGE_BATCH, help=f"pictures in a batch (times {ON_GPU} on a GPU)")
-    parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
-    parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32",
-        help="of the tower; bf16: several times as fast where the device has the units, but with it the best picture of 1 line in 100 is "
-        "another one (benchmarks/precision.py); auto: as training takes it, whose cache is then used again",
-    )  # fmt: skip
+    add_flags(parser, "tower", "as training takes it, whose cache is then used again")
     Engine.add_flags(parser)
     args = parser.parse_args()
     if min(args.batch_size, args.limit or 1) < 1:

@@ -24,7 +24,7 @@ from vokenization.vokenization import Gallery, VokenizeJob, read_gallery
 from xvoken import keys as key_files
 from xvoken import vokens
 from xvoken.corpus import Corpus
-from xvoken.devices import PRECISIONS, resolve_precision, suggest_bf16, workers_on
+from xvoken.devices import add_flags, resolve_precision, suggest_bf16, workers_on
 from xvoken.disk import same_settings, sha256_of_file, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
@@ -118,13 +118,7 @@ def parse_args() -> argparse.Namespace:
     Choice.add_flags(parser)
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="exact search by faiss or torch; auto: the faster one here")
     parser.add_argument("--batch-size", type=int, default=64, help="lines in a batch")
-    parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
-    parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32",
-        help="of the text tower; bf16: several times as fast where the device has the units, but with it the best picture of 1 line in 100 "
-        "is another one (benchmarks/precision.py); auto: bf16 where it is fast",
-    )  # fmt: skip
+    add_flags(parser, "text tower", "bf16 where it is fast")
     Engine.add_flags(parser)
     args = parser.parse_args()
     if min(args.topk, args.batch_size, args.limit or 1) < 1:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from xvoken.devices import cores
 from xvoken.disk import fingerprint, read_json, replacing, sha256_of_file, write_json
-from xvoken.indexing import build_index
+from xvoken.indexing import best_first, build_index
 from xvoken.messages import UserError, one_line, progress, say
 
 EFFORT = {"ivf": "nprobe", "hnsw": "efSearch", "ivfpq": "nprobe"}  # kinds, and what faiss calls the effort of a search
@@ -99,8 +99,7 @@ class ApproximateIndex:
         self.faiss.omp_set_num_threads(torch.get_num_threads())
         rows = self.index.search(queries, min(len(self.keys), candidates), params=parameters)[1]
         scores = np.where(rows < 0, -np.inf, self._scores(queries, rows))
-        order = np.lexsort((rows, -scores), axis=1)[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1).astype(np.int32)
+        return best_first(scores, rows, k)
 
     def _scores(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(Q, d), rows (Q, C) -> inner products (Q, C)"""

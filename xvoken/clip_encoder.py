@@ -66,6 +66,7 @@ class ClipTextSpec:
 
     name: str
     layers: tuple[int, ...] = ()  # a matcher's spec says which; here the last one, pooled
+    pool: str = "cls"  # of the towers here there is one way each
 
     def build(self) -> ClipTextTower:
         return _towers(self.name, _load_model(self.name))[0]
@@ -77,6 +78,7 @@ class ClipImageSpec:
 
     name: str
     load: str
+    pool: str = "avg"
 
     def build(self) -> ClipImageTower:
         return _towers(self.load, _load_model(self.load))[1]

@@ -1,5 +1,6 @@
 """Which processors do the work, and in which precision."""
 
+import argparse
 import os
 import sys
 from contextlib import AbstractContextManager
@@ -60,6 +61,17 @@ def resolve_precision(precision: str, device: str) -> str:
         return precision
     fast = cpu_has_bf16() if device == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if fast else "fp32"
+
+
+def add_flags(parser: argparse.ArgumentParser, tower: str, auto: str) -> None:
+    """--device, --num-workers and --precision of a stage that retrieval depends on; auto: what that precision means there."""
+    parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
+    parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help=f"of the {tower}; bf16: several times as fast where the device has the units, but with it the best picture of 1 line in 100 "
+        f"is another one (benchmarks/precision.py); auto: {auto}",
+    )  # fmt: skip
 
 
 def suggest_bf16(precision: str, device: str) -> None:

@@ -117,6 +117,11 @@ def batches_ahead(pictures: torch.utils.data.Dataset, size: int, threads: Thread
         yield ready, [future.result() for future in futures]
 
 
+def by_device(devices: list[str], batch_size: int) -> tuple[int, int]:
+    """Pictures a batch, and threads that decode beside each worker: on a CPU the worker itself does."""
+    return (batch_size, 0) if devices[0] == "cpu" else (batch_size * ON_GPU, max(1, cores() // len(devices)))
+
+
 @dataclass
 class TextJob:
     """Sentences -> tower outputs; see xvoken.work.Job."""
@@ -162,9 +167,9 @@ def image_features(
     precision = resolve_precision(precision, devices[0])
     path, settings = image_cache(spec, tower, ids, paths, cache, label, precision)
     on_gpu = devices[0] != "cpu"
-    decoders = max(1, cores() // len(devices)) if on_gpu else 0
+    batch_size, decoders = by_device(devices, batch_size)
     sources = [path if isinstance(path, Member) else str(path) for path in paths]
-    job = ImageJob(spec, sources, precision, batch_size * ON_GPU if on_gpu else batch_size, decoders)
+    job = ImageJob(spec, sources, precision, batch_size, decoders)
     chunk = IMAGE_CHUNK * 8 if on_gpu else IMAGE_CHUNK
     features = _cached(path, label, settings, job, len(ids), chunk, tower.width, devices, "img", engine)
     if features and len(features.skipped) == len(ids):
@@ -180,7 +185,7 @@ def image_cache(
     settings = {
         "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": precision,
         "pictures": len(ids), "data": sha256_of_lines(f"{i}\t{size_of(path)}" for i, path in zip(ids, paths, strict=True)),
-    } | ({} if getattr(spec, "pool", "avg") == "avg" else {"pool": spec.pool})  # fmt: skip
+    } | ({} if spec.pool == "avg" else {"pool": spec.pool})  # fmt: skip
     return cache / f"{label}-{spec.name}-{fingerprint(settings)}.npy", settings
 
 
@@ -190,9 +195,8 @@ def text_features(
 ) -> Features:  # fmt: skip
     """The tower's output for each sentence, cut to `max_len` tokens with the special ones, from the cache or made now."""
     precision = resolve_precision(precision, devices[0])
-    settings = text_settings(spec, tower, tokenizer, sentences, max_len, precision) | (
-        {} if getattr(spec, "pool", "cls") == "cls" else {"pool": spec.pool}
-    )
+    pool = {} if spec.pool == "cls" else {"pool": spec.pool}
+    settings = text_settings(spec, tower, tokenizer, sentences, max_len, precision) | pool
     job = TextJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
     path = cache / f"{label}-{Path(spec.name).name}-{fingerprint(settings)}.npy"
     return _cached(path, label, settings, job, len(sentences), TEXT_CHUNK, tower.width, devices, "sent")

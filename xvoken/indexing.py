@@ -144,14 +144,19 @@ class FaissIndex:
             found = min(len(self.keys), 2 * found + 8)
             scores, rows = self._nearest(queries, found)
             more = found < min(len(self.keys), 2048) and bool((scores[:, k - 1] == scores[:, -1]).any())
-        order = np.lexsort((rows, -scores), axis=1)[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1).astype(np.int32)
+        return best_first(scores, rows, k)
 
     def _nearest(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         if self.index is not None:
             return self.index.search(queries, k)
         self.faiss.omp_set_num_threads(torch.get_num_threads())
         return self.faiss.knn(queries, self.keys, k, metric=self.faiss.METRIC_INNER_PRODUCT)
+
+
+def best_first(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The best k of candidates (Q, C) in any order, equal scores by row."""
+    order = np.lexsort((rows, -scores), axis=1)[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1).astype(np.int32)
 
 
 class JoinedIndex:

@@ -18,10 +18,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from xvoken.devices import autocast, cores, resolve_precision
+from xvoken.devices import autocast, resolve_precision
 from xvoken.disk import fingerprint, replacing, write_json
 from xvoken.encoders import ImageTowerSpec
-from xvoken.features import IMAGE_BATCH, IMAGE_CHUNK, ON_GPU, Features, batches_ahead, image_cache, load_features, part_arrays, write_rows
+from xvoken.features import (
+    IMAGE_BATCH,
+    IMAGE_CHUNK,
+    Features,
+    batches_ahead,
+    by_device,
+    image_cache,
+    load_features,
+    part_arrays,
+    write_rows,
+)
 from xvoken.image_towers import ImageTower, for_inference
 from xvoken.pictures import BrokenPicture, View, load_picture
 from xvoken.work import Parts, read_skipped, remove_leftover
@@ -140,9 +150,8 @@ def view_features(
     settings = {**plain_settings, "crops": asdict(crops)}
     path = cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
     if not path.with_suffix(".json").exists():
-        on_gpu = devices[0] != "cpu"
-        decoders = max(1, cores() // len(devices)) if on_gpu else 0
-        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size * ON_GPU if on_gpu else batch_size, decoders)
+        batch_size, decoders = by_device(devices, batch_size)
+        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size, decoders)
         with Parts(path, len(ids), max(1, IMAGE_CHUNK // (1 + crops.count)), settings) as parts:
             parts.run(job, devices, desc=f"{label}, {crops.count} views", unit="img")
             skipped = read_skipped(parts)
