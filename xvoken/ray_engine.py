@@ -29,10 +29,10 @@ class Actor:
 
 
 def run_in_ray(
-    job: Job, tasks: list[Task], address: str | None, workers: int | None,
+    job: Job, tasks: list[Task], address: str | None,
     done: Callable[[dict[str, Any]], None], tell: Callable[[str], None], log: Path,
 ) -> None:  # fmt: skip
-    """Do the ranges in actors, one a GPU of the cluster, or one a core where it has no GPU, at most `workers`."""
+    """Do the ranges in actors, one a GPU of the cluster, or one a core where it has no GPU."""
     try:
         import ray
     except ImportError:
@@ -43,15 +43,15 @@ def run_in_ray(
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"--ray-address {address}: no Ray cluster answers there ({one_line(error)[:200]})") from None
     try:
-        _run(ray, job, tasks, workers, done, tell, log)
+        _run(ray, job, tasks, done, tell, log)
     finally:
         ray.shutdown()
 
 
-def _run(ray: Any, job: Job, tasks: list[Task], workers: int | None, done: Callable, tell: Callable, log: Path) -> None:
+def _run(ray: Any, job: Job, tasks: list[Task], done: Callable, tell: Callable, log: Path) -> None:
     has = ray.cluster_resources()
     gpus = int(has.get("GPU", 0))
-    number = min(len(tasks), workers or gpus or int(has.get("CPU", 1)))
+    number = min(len(tasks), gpus or int(has.get("CPU", 1)))
     # Without a GPU an actor needs a core to be placed and none to stay: after a node's end all fit on what is left.
     options = {"num_gpus": 1} if gpus else {}
     kind = ray.remote(Actor).options(max_restarts=-1, max_task_retries=ATTEMPTS - 1, scheduling_strategy="SPREAD", **options)

@@ -22,14 +22,12 @@ from typing import Any
 
 from xvoken.disk import differences, locked, locked_alone, read_json, write_json
 from xvoken.engine import Engine
-from xvoken.job import CPU_THREADS, Job
+from xvoken.job import Job
 from xvoken.messages import UserError, progress, say
 from xvoken.processes import Task, run_here, run_in_processes
 from xvoken.ray_engine import run_in_ray
 
 LOCAL = Engine()
-
-__all__ = ["CPU_THREADS", "Job", "Parts", "ranges", "read_skipped", "remove_leftover"]
 
 
 def ranges(total: int, chunk: int) -> list[tuple[int, int]]:
@@ -132,7 +130,7 @@ class Parts:
                 _advance(bar, summary)
 
             if self.engine.name == "ray":
-                run_in_ray(job, tasks, self.engine.ray_address, None, advance, tell, log)
+                run_in_ray(job, tasks, self.engine.ray_address, advance, tell, log)
             elif devices == ["cpu"]:
                 run_here(job, tasks, advance, tell, log)
             else:
