@@ -23,13 +23,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenization.line_tokenizer import LineTokenizer
 from xvoken import corpus as corpora
 from xvoken.devices import cores
 from xvoken.disk import replacing, same_settings
 from xvoken.engine import Engine
 from xvoken.messages import UserError, run_main, say
 from xvoken.report import write_report
-from xvoken.text_batches import tokenize
 from xvoken.text_towers import base_name, full_name, load_tokenizer, tokenizer_hash
 from xvoken.work import LOCAL, Parts, remove_leftover
 
@@ -92,8 +92,9 @@ class TokenizeJob:
         # Our own threads take blocks of lines whole, with what is left to do in Python: faster than the tokenizer's.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self.threads = ThreadPoolExecutor(max(1, cores() // self.workers))
-        self.tokens = load_tokenizer(self.tokenizer)
-        self.text = corpora.IdText(len(self.tokens))
+        tokenizer = load_tokenizer(self.tokenizer)
+        self.tokenize = LineTokenizer(tokenizer)
+        self.text = corpora.IdText(len(tokenizer))
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         first = start // CHUNK
@@ -111,7 +112,7 @@ class TokenizeJob:
         return {"empty": int((counts == 0).sum())}
 
     def _encode(self, lines: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int64]]:
-        ids, offsets = tokenize(self.tokens, [line.rstrip("\r").replace("\t", " ") for line in lines])
+        ids, offsets = self.tokenize([line.rstrip("\r").replace("\t", " ") for line in lines])
         counts = np.diff(offsets)
         return self.text.lines(ids, counts), ids, counts
 
