@@ -16,8 +16,9 @@ import torch
 
 from benchmarks import worlds
 from benchmarks.measure import parse_args, report, seconds, threads
+from xvoken.decoding import IMAGE_BATCH, ON_GPU, Pictures
 from xvoken.devices import autocast, cores, resolve_precision
-from xvoken.features import IMAGE_BATCH, ON_GPU, ImageJob, Pictures
+from xvoken.features import ImageJob
 from xvoken.image_towers import for_inference
 from xvoken.messages import run_main
 

@@ -1,10 +1,11 @@
-"""How often bf16 names the same best picture as fp32, on matchers trained on the COCO sample.
+"""How often bf16, and torchcodec's pictures, name the same best picture as fp32 and Pillow's, on matchers trained on the COCO sample.
 
     python benchmarks/precision.py
 
 reads   ../shared/coco_sample: 160 photos to train on, 200 to retrieve from, 3,000 lines of dialogue to retrieve for
 prints  the share of lines with the same best picture, for each recipe, with the sentences alone and with both sides in
-        bf16; the last line is one JSON object. Below 99.5%, fp32 stays the default of retrieval.
+        bf16, and with pictures decoded by torchcodec (on the CPU); the last line is one JSON object. Below 99.5%, fp32
+        stays the default of retrieval.
 """
 
 import json
@@ -23,6 +24,8 @@ from benchmarks.measure import machine, parse_args
 from xvoken.messages import UserError, run_main, say
 
 SETS = "mscoco_train,mscoco_minival"
+KEYS = {"fp32": ["--precision", "fp32"], "bf16": ["--precision", "bf16"], "torchcodec": ["--decoder", "torchcodec"]}
+WAYS = {"sentences": ("fp32", "bf16"), "both": ("bf16", "bf16"), "torchcodec": ("torchcodec", "fp32")}  # keys, precision of the lines
 
 
 def stage(script: str, *flags: object) -> None:
@@ -47,14 +50,14 @@ def measure(folder: Path, recipe: str, small: bool) -> dict[str, float]:
     sets = ["--train-imgs", "mscoco_train", "--valid-imgs", "mscoco_minival"]
     say(f"{recipe}: training ...")
     stage("xmatching/main.py", *roots, *towers, *sets, "--recipe", recipe, "--output", load)
-    for precision in ("fp32", "bf16"):
+    for name, how in KEYS.items():
         flags = ["--load-dir", load, "--image-sets", SETS, "--ids-root", folder / "ids", "--cache", folder / "cache"]
-        stage("vokenization/extract_vision_keys.py", *flags, "--output", load / f"keys-{precision}", "--precision", precision, *roots)
+        stage("vokenization/extract_vision_keys.py", *flags, "--output", load / f"keys-{name}", *how, *roots)
     say(f"{recipe}: retrieving ...")
     expected = best_pictures(folder, load, "fp32", "fp32")
     same = {}
-    for name, keys in (("sentences", "fp32"), ("both", "bf16")):
-        found = best_pictures(folder, load, keys, "bf16")
+    for name, (keys, precision) in WAYS.items():
+        found = best_pictures(folder, load, keys, precision)
         same[name] = round(sum(a == b for a, b in zip(found, expected, strict=True)) / len(expected), 5)
     return same
 
@@ -72,7 +75,8 @@ def main() -> None:
         stage("vokenization/create_image_ids.py", "--image-sets", SETS, "--ids-root", folder / "ids", *roots)
         same = {recipe: measure(folder, recipe, args.small) for recipe in ("published", "best")}
     for recipe, shares in same.items():
-        print(f"{recipe:<12} same best picture: sentences in bf16 {shares['sentences']:.2%}, both sides in bf16 {shares['both']:.2%}")
+        in_bf16 = f"sentences in bf16 {shares['sentences']:.2%}, both sides in bf16 {shares['both']:.2%}"
+        print(f"{recipe:<12} same best picture: {in_bf16}, decoded by torchcodec {shares['torchcodec']:.2%}")
     print(json.dumps({"stage": "precision", "lines": len(lines), "same_top_1": same, "machine": machine()}))
 
 

@@ -32,8 +32,9 @@ from xmatching.main import make_learner
 from xmatching.pairs import Towers
 from xmatching.param import HEAD_FLAGS
 from xmatching.training import Learner, Training
+from xvoken.decoding import IMAGE_BATCH
 from xvoken.devices import autocast, cast_weights, resolve_precision
-from xvoken.features import IMAGE_BATCH, Features, ImageJob, TextJob
+from xvoken.features import Features, ImageJob, TextJob
 from xvoken.image_sets import CaptionedSet, Roots, read_captioned
 from xvoken.image_towers import for_inference
 from xvoken.messages import UserError, run_main, say

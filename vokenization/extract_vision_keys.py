@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from xvoken import image_ids
 from xvoken import keys as key_files
-from xvoken.devices import add_flags, suggest_bf16, workers_on
+from xvoken.decoding import DECODERS, IMAGE_BATCH, ON_GPU, require_decoder
+from xvoken.devices import add_flags, resolve_precision, suggest_bf16, workers_on
 from xvoken.disk import same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
-from xvoken.features import IMAGE_BATCH, ON_GPU, Features, image_features
+from xvoken.features import Features, image_features
 from xvoken.image_sets import Roots, listed_sets, split_name
 from xvoken.messages import UserError, run_main, say
 
@@ -54,10 +55,14 @@ def extract(
             f"--image-sets {shlex.quote(image_set)} (known here: {known})"
         )
     ids = image_ids.read(ids_root, name)[:limit]
-    settings = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16]}
+    settings = {
+        "snapshot": encoder.name, "snapshot_hash": encoder.hash, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16],
+        "precision": resolve_precision(options["precision"], options["devices"][0]), "decoder": options["decoder"],
+    }  # fmt: skip
     path = key_files.keys_file(where, name)
     if path.exists():
-        same_settings(path, key_files.read_settings(where, name), settings)
+        unsaid = {"precision": settings["precision"], "decoder": "pillow"}  # by files of earlier versions
+        same_settings(path, unsaid | key_files.read_settings(where, name), settings)
         say(f"skipped: {path} holds the keys of these {len(ids):,} pictures already")
         return
     paths = image_ids.paths(ids_root, name, ids, folder, roots)
@@ -94,11 +99,16 @@ def main() -> None:
     parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
     parser.add_argument("--batch-size", type=int, default=IMAGE_BATCH, help=f"pictures in a batch (times {ON_GPU} on a GPU)")
+    parser.add_argument(
+        "--decoder", choices=DECODERS, default="pillow",
+        help="of pictures; torchcodec: JPEG files are decoded and scaled on the GPU, where Pillow on all cores is too slow for the tower",
+    )  # fmt: skip
     add_flags(parser, "tower", "as training takes it, whose cache is then used again")
     Engine.add_flags(parser)
     args = parser.parse_args()
     if min(args.batch_size, args.limit or 1) < 1:
         raise UserError("--batch-size and --limit must be at least 1")
+    require_decoder(args.decoder)
     devices = workers_on(args.device, args.num_workers)
     encoder = load_encoder(args.load, image=True)
     where = Path(args.output) if args.output else key_files.folder(encoder.home)
@@ -107,6 +117,7 @@ def main() -> None:
         "devices": devices,
         "precision": args.precision,
         "batch_size": args.batch_size,
+        "decoder": args.decoder,
         "engine": Engine.of(args),
     }
     for image_set in listed_sets(args.image_sets):

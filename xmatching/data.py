@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from transformers import BatchEncoding
 
-from xvoken.features import Features, Pictures
+from xvoken.decoding import Pictures
+from xvoken.features import Features
 from xvoken.pictures import View
 from xvoken.text_batches import Padding, pad_lines, tokenize
 from xvoken.token_features import TokenFeatures, flat_rows

@@ -7,9 +7,8 @@ The hash follows from the settings, so that a cache is found again by whoever ne
 key extraction, evaluation.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xvoken.devices import autocast, cast_weights, cores, resolve_precision
+from xvoken.decoding import IMAGE_BATCH, batches_ahead, by_device, open_pictures
+from xvoken.devices import autocast, cast_weights, resolve_precision
 from xvoken.disk import fingerprint, read_json, replacing, sha256_of_lines, write_json
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
 from xvoken.engine import Engine
 from xvoken.image_towers import ImageTower, for_inference
 from xvoken.messages import UserError
-from xvoken.pictures import BrokenPicture, View, load_picture, size_of
+from xvoken.pictures import size_of
 from xvoken.report import write_report
 from xvoken.shards import Member
 from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
@@ -32,7 +32,6 @@ from xvoken.text_towers import TextTower, load_tokenizer, tokenizer_hash, weight
 from xvoken.work import LOCAL, Parts, read_skipped, remove_leftover
 
 IMAGE_CHUNK, TEXT_CHUNK = 256, 1024
-IMAGE_BATCH, ON_GPU = 8, 32  # pictures a batch: the maps of more of them leave a core's cache; times ON_GPU on a GPU
 
 
 @dataclass
@@ -57,17 +56,18 @@ class ImageJob:
     paths: list[str | Member]
     precision: str
     batch_size: int
-    decoders: int
+    threads_each: int
+    decoder: str = "pillow"
 
     def setup(self, device: str) -> None:
         self.device = device
         self.tower = for_inference(self.spec.build(), self.precision).to(device)
-        self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
+        self.threads = ThreadPoolExecutor(self.threads_each) if self.threads_each else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         rows = np.full((stop - start, self.tower.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
-        pictures = Pictures(self.paths[start:stop], self.tower.view)
+        pictures = open_pictures(self.paths[start:stop], self.tower.view, self.decoder, self.device)
         for first, items in batches_ahead(pictures, self.batch_size, self.threads):
             good = [i for i, item in enumerate(items) if not isinstance(item, str)]
             skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
@@ -79,47 +79,6 @@ class ImageJob:
         with replacing(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
             np.save(file, rows)
         return {"skipped": skipped}
-
-
-class Pictures(torch.utils.data.Dataset):
-    """Item i: the view of picture i as uint8 (3, H, W), or the reason (str) why there is none."""
-
-    def __init__(self, paths: list[str | Member], view: View):
-        self.paths, self.view = paths, view
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> torch.Tensor | str:
-        try:
-            return self.view(load_picture(self.paths[i], self.view.resize))
-        except BrokenPicture as error:
-            return str(error)
-
-
-def batches_ahead(pictures: torch.utils.data.Dataset, size: int, threads: ThreadPoolExecutor | None) -> Iterator[tuple[int, list[Any]]]:
-    """(first item, items) of each batch; with `threads`, two batches are decoded while the caller uses another.
-
-    Threads suffice: Pillow decodes and resizes without holding Python's lock, and they share the pixels.
-    """
-    starts = range(0, len(pictures), size)
-    if threads is None:
-        for first in starts:
-            yield first, [pictures[i] for i in range(first, min(first + size, len(pictures)))]
-        return
-    coming: deque[tuple[int, list[Future]]] = deque()
-    for first in starts:
-        coming.append((first, [threads.submit(pictures.__getitem__, i) for i in range(first, min(first + size, len(pictures)))]))
-        if len(coming) > 2:
-            ready, futures = coming.popleft()
-            yield ready, [future.result() for future in futures]
-    for ready, futures in coming:
-        yield ready, [future.result() for future in futures]
-
-
-def by_device(devices: list[str], batch_size: int) -> tuple[int, int]:
-    """Pictures a batch, and threads that decode beside each worker: on a CPU the worker itself does."""
-    return (batch_size, 0) if devices[0] == "cpu" else (batch_size * ON_GPU, max(1, cores() // len(devices)))
 
 
 @dataclass
@@ -157,7 +116,8 @@ class TextJob:
 
 def image_features(
     spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], *,
-    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = IMAGE_BATCH, engine: Engine = LOCAL,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = IMAGE_BATCH,
+    decoder: str = "pillow", engine: Engine = LOCAL,
 ) -> Features | None:  # fmt: skip
     """The tower's output for each picture, from the cache or made now; None while other shares of the work are missing.
 
@@ -165,11 +125,11 @@ def image_features(
     Raises UserError when no picture is left.
     """
     precision = resolve_precision(precision, devices[0])
-    path, settings = image_cache(spec, tower, ids, paths, cache, label, precision)
+    path, settings = image_cache(spec, tower, ids, paths, cache, label, precision, decoder)
     on_gpu = devices[0] != "cpu"
-    batch_size, decoders = by_device(devices, batch_size)
+    batch_size, threads_each = by_device(devices, batch_size)
     sources = [path if isinstance(path, Member) else str(path) for path in paths]
-    job = ImageJob(spec, sources, precision, batch_size, decoders)
+    job = ImageJob(spec, sources, precision, batch_size, threads_each, decoder)
     chunk = IMAGE_CHUNK * 8 if on_gpu else IMAGE_CHUNK
     features = _cached(path, label, settings, job, len(ids), chunk, tower.width, devices, "img", engine)
     if features and len(features.skipped) == len(ids):
@@ -179,13 +139,14 @@ def image_features(
 
 
 def image_cache(
-    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], cache: Path, label: str, precision: str
-) -> tuple[Path, dict[str, Any]]:
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], cache: Path, label: str, precision: str,
+    decoder: str = "pillow",
+) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """The file that holds the evaluation view of these pictures, or will hold it, and what it depends on."""
     settings = {
         "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": precision,
         "pictures": len(ids), "data": sha256_of_lines(f"{i}\t{size_of(path)}" for i, path in zip(ids, paths, strict=True)),
-    } | ({} if spec.pool == "avg" else {"pool": spec.pool})  # fmt: skip
+    } | ({} if spec.pool == "avg" else {"pool": spec.pool}) | ({} if decoder == "pillow" else {"decoder": decoder})  # fmt: skip
     return cache / f"{label}-{spec.name}-{fingerprint(settings)}.npy", settings
 
 

@@ -18,20 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from xvoken.decoding import IMAGE_BATCH, batches_ahead, by_device
 from xvoken.devices import autocast, resolve_precision
 from xvoken.disk import fingerprint, replacing, write_json
 from xvoken.encoders import ImageTowerSpec
-from xvoken.features import (
-    IMAGE_BATCH,
-    IMAGE_CHUNK,
-    Features,
-    batches_ahead,
-    by_device,
-    image_cache,
-    load_features,
-    part_arrays,
-    write_rows,
-)
+from xvoken.features import IMAGE_CHUNK, Features, image_cache, load_features, part_arrays, write_rows
 from xvoken.image_towers import ImageTower, for_inference
 from xvoken.pictures import BrokenPicture, View, load_picture
 from xvoken.work import Parts, read_skipped, remove_leftover
@@ -92,12 +83,12 @@ class ViewsJob:
     crops: Crops
     precision: str
     batch_size: int
-    decoders: int
+    threads_each: int
 
     def setup(self, device: str) -> None:
         self.device = device
         self.tower = for_inference(self.spec.build(), self.precision).to(device)
-        self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
+        self.threads = ThreadPoolExecutor(self.threads_each) if self.threads_each else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         rows = np.full((stop - start, 1 + self.crops.count, self.tower.width), np.nan, np.float16)
@@ -150,8 +141,8 @@ def view_features(
     settings = {**plain_settings, "crops": asdict(crops)}
     path = cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
     if not path.with_suffix(".json").exists():
-        batch_size, decoders = by_device(devices, batch_size)
-        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size, decoders)
+        batch_size, threads_each = by_device(devices, batch_size)
+        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size, threads_each)
         with Parts(path, len(ids), max(1, IMAGE_CHUNK // (1 + crops.count)), settings) as parts:
             parts.run(job, devices, desc=f"{label}, {crops.count} views", unit="img")
             skipped = read_skipped(parts)

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from xvoken.corpus import IdText
+from xvoken.decoding import Pictures, batches_ahead
 from xvoken.devices import autocast, cast_weights
-from xvoken.features import Pictures, batches_ahead
 from xvoken.pictures import View, load_picture
 
 VIEW = View(256, 224, (0.0,) * 3, (1.0,) * 3)
