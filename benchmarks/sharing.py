@@ -1,0 +1,67 @@
+"""Keys by one worker, by two that share the device, and the tower alone on tensors in memory.
+
+    python benchmarks/sharing.py [--small] [--device cuda:0]
+
+ViT-B/32 with random weights on JPEG files of 640 x 480, the workers as vokenization/extract_vision_keys.py starts them;
+counted from when each has finished its first part: not their start. On a GPU torchcodec decodes, and both workers and the
+tower alone use the same one; on the CPU a worker has one core, and the tower alone as many as there are workers.
+`straightforward` is one worker.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+
+from benchmarks import worlds
+from benchmarks.keys import tower_alone
+from benchmarks.measure import parse_args, report, seconds, threads
+from xvoken.decoding import IMAGE_BATCH, Pictures, by_device
+from xvoken.devices import resolve_precision
+from xvoken.features import ImageJob
+from xvoken.image_towers import for_inference
+from xvoken.messages import run_main
+from xvoken.processes import run_in_processes
+from xvoken.work import ranges
+
+WORKERS = 2
+
+
+def per_picture(job: ImageJob, chunk: int, devices: list[str], folder: Path) -> float:
+    """Seconds a picture, once every worker has finished a part."""
+    finished: list[tuple[float, int]] = []
+    tasks = [(items, folder / f"{number:06d}") for number, items in enumerate(ranges(len(job.paths), chunk))]
+    run_in_processes(job, tasks, devices, lambda summary: finished.append((time.perf_counter(), summary["items"])), print, folder / "log")
+    warm = len(devices)
+    return (finished[-1][0] - finished[warm - 1][0]) / sum(items for _, items in finished[warm:])
+
+
+def main() -> None:
+    args = parse_args(__doc__.splitlines()[0])
+    gpu = args.device != "cpu"
+    name = "shufflenet_v2_x0_5" if args.small else "vit_b_32"
+    photos, times, chunk = (16, 1, 2) if args.small else (1024, 16, 1024) if gpu else (256, 1, 32)
+    precision = resolve_precision("auto", args.device)
+    with tempfile.TemporaryDirectory() as folder_name, threads(torch.get_num_threads() if gpu else WORKERS):
+        folder = Path(folder_name)
+        paths, spec = worlds.photos(folder / "photos", photos), worlds.image_tower(folder, name)
+        tower = for_inference(spec.build(), precision).to(args.device)
+        batch, _ = by_device([args.device], IMAGE_BATCH)
+        pictures = Pictures(paths, tower.view)
+        pixels = torch.stack([pictures[i] for i in range(photos)]).to(args.device)
+        tower_alone(tower, pixels[:batch], batch, args.device, precision)
+        rows = {"limit": seconds(lambda: tower_alone(tower, pixels, batch, args.device, precision), 2) * times}
+        for way, workers in (("straightforward", 1), ("ours", WORKERS)):
+            devices = [args.device] * workers
+            batch, threads_each = by_device(devices, IMAGE_BATCH)
+            job = ImageJob(spec, paths * times, precision, batch, threads_each, "torchcodec" if gpu else "pillow")
+            rows[way] = per_picture(job, chunk, devices, folder) * photos * times
+    report("keys-shared", "img", photos * times, rows, args.device, tower=name, precision=precision, workers=WORKERS)
+
+
+if __name__ == "__main__":
+    run_main(main)
