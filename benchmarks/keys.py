@@ -43,13 +43,14 @@ def measure(name: str, number: int, device: str, folder: Path) -> None:
     plain = spec.build().to(device)
     pictures = Pictures(paths, plain.view)
     few = Pictures(paths[: max(4, number // 8)], plain.view)
+    straightforward(plain, Pictures(paths[:2], plain.view), device)  # a GPU starts on its first work
     rows = {"straightforward": seconds(lambda: straightforward(plain, few, device)) * number / len(few)}
     fast = for_inference(plain, precision)
     pixels = torch.stack([pictures[i] for i in range(number)]).to(device)
     tower_alone(fast, pixels[:batch], batch, device, precision)
     rows["limit"] = seconds(lambda: tower_alone(fast, pixels, batch, device, precision), 2)
     for decoder in DECODERS if device != "cpu" else ["pillow"]:
-        job = ImageJob(spec, paths, precision, batch, 0 if device == "cpu" else cores(), decoder)
+        job = ImageJob(spec, paths, precision, IMAGE_BATCH, 1, decoder)
         job.setup(device)
         rows["ours"] = seconds(lambda job=job: job.run(0, number, folder / "part"), 2)
         more = {"tower": name, "precision": precision, "decoder": decoder, "threads": torch.get_num_threads()}

@@ -33,6 +33,8 @@ def seconds(work: Callable[[], Any], repeat: int = 1) -> float:
     """The shortest of `repeat` runs: whatever else the machine does only ever adds."""
     taken = []
     for _ in range(repeat):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         started = time.perf_counter()
         work()
         if torch.cuda.is_available():

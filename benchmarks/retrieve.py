@@ -21,10 +21,14 @@ import torch
 from benchmarks import worlds
 from benchmarks.measure import parse_args, report, seconds, threads
 from vokenization.vokenization import VokenizeJob
+from vokenization.vokenize_corpus_mp import part_size
 from xvoken import keys as key_files
 from xvoken.devices import autocast, cores, resolve_precision
 from xvoken.messages import run_main
-from xvoken.text_batches import batches_by_length, pad_lines
+from xvoken.text_batches import batches_by_length, lines_at_once, pad_lines
+from xvoken.work import ranges
+
+BATCH = 64  # the stage's default
 
 
 @torch.inference_mode()
@@ -50,7 +54,7 @@ def main() -> None:
     args = parse_args(__doc__.splitlines()[0])
     gpu = args.device != "cpu"
     lines, number = (64, 2000) if args.small else (65_536 if gpu else 1024, 50_000)
-    batch = 512 if gpu else 64
+    batch, chunk = lines_at_once(args.device, BATCH), part_size([args.device])
     with tempfile.TemporaryDirectory() as name, threads(cores() if gpu else 1):
         folder = Path(name)
         text = worlds.text_tower(folder, *((2, 128) if args.small else ()))
@@ -58,7 +62,7 @@ def main() -> None:
         worlds.keys(load, number)
         worlds.corpus(folder / "corpus", lines)
         precision = resolve_precision("auto", args.device)
-        job = VokenizeJob(str(load), folder / "corpus", "minilm", load / "keys", ["pics"], None, 5, "auto", precision, batch)
+        job = VokenizeJob(str(load), folder / "corpus", "minilm", load / "keys", ["pics"], None, 5, "auto", precision, BATCH)
         job.setup(args.device)
         tokens, offsets = job.lines.slab(0, lines)
         counts = np.diff(offsets)
@@ -66,7 +70,7 @@ def main() -> None:
         batches = [(ids.to(args.device), mask.to(args.device)) for ids, mask in padded]
         tower_alone(job, batches[:2])
         rows = {"limit": seconds(lambda: tower_alone(job, batches), 2)}
-        rows["ours"] = seconds(lambda: job.run(0, lines, folder / "part"), 2)
+        rows["ours"] = seconds(lambda: [job.run(*items, folder / "part") for items in ranges(lines, chunk)], 2)
         flat = faiss.IndexFlatL2(512)
         flat.add(np.array(key_files.read(load / "keys", "pics").keys))
         faiss.omp_set_num_threads(torch.get_num_threads())
@@ -74,7 +78,8 @@ def main() -> None:
         plain = text.build().to(args.device)
         taken = seconds(lambda: straightforward(job, flat, part, plain, job.head))
         rows["straightforward"] = taken * lines / part
-    report("retrieve", "lines", lines, rows, args.device, keys=number, tokens=len(tokens), precision=precision, threads=1)
+    more = {"keys": number, "tokens": len(tokens), "precision": precision, "threads": cores() if gpu else 1}
+    report("retrieve", "lines", lines, rows, args.device, **more)
 
 
 if __name__ == "__main__":

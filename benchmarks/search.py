@@ -40,7 +40,7 @@ def measure(number: int, queries: int, device: str) -> None:
     rows = {"limit": seconds(lambda: queries_there @ on_device.T, 2)}
     flat = faiss.IndexFlatIP(512)
     if device != "cpu":
-        flat = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), int(device.split(":")[1]), flat)
+        flat = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), torch.device(device).index, flat)
     flat.add(keys.numpy())
     faiss.omp_set_num_threads(torch.get_num_threads())
     rows["straightforward"] = seconds(lambda: flat.search(asked.numpy(), 5), 2)

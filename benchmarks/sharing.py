@@ -20,7 +20,7 @@ import torch
 from benchmarks import worlds
 from benchmarks.keys import tower_alone
 from benchmarks.measure import parse_args, report, seconds, threads
-from xvoken.decoding import IMAGE_BATCH, Pictures, by_device
+from xvoken.decoding import IMAGE_BATCH, Pictures, on_device
 from xvoken.devices import resolve_precision
 from xvoken.features import ImageJob
 from xvoken.image_towers import for_inference
@@ -50,16 +50,14 @@ def main() -> None:
         folder = Path(folder_name)
         paths, spec = worlds.photos(folder / "photos", photos), worlds.image_tower(folder, name)
         tower = for_inference(spec.build(), precision).to(args.device)
-        batch, _ = by_device([args.device], IMAGE_BATCH)
+        batch, _ = on_device(args.device, IMAGE_BATCH, 1)
         pictures = Pictures(paths, tower.view)
         pixels = torch.stack([pictures[i] for i in range(photos)]).to(args.device)
         tower_alone(tower, pixels[:batch], batch, args.device, precision)
         rows = {"limit": seconds(lambda: tower_alone(tower, pixels, batch, args.device, precision), 2) * times}
         for way, workers in (("straightforward", 1), ("ours", WORKERS)):
-            devices = [args.device] * workers
-            batch, threads_each = by_device(devices, IMAGE_BATCH)
-            job = ImageJob(spec, paths * times, precision, batch, threads_each, "torchcodec" if gpu else "pillow")
-            rows[way] = per_picture(job, chunk, devices, folder) * photos * times
+            job = ImageJob(spec, paths * times, precision, IMAGE_BATCH, workers, "torchcodec" if gpu else "pillow")
+            rows[way] = per_picture(job, chunk, [args.device] * workers, folder) * photos * times
     report("keys-shared", "img", photos * times, rows, args.device, tower=name, precision=precision, workers=WORKERS)
 
 

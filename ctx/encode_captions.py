@@ -24,11 +24,11 @@ from ctx import caption_db
 from ctx.options import OUTPUTS, Machine, add_model_flags
 from ctx.phrases import read_lines, read_visual_genome
 from ctx.run import today
-from xvoken.devices import autocast, cast_weights
+from xvoken.devices import cast_weights
 from xvoken.disk import replacing, same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.messages import run_main, say
-from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
+from xvoken.text_batches import Padding, batches_by_length, encode_batches, tokenize
 from xvoken.work import Parts, remove_leftover
 
 CHUNK = 2048  # phrases a part, and a group of the file
@@ -52,20 +52,17 @@ class PhrasesJob:
         most = min(self.encoder.max_len, tower.max_tokens)
         self.padding = Padding.of(self.encoder.tokenizer, most, self.encoder.fixed_length)
 
+    @torch.inference_mode()
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         features = np.empty((stop - start, self.width), np.float32)
         keys = np.empty((stop - start, self.encoder.dim), np.float32)
         tokens, offsets = tokenize(self.encoder.tokenizer, self.phrases[start:stop])
         lengths = np.diff(offsets)
         # A phrase that the tokenizer knows nothing of is [start][end] here: it keeps its row.
-        for batch in [np.flatnonzero(lengths == 0), *batches_by_length(lengths, self.batch_size)]:
-            if len(batch):
-                ids, mask = pad_lines(tokens, offsets[batch], lengths[batch], self.padding)
-                with torch.inference_mode():
-                    with autocast(self.device, self.precision):
-                        pooled = self.tower(ids.to(self.device), mask.to(self.device))
-                    keys[batch] = self.head(pooled.float()).cpu().numpy()
-                features[batch] = pooled.float().cpu().numpy()
+        batches = [np.flatnonzero(lengths == 0), *batches_by_length(lengths, self.batch_size)]
+        for batch, pooled in encode_batches(self.tower, tokens, offsets, batches, self.padding, self.device, self.precision):
+            keys[batch] = self.head(pooled.float()).cpu().numpy()
+            features[batch] = pooled.float().cpu().numpy()
         with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
             np.savez(file, keys=keys, features=features)
         return {"cut": int((lengths + self.padding.specials > self.padding.max_tokens).sum())}

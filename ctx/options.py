@@ -16,7 +16,7 @@ CAPTION_DB = OUTPUTS / "captions_db/caption_db.hdf5"
 
 @dataclass
 class Machine:
-    """devices: one per process; decoders: processes that decode beside each; precision; batch_size: items."""
+    """devices: one per process; decoders: threads that decode beside each (0: itself); precision; batch_size: items."""
 
     devices: list[str]
     decoders: int
@@ -57,7 +57,11 @@ def add_model_flags(parser: argparse.ArgumentParser, exp_name: str, items: str) 
         "--exp_name", default=exp_name, help=f"folder under {OUTPUTS}/ to write to (default: {exp_name or 'one for each file'})"
     )
     parser.add_argument("--device", default="auto", help="a GPU's number, cpu, cuda, or auto: all GPUs, else the CPU (default: auto)")
-    parser.add_argument("--num_workers", type=int, help="processes that decode pictures; on a CPU they compute too (default: one per core)")
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        help="threads that decode beside a GPU; on a CPU, processes (default: one per core)",
+    )
     parser.add_argument("--batch_size", type=int, help=f"{items} that go through the tower at once (default: by device)")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="fp32",

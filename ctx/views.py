@@ -1,6 +1,7 @@
 """Pictures through the vision tower, each decoded once: the work on one range of pictures."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ctx import crops
-from xvoken.devices import autocast, cast_weights
+from xvoken.decoding import batches_ahead
+from xvoken.devices import autocast, cast_weights, upload
 from xvoken.disk import replacing
 from xvoken.encoders import load_encoder
 from xvoken.indexing import TorchIndex
@@ -67,12 +68,13 @@ class ViewsJob:
     paths: list[str]
     precision: str
     batch_size: int
-    decoders: int
+    decoders: int  # threads beside the worker; 0: it decodes by itself
     keys: str | None = None
     k: int = 0
 
     def setup(self, device: str) -> None:
         self.device = device
+        self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
         encoder = load_encoder(self.model, image=True)
         self.view = encoder.image_tower.view
         self.tower = cast_weights(encoder.image_tower, self.precision).to(device)
@@ -90,7 +92,7 @@ class ViewsJob:
         for pixels, places in full_batches(self._pictures(start, stop, views, skipped), self.batch_size):
             with torch.inference_mode():
                 with autocast(self.device, self.precision):
-                    features = self.tower(pixels.to(self.device))
+                    features = self.tower(upload(pixels, self.device))
                 features = features.float()
                 if self.index:
                     scores[places], best[places] = self.index.search(self.head(features).cpu().numpy(), self.k)
@@ -102,9 +104,10 @@ class ViewsJob:
 
     def _pictures(self, start: int, stop: int, views: int, skipped: list[list[Any]]) -> Iterator[tuple[int, Tensor]]:
         pictures = Views(self.paths[start:stop], self.view, views)
-        loader = DataLoader(pictures, batch_size=None, num_workers=self.decoders, collate_fn=lambda item: item)
-        for number, item in enumerate(loader):
-            if isinstance(item, str):
-                skipped.append([start + number, item])
-            else:
-                yield number, item
+        at_once = max(1, self.batch_size // views)
+        for first, items in batches_ahead(pictures, at_once, self.threads):
+            for number, item in enumerate(items, first):
+                if isinstance(item, str):
+                    skipped.append([start + number, item])
+                else:
+                    yield number, item

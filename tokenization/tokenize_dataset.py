@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -87,6 +87,7 @@ class TokenizeJob:
     size: int
     tokenizer: str
     workers: int
+    uses_gpu: ClassVar[bool] = False
 
     def setup(self, device: str) -> None:
         # Our own threads take blocks of lines whole, with what is left to do in Python: faster than the tokenizer's.

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from xvoken import keys as key_files
 from xvoken.approximate import ApproximateIndex, SavedIndex
 from xvoken.corpus import Corpus
-from xvoken.devices import autocast, cast_weights
+from xvoken.devices import cast_weights
 from xvoken.disk import replacing
 from xvoken.encoders import load_encoder
 from xvoken.indexing import build_joined
 from xvoken.messages import UserError
-from xvoken.text_batches import Padding, batches_by_length, pad_lines
+from xvoken.text_batches import Padding, batches_by_length, encode_batches, lines_at_once
 
 
 @dataclass
@@ -73,6 +73,7 @@ class VokenizeJob:
     backend: str
     precision: str
     batch_size: int
+    workers: int = 1
     saved: SavedIndex | None = None
 
     def setup(self, device: str) -> None:
@@ -81,22 +82,21 @@ class VokenizeJob:
         self.index = ApproximateIndex(gallery.keys, self.saved) if self.saved else build_joined(gallery.blocks, self.backend, device)
 
     def setup_encoder(self, device: str) -> None:
-        self.device = device
+        self.device, self.batch_size = device, lines_at_once(device, self.batch_size)
         self.encoder = load_encoder(self.load, text=True)
         self.tower, self.head = cast_weights(self.encoder.text_tower, self.precision).to(device), self.encoder.text_head.to(device)
         self.padding = Padding.of(self.encoder.tokenizer, self.tower.max_tokens, self.encoder.fixed_length)
         self.lines = Corpus(self.corpus, self.tokenizer_name)
 
+    @torch.inference_mode()
     def encode(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
         """Tokens (n,), offsets (L + 1,) -> vectors of the lines (L, dim); those of empty lines are left as they are."""
         counts = np.diff(offsets)
         queries = np.empty((len(counts), self.encoder.dim), np.float32)
-        for batch in batches_by_length(counts, self.batch_size):
-            ids, mask = pad_lines(tokens, offsets[batch], counts[batch], self.padding)
-            with torch.inference_mode():
-                with autocast(self.device, self.precision):
-                    features = self.tower(ids.to(self.device), mask.to(self.device))
-                queries[batch] = self.head(features.float()).cpu().numpy()
+        batches = batches_by_length(counts, self.batch_size)
+        encoded = encode_batches(self.tower, tokens, offsets, batches, self.padding, self.device, self.precision)
+        for batch, vectors in [(batch, self.head(features.float())) for batch, features in encoded]:
+            queries[batch] = vectors.cpu().numpy()
         return queries
 
     def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:

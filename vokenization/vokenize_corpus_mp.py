@@ -32,6 +32,7 @@ from xvoken.image_sets import split_name
 from xvoken.indexing import BACKENDS
 from xvoken.messages import UserError, run_main, say
 from xvoken.report import write_report
+from xvoken.text_batches import TEXT_ON_GPU
 from xvoken.text_towers import base_name, tokenizer_hash
 from xvoken.work import LOCAL, Parts, remove_leftover
 
@@ -52,6 +53,11 @@ def check_tokenizer(corpus: Corpus, encoder: Encoder) -> None:
             f"{corpus.path}: made by another tokenizer ({corpus.attributes.get('tokenizer')}, {made_by}) than the snapshot's "
             f"({expected}); tokenize with: python tokenization/tokenize_dataset.py DATA_DIR FILE {encoder.text_spec.name}"
         )
+
+
+def part_size(devices: list[str]) -> int:
+    """Lines a part: on a GPU as many more as in a batch there."""
+    return CHUNK if devices[0] == "cpu" else CHUNK * TEXT_ON_GPU
 
 
 def part_arrays(parts: Parts) -> Iterator[tuple[NDArray, ...]]:
@@ -89,7 +95,7 @@ def vokenize(
         say(f"skipped: {hdf5_path} holds the images of these {lines:,} lines already")
         return
     suggest_bf16(job.precision, devices[0])
-    with Parts(hdf5_path, lines, CHUNK, settings, (path, vokens.ids_file(output, name, sets)), engine) as parts:
+    with Parts(hdf5_path, lines, part_size(devices), settings, (path, vokens.ids_file(output, name, sets)), engine) as parts:
         if not parts.run(job, devices, desc=path.name, unit="lines"):
             return
         vokens.write_ids(vokens.ids_file(output, name, sets), gallery.ids)
@@ -117,7 +123,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N lines")
     Choice.add_flags(parser)
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="exact search by faiss or torch; auto: the faster one here")
-    parser.add_argument("--batch-size", type=int, default=64, help="lines in a batch")
+    parser.add_argument("--batch-size", type=int, default=64, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
     add_flags(parser, "text tower", "bf16 where it is fast")
     Engine.add_flags(parser)
     args = parser.parse_args()
@@ -145,6 +151,7 @@ def main() -> None:
     job = (TokenVokenizeJob if encoder.level == "token" else VokenizeJob)(
         load=args.load, corpus=args.corpus, tokenizer_name=tokenizer_name, keys_dir=keys_dir, image_sets=image_sets, most=most,
         topk=args.topk, backend=args.backend, precision=resolve_precision(args.precision, devices[0]), batch_size=args.batch_size,
+        workers=len(devices),
     )  # fmt: skip
     sets = "_".join(image_sets) + (f".{most}" if most else "")
     output = args.output or vokens.folder(encoder.home)

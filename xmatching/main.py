@@ -167,9 +167,8 @@ def main() -> None:
         if world == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         sys.exit(LOST)  # the other process says why itself, or the launcher does
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    if dist.is_initialized():  # not after a failure: on GPUs it would wait for what the failed process never does
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

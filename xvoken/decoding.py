@@ -170,6 +170,9 @@ def _finished(first: int, futures: list[Future]) -> tuple[int, list[Any]]:
     return first, [item for future in futures for item in future.result()]
 
 
-def by_device(devices: list[str], batch_size: int) -> tuple[int, int]:
-    """Pictures a batch, and threads that decode beside each worker: on a CPU the worker itself does."""
-    return (batch_size, 0) if devices[0] == "cpu" else (batch_size * ON_GPU, max(1, cores() // len(devices)))
+def on_device(device: str, batch_size: int, workers: int) -> tuple[int, ThreadPoolExecutor | None]:
+    """Pictures a batch, and the threads that decode beside a worker: none on a CPU, where it does that itself.
+
+    workers: processes that share the machine's cores.
+    """
+    return (batch_size, None) if device == "cpu" else (batch_size * ON_GPU, ThreadPoolExecutor(max(1, cores() // workers)))

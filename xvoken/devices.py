@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xvoken.messages import UserError, run_main, say
 
@@ -80,6 +80,13 @@ def suggest_bf16(precision: str, device: str) -> None:
         say("fp32, as it is most exact; this machine has bf16 units: --precision bf16 is several times as fast (--help says what it costs)")
 
 
+def upload(tensor: Tensor, device: str) -> Tensor:
+    """A copy on the device. A GPU goes on with what it has to do meanwhile, and so does the caller."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def autocast(device: str, precision: str) -> AbstractContextManager:
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
 
@@ -103,7 +110,7 @@ def torchrun_processes(gpus: str) -> tuple[str, int]:
     numbers = [part.strip() for part in gpus.split(",")]
     if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
         raise UserError(f"GPUs {gpus!r}: expected different numbers with commas, as in 0,1,2,3")
-    present = torch.cuda.device_count()
+    present = torch.cuda.device_count()  # of those that CUDA_VISIBLE_DEVICES leaves, as Slurm sets it
     if not present:
         processes = min(len(numbers), cores())
         say(f"no GPU on this machine: {processes} process{'es' * (processes > 1)} on the CPU (gloo) instead of GPUs {gpus}")
@@ -111,7 +118,8 @@ def torchrun_processes(gpus: str) -> tuple[str, int]:
     missing = [number for number in numbers if int(number) >= present]
     if missing:
         raise UserError(f"GPU {missing[0]} does not exist, this machine has 0 to {present - 1}")
-    return ",".join(numbers), len(numbers)
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(present)))
+    return ",".join(allowed.split(",")[int(number)].strip() for number in numbers), len(numbers)
 
 
 def main() -> None:

@@ -19,7 +19,10 @@ class Engine:
     def add_flags(parser: argparse.ArgumentParser) -> None:
         group = parser.add_argument_group("many machines (paths on a file system that all of them see)")
         group.add_argument(
-            "--engine", choices=("local", "ray"), default="local", help="processes on this machine, or a Ray cluster's actors"
+            "--engine",
+            choices=("local", "ray"),
+            default="local",
+            help="processes on this machine, or a Ray cluster's actors: one a GPU, or one a core, whatever --device and --num-workers say",
         )
         group.add_argument("--ray-address", help="of a running Ray cluster, as 10.0.0.1:6379; without it Ray starts one here")
         group.add_argument("--part", type=int, metavar="I", help="do share I of --parts N only, I from 1 to N; who ends last joins")

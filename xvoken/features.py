@@ -8,7 +8,6 @@ key extraction, evaluation.
 """
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from xvoken.decoding import IMAGE_BATCH, batches_ahead, by_device, open_pictures
-from xvoken.devices import autocast, cast_weights, resolve_precision
+from xvoken.decoding import IMAGE_BATCH, ON_GPU, batches_ahead, on_device, open_pictures
+from xvoken.devices import autocast, cast_weights, resolve_precision, upload
 from xvoken.disk import fingerprint, read_json, replacing, sha256_of_lines, write_json
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
 from xvoken.engine import Engine
@@ -27,7 +27,7 @@ from xvoken.messages import UserError
 from xvoken.pictures import size_of
 from xvoken.report import write_report
 from xvoken.shards import Member
-from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
+from xvoken.text_batches import TEXT_ON_GPU, Padding, batches_by_length, encode_batches, lines_at_once, tokenize
 from xvoken.text_towers import TextTower, load_tokenizer, tokenizer_hash, weights_hash
 from xvoken.work import LOCAL, Parts, read_skipped, remove_leftover
 
@@ -56,26 +56,28 @@ class ImageJob:
     paths: list[str | Member]
     precision: str
     batch_size: int
-    threads_each: int
+    workers: int
     decoder: str = "pillow"
 
     def setup(self, device: str) -> None:
         self.device = device
         self.tower = for_inference(self.spec.build(), self.precision).to(device)
-        self.threads = ThreadPoolExecutor(self.threads_each) if self.threads_each else None
+        self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         rows = np.full((stop - start, self.tower.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
+        found: list[tuple[list[int], Tensor]] = []
         pictures = open_pictures(self.paths[start:stop], self.tower.view, self.decoder, self.device)
         for first, items in batches_ahead(pictures, self.batch_size, self.threads):
             good = [i for i, item in enumerate(items) if not isinstance(item, str)]
             skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
             if good:
-                pixels = torch.stack([items[i] for i in good]).to(self.device)
+                pixels = upload(torch.stack([items[i] for i in good]), self.device)
                 with torch.inference_mode(), autocast(self.device, self.precision):
-                    out = self.tower(pixels)
-                rows[[first + i for i in good]] = out.float().cpu().numpy()
+                    found.append(([first + i for i in good], self.tower(pixels)))
+        for places, out in found:  # only now: a GPU is not waited for between batches
+            rows[places] = out.float().cpu().numpy()
         with replacing(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
             np.save(file, rows)
         return {"skipped": skipped}
@@ -94,6 +96,7 @@ class TextJob:
 
     def setup(self, device: str) -> None:
         self.device = device
+        self.batch_size = lines_at_once(device, self.batch_size)
         self.tower = cast_weights(self.spec.build(), self.precision).to(device)
         self.tokens = load_tokenizer(self.tokenizer)
         self.padding = Padding.of(self.tokens, min(self.max_len, self.tower.max_tokens))
@@ -103,12 +106,9 @@ class TextJob:
         tokens, offsets = tokenize(self.tokens, self.sentences[start:stop])
         lengths = np.diff(offsets)
         # A sentence without tokens is [CLS][SEP] here: a caption is never dropped.
-        for batch in [np.flatnonzero(lengths == 0), *batches_by_length(lengths, self.batch_size)]:
-            if len(batch):
-                ids, mask = pad_lines(tokens, offsets[batch], lengths[batch], self.padding)
-                with torch.inference_mode(), autocast(self.device, self.precision):
-                    out = self.tower(ids.to(self.device), mask.to(self.device))
-                rows[batch] = out.float().cpu().numpy()
+        batches = [np.flatnonzero(lengths == 0), *batches_by_length(lengths, self.batch_size)]
+        for batch, out in list(encode_batches(self.tower, tokens, offsets, batches, self.padding, self.device, self.precision)):
+            rows[batch] = out.float().cpu().numpy()
         with replacing(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
             np.save(file, rows)
         return {"truncated": int((lengths + 2 > self.padding.max_tokens).sum())}
@@ -126,11 +126,9 @@ def image_features(
     """
     precision = resolve_precision(precision, devices[0])
     path, settings = image_cache(spec, tower, ids, paths, cache, label, precision, decoder)
-    on_gpu = devices[0] != "cpu"
-    batch_size, threads_each = by_device(devices, batch_size)
     sources = [path if isinstance(path, Member) else str(path) for path in paths]
-    job = ImageJob(spec, sources, precision, batch_size, threads_each, decoder)
-    chunk = IMAGE_CHUNK * 8 if on_gpu else IMAGE_CHUNK
+    job = ImageJob(spec, sources, precision, batch_size, len(devices), decoder)
+    chunk = IMAGE_CHUNK if devices[0] == "cpu" else IMAGE_CHUNK * ON_GPU
     features = _cached(path, label, settings, job, len(ids), chunk, tower.width, devices, "img", engine)
     if features and len(features.skipped) == len(ids):
         reasons = sorted({reason for _, reason in features.skipped})
@@ -160,7 +158,12 @@ def text_features(
     settings = text_settings(spec, tower, tokenizer, sentences, max_len, precision) | pool
     job = TextJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
     path = cache / f"{label}-{Path(spec.name).name}-{fingerprint(settings)}.npy"
-    return _cached(path, label, settings, job, len(sentences), TEXT_CHUNK, tower.width, devices, "sent")
+    return _cached(path, label, settings, job, len(sentences), text_chunk(devices), tower.width, devices, "sent")
+
+
+def text_chunk(devices: list[str]) -> int:
+    """Sentences a part."""
+    return TEXT_CHUNK if devices[0] == "cpu" else TEXT_CHUNK * TEXT_ON_GPU
 
 
 def text_settings(

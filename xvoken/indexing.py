@@ -1,17 +1,22 @@
 """Exact search: the rows of largest inner product, best first, equal scores ordered by row."""
 
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from xvoken.devices import cpu_has_bf16
+from xvoken.job import out_of_memory
 from xvoken.messages import UserError
 
 BACKENDS = ("auto", "faiss", "torch")
 KEY_CHUNK, LOW_CHUNK, QUERY_BLOCK = 8192, 32768, 1024  # keys (in fp32, in bf16) and queries scored at once by the torch backend
+CHUNK_ON_GPU = 1 << 17  # keys scored at once there: each chunk costs some waiting for ties
+FAISS_GPU_MOST = 2048  # neighbours that faiss finds on a GPU
 BLOCK = 64  # columns whose largest one is looked at first
+TIES = 2048  # equal scores among which faiss' order is put right
 CANDIDATES = 27  # keys scored again in fp32, besides k
 BF16_ERROR = 3.5 * 2**-9  # at most, of a product of normalized vectors in bf16: both factors, the result, its sum
 
@@ -66,8 +71,9 @@ def _running_top(asked: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch
     """(Q, d), (N, d) -> the k largest products and their rows (Q, k), equal ones by row"""
     scores = torch.empty(len(asked), 0, dtype=asked.dtype, device=asked.device)
     rows = torch.empty(len(asked), 0, dtype=torch.int64, device=asked.device)
-    for start in range(0, len(keys), KEY_CHUNK):
-        best, columns = _top_by_blocks(asked @ keys[start : start + KEY_CHUNK].T, k)
+    chunk = KEY_CHUNK if keys.device.type == "cpu" else CHUNK_ON_GPU
+    for start in range(0, len(keys), chunk):
+        best, columns = _top_by_blocks(asked @ keys[start : start + chunk].T, k)
         scores, columns_now = _top(torch.cat([scores, best], 1), k)  # earlier rows stand first
         rows = torch.cat([rows, columns + start], 1).gather(1, columns_now)
     return scores, rows
@@ -126,6 +132,14 @@ def _top(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return scores, columns
 
 
+@cache
+def _gpu_resources() -> Any:
+    """One for all indexes of a process: each would set 1.5 GB of a GPU aside."""
+    import faiss
+
+    return faiss.StandardGpuResources()
+
+
 class FaissIndex:
     """faiss flat inner product, on the CPU (where it reads the keys as they lie) or on one GPU."""
 
@@ -135,15 +149,18 @@ class FaissIndex:
         self.faiss, self.keys, self.index = faiss, keys, None
         if device != "cpu":
             flat = faiss.IndexFlatIP(keys.shape[1])
-            self.index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), int(device.split(":")[1]), flat)
+            self.index = faiss.index_cpu_to_gpu(_gpu_resources(), torch.device(device).index, flat)
             self.index.add(keys)
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        if self.index is not None and k > FAISS_GPU_MOST:
+            raise UserError(f"top {k}: faiss on a GPU finds {FAISS_GPU_MOST} at most; take --backend torch")
+        most = len(self.keys) if self.index is None else min(len(self.keys), FAISS_GPU_MOST)
         found, more, queries = k, True, np.ascontiguousarray(queries)
         while more:  # until all equals of the k-th score are in sight
-            found = min(len(self.keys), 2 * found + 8)
+            found = min(most, 2 * found + 8)
             scores, rows = self._nearest(queries, found)
-            more = found < min(len(self.keys), 2048) and bool((scores[:, k - 1] == scores[:, -1]).any())
+            more = found < min(most, TIES) and bool((scores[:, k - 1] == scores[:, -1]).any())
         return best_first(scores, rows, k)
 
     def _nearest(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -196,9 +213,12 @@ def build_index(keys: NDArray[np.float32], backend: str, device: str) -> Index:
             backend = "torch"
         else:
             backend = "faiss" if not low and (device == "cpu" or hasattr(faiss, "StandardGpuResources")) else "torch"
-    if backend == "torch":
-        return TorchIndex(keys, device, "bf16" if low else "fp32")
     try:
-        return FaissIndex(keys, device)
+        return TorchIndex(keys, device, "bf16" if low else "fp32") if backend == "torch" else FaissIndex(keys, device)
     except ImportError as error:
         raise UserError(f"--backend faiss: can't be imported ({error}); pip install -r requirements.txt, or --backend torch") from None
+    except Exception as error:
+        if device == "cpu" or not out_of_memory(error):
+            raise
+        size = f"{len(keys):,} keys, {keys.nbytes / 1e9:.1f} GB"
+        raise UserError(f"{device}: has no room for {size}; take --index ivf, which stays in the CPU's memory, or --device cpu") from None

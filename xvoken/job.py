@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from xvoken.devices import cores
 from xvoken.disk import write_json
 from xvoken.messages import RunError, UserError, disk_full, one_line
 
@@ -20,7 +21,8 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "unable 
 class Job(Protocol):
     """One kind of work. Plain values inside, so that it can be sent to another process.
 
-    A job with a `batch_size` has it halved, down to 1, when a range runs out of memory.
+    A job with a `batch_size` has it halved, down to 1, when a range runs out of memory. `workers`, if it has that, is the
+    number of processes that share a machine's cores; `uses_gpu` says whether it has work for a GPU (True if not said).
     """
 
     def setup(self, device: str) -> None:
@@ -34,8 +36,9 @@ def prepare(job: Job, device: str) -> None:
     """Set up a worker that has its process for itself."""
     import torch
 
-    if device == "cpu":
-        torch.set_num_threads(CPU_THREADS)
+    # fp32 is fp32 on a GPU too, where convolutions are in TF32, of 10 bits, if nothing is said.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_num_threads(CPU_THREADS if device == "cpu" else max(1, cores() // getattr(job, "workers", 1)))
     job.setup(device)
 
 

@@ -3,6 +3,7 @@
 A range whose actor dies with its node is done again elsewhere; one that kills three actors stops the run.
 """
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -50,8 +51,10 @@ def run_in_ray(
 
 def _run(ray: Any, job: Job, tasks: list[Task], done: Callable, tell: Callable, log: Path) -> None:
     has = ray.cluster_resources()
-    gpus = int(has.get("GPU", 0))
+    gpus = int(has.get("GPU", 0)) if getattr(job, "uses_gpu", True) else 0
     number = min(len(tasks), gpus or int(has.get("CPU", 1)))
+    if hasattr(job, "workers"):
+        job.workers = math.ceil(number / max(1, sum(node["Alive"] for node in ray.nodes())))
     # Without a GPU an actor needs a core to be placed and none to stay: after a node's end all fit on what is left.
     options = {"num_gpus": 1} if gpus else {}
     kind = ray.remote(Actor).options(max_restarts=-1, max_task_retries=ATTEMPTS - 1, scheduling_strategy="SPREAD", **options)

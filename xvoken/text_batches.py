@@ -1,6 +1,6 @@
 """Token ids of many lines in one array, cut into padded batches of similar length."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from xvoken.devices import autocast, upload
 from xvoken.text_towers import end_id, special_ids
+
+TEXT_ON_GPU = 8  # times as many lines a batch on a GPU
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,27 @@ def batches_by_length(lengths: NDArray[np.int64], batch_size: int) -> Iterator[N
     order = order[lengths[order] > 0]
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+def lines_at_once(device: str, batch_size: int) -> int:
+    """Lines a batch."""
+    return batch_size if device == "cpu" else batch_size * TEXT_ON_GPU
+
+
+def encode_batches(
+    tower: nn.Module, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batches: Iterable[NDArray[np.int64]],
+    padding: Padding, device: str, precision: str,
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:  # fmt: skip
+    """Batches of lines (rows) through a frozen tower -> rows (B,), output (B, ...) on the device; empty batches are left out.
+
+    On a GPU the output may still be in the making: take all batches before the first is copied back, and it never waits.
+    """
+    lengths = np.diff(offsets)
+    for rows in filter(len, batches):
+        ids, mask = (upload(tensor, device) for tensor in pad_lines(tokens, offsets[rows], lengths[rows], padding))
+        with torch.inference_mode(), autocast(device, precision):
+            out = tower(ids, mask)
+        yield rows, out
 
 
 def pad_lines(tokens: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64], padding: Padding) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from xvoken.devices import autocast, resolve_precision
 from xvoken.disk import fingerprint, read_json, replacing, write_json
 from xvoken.encoders import TextTowerSpec
-from xvoken.features import TEXT_CHUNK, TextJob, part_arrays, text_settings, write_rows
+from xvoken.features import TEXT_CHUNK, TextJob, part_arrays, text_chunk, text_settings, write_rows
 from xvoken.text_batches import pad_lines, tokenize
 from xvoken.text_towers import TextTower
 from xvoken.work import Parts, remove_leftover
@@ -68,7 +68,7 @@ def token_features(
     offsets_file = path.with_suffix(".offsets.npy")
     if not path.with_suffix(".json").exists():
         job = TokenJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
-        with Parts(path, len(sentences), TEXT_CHUNK, settings) as parts:
+        with Parts(path, len(sentences), text_chunk(devices), settings) as parts:
             parts.run(job, devices, desc=f"{label}, tokens", unit="sent")
             _join(parts, path, offsets_file, tower.width)
             write_json(path.with_suffix(".json"), {"settings": settings})

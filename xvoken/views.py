@@ -7,7 +7,6 @@ One pass over the pictures makes both files; each picture is decoded once.
 """
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from xvoken.decoding import IMAGE_BATCH, batches_ahead, by_device
-from xvoken.devices import autocast, resolve_precision
+from xvoken.decoding import IMAGE_BATCH, batches_ahead, on_device
+from xvoken.devices import autocast, resolve_precision, upload
 from xvoken.disk import fingerprint, replacing, write_json
 from xvoken.encoders import ImageTowerSpec
 from xvoken.features import IMAGE_CHUNK, Features, image_cache, load_features, part_arrays, write_rows
@@ -83,31 +82,33 @@ class ViewsJob:
     crops: Crops
     precision: str
     batch_size: int
-    threads_each: int
+    workers: int
 
     def setup(self, device: str) -> None:
         self.device = device
         self.tower = for_inference(self.spec.build(), self.precision).to(device)
-        self.threads = ThreadPoolExecutor(self.threads_each) if self.threads_each else None
+        self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         rows = np.full((stop - start, 1 + self.crops.count, self.tower.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
+        found: list[tuple[list[int], Tensor]] = []
         pictures = ViewedPictures(self.paths, range(start, stop), self.tower.view, self.crops)
         for first, items in batches_ahead(pictures, max(1, self.batch_size // (1 + self.crops.count)), self.threads):
             good = [i for i, item in enumerate(items) if not isinstance(item, str)]
             skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
             if good:
-                views = self._embed(torch.cat([items[i] for i in good]))
-                rows[[first + i for i in good]] = views.reshape(len(good), -1, self.tower.width)
+                found.append(([first + i for i in good], self._embed(torch.cat([items[i] for i in good]))))
+        for places, views in found:  # only now: a GPU is not waited for between batches
+            rows[places] = views.float().cpu().numpy().reshape(len(places), -1, self.tower.width)
         with replacing(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
             np.save(file, rows)
         return {"skipped": skipped}
 
-    def _embed(self, views: Tensor) -> NDArray[np.float32]:
+    def _embed(self, views: Tensor) -> Tensor:
         with torch.inference_mode(), autocast(self.device, self.precision):
             batches = views.tensor_split(math.ceil(len(views) / self.batch_size))
-            return torch.cat([self.tower(batch.to(self.device)).float() for batch in batches]).cpu().numpy()
+            return torch.cat([self.tower(upload(batch, self.device)) for batch in batches])
 
 
 @dataclass
@@ -141,8 +142,7 @@ def view_features(
     settings = {**plain_settings, "crops": asdict(crops)}
     path = cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
     if not path.with_suffix(".json").exists():
-        batch_size, threads_each = by_device(devices, batch_size)
-        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size, threads_each)
+        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size, len(devices))
         with Parts(path, len(ids), max(1, IMAGE_CHUNK // (1 + crops.count)), settings) as parts:
             parts.run(job, devices, desc=f"{label}, {crops.count} views", unit="img")
             skipped = read_skipped(parts)

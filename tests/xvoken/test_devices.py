@@ -21,7 +21,10 @@ def test_on_a_machine_with_two_gpus(monkeypatch: pytest.MonkeyPatch):
     assert workers_on("auto", 3) == ["cuda:0", "cuda:1", "cuda:0"]
     assert workers_on("1", None) == ["cuda:1"]
     assert workers_on("cpu", 1) == ["cpu"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert torchrun_processes("0,1") == ("0,1", 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-8a5f")  # as Slurm leaves a job its share of a machine
+    assert torchrun_processes("1,0") == ("GPU-8a5f,4", 2)
     with pytest.raises(UserError, match=r"GPU 2 does not exist, this machine has 0 to 1"):
         workers_on("2", None)
     with pytest.raises(UserError, match=r"GPU 3 does not exist, this machine has 0 to 1"):

@@ -1,8 +1,10 @@
+import faiss
 import numpy as np
 import pytest
 
 from xvoken import indexing as module
-from xvoken.indexing import build_index, build_joined
+from xvoken.indexing import FAISS_GPU_MOST, FaissIndex, build_index, build_joined
+from xvoken.messages import UserError
 
 
 def brute_force(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,3 +53,28 @@ def test_joined_blocks_are_one_index(backend: str):
         assert np.array_equal(scores, expected_scores)
         assert np.array_equal(rows, expected_rows)
         assert rows.dtype == np.int32
+
+
+class LikeOnAGpu:
+    """faiss' flat index with the limit that it has on a GPU."""
+
+    def __init__(self, keys: np.ndarray):
+        self.flat = faiss.IndexFlatIP(keys.shape[1])
+        self.flat.add(keys)
+
+    def search(self, queries: np.ndarray, k: int):
+        assert k <= FAISS_GPU_MOST
+        return self.flat.search(queries, k)
+
+
+def test_many_equal_keys_where_faiss_finds_a_limited_number():
+    rng = np.random.default_rng(0)
+    keys, queries = (rng.normal(size=(rows, 8)).astype(np.float32) for rows in (3000, 6))
+    keys[500:] = queries[0]
+    index = FaissIndex(keys)
+    index.index = LikeOnAGpu(keys)
+    scores, rows = index.search(queries, 5)
+    assert np.allclose(scores, brute_force(keys, queries, 5)[0], atol=1e-4) and rows[0, 3:].tolist() == [500, 501]
+    assert index.search(queries, FAISS_GPU_MOST)[1].shape == (6, FAISS_GPU_MOST)
+    with pytest.raises(UserError, match="top 2049: faiss on a GPU finds 2048 at most; take --backend torch"):
+        index.search(queries, FAISS_GPU_MOST + 1)
