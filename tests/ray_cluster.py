@@ -58,6 +58,8 @@ def same_bytes(world: World, stage: str, expected: dict[str, bytes], kill: bool)
 
 def main() -> None:
     folder = Path(tempfile.mkdtemp())
+    # Ray keeps a token at home once it has started a cluster by itself; nodes and drivers must agree on using it.
+    os.environ |= {"HOME": str(folder), "RAY_AUTH_MODE": "disabled"}
     world = make_world(folder / "world")
     expected = {}
     for stage in STAGES:

@@ -9,6 +9,7 @@ Numbers are padded with zeros: readers take the files in the order of their name
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,25 @@ def export(keys: key_files.Keys, captions: dict[str, str], folder: Path, rows_a_
     pa, pq = load_pyarrow()
     starts = range(0, len(keys.ids), rows_a_file)
     digits = max(4, len(str(len(starts))))
-    for number, start in enumerate(starts):
+    numbers = [f"{number:0{digits}d}" for number in range(len(starts))]
+    files = [(folder / f"img_emb/img_emb_{number}.npy", folder / f"metadata/metadata_{number}.parquet") for number in numbers]
+    no_others(folder, {path for pair in files for path in pair})
+    for start, (array, table) in zip(starts, files, strict=True):
         rows = slice(start, start + rows_a_file)
-        with replacing(folder / f"img_emb/img_emb_{number:0{digits}d}.npy") as temporary, open(temporary, "wb") as file:
+        with replacing(array) as temporary, open(temporary, "wb") as file:
             np.save(file, keys.keys[rows].astype(np.float16))
-        table = pa.table({"image_path": keys.paths[rows], "caption": [captions.get(i, "") for i in keys.ids[rows]]})
-        with replacing(folder / f"metadata/metadata_{number:0{digits}d}.parquet") as temporary:
-            pq.write_table(table, temporary)
+        columns = {"image_path": keys.paths[rows], "caption": [captions.get(i, "") for i in keys.ids[rows]]}
+        with replacing(table) as temporary:
+            pq.write_table(pa.table(columns), temporary)
     return len(starts)
+
+
+def no_others(folder: Path, files: set[Path]) -> None:
+    """Raise UserError where files of another export lie: readers take all that they find."""
+    there = {*folder.glob("img_emb/img_emb_*.npy"), *folder.glob("metadata/metadata_*.parquet")}
+    if others := sorted(there - files):
+        mend = f"remove them, or take another --output: rm -r {shlex.quote(str(folder))}"
+        raise UserError(f"{others[0]}: of another export ({len(others)} such files), and readers take all that they find; {mend}")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ writes  snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5 (keys float32 (N, dim) of leng
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from vokenization.export_embeddings import load_pyarrow
 from xvoken import keys as key_files
-from xvoken.disk import fingerprint, same_settings
+from xvoken.disk import fingerprint, same_settings, sha256_of_file
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.image_sets import split_name
 from xvoken.messages import UserError, one_line, progress, run_main, say
@@ -123,17 +124,21 @@ class Import:
 def import_keys(encoder: Encoder, load: str, name: str, folder: Path, where: Path) -> None:
     """Write the keys of one image set, unless they stand there already."""
     files = listed_files(folder)
-    sizes = [[path.name, path.stat().st_size] for pair in files for path in pair if path]
-    settings = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "files": len(sizes), "imported": fingerprint({"files": sizes})}
+    # By content: embeddings made again have the same size to the byte.
+    known = [[path.name, sha256_of_file(path)] for pair in progress(files, desc="hashes", unit="file") for path in pair if path]
+    settings = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "files": len(known), "imported": fingerprint({"files": known})}
     output = key_files.keys_file(where, name)
     if output.exists():
         same_settings(output, key_files.read_settings(where, name), settings)
-        say(f"skipped: {output} holds the keys of these {len(sizes):,} files already")
+        say(f"skipped: {output} holds the keys of these {len(known):,} files already")
         return
     source = Import(files, encoder.dim, load)
     ids, skipped, usable = source.sift()
     if not ids:
         raise UserError(f"{folder}: none of its {len(skipped)} rows can be a key ({', '.join(sorted({row[2] for row in skipped}))})")
+    if twice := len(ids) - len(set(ids)):
+        again = next(name for name, count in Counter(ids).items() if count > 1)
+        say(f"warning: {twice} rows have the name of another one, {again} for one; are there files of two exports in {folder}?")
     made_by = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "image_set": name, "imported_from": str(folder.resolve())}
     key_files.write(where, name, source.keys(usable), encoder.dim, ids, ids, skipped, settings, made_by)
     left_out = f"; {len(skipped)} left out, listed in {name}.skipped.tsv" if skipped else ""

@@ -5,6 +5,7 @@ A range whose actor dies with its node is done again elsewhere; one that kills t
 
 import math
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ def run_in_ray(
     done: Callable[[dict[str, Any]], None], tell: Callable[[str], None], log: Path,
 ) -> None:  # fmt: skip
     """Do the ranges in actors, one a GPU of the cluster, or one a core where it has no GPU."""
+    if address:
+        _require_answer(address)
+        if (Path.home() / ".ray/auth_token").exists():  # `ray start` asks for it then, and a driver does not give it by itself
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError:
@@ -47,6 +52,16 @@ def run_in_ray(
         _run(ray, job, tasks, done, tell, log)
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raise UserError where nothing listens: Ray itself tries for ten minutes and more, without a word."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), 5).close()
+        except OSError as error:
+            raise UserError(f"--ray-address {address}: nothing answers there ({error}); start it with: ray start --head") from None
 
 
 def _run(ray: Any, job: Job, tasks: list[Task], done: Callable, tell: Callable, log: Path) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as parquet
+import pytest
 
 from vokenization import export_embeddings
 from xvoken import keys as key_files
+from xvoken.messages import UserError
 
 
 def test_export_writes_what_readers_expect(tmp_path: Path, monkeypatch) -> None:
@@ -32,3 +34,7 @@ def test_export_writes_what_readers_expect(tmp_path: Path, monkeypatch) -> None:
     assert [len(table) for table in tables] == [3, 3, 1]
     assert sum(tables, [])[4] == {"image_path": "/x/p4.jpg", "caption": "caption of p4"}
     assert sum(tables, [])[6]["caption"] == ""
+    export_embeddings.main()  # the same files again
+    monkeypatch.setattr(sys, "argv", ["export", *map(str, flags[:4])])
+    with pytest.raises(UserError, match=r"img_emb_0001.npy: of another export \(4 such files\).* rm -r "):
+        export_embeddings.main()

@@ -72,12 +72,22 @@ def test_without_metadata_rows_are_numbered(matcher: Path, made: Path, script: C
     assert keys.read(made.parent / "keys", "far").ids == [str(row) for row in range(12)]
 
 
+def test_names_that_occur_twice_are_told(matcher: Path, made: Path, script: Callable[..., str]):
+    (made / "metadata/metadata_2.parquet").write_bytes((made / "metadata/metadata_0.parquet").read_bytes())
+    np.save(made / "img_emb/img_emb_2.npy", np.load(made / "img_emb/img_emb_0.npy"))
+    assert "warning: 5 rows have the name of another one, /x/0.jpg for one" in script(*flags_of(matcher, made))
+
+
 def test_second_runs(matcher: Path, made: Path, script: Callable[..., str]):
     script(*flags_of(matcher, made))
     output = made.parent / "keys/far.hdf5"
     before = output.stat().st_mtime_ns
     moved = made.rename(made.parent / "moved")
     assert "skipped" in script(*flags_of(matcher, moved))
+    other = np.load(moved / "img_emb/img_emb_0.npy")[::-1]  # as large to the byte
+    np.save(moved / "img_emb/img_emb_0.npy", np.ascontiguousarray(other))
+    with pytest.raises(UserError, match=r"made with other settings \(imported: "):
+        script(*flags_of(matcher, moved))
     (moved / "img_emb/img_emb_2.npy").unlink()
     (moved / "metadata/metadata_2.parquet").unlink()
     with pytest.raises(UserError, match=r"made with other settings \(files: 6 then, 4 now.*make it again after: rm"):
