@@ -16,6 +16,7 @@ from xvoken.shards import Member
 
 MAX_PIXELS = 100_000_000  # more than any camera's; a small file can claim far more and fill the memory
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
+REDUCED = ("JPEG", "MPO")  # formats that are decoded at a fraction; MPO: a JPEG with more pictures behind it
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 # What the system says of a file that can't be had, whatever the machine's state; EINVAL: a broken file points far behind its end.
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL)
@@ -47,16 +48,28 @@ def load_picture(path: str | Path | Member, short_side: int = 0) -> Image.Image:
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
                     raise BrokenPicture(f"too large: {width} x {height}")
-                if short_side and (by := min(width, height) // (2 * short_side)) > 1:
+                if (by := _fraction(picture, short_side)) > 1:
                     picture.draft(None, (width // by, height // by))
                 picture.load()
-                return _rgb(ImageOps.exif_transpose(picture))
+                upright = _rgb(ImageOps.exif_transpose(picture))
+                upright.format = picture.format  # lost on the way; for `reduced`
+                return upright
     except BrokenPicture:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         if not at_fault(error):
             raise
         raise BrokenPicture(_reason(error, path)) from None
+
+
+def _fraction(picture: Image.Image, short_side: int) -> int:
+    """n, where a picture is decoded at 1/n, or at the next power of two above that; whole for less than 2."""
+    return min(picture.size) // (2 * short_side) if short_side and picture.format in REDUCED else 1
+
+
+def reduced(whole: Image.Image, short_side: int) -> bool:
+    """Whether `load_picture` with this short side gives another picture than `whole`, which it gave without one."""
+    return _fraction(whole, short_side) > 1
 
 
 def at_fault(error: Exception) -> bool:
