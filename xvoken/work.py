@@ -16,11 +16,11 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from xvoken.disk import differences, locked, locked_alone, read_json, write_json
+from xvoken.disk import differences, locked, locked_alone, read_json, still_there, write_json
 from xvoken.engine import Engine
 from xvoken.job import Job
 from xvoken.messages import UserError, progress, say
@@ -44,7 +44,7 @@ class Parts:
     """
 
     def __init__(self, output: Path, total: int, chunk: int, settings: dict[str, Any], also: tuple[Path, ...] = (), engine: Engine = LOCAL):
-        self.output, self.also, self.engine, self.joins = output, also, engine, False
+        self.output, self.also, self.engine, self.joins, self.too_late = output, also, engine, False, False
         self.folder = parts_folder(output)
         self.ranges = ranges(total, chunk)
         # As it reads back: JSON knows no tuples, and a plan must equal itself.
@@ -52,14 +52,27 @@ class Parts:
 
     def __enter__(self) -> "Parts":
         with ExitStack() as stack:
-            share = self.engine.share
-            self._lock = stack.enter_context(locked(self.folder / "lock", self.output.as_posix(), shared=share is not None))
-            if share:
-                name = f"share {share[0]} of {share[1]} of {self.output}"
-                stack.enter_context(locked(self.folder / f"lock.{share[0]}-of-{share[1]}", name))
-            self._check_plan()
+            self.too_late = not self._locked(stack)
+            if not self.too_late:
+                self._check_plan()
             self._stack = stack.pop_all()
         return self
+
+    def _locked(self, stack: ExitStack) -> bool:
+        """Hold the locks; False if, while we waited for the share that joins, the parts were joined and removed.
+
+        A share that comes late, or that the cluster has started again, is no mistake: it waits.
+        """
+        share, path, held = self.engine.share, self.folder / "lock", False
+        while not held:
+            self._lock = stack.enter_context(locked(path, self.output.as_posix(), shared=bool(share), wait=bool(share)))
+            held = still_there(self._lock, path)
+            if share and not held and self.output.exists():
+                return False
+        if share:
+            name = f"share {share[0]} of {share[1]} of {self.output}"
+            stack.enter_context(locked(self.folder / f"lock.{share[0]}-of-{share[1]}", name))
+        return True
 
     def _check_plan(self) -> None:
         plan_file = self.folder / "plan.json"
@@ -88,13 +101,16 @@ class Parts:
             say(f"{self.output}: {len(missing)} of {len(self.ranges)} parts are left to other shares; who ends last joins, or --join")
             return False
         if self.engine.share and not locked_alone(self._lock, self.folder / "lock"):
-            say(f"{self.output}: joined by another share")
-            return False
+            return self._joined_by_another()
         for path in (self.output, *self.also):  # a kill while joining leaves them, and they can be large
             for leftover in path.parent.glob(f".{path.name}.*.tmp"):
                 leftover.unlink(missing_ok=True)
         self.joins = True
         return True
+
+    def _joined_by_another(self) -> bool:
+        say(f"{self.output}: joined by another share")
+        return False
 
     def part(self, number: int) -> Path:
         """The path of a part without its ending."""
@@ -109,6 +125,8 @@ class Parts:
 
         Returns whether the caller is to join the parts: not where other shares are still to come.
         """
+        if self.too_late:
+            return self._joined_by_another()
         todo = self.missing()
         if self.engine.join and todo:
             raise UserError(f"{self.output}: {len(todo)} of {len(self.ranges)} parts are missing, the first is {todo[0]}; run their shares")
@@ -154,8 +172,10 @@ def remove_leftover(output: Path) -> None:
     for discarded in folder.parent.glob(f".{folder.name}.*.done"):
         shutil.rmtree(discarded, ignore_errors=True)
     if folder.exists():
-        with locked(folder / "lock", output.as_posix()):
-            _discard(folder)
+        with suppress(UserError):  # whoever holds the lock is still joining, and removes them next
+            with locked(folder / "lock", output.as_posix()) as lock:
+                if still_there(lock, folder / "lock"):
+                    _discard(folder)
 
 
 def _discard(folder: Path) -> None:
