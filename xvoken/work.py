@@ -11,8 +11,9 @@ same bytes.
     OUTPUT.parts/error.log       the traceback of the range that stopped the last run
 """
 
+import glob
 import json
-import os
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,7 @@ class Parts:
             held = still_there(self._lock, path)
             if share and not held and self.output.exists():
                 return False
+        _remove_discarded(self.folder)
         if share:
             name = f"share {share[0]} of {share[1]} of {self.output}"
             stack.enter_context(locked(self.folder / f"lock.{share[0]}-of-{share[1]}", name))
@@ -103,7 +105,7 @@ class Parts:
         if self.engine.share and not locked_alone(self._lock, self.folder / "lock"):
             return self._joined_by_another()
         for path in (self.output, *self.also):  # a kill while joining leaves them, and they can be large
-            for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+            for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 leftover.unlink(missing_ok=True)
         self.joins = True
         return True
@@ -169,8 +171,7 @@ def parts_folder(output: Path) -> Path:
 def remove_leftover(output: Path) -> None:
     """Remove the parts of a finished output: a kill can come between the last rename and the clean-up."""
     folder = parts_folder(output)
-    for discarded in folder.parent.glob(f".{folder.name}.*.done"):
-        shutil.rmtree(discarded, ignore_errors=True)
+    _remove_discarded(folder)
     if folder.exists():
         with suppress(UserError):  # whoever holds the lock is still joining, and removes them next
             with locked(folder / "lock", output.as_posix()) as lock:
@@ -180,9 +181,14 @@ def remove_leftover(output: Path) -> None:
 
 def _discard(folder: Path) -> None:
     """Remove a folder of parts; first out of the way, so that a run that starts now finds it whole or not at all."""
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.done")
-    folder.rename(aside)
-    shutil.rmtree(aside)
+    folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.done"))  # process ids come again, in a container always
+    _remove_discarded(folder)
+
+
+def _remove_discarded(folder: Path) -> None:
+    """Remove what is out of the way already; another run may be doing so, and what can't be removed harms nothing."""
+    for discarded in folder.parent.glob(f".{glob.escape(folder.name)}.*.done"):
+        shutil.rmtree(discarded, ignore_errors=True)
 
 
 def read_skipped(parts: Parts) -> list[list[Any]]:

@@ -88,6 +88,21 @@ def test_parts_of_other_settings_are_refused(tmp_path: Path):
     assert squares(tmp_path / "out", SquareJob(), workers=1) == EXPECTED  # the refusal let go of the lock
 
 
+def test_leftovers_of_killed_clean_ups_are_removed_whatever_their_process(tmp_path: Path):
+    """In a container every run may have the same process id; the name of a picture set may hold brackets."""
+    output = tmp_path / "out[1]"
+    for name in (str(os.getpid()), "0123abcd"):
+        leftover = tmp_path / f".out[1].parts.{name}.done"
+        leftover.mkdir()
+        (leftover / "000000.txt").touch()
+    with pytest.raises(RunError):
+        squares(output, SquareJob("error", at=3), workers=1)
+    assert not list(tmp_path.glob("*.done")) and not list(tmp_path.glob(".*.done"))
+    (tmp_path / f".out[1].parts.{os.getpid()}.done" / "x").mkdir(parents=True)
+    assert squares(output, SquareJob(), workers=1) == EXPECTED
+    assert [path.name for path in tmp_path.iterdir()] == ["out[1]"]
+
+
 def test_a_second_run_on_the_same_output_is_refused(tmp_path: Path):
     with locked(tmp_path / "out.parts" / "lock", "out"), pytest.raises(UserError, match=f"process {os.getpid()}"):
         squares(tmp_path / "out", SquareJob(), workers=1)
