@@ -31,7 +31,7 @@ class Job(Protocol):
 
 
 def prepare(job: Job, device: str) -> None:
-    """Set up a worker that has its process for itself."""
+    """Set up a worker, on a CPU with its number of threads."""
     import torch
 
     if device == "cpu":
