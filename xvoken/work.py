@@ -16,7 +16,7 @@ import json
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -118,8 +118,9 @@ class Parts:
         """The path of a part without its ending."""
         return self.folder / f"{number:06d}"
 
-    def summaries(self) -> Iterator[dict[str, Any]]:
-        for number in range(len(self.ranges)):
+    def summaries(self, numbers: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
+        """What the job said of its parts, of all if no numbers are given."""
+        for number in range(len(self.ranges)) if numbers is None else numbers:
             yield read_json(self.part(number).with_suffix(".json"), f"remove {self.folder} to start over")
 
     def run(self, job: Job, devices: list[str], desc: str, unit: str) -> bool:
@@ -132,22 +133,29 @@ class Parts:
         todo = self.missing()
         if self.engine.join and todo:
             raise UserError(f"{self.output}: {len(todo)} of {len(self.ranges)} parts are missing, the first is {todo[0]}; run their shares")
-        done = self.plan["total"] - sum(self.ranges[n][1] - self.ranges[n][0] for n in todo)
+        done = set(range(len(self.ranges))) - set(todo)
         if self.engine.share:
             todo = [n for n in todo if n % self.engine.share[1] == self.engine.share[0] - 1]
         if todo:
             self._do(job, [(self.ranges[n], self.part(n)) for n in todo], devices[: len(todo)], done, desc, unit)
         return self._ready_to_join()
 
-    def _do(self, job: Job, tasks: list[Task], devices: list[str], done: int, desc: str, unit: str) -> None:
+    def _do(self, job: Job, tasks: list[Task], devices: list[str], done: set[int], desc: str, unit: str) -> None:
         log = self.folder / "error.log"
-        with progress(total=self.plan["total"], initial=done, desc=desc, unit=unit) as bar:
+        earlier = [_counts(summary) for summary in self.summaries(done)]
+        skipped = sum(left_out for _, left_out in earlier)
+        with progress(total=self.plan["total"], initial=sum(items for items, _ in earlier), desc=desc, unit=unit) as bar:
 
             def tell(text: str) -> None:
                 bar.write(f"{desc}: {text}", file=sys.stderr)
 
             def advance(summary: dict[str, Any]) -> None:
-                _advance(bar, summary)
+                nonlocal skipped
+                items, left_out = _counts(summary)
+                skipped += left_out
+                if skipped:
+                    bar.set_postfix_str(f"skipped={skipped}", refresh=False)
+                bar.update(items)
 
             if self.engine.name == "ray":
                 run_in_ray(job, tasks, self.engine.ray_address, advance, tell, log)
@@ -157,11 +165,9 @@ class Parts:
                 run_in_processes(job, tasks, devices, advance, tell, log)
 
 
-def _advance(bar: Any, summary: dict[str, Any]) -> None:
-    bar.update(summary["items"])
-    if summary.get("skipped"):
-        skipped = int(bar.postfix.split("=")[1]) if bar.postfix else 0
-        bar.set_postfix_str(f"skipped={skipped + len(summary['skipped'])}")
+def _counts(summary: dict[str, Any]) -> tuple[int, int]:
+    """Items of a part, and how many of them were skipped."""
+    return summary["items"], len(summary.get("skipped", []))
 
 
 def parts_folder(output: Path) -> Path:

@@ -79,6 +79,17 @@ def test_finished_parts_are_not_done_again(tmp_path: Path):
     assert squares(tmp_path / "out", SquareJob(), workers=1).startswith("kept\n")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bar_counts_what_earlier_runs_did_and_skipped(tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(RunError):
+        squares(tmp_path / "out", SquareJob("error", at=17), workers=1)
+    assert len(list((tmp_path / "out.parts").glob("0*.json"))) == 3  # of which one was odd
+    capsys.readouterr()
+    squares(tmp_path / "out", SquareJob(), workers)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "23.0/23.0" in last and "skipped=2" in last
+
+
 def test_parts_of_other_settings_are_refused(tmp_path: Path):
     with pytest.raises(RunError):
         squares(tmp_path / "out", SquareJob("error", at=17), workers=1)
