@@ -30,8 +30,12 @@ class Gallery:
 
     @property
     def keys(self) -> NDArray[np.float32]:
-        """All of them in one array; of several sets a copy."""
-        return self.blocks[0] if len(self.blocks) == 1 else np.concatenate(self.blocks)
+        return joined(self.blocks)
+
+
+def joined(blocks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """All blocks in one array; of several a copy."""
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def read_gallery(keys_dir: Path, image_sets: list[str], encoder_hash: str, dim: int, most: int | None = None) -> Gallery:
@@ -50,10 +54,20 @@ def read_gallery(keys_dir: Path, image_sets: list[str], encoder_hash: str, dim: 
         ids += [f"{image_set}/{i}" for i in read.ids]
         names += [Path(p).name for p in read.paths]
         made_by.append(f"{image_set} {maker} {len(read.keys)} {read.attributes.get('settings', '')}")
-    if most is not None:
-        starts = np.cumsum([0, *map(len, keys)])
-        keys = [block[: most - start] for block, start in zip(keys, starts.tolist(), strict=False) if start < most]
-    return Gallery(keys, ids[:most], names[:most], made_by)
+    return Gallery(_first(keys, most), ids[:most], names[:most], made_by)
+
+
+def read_blocks(keys_dir: Path, image_sets: list[str], most: int | None = None) -> list[NDArray[np.float32]]:
+    """The keys of `read_gallery` alone, for workers: whoever started them has read and checked the rest."""
+    return _first([key_files.read_vectors(keys_dir, image_set)[0] for image_set in image_sets], most)
+
+
+def _first(blocks: list[NDArray[np.float32]], most: int | None) -> list[NDArray[np.float32]]:
+    """The first `most` rows of all blocks."""
+    if most is None:
+        return blocks
+    starts = np.cumsum([0, *map(len, blocks)])
+    return [block[: most - start] for block, start in zip(blocks, starts.tolist(), strict=False) if start < most]
 
 
 @dataclass
@@ -78,8 +92,8 @@ class VokenizeJob:
 
     def setup(self, device: str) -> None:
         self.setup_encoder(device)
-        gallery = read_gallery(self.keys_dir, self.image_sets, self.encoder.hash, self.encoder.dim, self.most)
-        self.index = ApproximateIndex(gallery.keys, self.saved) if self.saved else build_joined(gallery.blocks, self.backend, device)
+        blocks = read_blocks(self.keys_dir, self.image_sets, self.most)
+        self.index = ApproximateIndex(joined(blocks), self.saved) if self.saved else build_joined(blocks, self.backend, device)
 
     def setup_encoder(self, device: str) -> None:
         self.device, self.batch_size = device, lines_at_once(device, self.batch_size)

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -102,8 +102,7 @@ def locked(path: Path, what: str, shared: bool = False, wait: bool = False) -> I
     shared: together with others that hold it shared; wait: for the other run's end, instead of being refused. The lock
     belongs to the process, not to the file: a killed run leaves none behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
+    with _opened_lock(path) as file:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -120,10 +119,25 @@ def locked(path: Path, what: str, shared: bool = False, wait: bool = False) -> I
         yield file
 
 
+def _opened_lock(path: Path) -> IO[str]:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # another run has just removed the folder
+            return open(path, "a+", encoding="utf-8")
+
+
+def still_there(file: IO[str], path: Path) -> bool:
+    """Whether a lock is worth anything: whoever held it before us may have removed its file, and others lock a new one."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def locked_alone(file: IO[str], path: Path) -> bool:
     """Wait until a lock held shared is ours alone; False if whoever had it before us has removed it."""
     fcntl.flock(file, fcntl.LOCK_EX)
-    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return still_there(file, path)
 
 
 def same_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from xvoken.pictures import size_of
 from xvoken.report import write_report
 from xvoken.shards import Member
 from xvoken.text_batches import TEXT_ON_GPU, Padding, batches_by_length, encode_batches, lines_at_once, tokenize
-from xvoken.text_towers import TextTower, load_tokenizer, tokenizer_hash, weights_hash
+from xvoken.text_towers import TextTower, base_name, load_tokenizer, tokenizer_hash, weights_hash
 from xvoken.work import LOCAL, Parts, read_skipped, remove_leftover
 
 IMAGE_CHUNK, TEXT_CHUNK = 256, 1024
@@ -157,7 +157,7 @@ def text_features(
     pool = {} if spec.pool == "cls" else {"pool": spec.pool}
     settings = text_settings(spec, tower, tokenizer, sentences, max_len, precision) | pool
     job = TextJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
-    path = cache / f"{label}-{Path(spec.name).name}-{fingerprint(settings)}.npy"
+    path = cache / f"{label}-{base_name(spec.name)}-{fingerprint(settings)}.npy"
     return _cached(path, label, settings, job, len(sentences), text_chunk(devices), tower.width, devices, "sent")
 
 
@@ -169,9 +169,12 @@ def text_chunk(devices: list[str]) -> int:
 def text_settings(
     spec: TextTowerSpec, tower: TextTower, tokenizer: Any, sentences: list[str], max_len: int, precision: str
 ) -> dict[str, Any]:
-    """What the tower's outputs for these sentences depend on."""
+    """What the tower's outputs for these sentences depend on.
+
+    The tower goes by its base name: a training may know it by a short name, its snapshot has the hub id.
+    """
     return {
-        "tower": spec.name, "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len,
+        "tower": base_name(spec.name), "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len,
         "tokenizer": tokenizer_hash(tokenizer), "precision": precision,
         "sentences": len(sentences), "data": sha256_of_lines(sentences),
     }  # fmt: skip

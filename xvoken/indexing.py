@@ -1,6 +1,6 @@
 """Exact search: the rows of largest inner product, best first, equal scores ordered by row."""
 
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,8 @@ FAISS_GPU_MOST = 2048  # neighbours that faiss finds on a GPU
 BLOCK = 64  # columns whose largest one is looked at first
 TIES = 2048  # equal scores among which faiss' order is put right
 CANDIDATES = 27  # keys scored again in fp32, besides k
-BF16_ERROR = 3.5 * 2**-9  # at most, of a product of normalized vectors in bf16: both factors, the result, its sum
+BF16_ROUNDING = 2**-8  # at most, of a number rounded to bf16's 8 significant bits, as a share of the result
+SUM_ROUNDING = 2**-23  # at most, for each term of a sum in fp32, as a share of both lengths; half of it where sums are rounded to nearest
 
 
 class Index(Protocol):
@@ -51,16 +52,44 @@ class TorchIndex:
         return _running_top(asked, self.keys, k)
 
     def _search_low(self, asked: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rough, rows = _rough_top(asked.bfloat16(), self.keys, min(len(self.keys), CANDIDATES + k))
+        low = asked.bfloat16()
+        rough, rows = _rough_top(low, self.keys, min(len(self.keys), CANDIDATES + k))
         rows = rows.sort(1).values  # equal scores by row
         exact = torch.stack([self.keys[row] @ query for row, query in zip(rows, asked, strict=True)])
         scores, columns = _top(exact, k)
-        # A key left out has a rough score of at most the last one's, and is off by BF16_ERROR at most.
-        unsure = (rough[:, -1] + BF16_ERROR >= scores[:, -1]).nonzero()[:, 0]
+        # A key left out has a rough score of at most the last one's.
+        unsure = (_upper_bound(rough[:, -1], asked, low, *self.lengths) >= scores[:, -1]).nonzero()[:, 0]
         rows = rows.gather(1, columns)
         if len(unsure) and rough.shape[1] < len(self.keys):
             scores[unsure], rows[unsure] = _running_top(asked[unsure], self.keys, k)
         return scores, rows
+
+    @cached_property
+    def lengths(self) -> tuple[float, float]:
+        """Of the longest key, and of the largest difference between a key and itself in bf16."""
+        longest = largest = 0.0
+        for start in range(0, len(self.keys), KEY_CHUNK):
+            chunk = self.keys[start : start + KEY_CHUNK]
+            longest = max(longest, chunk.norm(dim=1).max().item())
+            largest = max(largest, chunk.bfloat16().float().sub_(chunk).norm(dim=1).max().item())
+        return longest, largest
+
+
+def _upper_bound(rough: torch.Tensor, asked: torch.Tensor, low: torch.Tensor, longest: float, largest: float) -> torch.Tensor:
+    """The most that a key can score in fp32 whose product with a query in bf16 is `rough` or less -> float32 (Q,)
+
+    asked: queries q (Q, d); low: the same in bf16, q^; longest, largest: of |k| and |k - k^| over the keys k (N, d).
+    With q.k = q^.k^ + (q - q^).k + q^.(k - k^), whatever the vectors:
+
+        q.k <= q^.k^ + |q - q^| |k| + |q^| |k - k^|
+
+    and q^.k^ is above `rough` by the rounding of the result and of the sum; the two sums that are compared in fp32,
+    this key's and the k-th best one's, are rounded too. All of it in float32: bf16 could not hold the difference.
+    """
+    rough, low = rough.float(), low.float()
+    cast = (asked - low).norm(dim=1) * longest + low.norm(dim=1) * largest
+    sums = 3 * asked.shape[1] * SUM_ROUNDING * asked.norm(dim=1) * longest * (1 + BF16_ROUNDING) ** 2
+    return rough + rough.abs() * BF16_ROUNDING + cast + sums
 
 
 def _cuts(queries: int) -> range:

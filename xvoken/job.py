@@ -33,7 +33,7 @@ class Job(Protocol):
 
 
 def prepare(job: Job, device: str) -> None:
-    """Set up a worker that has its process for itself."""
+    """Set up a worker, on a CPU with its number of threads."""
     import torch
 
     # fp32 is fp32 on a GPU too, where convolutions are in TF32, of 10 bits, if nothing is said.

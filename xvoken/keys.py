@@ -78,10 +78,15 @@ def read(where: Path, image_set: str) -> Keys:
 
     Raises UserError for a missing or foreign file.
     """
-    with _open(where, image_set) as file:
-        keys, attributes = _mapped(file["keys"]), dict(file.attrs)
+    keys, attributes = read_vectors(where, image_set)
     ids, paths = (_lines(where / f"{image_set}.{ending}", len(keys)) for ending in ("ids", "path"))
     return Keys(keys, ids, paths, attributes)
+
+
+def read_vectors(where: Path, image_set: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """`read` without ids and paths, which take longer and, as Python's texts, memory in every process: keys and attributes."""
+    with _open(where, image_set) as file:
+        return _mapped(file["keys"]), dict(file.attrs)
 
 
 def _mapped(dataset: h5py.Dataset) -> NDArray[np.float32]:

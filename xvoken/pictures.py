@@ -1,5 +1,7 @@
 """From a file to pixels: safe decoding, and the view that an image tower expects."""
 
+import errno
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,10 @@ from xvoken.shards import Member
 
 MAX_PIXELS = 100_000_000  # more than any camera's; a small file can claim far more and fill the memory
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
+REDUCED = ("JPEG", "MPO")  # formats that are decoded at a fraction; MPO: a JPEG with more pictures behind it
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+# What the system says of a file that can't be had, whatever the machine's state; EINVAL: a broken file points far behind its end.
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL)
 
 
 class BrokenPicture(Exception):
@@ -34,7 +39,7 @@ def load_picture(path: str | Path | Member, short_side: int = 0) -> Image.Image:
     short_side: pixels that the caller will scale the shorter side to. A JPEG of several times that is decoded at a
     half, a quarter or an eighth, still twice as large: the same to the eye and to a grey level on average, and faster.
 
-    The content decides the format, not the ending. Raises BrokenPicture.
+    The content decides the format, not the ending. Raises BrokenPicture, and what is not the picture's fault as it is.
     """
     try:
         with warnings.catch_warnings():
@@ -43,21 +48,46 @@ def load_picture(path: str | Path | Member, short_side: int = 0) -> Image.Image:
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
                     raise BrokenPicture(f"too large: {width} x {height}")
-                if short_side and (by := min(width, height) // (2 * short_side)) > 1:
+                if (by := _fraction(picture, short_side)) > 1:
                     picture.draft(None, (width // by, height // by))
                 picture.load()
-                return _rgb(ImageOps.exif_transpose(picture))
-    except FileNotFoundError:
-        raise BrokenPicture("missing") from None
-    except UnidentifiedImageError:
-        empty = size_of(path if isinstance(path, Member) else Path(path)) == 0
-        raise BrokenPicture("empty file" if empty else "not a picture") from None
-    except Image.DecompressionBombError:
-        raise BrokenPicture("too large") from None
+                upright = _rgb(ImageOps.exif_transpose(picture))
+                upright.format = picture.format  # lost on the way; for `reduced`
+                return upright
     except BrokenPicture:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise BrokenPicture(f"can't be decoded: {one_line(error)[:80] or type(error).__name__}") from None
+        if not at_fault(error):
+            raise
+        raise BrokenPicture(_reason(error, path)) from None
+
+
+def _fraction(picture: Image.Image, short_side: int) -> int:
+    """n, where a picture is decoded at 1/n, or at the next power of two above that; whole for less than 2."""
+    return min(picture.size) // (2 * short_side) if short_side and picture.format in REDUCED else 1
+
+
+def reduced(whole: Image.Image, short_side: int) -> bool:
+    """Whether `load_picture` with this short side gives another picture than `whole`, which it gave without one."""
+    return _fraction(whole, short_side) > 1
+
+
+def at_fault(error: Exception) -> bool:
+    """Whether the picture is, which is then left out for good, and not the machine: out of memory, too many open files, a
+    disk that fails. What Pillow itself finds wrong is an OSError without a number."""
+    return not isinstance(error, MemoryError) and getattr(error, "errno", None) in (None, *NO_FILE)
+
+
+def _reason(error: Exception, path: str | Path | Member) -> str:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "missing"
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture" if size_of(path if isinstance(path, Member) else Path(path)) else "empty file"
+    if isinstance(error, Image.DecompressionBombError):
+        return "too large"
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        return f"can't be read: {os.strerror(error.errno)}"
+    return f"can't be decoded: {one_line(error)[:80] or type(error).__name__}"
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
-from xvoken.job import CPU_THREADS, Job, do_range, prepare
+from xvoken.job import Job, do_range, prepare
 from xvoken.messages import RunError, UserError, one_line
 
 Task = tuple[tuple[int, int], Path]  # a range, and the path of its part without an ending
@@ -22,17 +22,15 @@ def run_here(job: Job, tasks: list[Task], done: Callable[[dict[str, Any]], None]
     """Do the ranges in this process, one after another, with as many threads as a CPU worker has."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(CPU_THREADS)
+    threads, items = torch.get_num_threads(), None
     try:
-        job.setup("cpu")
+        prepare(job, "cpu")
         for items, part in tasks:
-            try:
-                done(do_range(job, items, part, tell))
-            except UserError:
-                raise
-            except Exception as error:
-                raise failed(f"{type(error).__name__}: {one_line(error)}", traceback.format_exc(), items, log) from error
+            done(do_range(job, items, part, tell))
+    except UserError:
+        raise
+    except Exception as error:
+        raise failed(f"{type(error).__name__}: {one_line(error)}", traceback.format_exc(), items, log) from error
     finally:
         torch.set_num_threads(threads)
 

@@ -3,7 +3,7 @@
     CACHE/{label}-{tower}-views-{hash}.npy     float16 (N, V, width), NaN where a picture could not be used
     CACHE/{label}-{tower}-views-{hash}.json    settings (crops and seed among them) and skipped rows
 
-One pass over the pictures makes both files; each picture is decoded once.
+One pass over the pictures makes both files; each picture is decoded once, a large JPEG twice: crops are cut from the whole of it.
 """
 
 import math
@@ -23,7 +23,7 @@ from xvoken.disk import fingerprint, replacing, write_json
 from xvoken.encoders import ImageTowerSpec
 from xvoken.features import IMAGE_CHUNK, Features, image_cache, load_features, part_arrays, write_rows
 from xvoken.image_towers import ImageTower, for_inference
-from xvoken.pictures import BrokenPicture, View, load_picture
+from xvoken.pictures import BrokenPicture, View, load_picture, reduced
 from xvoken.work import Parts, read_skipped, remove_leftover
 
 RATIO = (3 / 4, 4 / 3)  # of the crops' sides, as in torchvision's RandomResizedCrop
@@ -126,10 +126,12 @@ class ViewedPictures(torch.utils.data.Dataset):
     def __getitem__(self, i: int) -> Tensor | str:
         number = self.numbers[i]
         try:
-            picture = load_picture(Path(self.paths[number]))
+            whole = load_picture(self.paths[number])
+            # As `image_features` decodes it: the evaluation view is cached under one name, whichever of us comes first.
+            plain = load_picture(self.paths[number], self.view.resize) if reduced(whole, self.view.resize) else whole
         except BrokenPicture as error:
             return str(error)
-        return torch.cat([self.view(picture)[None], self.crops(picture, self.view, number)])
+        return torch.cat([self.view(plain)[None], self.crops(whole, self.view, number)])
 
 
 def view_features(

@@ -11,16 +11,17 @@ same bytes.
     OUTPUT.parts/error.log       the traceback of the range that stopped the last run
 """
 
+import glob
 import json
-import os
+import secrets
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from xvoken.disk import differences, locked, locked_alone, read_json, write_json
+from xvoken.disk import differences, locked, locked_alone, read_json, still_there, write_json
 from xvoken.engine import Engine
 from xvoken.job import Job
 from xvoken.messages import UserError, progress, say
@@ -44,7 +45,7 @@ class Parts:
     """
 
     def __init__(self, output: Path, total: int, chunk: int, settings: dict[str, Any], also: tuple[Path, ...] = (), engine: Engine = LOCAL):
-        self.output, self.also, self.engine, self.joins = output, also, engine, False
+        self.output, self.also, self.engine, self.joins, self.too_late = output, also, engine, False, False
         self.folder = parts_folder(output)
         self.ranges = ranges(total, chunk)
         # As it reads back: JSON knows no tuples, and a plan must equal itself.
@@ -52,14 +53,28 @@ class Parts:
 
     def __enter__(self) -> "Parts":
         with ExitStack() as stack:
-            share = self.engine.share
-            self._lock = stack.enter_context(locked(self.folder / "lock", self.output.as_posix(), shared=share is not None))
-            if share:
-                name = f"share {share[0]} of {share[1]} of {self.output}"
-                stack.enter_context(locked(self.folder / f"lock.{share[0]}-of-{share[1]}", name))
-            self._check_plan()
+            self.too_late = not self._locked(stack)
+            if not self.too_late:
+                self._check_plan()
             self._stack = stack.pop_all()
         return self
+
+    def _locked(self, stack: ExitStack) -> bool:
+        """Hold the locks; False if, while we waited for the share that joins, the parts were joined and removed.
+
+        A share that comes late, or that the cluster has started again, is no mistake: it waits.
+        """
+        share, path, held = self.engine.share, self.folder / "lock", False
+        while not held:
+            self._lock = stack.enter_context(locked(path, self.output.as_posix(), shared=bool(share), wait=bool(share)))
+            held = still_there(self._lock, path)
+            if share and not held and self.output.exists():
+                return False
+        _remove_discarded(self.folder)
+        if share:
+            name = f"share {share[0]} of {share[1]} of {self.output}"
+            stack.enter_context(locked(self.folder / f"lock.{share[0]}-of-{share[1]}", name))
+        return True
 
     def _check_plan(self) -> None:
         plan_file = self.folder / "plan.json"
@@ -88,20 +103,24 @@ class Parts:
             say(f"{self.output}: {len(missing)} of {len(self.ranges)} parts are left to other shares; who ends last joins, or --join")
             return False
         if self.engine.share and not locked_alone(self._lock, self.folder / "lock"):
-            say(f"{self.output}: joined by another share")
-            return False
+            return self._joined_by_another()
         for path in (self.output, *self.also):  # a kill while joining leaves them, and they can be large
-            for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+            for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
                 leftover.unlink(missing_ok=True)
         self.joins = True
         return True
+
+    def _joined_by_another(self) -> bool:
+        say(f"{self.output}: joined by another share")
+        return False
 
     def part(self, number: int) -> Path:
         """The path of a part without its ending."""
         return self.folder / f"{number:06d}"
 
-    def summaries(self) -> Iterator[dict[str, Any]]:
-        for number in range(len(self.ranges)):
+    def summaries(self, numbers: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
+        """What the job said of its parts, of all if no numbers are given."""
+        for number in range(len(self.ranges)) if numbers is None else numbers:
             yield read_json(self.part(number).with_suffix(".json"), f"remove {self.folder} to start over")
 
     def run(self, job: Job, devices: list[str], desc: str, unit: str) -> bool:
@@ -109,25 +128,34 @@ class Parts:
 
         Returns whether the caller is to join the parts: not where other shares are still to come.
         """
+        if self.too_late:
+            return self._joined_by_another()
         todo = self.missing()
         if self.engine.join and todo:
             raise UserError(f"{self.output}: {len(todo)} of {len(self.ranges)} parts are missing, the first is {todo[0]}; run their shares")
-        done = self.plan["total"] - sum(self.ranges[n][1] - self.ranges[n][0] for n in todo)
+        done = set(range(len(self.ranges))) - set(todo)
         if self.engine.share:
             todo = [n for n in todo if n % self.engine.share[1] == self.engine.share[0] - 1]
         if todo:
             self._do(job, [(self.ranges[n], self.part(n)) for n in todo], devices[: len(todo)], done, desc, unit)
         return self._ready_to_join()
 
-    def _do(self, job: Job, tasks: list[Task], devices: list[str], done: int, desc: str, unit: str) -> None:
+    def _do(self, job: Job, tasks: list[Task], devices: list[str], done: set[int], desc: str, unit: str) -> None:
         log = self.folder / "error.log"
-        with progress(total=self.plan["total"], initial=done, desc=desc, unit=unit) as bar:
+        earlier = [_counts(summary) for summary in self.summaries(done)]
+        skipped = sum(left_out for _, left_out in earlier)
+        with progress(total=self.plan["total"], initial=sum(items for items, _ in earlier), desc=desc, unit=unit) as bar:
 
             def tell(text: str) -> None:
                 bar.write(f"{desc}: {text}", file=sys.stderr)
 
             def advance(summary: dict[str, Any]) -> None:
-                _advance(bar, summary)
+                nonlocal skipped
+                items, left_out = _counts(summary)
+                skipped += left_out
+                if skipped:
+                    bar.set_postfix_str(f"skipped={skipped}", refresh=False)
+                bar.update(items)
 
             if self.engine.name == "ray":
                 run_in_ray(job, tasks, self.engine.ray_address, advance, tell, log)
@@ -137,11 +165,9 @@ class Parts:
                 run_in_processes(job, tasks, devices, advance, tell, log)
 
 
-def _advance(bar: Any, summary: dict[str, Any]) -> None:
-    bar.update(summary["items"])
-    if summary.get("skipped"):
-        skipped = int(bar.postfix.split("=")[1]) if bar.postfix else 0
-        bar.set_postfix_str(f"skipped={skipped + len(summary['skipped'])}")
+def _counts(summary: dict[str, Any]) -> tuple[int, int]:
+    """Items of a part, and how many of them were skipped."""
+    return summary["items"], len(summary.get("skipped", []))
 
 
 def parts_folder(output: Path) -> Path:
@@ -151,18 +177,24 @@ def parts_folder(output: Path) -> Path:
 def remove_leftover(output: Path) -> None:
     """Remove the parts of a finished output: a kill can come between the last rename and the clean-up."""
     folder = parts_folder(output)
-    for discarded in folder.parent.glob(f".{folder.name}.*.done"):
-        shutil.rmtree(discarded, ignore_errors=True)
+    _remove_discarded(folder)
     if folder.exists():
-        with locked(folder / "lock", output.as_posix()):
-            _discard(folder)
+        with suppress(UserError):  # whoever holds the lock is still joining, and removes them next
+            with locked(folder / "lock", output.as_posix()) as lock:
+                if still_there(lock, folder / "lock"):
+                    _discard(folder)
 
 
 def _discard(folder: Path) -> None:
     """Remove a folder of parts; first out of the way, so that a run that starts now finds it whole or not at all."""
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.done")
-    folder.rename(aside)
-    shutil.rmtree(aside)
+    folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.done"))  # process ids come again, in a container always
+    _remove_discarded(folder)
+
+
+def _remove_discarded(folder: Path) -> None:
+    """Remove what is out of the way already; another run may be doing so, and what can't be removed harms nothing."""
+    for discarded in folder.parent.glob(f".{glob.escape(folder.name)}.*.done"):
+        shutil.rmtree(discarded, ignore_errors=True)
 
 
 def read_skipped(parts: Parts) -> list[list[Any]]:

@@ -10,10 +10,11 @@ from PIL import Image
 
 from tests.conftest import World
 from xmatching.data import CachedInputs
+from xvoken.decoding import Pictures
 from xvoken.encoders import ImageTowerSpec
 from xvoken.features import Features, image_features
 from xvoken.pictures import View, load_picture
-from xvoken.views import Crops, view_features
+from xvoken.views import Crops, ViewedPictures, view_features
 
 VIEW = View(40, 32, (0.5,) * 3, (0.5,) * 3)
 
@@ -60,6 +61,19 @@ def test_views_hold_the_tower_of_the_crops(world: World, tmp_path: Path):
     again = image_features(spec, tower, ids, paths, cache=tmp_path / "a", **options)
     assert again.path == views.evaluation.path  # one pass made both
     assert again.path.name == alone.path.name
+
+
+@pytest.mark.parametrize("ending", ["jpg", "mpo", "png"])
+@pytest.mark.parametrize("size", [(820, 610), (120, 90)])
+def test_the_evaluation_view_is_that_of_the_plain_cache_to_the_bit(tmp_path: Path, size: tuple[int, int], ending: str):
+    """Also of a JPEG so large that it is decoded at a fraction for it: its crops are cut from the whole picture."""
+    path, crops = tmp_path / f"x.{ending}", Crops(2, 0.5, seed=1)
+    small = Image.fromarray(np.random.default_rng(1).integers(0, 255, (61, 82, 3), np.uint8))
+    small.resize(size).save(path, **({"save_all": True, "append_images": [small]} if ending == "mpo" else {}))
+    views = ViewedPictures([str(path)], range(1), VIEW, crops)[0]
+    assert views[0].equal(Pictures([str(path)], VIEW)[0])
+    assert views[1:].equal(crops(load_picture(path), VIEW, 0))
+    assert views[0].equal(VIEW(load_picture(path))) == (ending == "png" or size == (120, 90))
 
 
 def test_two_workers_make_the_bytes_of_one(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -53,3 +53,50 @@ def test_crowded_keys_are_searched_again_in_fp32() -> None:
     exact = np.take_along_axis(queries.astype(np.float64) @ keys.T.astype(np.float64), found, 1)
     best = np.take_along_axis(queries.astype(np.float64) @ keys.T.astype(np.float64), expected, 1)
     assert np.allclose(exact, best, atol=5e-7)  # the same rows but for what fp32 itself can't tell apart
+
+
+def closed(vectors: np.ndarray, axis: int) -> np.ndarray:
+    """Vectors (..., d) of a length below 1, made one of length 1 by their number `axis` onwards, one number each."""
+    out = vectors.copy()
+    for row, vector in enumerate(np.atleast_2d(out)):
+        vector[axis + row] = np.sqrt(1 - (vector**2).sum())
+    return out
+
+
+def hidden_by_rounding() -> tuple[np.ndarray, np.ndarray]:
+    """Keys (2106, 512) and a query (1, 512) whose numbers lie in the middle between two of bf16.
+
+    Query and best key, the last one, are rounded down by as much as is possible (2^-8); so are 100 keys that score less.
+    Five more score less too, but lie just above the middle and are rounded up.
+    """
+    base = np.zeros(512)
+    base[:260] = (1 + 2**-8) / np.repeat([16, 32, 64, 128], [253, 1, 3, 3])
+    near = base.copy()
+    near[257] = 0
+    above, below = np.tile(near * (1 + 1e-5), (5, 1)), np.tile(base * (1 - 1e-4), (100, 1))
+    keys = np.concatenate([unit(2000, 512, 0), closed(above, 300), closed(below, 310), closed(base, 501)[None]])
+    return keys.astype(np.float32), closed(base, 500)[None].astype(np.float32)
+
+
+def test_rounding_at_its_worst_hides_no_key() -> None:
+    keys, query = hidden_by_rounding()
+    scores, rows = TorchIndex(keys, precision="bf16").search(query, 5)
+    assert rows[0, 0] == len(keys) - 1 == brute_force(keys, query, 1)[0, 0]
+    assert np.array_equal(rows, TorchIndex(keys).search(query, 5)[1])
+
+
+@pytest.mark.parametrize("length", [1e-3, 1, 30])
+@pytest.mark.parametrize("dim", [3, 512])
+def test_no_key_scores_above_the_bound_that_its_product_in_bf16_gives(length: float, dim: int) -> None:
+    """Of random keys, of the worst ones, and of vectors of any length."""
+    keys, queries = unit(4000, dim, 7), unit(50, dim, 8)
+    if dim == 512:
+        worst, query = hidden_by_rounding()
+        keys, queries = np.concatenate([keys, worst]), np.concatenate([queries, query])
+    keys, asked = keys * np.float32(length), torch.from_numpy(queries)
+    index, low = TorchIndex(keys, precision="bf16"), asked.bfloat16()
+    exact = torch.from_numpy(queries.astype(np.float64) @ keys.astype(np.float64).T)
+    products = low @ index.keys.bfloat16().T
+    bound = torch.stack([module._upper_bound(column, asked, low, *index.lengths) for column in products.T], 1)
+    assert (bound >= exact).all()
+    assert (bound - exact).max() < 0.03 * length  # and not by so much that all is searched again

@@ -1,12 +1,15 @@
+import builtins
+import errno
 import io
 import struct
 import zlib
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torchvision.transforms import CenterCrop, InterpolationMode, PILToTensor, Resize
 
 from xvoken.pictures import BrokenPicture, View, load_picture
@@ -106,6 +109,8 @@ def truncated_jpeg() -> bytes:
         (huge_png(60000, 60000), "too large"),
         (huge_png(12000, 12000), "too large"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "not a picture"),
+        # A BigTIFF whose directory lies where no file reaches: an error of the system's, but the picture's fault.
+        (struct.pack("<2sHHHQ", b"II", 43, 8, 0, 2**62), "can't be decoded"),
     ],
 )
 def test_broken_pictures_say_why(tmp_path: Path, content: bytes, reason: str):
@@ -118,5 +123,29 @@ def test_broken_pictures_say_why(tmp_path: Path, content: bytes, reason: str):
 def test_missing_picture_and_folder(tmp_path: Path):
     with pytest.raises(BrokenPicture, match="missing"):
         load_picture(tmp_path / "x.jpg")
-    with pytest.raises(BrokenPicture, match="decoded"):
+    (tmp_path / "file").touch()
+    with pytest.raises(BrokenPicture, match="missing"):
+        load_picture(tmp_path / "file/x.jpg")
+    with pytest.raises(BrokenPicture, match="can't be read: Is a directory"):
         load_picture(tmp_path)
+
+
+def test_what_is_not_the_pictures_fault_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else a disk or a memory that fails for a moment would cost pictures for good. At opening, and when pixels are read."""
+    path = saved(tmp_path / "x.png", noise(30, 20))
+    for number in (errno.EMFILE, errno.EIO, errno.ESTALE, errno.ENOMEM):
+        for owner, name in ((builtins, "open"), (ImageFile.ImageFile, "load")):
+            with monkeypatch.context() as patch, pytest.raises(OSError) as caught:
+                patch.setattr(owner, name, Mock(side_effect=OSError(number, "at this moment")))
+                load_picture(path)
+            assert caught.value.errno == number
+    monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        load_picture(path)
+
+
+def test_a_file_that_may_not_be_read_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By way of `open`, since root may read everything."""
+    monkeypatch.setattr(builtins, "open", Mock(side_effect=PermissionError(errno.EACCES, "no")))
+    with pytest.raises(BrokenPicture, match="can't be read: Permission denied"):
+        load_picture(tmp_path / "x.jpg")

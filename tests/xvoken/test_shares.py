@@ -1,7 +1,10 @@
 """Shares of a work: any order and number of them gives the bytes of one run."""
 
 import argparse
+import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import pytest
 
 from xvoken.engine import Engine
 from xvoken.messages import UserError
-from xvoken.work import LOCAL, Parts
+from xvoken.work import LOCAL, Parts, remove_leftover
 
 
 @dataclass
@@ -53,6 +56,54 @@ def test_shares_at_the_same_time_join_once(tmp_path: Path) -> None:
         thread.join()
     assert sorted(joined) == [False, False, True]
     assert output.read_text() == EXPECTED
+
+
+@contextmanager
+def joining(output: Path) -> Iterator[Parts]:
+    """Two shares done, the second one about to join."""
+    cubes(output, Engine(share=(1, 2)))
+    with Parts(output, 23, 4, {"of": "integers"}, engine=Engine(share=(2, 2))) as parts:
+        assert parts.run(Cubes(), ["cpu"], "cubes", "n")
+        yield parts
+
+
+def started_again(output: Path, share: int) -> tuple[threading.Thread, list[bool]]:
+    """A share on its own thread, when it waits; and what it will have returned."""
+    joined: list[bool] = []
+    thread = threading.Thread(target=lambda: joined.append(cubes(output, Engine(share=(share, 2)))))
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive() and not joined
+    return thread, joined
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_a_share_waits_for_the_one_that_joins(tmp_path: Path, share: int, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "cubes"
+    with joining(output):
+        thread, joined = started_again(output, share)
+        output.write_text(EXPECTED)
+    thread.join()
+    assert joined == [False] and [path.name for path in tmp_path.iterdir()] == ["cubes"]
+    assert re.search(r"waiting for another run .*\n.*cubes: joined by another share\n", capsys.readouterr().err)
+
+
+def test_a_share_joins_when_the_one_before_it_has_failed_to(tmp_path: Path) -> None:
+    output = tmp_path / "cubes"
+    with pytest.raises(KeyboardInterrupt), joining(output):
+        thread, joined = started_again(output, 1)
+        raise KeyboardInterrupt
+    thread.join()
+    assert joined == [True] and output.read_text() == EXPECTED
+
+
+def test_a_finished_output_whose_parts_are_still_held_is_no_mistake(tmp_path: Path) -> None:
+    output = tmp_path / "cubes"
+    with joining(output) as parts:
+        output.write_text(EXPECTED)
+        remove_leftover(output)
+        assert parts.folder.exists()
+    assert not parts.folder.exists()
 
 
 def test_join_waits_for_all_shares_and_joins_what_is_there(tmp_path: Path) -> None:

@@ -79,6 +79,17 @@ def test_finished_parts_are_not_done_again(tmp_path: Path):
     assert squares(tmp_path / "out", SquareJob(), workers=1).startswith("kept\n")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bar_counts_what_earlier_runs_did_and_skipped(tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(RunError):
+        squares(tmp_path / "out", SquareJob("error", at=17), workers=1)
+    assert len(list((tmp_path / "out.parts").glob("0*.json"))) == 3  # of which one was odd
+    capsys.readouterr()
+    squares(tmp_path / "out", SquareJob(), workers)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "23.0/23.0" in last and "skipped=2" in last
+
+
 def test_parts_of_other_settings_are_refused(tmp_path: Path):
     with pytest.raises(RunError):
         squares(tmp_path / "out", SquareJob("error", at=17), workers=1)
@@ -86,6 +97,21 @@ def test_parts_of_other_settings_are_refused(tmp_path: Path):
         squares(tmp_path / "out", SquareJob(), workers=1, chunk=4)
     assert (tmp_path / "out.parts" / "000000.txt").exists()
     assert squares(tmp_path / "out", SquareJob(), workers=1) == EXPECTED  # the refusal let go of the lock
+
+
+def test_leftovers_of_killed_clean_ups_are_removed_whatever_their_process(tmp_path: Path):
+    """In a container every run may have the same process id; the name of a picture set may hold brackets."""
+    output = tmp_path / "out[1]"
+    for name in (str(os.getpid()), "0123abcd"):
+        leftover = tmp_path / f".out[1].parts.{name}.done"
+        leftover.mkdir()
+        (leftover / "000000.txt").touch()
+    with pytest.raises(RunError):
+        squares(output, SquareJob("error", at=3), workers=1)
+    assert not list(tmp_path.glob("*.done")) and not list(tmp_path.glob(".*.done"))
+    (tmp_path / f".out[1].parts.{os.getpid()}.done" / "x").mkdir(parents=True)
+    assert squares(output, SquareJob(), workers=1) == EXPECTED
+    assert [path.name for path in tmp_path.iterdir()] == ["out[1]"]
 
 
 def test_a_second_run_on_the_same_output_is_refused(tmp_path: Path):

@@ -23,6 +23,8 @@ class Squares:
     batch_size: int = 64
 
     def setup(self, device: str) -> None:
+        if self.trouble == "setup":
+            raise ValueError("no such\nmodel")
         if self.trouble == "memory":
             free = sum(int(line.split("-")[1].split()[0], 16) - int(line.split("-")[0], 16) for line in open("/proc/self/maps"))  # noqa: SIM115
             resource.setrlimit(resource.RLIMIT_AS, (free + (1 << 29), resource.RLIM_INFINITY))
@@ -59,6 +61,14 @@ def test_a_range_that_fails_three_times_stops_the_run(tmp_path: Path, workers: i
     kept = {path.name for path in (tmp_path / "squares.parts").glob("0*.json")}
     assert {"000000.json", "000001.json"} <= kept and "000002.json" not in kept
     assert squares(tmp_path)[0] == (np.arange(47) ** 2).tobytes()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_can_not_start_stops_the_run_with_one_line(tmp_path: Path, workers: int) -> None:
+    log = tmp_path / "squares.parts/error.log"
+    with pytest.raises(RunError, match=f"failed while starting: ValueError: no such model .details in {log}.*run the same command"):
+        squares(tmp_path, "setup", workers)
+    assert 'raise ValueError("no such\\nmodel")' in log.read_text()
 
 
 def test_two_failures_are_forgiven(tmp_path: Path) -> None:
