@@ -27,7 +27,7 @@ from xvoken.devices import add_flags, resolve_precision, suggest_bf16, workers_o
 from xvoken.disk import same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
-from xvoken.features import Features, image_features
+from xvoken.features import Features, hash_of_pictures, image_features
 from xvoken.image_sets import Roots, listed_sets, split_name
 from xvoken.messages import UserError, run_main, say
 
@@ -55,17 +55,18 @@ def extract(
             f"--image-sets {shlex.quote(image_set)} (known here: {known})"
         )
     ids = image_ids.read(ids_root, name)[:limit]
+    paths = image_ids.paths(ids_root, name, ids, folder, roots)
     settings = {
         "snapshot": encoder.name, "snapshot_hash": encoder.hash, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16],
+        "data": hash_of_pictures(ids, paths)[:16],
         "precision": resolve_precision(options["precision"], options["devices"][0]), "decoder": options["decoder"],
     }  # fmt: skip
     path = key_files.keys_file(where, name)
     if path.exists():
-        unsaid = {"precision": settings["precision"], "decoder": "pillow"}  # by files of earlier versions
+        unsaid = {"data": settings["data"], "precision": settings["precision"], "decoder": "pillow"}  # by files of earlier versions
         same_settings(path, unsaid | key_files.read_settings(where, name), settings)
         say(f"skipped: {path} holds the keys of these {len(ids):,} pictures already")
         return
-    paths = image_ids.paths(ids_root, name, ids, folder, roots)
     suggest_bf16(options["precision"], options["devices"][0])
     features = image_features(encoder.image_spec, encoder.image_tower, ids, paths, label=name, **options)
     if features is None:

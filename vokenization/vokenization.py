@@ -53,7 +53,7 @@ def read_gallery(keys_dir: Path, image_sets: list[str], encoder_hash: str, dim: 
         keys.append(read.keys)
         ids += [f"{image_set}/{i}" for i in read.ids]
         names += [Path(p).name for p in read.paths]
-        made_by.append(f"{image_set} {maker} {len(read.keys)} {read.attributes.get('settings', '')}")
+        made_by.append(f"{image_set} {maker} {read.identity}")
     return Gallery(_first(keys, most), ids[:most], names[:most], made_by)
 
 

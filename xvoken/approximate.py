@@ -10,7 +10,6 @@ ivfpq: as ivf, each key cut to dim / 8 bytes by product quantization (Jégou et 
 Whatever faiss finds is scored again from the keys themselves, so that scores are exact inner products for all kinds.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from xvoken.devices import cores
-from xvoken.disk import fingerprint, read_json, replacing, sha256_of_file, write_json
+from xvoken.disk import fingerprint, read_json, replacing, sha256_of_file, sha256_of_rows, write_json
 from xvoken.indexing import best_first, build_index
 from xvoken.messages import UserError, one_line, progress, say
 
@@ -127,7 +126,7 @@ def ensure_index(keys: NDArray[np.float32], path: Path, kind: str) -> dict[str, 
     The caller holds `lock_file(path)`. The receipt is removed first and written last: where it stands, the index is whole.
     """
     number, dim = keys.shape
-    made_of = {"kind": kind, "keys": _sha256(keys), "number": number, "dim": dim, "parameters": parameters_of(kind, number, dim)}
+    made_of = {"kind": kind, "keys": sha256_of_rows(keys), "number": number, "dim": dim, "parameters": parameters_of(kind, number, dim)}
     mend = f"remove it, and the index is built again: rm {receipt_file(path)}"
     then = read_json(receipt_file(path), mend) if receipt_file(path).exists() else None
     if then and path.exists():
@@ -207,10 +206,3 @@ def check(path: Path) -> str:
         raise UserError(f"{path}: not the file that {receipt_file(path)} tells of; {mend}")
     recalls = ", ".join(f"{record['recall']:.3f}" for record in receipt["recall"].values()) or "not measured"
     return f"{receipt['kind']} index of {receipt['number']:,} keys of {receipt['dim']} dimensions, recall {recalls}"
-
-
-def _sha256(keys: NDArray[np.float32]) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, len(keys), ADDED):  # a piece at a time, so that Ctrl-C is heard
-        digest.update(np.ascontiguousarray(keys[start : start + ADDED]))
-    return digest.hexdigest()

@@ -10,6 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xvoken.messages import UserError, say
 
 
@@ -69,6 +72,14 @@ def read_json(path: Path, mend: str) -> Any:
 def sha256_of_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_rows(array: NDArray[Any]) -> str:
+    """Of the bytes of an array, row after row; a piece at a time, so that Ctrl-C is heard."""
+    digest = hashlib.sha256()
+    for start in range(0, len(array), 1 << 16):
+        digest.update(np.ascontiguousarray(array[start : start + (1 << 16)]))
+    return digest.hexdigest()
 
 
 def sha256_of_lines(lines: Iterable[str]) -> str:

@@ -7,8 +7,11 @@ The hash follows from the settings, so that a cache is found again by whoever ne
 key extraction, evaluation.
 """
 
+import json
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from torch import Tensor
 
 from xvoken.decoding import IMAGE_BATCH, ON_GPU, batches_ahead, on_device, open_pictures
 from xvoken.devices import autocast, cast_weights, resolve_precision, upload
-from xvoken.disk import fingerprint, read_json, replacing, sha256_of_lines, write_json
+from xvoken.disk import differences, fingerprint, read_json, replacing, sha256_of_lines, write_json
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
 from xvoken.engine import Engine
 from xvoken.image_towers import ImageTower, for_inference
@@ -143,9 +146,14 @@ def image_cache(
     """The file that holds the evaluation view of these pictures, or will hold it, and what it depends on."""
     settings = {
         "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": precision,
-        "pictures": len(ids), "data": sha256_of_lines(f"{i}\t{size_of(path)}" for i, path in zip(ids, paths, strict=True)),
+        "pictures": len(ids), "data": hash_of_pictures(ids, paths),
     } | ({} if spec.pool == "avg" else {"pool": spec.pool}) | ({} if decoder == "pillow" else {"decoder": decoder})  # fmt: skip
     return cache / f"{label}-{spec.name}-{fingerprint(settings)}.npy", settings
+
+
+def hash_of_pictures(ids: list[str], paths: list[Path | Member]) -> str:
+    """Of ids and file sizes: reading all pictures to know them would take as long as the work."""
+    return sha256_of_lines(f"{i}\t{size_of(path)}" for i, path in zip(ids, paths, strict=True))
 
 
 def text_features(
@@ -186,6 +194,8 @@ def _cached(
 ) -> Features | None:  # fmt: skip
     receipt = path.with_suffix(".json")
     if not receipt.exists():
+        if engine.share or engine.join:
+            _same_as_other_shares(path, settings)
         with Parts(path, total, chunk, settings, engine=engine) as parts:
             if not parts.run(job, devices, desc=label, unit=unit):
                 return None
@@ -195,6 +205,16 @@ def _cached(
     else:
         remove_leftover(path)
     return load_features(path)
+
+
+def _same_as_other_shares(path: Path, settings: dict[str, Any]) -> None:
+    """Raise UserError where other shares of this work have other settings: theirs have another name, and would never meet ours."""
+    kind, _, _ = path.stem.rpartition("-")
+    for other in sorted(path.parent.glob(f"{escape(kind)}-*.npy.parts/plan.json")):
+        then = read_json(other, f"remove {other.parent} to start over")["settings"]
+        if changed := differences(then, json.loads(json.dumps(settings))):  # as it reads back: JSON knows no tuples
+            mend = f"give all the same, or, if those are of an earlier run: rm -r {shlex.quote(str(other.parent))}"
+            raise UserError(f"{other.parent}: shares of the same work with other settings ({changed}); {mend}")
 
 
 def load_features(path: Path) -> Features:

@@ -5,6 +5,7 @@ snap/xmatching/NAME/keys/{IMAGE_SET}.ids     id of each row        {IMAGE_SET}.p
 snap/xmatching/NAME/keys/{IMAGE_SET}.skipped.tsv    id, path and reason of pictures without a row
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.disk import write_lines
+from xvoken.disk import sha256_of_lines, sha256_of_rows, write_lines
 from xvoken.hdf5 import writing_hdf5
 from xvoken.messages import UserError
 
@@ -28,6 +29,12 @@ class Keys:
     ids: list[str]
     paths: list[str]
     attributes: dict[str, Any]
+
+    @property
+    def identity(self) -> str:
+        """Hash of the ids and the keys: what is made of them depends on these alone."""
+        content = self.attributes.get("sha256") or sha256_of_rows(self.keys)  # files of others do not say
+        return sha256_of_lines([str(content), *self.ids])[:16]
 
 
 def folder(load: Path) -> Path:
@@ -52,12 +59,13 @@ def write(
     write_lines(where / f"{image_set}.skipped.tsv", ("\t".join(row) for row in skipped))
     with writing_hdf5(keys_file(where, image_set)) as file:
         keys = file.create_dataset("keys", (len(ids), dim), np.float32)
-        row = 0
+        row, digest = 0, hashlib.sha256()
         for block in blocks:
             keys[row : row + len(block)] = block
+            digest.update(np.ascontiguousarray(block, np.float32))
             row += len(block)
         file.create_dataset("ids", data=ids, dtype=h5py.string_dtype())
-        file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True)})
+        file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True), "sha256": digest.hexdigest()})
 
 
 def require(where: Path, image_set: str, load: str) -> None:
@@ -129,4 +137,6 @@ def check(where: Path, image_set: str) -> str:
     lengths = np.linalg.norm(read_back.keys, axis=1)
     if not np.allclose(lengths, 1, atol=1e-3):
         raise UserError(f"{keys_file(where, image_set)}: row {int(np.argmax(abs(lengths - 1)))} is not of length 1")
+    if read_back.attributes.get("sha256", content := sha256_of_rows(read_back.keys)) != content:
+        raise UserError(f"{keys_file(where, image_set)}: its keys are not those that were written; remove it and make it again")
     return f"{len(inside):,} keys of {read_back.keys.shape[1]} dimensions by {read_back.attributes.get('snapshot', 'unknown')}"

@@ -103,7 +103,7 @@ def test_second_runs(retrieve: Callable[..., str], tmp_path: Path, keyed: Path):
     retrieve("--index", "ivf", "--output", tmp_path / "other", "--topk", 3)  # the same index, another recall
     assert path.read_bytes() == before[0][1] and len(json.loads(receipt_file(path).read_text())["recall"]) == 2
     write_keys(tmp_path / "keys", keyed, 1200, seed=1)
-    with pytest.raises(UserError, match="index_id: .* then"):
+    with pytest.raises(UserError, match="keys: .* then"):
         retrieve("--index", "ivf", "--output", tmp_path)
 
 
