@@ -54,7 +54,8 @@ def make_context(
     if with_crops:
         _room_for(textual, files.textual_bytes(len(pictures.ids), k, db.features.shape[1]))
     paths = [str(path) for path in pictures.paths]
-    with Parts(main, len(paths), part_size(len(paths), machine.kind), wanted[main]) as parts:
+    also = tuple(path for path in wanted if path != main)
+    with Parts(main, len(paths), part_size(len(paths), machine.kind), wanted[main], also) as parts:
         job = ViewsJob(model, paths, machine.precision, machine.batch_size, machine.decoders)
         if with_crops:
             job.keys, job.k = str(parts.folder / "keys.npy"), k

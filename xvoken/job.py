@@ -15,7 +15,10 @@ from xvoken.messages import RunError, UserError, disk_full, one_line
 
 CPU_THREADS = 1  # threads per CPU worker: sums split over threads differ in their last bits
 ATTEMPTS = 3
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "unable to allocate")
+OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "bad_alloc", "unable to allocate",
+    "_status_alloc_failed", "_allocation_failed", "_allocator_failure",  # cuBLAS and cuDNN up to 8, cuDNN from 9 on, nvJPEG
+)  # fmt: skip
 
 
 class Job(Protocol):
@@ -78,7 +81,7 @@ def _do_once(job: Job, items: tuple[int, int], part: Path) -> dict[str, Any]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether numpy, torch (CPU or GPU) or faiss could not get memory."""
+    """Whether numpy, torch (CPU or GPU, or a library that it calls there) or faiss could not get memory."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(mark in text for mark in OUT_OF_MEMORY)
 

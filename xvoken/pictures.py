@@ -20,6 +20,8 @@ REDUCED = ("JPEG", "MPO")  # formats that are decoded at a fraction; MPO: a JPEG
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 # What the system says of a file that can't be had, whatever the machine's state; EINVAL: a broken file points far behind its end.
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL)
+# Pillow warns of every odd picture. Once and for all: filters belong to the process, and pictures are decoded in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class BrokenPicture(Exception):
@@ -42,18 +44,16 @@ def load_picture(path: str | Path | Member, short_side: int = 0) -> Image.Image:
     The content decides the format, not the ending. Raises BrokenPicture, and what is not the picture's fault as it is.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with path.open() if isinstance(path, Member) else open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise BrokenPicture(f"too large: {width} x {height}")
-                if (by := _fraction(picture, short_side)) > 1:
-                    picture.draft(None, (width // by, height // by))
-                picture.load()
-                upright = _rgb(ImageOps.exif_transpose(picture))
-                upright.format = picture.format  # lost on the way; for `reduced`
-                return upright
+        with path.open() if isinstance(path, Member) else open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise BrokenPicture(f"too large: {width} x {height}")
+            if (by := _fraction(picture, short_side)) > 1:
+                picture.draft(None, (width // by, height // by))
+            picture.load()
+            upright = _rgb(ImageOps.exif_transpose(picture))
+            upright.format = picture.format  # lost on the way; for `reduced`
+            return upright
     except BrokenPicture:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...

@@ -2,7 +2,12 @@ import builtins
 import errno
 import io
 import struct
+import subprocess
+import sys
+import warnings
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -113,6 +118,7 @@ def truncated_jpeg() -> bytes:
         (struct.pack("<2sHHHQ", b"II", 43, 8, 0, 2**62), "can't be decoded"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Image size")  # pytest has filters of its own
 def test_broken_pictures_say_why(tmp_path: Path, content: bytes, reason: str):
     path = tmp_path / "x.jpg"
     path.write_bytes(content)
@@ -149,3 +155,24 @@ def test_a_file_that_may_not_be_read_is_skipped(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(builtins, "open", Mock(side_effect=PermissionError(errno.EACCES, "no")))
     with pytest.raises(BrokenPicture, match="can't be read: Permission denied"):
         load_picture(tmp_path / "x.jpg")
+
+
+def test_decoding_in_threads_leaves_the_warnings_of_others_as_they_were(tmp_path: Path):
+    """Filters belong to the process: threads that set and restore them restore each other's."""
+    path, before, interval = saved(tmp_path / "x.png", noise(30, 20)), list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            assert len(list(threads.map(load_picture, [path] * 500))) == 500
+    finally:
+        sys.setswitchinterval(interval)
+    assert warnings.filters == before
+
+
+def test_what_pillow_warns_of_is_not_shown(tmp_path: Path, process: Callable[..., subprocess.CompletedProcess[str]]):
+    path = saved(tmp_path / "x.jpg", noise(30, 20), exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+    code = f"from xvoken.pictures import load_picture; print(load_picture({str(path)!r}).size)"
+    done = process(sys.executable, "-W", "always", "-c", code)
+    assert done.stdout == "(30, 20)\n" and "Corrupt EXIF" not in done.stderr
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        Image.open(path).getexif()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from xvoken.job import out_of_memory
 from xvoken.messages import RunError, UserError
 from xvoken.work import Parts
 
@@ -87,6 +88,22 @@ def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path, capsys) -> N
     assert joined == (np.arange(47) ** 2).tobytes()
     assert {summary["batch"] for summary in summaries} <= {16, 8} and summaries
     assert "out of memory on items 0 to 10: batches of 32 from here on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error: Exception, is_memory: bool) -> None:
+    assert out_of_memory(error) == is_memory
 
 
 def test_other_settings_and_a_second_run_are_refused(tmp_path: Path) -> None:
