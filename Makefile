@@ -1,5 +1,12 @@
 .PHONY: test lint demo bench bench-gpu test-ray test-crash
 
+# As the bash scripts do: .venv, unless another environment is active.
+ifndef VIRTUAL_ENV
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+endif
+# Photos for benchmarks/ctx.py: any folder.
+PHOTOS ?= ../shared/coco_sample/mscoco/images
+
 test:
 	bash scripts/test.bash
 
@@ -9,12 +16,18 @@ lint:
 demo:
 	bash scripts/demo.bash
 
+# All of them run, also after one that fails; the exit status tells.
 bench:
-	for b in train tokenizing keys sharing retrieve search precision ctx memory; do python benchmarks/$$b.py; done
+	failed=0; \
+	for b in train tokenizing keys sharing retrieve search precision memory; do python benchmarks/$$b.py || failed=1; done; \
+	python benchmarks/ctx.py $(PHOTOS) || failed=1; \
+	exit $$failed
 
 bench-gpu:
 	python -c "import torchcodec" 2> /dev/null || python -m pip install --quiet -r requirements-torchcodec.txt -c constraints.txt
-	for b in keys sharing retrieve search; do python benchmarks/$$b.py --device cuda:0; done
+	failed=0; \
+	for b in keys sharing retrieve search; do python benchmarks/$$b.py --device cuda:0 || failed=1; done; \
+	exit $$failed
 
 test-ray:
 	bash scripts/test_ray.bash

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # The cross-modal context: encode the phrases, then both context files in one pass over the pictures; what is done is skipped.
 #   bash scripts/build_context.bash 0
-# 0 is the GPU (cpu and auto work too). CAPTIONS=file: phrases of your own; IMAGES=folder: pictures of your own.
+# 0 is the GPU; cpu and auto (all GPUs, else the CPU; the default) work too. CAPTIONS=file: phrases of your own;
+# IMAGES=folder: pictures of your own; MODEL=: another model than CLIP ViT-B/32; PRECISION=bf16: faster; K=: phrases a view.
+# ANN_DIR=, DATASET_ROOT=: where Visual Genome and COCO lie.
 source "$(dirname "$0")/common.bash"
+(($# <= 1)) || usage_error "one argument is taken, the device; the rest is said by variables"
 DEVICE=${1:-auto}
 MODEL=${MODEL:-openai/clip-vit-base-patch32}
 ANN_DIR=${ANN_DIR:-datasets/visual_genome}

