@@ -1,5 +1,7 @@
 """BEST.pth of Vokenization and Maria, built by hand from their published names."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.conftest import World
+from tests.conftest import ROOT, World
 from xvoken.messages import UserError
 
 
@@ -21,6 +23,15 @@ def published_state(prefix: str = "", width: int = 128, dim: int = 16, hidden_la
             state[f"{side}.mlp.{layer}.weight"] = torch.randn(rows, columns) / columns**0.5
             state[f"{side}.mlp.{layer}.bias"] = torch.randn(rows)
     return {prefix + name: tensor for name, tensor in state.items()}
+
+
+@pytest.fixture(scope="module")
+def tuned(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A snapshot whose two towers were trained as well."""
+    output = tmp_path_factory.mktemp("tuned") / "m"
+    flags = world.train_flags(output, "--lang-finetune", "--visn-finetune", "--tower-lr", 1e-4, "--epochs", 1)
+    subprocess.run([sys.executable, "xmatching/main.py", *flags], cwd=ROOT, check=True, capture_output=True, timeout=240)
+    return output
 
 
 def plain_mlp(state: dict[str, torch.Tensor], side: str, x: torch.Tensor) -> torch.Tensor:
@@ -60,6 +71,16 @@ def test_test_only_repeats_the_record_of_the_training(world: World, matcher: Pat
     roots = [*world.roots, "--valid-imgs", "shapes_valid", "--cache", f"{world.folder}/cache", "--precision", "fp32"]
     printed = script("xmatching.main", *roots, "--num-workers", 1, "--test-only", "--load", matcher)
     assert table(read(matcher).config["validation"]) in printed
+
+
+def test_test_only_takes_the_tokenizer_of_a_fine_tuned_snapshot(world: World, tuned: Path, script: Callable[..., str]):
+    """Its text tower's folder holds none."""
+    from xvoken.recall import table
+    from xvoken.snapshot import read
+
+    roots = [*world.roots, "--valid-imgs", "shapes_valid", "--cache", f"{world.folder}/cache", "--precision", "fp32"]
+    printed = script("xmatching.main", *roots, "--num-workers", 1, "--test-only", "--load", tuned)
+    assert table(read(tuned).config["validation"]) in printed
 
 
 def test_training_goes_on_from_published_weights(world: World, tmp_path: Path, script: Callable[..., str]):
