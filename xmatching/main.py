@@ -113,7 +113,7 @@ def make_learner(args: Namespace, towers: Towers, config: dict[str, Any], traini
         checkpointing=args.checkpointing,
     )
     if args.load:
-        start_from(args.load, matcher, config["model"])
+        start_from(args.load, matcher, config["model"], towers.modules())
     return Learner.of(matcher, training, device)
 
 
@@ -144,7 +144,7 @@ def test(args: Namespace, device: str) -> None:
     towers = Towers(args, tokenizer)
     model = {**towers.config(), **{name: getattr(args, name) for name in HEAD_FLAGS}}
     matcher = Matcher(model)
-    start_from(load, matcher, model)
+    start_from(load, matcher, model, towers.modules())
     print(table(validate(matcher.to(device), load_pairs(args, towers, valid_sets, augment=False), device)))
 
 

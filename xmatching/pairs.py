@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from xmatching.data import CachedInputs, Inputs, PairBatches, PictureInputs, TokenInputs, TokenStates
 from xvoken.devices import workers_on
@@ -27,6 +28,10 @@ class Towers:
         self.tokenizer = load_tokenizer(self.tokenizer_name)
         self.text, self.image = self.text_spec.build(), self.image_spec.build()
         self.max_len = min(args.max_len, self.text.max_tokens)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The towers by their names in the matcher."""
+        return {"text_tower": self.text, "image_tower": self.image}
 
     def config(self) -> dict[str, Any]:
         return {
