@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 from xvoken.disk import replacing
+from xvoken.flags import at_least_one
 from xvoken.messages import UserError, progress, run_main, say
 
 SPLITS = ("train", "valid", "test")
@@ -111,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Raw dialogues to {split}.pkl.txt, one dialogue a line.")
     parser.add_argument("raw_dir", help="folder with train, valid or test as .jsonl, .json (a row a line), .csv or .tsv")
     parser.add_argument("output_dir", help="folder for {split}.pkl.txt")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N usable dialogues of each split (default: all)")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N usable dialogues of each split (default: all)")
     args = parser.parse_args()
     raw_dir, output_dir = Path(args.raw_dir), Path(args.output_dir)
     files = {split: [raw_dir / f"{split}{ending}" for ending in ENDINGS] for split in SPLITS}

@@ -28,6 +28,7 @@ from xvoken import corpus as corpora
 from xvoken.devices import cores
 from xvoken.disk import replacing, same_settings
 from xvoken.engine import Engine
+from xvoken.flags import at_least_one
 from xvoken.messages import UserError, run_main, say
 from xvoken.report import write_report
 from xvoken.text_towers import base_name, full_name, load_tokenizer, tokenizer_hash
@@ -159,12 +160,10 @@ def main() -> None:
     parser.add_argument(
         "tokenizer", help="bert-base-uncased, a short name (bert, bert-large, roberta, distilbert, minilm), a hub id, or a folder"
     )
-    parser.add_argument("--num-workers", type=int, default=1, help="processes; one uses all cores already (default: 1)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N lines (default: all)")
+    parser.add_argument("--num-workers", type=at_least_one, default=1, help="processes; one uses all cores already (default: 1)")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N lines (default: all)")
     Engine.add_flags(parser)
     args = parser.parse_args()
-    if args.num_workers < 1 or (args.limit or 1) < 1:
-        raise UserError("--num-workers and --limit must be at least 1")
     tokenize_corpus(Path(args.data_dir) / args.file, args.tokenizer, args.num_workers, args.limit, Engine.of(args))
 
 

@@ -28,6 +28,7 @@ from xvoken.devices import add_flags, resolve_precision, suggest_bf16, workers_o
 from xvoken.disk import same_settings, sha256_of_file, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
+from xvoken.flags import at_least, at_least_one
 from xvoken.image_sets import split_name
 from xvoken.indexing import BACKENDS
 from xvoken.messages import UserError, run_main, say
@@ -112,18 +113,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--image-sets", default="open_images", help="image sets with commas; together they are one index")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: vokens/ in the snapshot)")
-    parser.add_argument("--topk", type=int, default=5, help="images a line")
-    parser.add_argument("--max-img-num", type=int, default=-1, help="only the first N images of the index; -1: all")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N lines")
+    parser.add_argument("--topk", type=at_least_one, default=5, help="images a line")
+    parser.add_argument("--max-img-num", type=at_least(1, also=-1), default=-1, help="only the first N images of the index; -1: all")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N lines")
     Choice.add_flags(parser)
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="exact search by faiss or torch; auto: the faster one here")
-    parser.add_argument("--batch-size", type=int, default=64, help="lines in a batch")
+    parser.add_argument("--batch-size", type=at_least_one, default=64, help="lines in a batch")
     add_flags(parser, "text tower", "bf16 where it is fast")
     Engine.add_flags(parser)
-    args = parser.parse_args()
-    if min(args.topk, args.batch_size, args.limit or 1) < 1:
-        raise UserError("--topk, --batch-size and --limit must be at least 1")
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:

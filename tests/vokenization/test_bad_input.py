@@ -101,12 +101,29 @@ def test_token_ids_beyond_the_vocabulary(copy: Path, script: Callable[..., str])
 def test_topk_and_numbers(copy: Path, script: Callable[..., str]):
     with pytest.raises(UserError, match=r"--topk 19: the index has 18 images only"):
         vokenize(script, copy, "--topk", 19)
-    with pytest.raises(UserError, match="at least 1"):
-        vokenize(script, copy, "--topk", 0)
     with pytest.raises(UserError, match="--num-workers 0"):
         vokenize(script, copy, "--num-workers", 0)
     with pytest.raises(UserError, match="--device gpu"):
         vokenize(script, copy, "--device", "gpu")
+
+
+@pytest.mark.parametrize(
+    ("stage", "flag", "value"),
+    [
+        ("vokenization.create_image_ids", "--limit", 0), ("vokenization.create_image_ids", "--num-images", 0),
+        ("vokenization.extract_vision_keys", "--limit", 0), ("vokenization.extract_vision_keys", "--batch-size", 0),
+        ("vokenization.vokenize_corpus_mp", "--limit", 0), ("vokenization.vokenize_corpus_mp", "--topk", 0),
+        ("vokenization.vokenize_corpus_mp", "--max-img-num", 0), ("vokenization.vokenize_corpus_mp", "--max-img-num", -2),
+        ("vokenization.export_embeddings", "--rows-per-file", 0), ("tokenization.tokenize_dataset", "--limit", 0),
+        ("tokenization.tokenize_dataset", "--num-workers", "x"), ("tokenization.prepare_reddit", "--limit", -3),
+        ("xmatching.main", "--limit", 0), ("xmatching.main", "--num-workers", 0), ("xmatching.main", "--batch-size", 1),
+    ],
+)  # fmt: skip
+def test_numbers_that_make_no_sense(script: Callable[..., str], capfd: pytest.CaptureFixture[str], stage: str, flag: str, value: object):
+    with pytest.raises(SystemExit) as caught:
+        script(stage, flag, value)
+    assert caught.value.code == 2
+    assert f"argument {flag}" in (said := capfd.readouterr().err) and f"{value}: a whole number of at least" in said
 
 
 def test_image_sets(world: World, copy: Path, tmp_path: Path, script: Callable[..., str]):
