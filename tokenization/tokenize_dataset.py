@@ -19,7 +19,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +28,7 @@ from xvoken.devices import cores
 from xvoken.disk import replacing, same_settings
 from xvoken.engine import Engine
 from xvoken.flags import at_least_one
+from xvoken.hdf5 import open_hdf5
 from xvoken.messages import UserError, run_main, say
 from xvoken.report import write_report
 from xvoken.text_towers import base_name, full_name, load_tokenizer, tokenizer_hash
@@ -131,7 +131,7 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
     settings = {"tokenizer": name, "tokenizer_hash": tokenizer_hash(tokenizer), "corpus": found.sha256, "limit": limit}
     output = corpora.tokens_file(path, name)
     if output.exists():
-        with h5py.File(output, "r") as file:
+        with open_hdf5(output, corpora.MAKE, tokens=1) as file:
             then = {key: _plain(file.attrs.get(key)) for key in settings}
         same_settings(output, then, {**settings, "limit": limit or 0})
         remove_leftover(output)

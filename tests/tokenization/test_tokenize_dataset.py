@@ -103,6 +103,19 @@ def test_missing_corpus_and_tokenizer(world: World, tmp_path: Path, script: Call
         script("tokenization.tokenize_dataset", tmp_path, "c.txt", "no-such-tokenizer")
 
 
+def test_damaged_tokens_are_refused(world: World, tmp_path: Path, script: Callable[..., str]):
+    (tmp_path / "c.txt").write_text("one two\nthree\n")
+    script("tokenization.tokenize_dataset", tmp_path, "c.txt", world.bert)
+    output = tmp_path / f"c.txt.{NAME}.hdf5"
+    output.write_bytes(output.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"no whole hdf5 file .*remove it, then make it with: python tokenization/tokenize_dataset.py"):
+        script("tokenization.tokenize_dataset", tmp_path, "c.txt", world.bert)
+    with h5py.File(output, "w") as file:
+        file["tokens"] = 3
+    with pytest.raises(UserError, match="no dataset `tokens` of 1 dimensions"):
+        script("tokenization.tokenize_dataset", tmp_path, "c.txt", world.bert)
+
+
 def test_check_and_reading_find_damage(world: World, tmp_path: Path, script: Callable[..., str]):
     (tmp_path / "c.txt").write_text("one two\nthree\n")
     script("tokenization.tokenize_dataset", tmp_path, "c.txt", world.bert)

@@ -202,6 +202,17 @@ def test_damaged_files_are_found_by_check(copy: Path, script: Callable[..., str]
         keys.check(copy / "keys", "shapes_train")
 
 
+def test_damaged_results_are_refused(copy: Path, script: Callable[..., str]):
+    from xvoken import vokens
+
+    vokenize(script, copy)
+    results = copy / "vokens/lines.txt.shapes_train.hdf5"
+    results.write_bytes(results.read_bytes()[:3000])
+    for call in (lambda: vokenize(script, copy), lambda: vokens.read(copy / "vokens", "lines.txt", "shapes_train")):
+        with pytest.raises(UserError, match=r"no whole hdf5 file .*remove it, then make it with: python vokenization/vokenize_corpus_mp"):
+            call()
+
+
 def test_evaluation_without_captions(world: World, copy: Path, tmp_path: Path, script: Callable[..., str]):
     (tmp_path / "shapes_valid.json").write_text(json.dumps([{"img_id": "other", "sentf": {"mscoco": ["x"]}}]))
     with pytest.raises(UserError, match="none of its captions belongs to one of its 6 keys"):
