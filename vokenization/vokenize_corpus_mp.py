@@ -51,7 +51,7 @@ def check_tokenizer(corpus: Corpus, encoder: Encoder) -> None:
     elif made_by != expected:
         raise UserError(
             f"{corpus.path}: made by another tokenizer ({corpus.attributes.get('tokenizer')}, {made_by}) than the snapshot's "
-            f"({expected}); tokenize with: python tokenization/tokenize_dataset.py DATA_DIR FILE {encoder.text_spec.name}"
+            f"({expected}); tokenize with: python tokenization/tokenize_dataset.py DATA_DIR FILE {encoder.tokenizer_name}"
         )
 
 
@@ -129,7 +129,8 @@ def main() -> None:
     devices = workers_on(args.device, args.num_workers)
     encoder = load_encoder(args.load)
     most = args.max_img_num if args.max_img_num > 0 else None
-    tokenizer_name = base_name(args.tokenizer_name or encoder.text_spec.name)
+    tokenizer = args.tokenizer_name or encoder.tokenizer_name
+    tokenizer_name = base_name(tokenizer)
     image_sets = sorted(split_name(part)[0] for part in args.image_sets.split(","))
     keys_dir = args.keys_dir or key_files.folder(encoder.home)
     for image_set in image_sets:
@@ -137,7 +138,7 @@ def main() -> None:
     gallery = read_gallery(keys_dir, image_sets, encoder.hash, encoder.dim, most)
     if args.topk > len(gallery.ids):
         raise UserError(f"--topk {args.topk}: the index has {len(gallery.ids)} images only ({', '.join(image_sets)})")
-    corpus = Corpus(args.corpus, tokenizer_name)
+    corpus = Corpus(args.corpus, tokenizer_name, tokenizer)
     check_tokenizer(corpus, encoder)
     choice = Choice.of(args, encoder, corpus, len(gallery.ids))
     job = (TokenVokenizeJob if encoder.level == "token" else VokenizeJob)(

@@ -104,7 +104,7 @@ def load_clip(name: str, text: bool, image: bool) -> Encoder:
         text_head=ProjectionHead(model.text_projection if projected else None),
         image_head=ProjectionHead(model.visual_projection if projected else None),
         text_tower=text_tower if text else None, image_tower=image_tower if image else None,
-        home=Path("snap/xmatching") / base, revision=getattr(model.config, "_commit_hash", None) or "",
+        tokenizer_name=name, home=Path("snap/xmatching") / base, revision=getattr(model.config, "_commit_hash", None) or "",
     )  # fmt: skip
 
 

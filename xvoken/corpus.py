@@ -85,15 +85,16 @@ def write(
 class Corpus:
     """A tokenized corpus, open for reading. Raises UserError when a file is missing or the files disagree.
 
-    offsets: L + 1 of them, see Offsets; attributes: what the hdf5 file says of itself (empty in files made by others).
+    source: the tokenizer as it is given to tokenize_dataset.py, for the message. offsets: L + 1 of them, see Offsets;
+    attributes: what the hdf5 file says of itself (empty in files made by others).
     """
 
-    def __init__(self, corpus: Path, tokenizer_name: str):
+    def __init__(self, corpus: Path, tokenizer_name: str, source: str | None = None):
         self.path = tokens_file(corpus, tokenizer_name)
         line_path = line_file(corpus, tokenizer_name)
         for path in (self.path, line_path):
             if not path.is_file():
-                mend = f"python tokenization/tokenize_dataset.py {corpus.parent} {corpus.name} {tokenizer_name}"
+                mend = f"python tokenization/tokenize_dataset.py {corpus.parent} {corpus.name} {source or tokenizer_name}"
                 raise UserError(f"{path} does not exist; make it with: {mend}")
         self.file = open_hdf5(self.path, MAKE, tokens=1)
         self.tokens = self.file["tokens"]

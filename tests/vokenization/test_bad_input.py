@@ -86,6 +86,22 @@ def test_tokens_of_another_tokenizer_or_none(copy: Path, script: Callable[..., s
         vokenize(script, copy)
 
 
+def test_the_tokenizer_of_a_fine_tuned_tower(world: World, copy: Path, script: Callable[..., str]):
+    """Its name is that of the tower it was trained from; its own folder holds no tokenizer."""
+    (copy / "BEST.text_tower").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(world.bert / name, copy / "BEST.text_tower")
+    assert "wrote the top 5" in vokenize(script, copy)
+    with pytest.raises(
+        UserError, match=f"make it with: python tokenization/tokenize_dataset.py {copy.parent}/corpus other.txt {world.bert}"
+    ):
+        vokenize(script, copy, corpus="other.txt")
+    tokens = copy.parent / "corpus/lines.txt.tiny-bert.hdf5"
+    rewrite(tokens, lambda file: file.attrs.modify("tokenizer_hash", "0" * 16))
+    with pytest.raises(UserError, match=f"tokenize_dataset.py DATA_DIR FILE {world.bert}"):
+        vokenize(script, copy)
+
+
 def test_token_ids_beyond_the_vocabulary(copy: Path, script: Callable[..., str]):
     tokens = copy.parent / "corpus/lines.txt.tiny-bert.hdf5"
 
