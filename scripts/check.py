@@ -12,6 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 from ctx import caption_db, context_files
 from xvoken import approximate, corpus, image_ids, keys, snapshot, vokens
 from xvoken.hdf5 import open_hdf5

@@ -18,6 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 from PIL import Image
 
 from ctx.context import Context

@@ -19,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
 
 from xvoken.disk import replacing
 from xvoken.flags import at_least_one

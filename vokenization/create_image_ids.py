@@ -15,6 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 from xvoken import image_ids
 from xvoken.flags import at_least_one
 from xvoken.image_sets import Roots, folder_ids, listed_sets, lxmert_file, read_captioned, shard_ids, split_name

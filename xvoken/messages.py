@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from xvoken.interrupts import STOPPED
+
 from tqdm import tqdm
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -71,7 +73,7 @@ def run_main(main: Callable[[], object]) -> None:
         say(f"error: {one_line(error)}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        say("stopped; finished work is kept, run the same command to go on")
+        say(STOPPED)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output (head, less) left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
