@@ -5,6 +5,7 @@
 reads   RAW_DIR/{train,valid,test}.{jsonl,json,csv,tsv}: `context` (a list of utterances) and `response`
 writes  OUTPUT_DIR/{split}.pkl.txt: a dialogue a line, utterances separated by tabs; for train context and
         response, for valid and test only the context
+        OUTPUT_DIR/{split}.pkl.txt.json: its receipt, which says of what it was made
         OUTPUT_DIR/{split}.skipped.tsv: line number and reason of every row that could not be used
 """
 
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
-from xvoken.disk import replacing
+from xvoken.disk import read_json, replacing, same_settings, sha256_of_file, write_json
 from xvoken.flags import at_least_one
 from xvoken.messages import UserError, progress, run_main, say
 
@@ -78,8 +79,34 @@ def raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
             yield reader.line_num, row
 
 
+def receipt_file(output: Path) -> Path:
+    return output.with_name(f"{output.name}.json")
+
+
+def done(raw: Path, output: Path, settings: dict[str, Any]) -> bool:
+    """Whether the corpus file is there already, and says so; raises UserError for one that was made of other data or settings.
+
+    One without a receipt, of an earlier version or by hand, is taken where it is newer than the raw file.
+    """
+    receipt = receipt_file(output)
+    if not output.exists():
+        return False
+    if receipt.exists():
+        same_settings(output, read_json(receipt, f"make both again after: rm {output} {receipt}"), settings)
+        say(f"skipped: {output} holds the dialogues of {raw} already")
+        return True
+    if newer := output.stat().st_mtime >= raw.stat().st_mtime:
+        say(f"skipped: {output} is newer than {raw}; to make it again: rm {output}")
+    return newer
+
+
 def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> None:
-    """One raw file to one corpus file; what can't be used is listed beside it."""
+    """One raw file to one corpus file, unless it is there already; what can't be used is listed beside it."""
+    settings = {
+        "limit": limit, "with_response": with_response, "raw": raw.name, "bytes": raw.stat().st_size, "sha256": sha256_of_file(raw),
+    }  # fmt: skip
+    if done(raw, output, settings):
+        return
     reasons: Counter[str] = Counter()
     skipped_path, written = output.with_name(output.name.replace(".pkl.txt", ".skipped.tsv")), 0
     with (
@@ -105,6 +132,7 @@ def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> 
             skipped.write(f"{number}\t{reason}\n")
         if not written:
             raise UserError(f"{raw}: no usable dialogue ({dict(reasons) or 'empty file'}); expected context, a list, and response")
+        write_json(receipt_file(output), settings)
     listed = f"; skipped {dict(reasons)}, listed in {skipped_path}" if reasons else ""
     print(f"wrote {written:,} dialogues to {output}{listed}")
 
@@ -121,11 +149,8 @@ def main() -> None:
     if not any(found.values()):
         raise UserError(f"{raw_dir}: none of {', '.join(SPLITS)} with ending {', '.join(ENDINGS)} in it")
     for split, raw in found.items():
-        output = output_dir / f"{split}.pkl.txt"
-        if raw and output.exists() and output.stat().st_mtime >= raw.stat().st_mtime:
-            say(f"skipped: {output} is newer than {raw}; to make it again: rm {output}")
-        elif raw:
-            prepare(raw, output, split == "train", args.limit)
+        if raw:
+            prepare(raw, output_dir / f"{split}.pkl.txt", split == "train", args.limit)
 
 
 if __name__ == "__main__":

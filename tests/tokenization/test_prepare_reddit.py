@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,37 @@ def test_json_lines(tmp_path: Path, script: Callable[..., str]):
         "8": "not JSON", "9": "not JSON", "10": "no context",
     }  # fmt: skip
     assert "skipped" in printed
-    assert "newer than" in script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+    assert "holds the dialogues of" in script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+
+
+def test_other_settings_and_other_raw_data_are_refused(tmp_path: Path, script: Callable[..., str]):
+    raw, output = tmp_path / "train.jsonl", tmp_path / "out/train.pkl.txt"
+    raw.write_text("".join(json.dumps({"context": ["hi"], "response": str(i)}) + "\n" for i in range(9)))
+    script("tokenization.prepare_reddit", tmp_path, tmp_path / "out", "--limit", 5)
+    with pytest.raises(UserError, match=r"other settings \(limit: 5 then, null now\).* rm .*train.pkl.txt"):
+        script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+    os.utime(raw, (4e9, 4e9))  # newer, with the same content
+    assert "skipped" in script("tokenization.prepare_reddit", tmp_path, tmp_path / "out", "--limit", 5)
+    raw.write_text(raw.read_text().replace("hi", "ho"))
+    os.utime(raw, (1, 1))  # older, with other content
+    with pytest.raises(UserError, match=r"other settings \(sha256: "):
+        script("tokenization.prepare_reddit", tmp_path, tmp_path / "out", "--limit", 5)
+    output.unlink()  # as the message says
+    script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+    assert output.read_text().count("ho\t") == 9
+
+
+def test_corpora_without_a_receipt_are_taken_where_they_are_newer(tmp_path: Path, script: Callable[..., str]):
+    raw, output = tmp_path / "valid.jsonl", tmp_path / "out/valid.pkl.txt"
+    raw.write_text('{"context": ["raw"]}\n')
+    output.parent.mkdir()
+    output.write_text("by hand\n")
+    os.utime(raw, (1, 1))
+    assert "is newer than" in script("tokenization.prepare_reddit", tmp_path, tmp_path / "out", "--limit", 5)
+    assert output.read_text() == "by hand\n"
+    os.utime(raw, (4e9, 4e9))
+    script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+    assert output.read_text() == "raw\n"
 
 
 @pytest.mark.parametrize(("ending", "comma"), [("csv", ","), ("tsv", "\t")])
