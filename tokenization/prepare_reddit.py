@@ -28,6 +28,8 @@ from xvoken.messages import UserError, progress, run_main, say
 
 SPLITS = ("train", "valid", "test")
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
+NOT_JSON = (ValueError, RecursionError)  # also for numbers of thousands of digits, and for brackets in brackets in ...
+LARGEST_CELL = 1 << 27  # characters; a quote that is never closed makes a cell of all that follows
 
 
 class BadRow(Exception):
@@ -41,13 +43,15 @@ def clean(utterance: str) -> str:
 
 def dialogue(row: Any, with_response: bool) -> list[str]:
     """The utterances of one raw row, cleaned, empty ones left out; raises BadRow."""
+    if isinstance(row, BadRow):
+        raise row
     if not isinstance(row, dict) or row.get("context") is None:
         raise BadRow("no context")
     context = row["context"]
     if isinstance(context, str):  # a CSV cell holds the list as JSON, or a single utterance
         try:
             parsed = json.loads(context) if context.lstrip().startswith("[") else [context]
-        except json.JSONDecodeError:
+        except NOT_JSON:
             parsed = [context]
         context = parsed
     response = row.get("response") if with_response else ""
@@ -62,21 +66,37 @@ def dialogue(row: Any, with_response: bool) -> list[str]:
 
 
 def raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, row) of a JSON-lines, CSV or TSV file; a JSON line that can't be parsed is a row None."""
+    """(line number, row) of a JSON-lines, CSV or TSV file; a row that can't be parsed is a BadRow."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         if path.suffix in (".jsonl", ".json"):
             for number, line in enumerate(file, 1):
                 try:
-                    yield number, json.loads(line) if line.strip() else None
-                except json.JSONDecodeError:
-                    yield number, None
+                    yield number, json.loads(line)
+                except NOT_JSON:
+                    yield number, BadRow("not JSON")
             return
-        csv.field_size_limit(1 << 27)
+        csv.field_size_limit(LARGEST_CELL)
         reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        if "context" not in (reader.fieldnames or []):
-            raise UserError(f"{path}: no column named context in its first line; its columns: {reader.fieldnames}")
-        for row in reader:
-            yield reader.line_num, row
+        try:
+            columns = reader.fieldnames or []
+        except csv.Error as error:
+            raise UserError(
+                f"{path}: its first line is not CSV ({error}); the names of the columns were expected, context among them"
+            ) from None
+        if "context" not in columns:
+            raise UserError(f"{path}: no column named context in its first line; its columns: {columns}")
+        yield from _csv_rows(reader)
+
+
+def _csv_rows(reader: csv.DictReader) -> Iterator[tuple[int, Any]]:
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            row = BadRow("not CSV")  # the reader goes on with the next line
+        yield reader.reader.line_num, row  # an error leaves its own behind
 
 
 def receipt_file(output: Path) -> Path:
@@ -119,7 +139,7 @@ def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> 
                 line = "\t".join(dialogue(row, with_response))
                 line.encode()
             except BadRow as error:
-                reason = "not JSON" if row is None else str(error)
+                reason = str(error)
             except UnicodeEncodeError:
                 reason = "not UTF-8"
             else:

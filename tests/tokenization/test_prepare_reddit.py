@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tokenization import prepare_reddit as module
 from xvoken.messages import UserError
 
 ROWS = [
@@ -71,6 +72,23 @@ def test_csv_and_tsv(tmp_path: Path, script: Callable[..., str], ending: str, co
     (tmp_path / f"train.{ending}").write_text("\n".join(comma.join(row) for row in cells) + "\n")
     script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
     assert (tmp_path / "out/train.pkl.txt").read_text() == "hi, you\tso\tyes\none two\tno\n"
+
+
+def test_rows_that_break_the_parser_are_skipped(tmp_path: Path, script: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
+    good = '{"context": ["a"], "response": "b"}'
+    (tmp_path / "train.jsonl").write_text("\n".join([good, "[" * 100_000, f'{{"id": {"9" * 5000}}}', "a\0b", good]) + "\n")
+    cells = ["context", "one", "x" * 200, '"' + "[" * 90 + '"', "n\0l", f'"{"[" * 20}', "two" * 90]
+    (tmp_path / "valid.csv").write_text("\n".join(cells) + "\n")
+    monkeypatch.setattr(module, "LARGEST_CELL", 100)
+    script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+    assert (tmp_path / "out/train.pkl.txt").read_text() == "a\tb\na\tb\n"
+    assert (tmp_path / "out/train.skipped.tsv").read_text() == "2\tnot JSON\n3\tnot JSON\n4\tnot JSON\n"
+    assert (tmp_path / "out/valid.pkl.txt").read_text() == f"one\n{'[' * 90}\nn\0l\n"
+    assert (tmp_path / "out/valid.skipped.tsv").read_text() == "3\tnot CSV\n7\tnot CSV\n"
+    (tmp_path / "valid.csv").write_text("context" * 20 + "\n")
+    (tmp_path / "out/valid.pkl.txt").unlink()
+    with pytest.raises(UserError, match="its first line is not CSV"):
+        script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
 
 
 def test_bad_input(tmp_path: Path, script: Callable[..., str]):
