@@ -33,7 +33,7 @@ from xvoken.flags import at_least_one
 from xvoken.hdf5 import open_hdf5
 from xvoken.messages import UserError, run_main, say
 from xvoken.report import write_report
-from xvoken.text_towers import base_name, full_name, load_tokenizer, tokenizer_hash
+from xvoken.text_towers import base_name, full_name, load_tokenizer, tokenizer_hash, vocabulary_size
 from xvoken.work import LOCAL, Parts, remove_leftover
 
 CHUNK = 20_000  # lines a part
@@ -97,7 +97,7 @@ class TokenizeJob:
         self.threads = ThreadPoolExecutor(max(1, cores() // self.workers))
         tokenizer = load_tokenizer(self.tokenizer)
         self.tokenize = LineTokenizer(tokenizer)
-        self.text = corpora.IdText(len(tokenizer))
+        self.text = corpora.IdText(vocabulary_size(tokenizer))
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         first = start // CHUNK

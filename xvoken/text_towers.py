@@ -95,6 +95,11 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def vocabulary_size(tokenizer: Any) -> int:
+    """What all ids are below; more than the number of tokens where a vocabulary has holes."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def special_ids(tokenizer: Any) -> tuple[int, int]:
     """The ids put before and after a sentence ([CLS] and [SEP] for BERT)."""
     ids = tokenizer("")["input_ids"]
