@@ -24,7 +24,7 @@ from xvoken.devices import PRECISIONS, workers_on
 from xvoken.disk import write_json
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.features import text_features
-from xvoken.image_sets import Roots, read_captioned, split_name
+from xvoken.image_sets import Roots, listed_sets, read_captioned, split_name
 from xvoken.messages import UserError, run_main, say
 from xvoken.recall import evaluate, table
 from xvoken.token_features import sentence_means, token_features
@@ -77,7 +77,7 @@ def main() -> None:
     args = parser.parse_args()
     encoder = load_encoder(args.load, text=True)
     options = {"cache": Path(args.cache), "devices": workers_on(args.device, args.num_workers), "precision": args.precision}
-    for image_set in args.image_sets.split(","):
+    for image_set in listed_sets([args.image_sets]):
         name, _ = split_name(image_set)
         keys_dir = args.keys_dir or key_files.folder(encoder.home)
         tokenizer = encoder.tokenizer.name_or_path

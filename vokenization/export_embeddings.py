@@ -22,7 +22,7 @@ import numpy as np
 from xvoken import keys as key_files
 from xvoken.disk import replacing
 from xvoken.flags import at_least_one
-from xvoken.image_sets import Roots, lxmert_file, read_captioned, split_name
+from xvoken.image_sets import Roots, listed_sets, lxmert_file, read_captioned, split_name
 from xvoken.messages import UserError, run_main
 
 
@@ -74,7 +74,7 @@ def main() -> None:
     Roots.add_flags(parser)
     args = parser.parse_args()
     keys_dir = args.keys_dir or key_files.folder(args.load)
-    for image_set in args.image_sets.split(","):
+    for image_set in listed_sets([args.image_sets]):
         name, _ = split_name(image_set)
         keys = key_files.read(keys_dir, name)
         folder = (args.output or keys_dir.parent / "export") / name

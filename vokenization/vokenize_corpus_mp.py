@@ -31,11 +31,11 @@ from xvoken.disk import same_settings, sha256_of_file, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
 from xvoken.flags import at_least, at_least_one
-from xvoken.image_sets import split_name
+from xvoken.image_sets import listed_sets, split_name
 from xvoken.indexing import BACKENDS
 from xvoken.messages import UserError, run_main, say
 from xvoken.report import write_report
-from xvoken.text_towers import base_name, tokenizer_hash
+from xvoken.text_towers import base_name, tokenizer_hash, vocabulary_size
 from xvoken.work import LOCAL, Parts, remove_leftover
 
 CHUNK = 2048  # lines a part
@@ -47,7 +47,7 @@ def check_tokenizer(corpus: Corpus, encoder: Encoder) -> None:
     made_by, expected = corpus.attributes.get("tokenizer_hash"), tokenizer_hash(encoder.tokenizer)
     if made_by is None:  # a file of the predecessors, which do not say
         say(f"warning: {corpus.path} does not say which tokenizer made it; it must be that of {encoder.name}")
-        largest, known = corpus.largest_token(), len(encoder.tokenizer)
+        largest, known = corpus.largest_token(), vocabulary_size(encoder.tokenizer)
         if largest >= known:
             raise UserError(f"{corpus.path}: token id {largest} is beyond the {known} of {encoder.name}'s tokenizer; another one made it")
     elif made_by != expected:
@@ -133,7 +133,7 @@ def main() -> None:
     most = args.max_img_num if args.max_img_num > 0 else None
     tokenizer = args.tokenizer_name or encoder.tokenizer_name
     tokenizer_name = base_name(tokenizer)
-    image_sets = sorted(split_name(part)[0] for part in args.image_sets.split(","))
+    image_sets = sorted(split_name(part)[0] for part in listed_sets([args.image_sets]))
     keys_dir = args.keys_dir or key_files.folder(encoder.home)
     for image_set in image_sets:
         key_files.require(keys_dir, image_set, args.load)

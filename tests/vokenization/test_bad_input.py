@@ -142,6 +142,13 @@ def test_numbers_that_make_no_sense(script: Callable[..., str], capfd: pytest.Ca
     assert f"argument {flag}" in (said := capfd.readouterr().err) and f"{value}: a whole number of at least" in said
 
 
+@pytest.mark.parametrize("stage", ["vokenize_corpus_mp", "evaluate_retrieval", "export_embeddings"])
+def test_image_sets_given_twice(world: World, copy: Path, script: Callable[..., str], stage: str):
+    corpus = ["--corpus", copy.parent / "corpus/lines.txt"] if stage == "vokenize_corpus_mp" else []
+    with pytest.raises(UserError, match="image set shapes_train is given 2 times; name it once"):
+        script(f"vokenization.{stage}", "--load", copy, "--image-sets", "shapes_train,shapes_valid,shapes_train", *corpus)
+
+
 def test_image_sets(world: World, copy: Path, tmp_path: Path, script: Callable[..., str]):
     ids = ["--ids-root", tmp_path / "ids", *world.roots]
     with pytest.raises(UserError, match=r"image set nosuch: unknown; known here: .*shapes_train"):
