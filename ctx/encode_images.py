@@ -12,6 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 from ctx.options import OUTPUTS, add_model_flags, add_picture_flags
 from ctx.run import load_inputs, make_context
 from xvoken.messages import run_main

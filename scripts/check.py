@@ -12,14 +12,28 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 from ctx import caption_db, context_files
 from xvoken import approximate, corpus, image_ids, keys, snapshot, vokens
 from xvoken.hdf5 import open_hdf5
-from xvoken.messages import UserError, run_main
+from xvoken.messages import PATH_FAULTS, UserError, one_line, run_main
 
 
 def check(path: Path) -> str:
     """Say what `path` holds; raises UserError for a fault, or for what no stage wrote."""
+    try:
+        return _check(path)
+    except UserError:
+        raise
+    except Exception as error:  # whatever reading makes of a file that is not what it seems to be
+        if getattr(error, "errno", None) in PATH_FAULTS:
+            raise
+        reason = f"{type(error).__name__}: {one_line(error)[:200]}"
+        raise UserError(f"{path}: not as a stage writes it ({reason}); if one did, remove it and run that stage again") from None
+
+
+def _check(path: Path) -> str:
     if path.is_dir() or path.suffix == ".safetensors":
         return snapshot.check(path)
     if path.suffix == ".ids":
@@ -30,6 +44,8 @@ def check(path: Path) -> str:
         raise UserError(f"{path}: expected a snapshot's folder, an .hdf5 file, an image set's .ids or a .faiss index")
     with open_hdf5(path, "the stage that writes it") as file:
         names, visual = set(file), "fdim" in file.attrs
+    if not names:
+        raise UserError(f"{path}: an hdf5 file with nothing in it; if a stage wrote it, remove it and run that stage again")
     stem = path.name.removesuffix(".hdf5")
     if "tokens" in names:
         name, _, tokenizer = _split(stem, path.parent)

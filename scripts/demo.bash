@@ -30,8 +30,8 @@ python vokenization/extract_vision_keys.py --load-dir $LOAD --image-sets $SETS -
 # $LOAD/vokens: the top 5 pictures for every dialogue
 python vokenization/vokenize_corpus_mp.py --load $LOAD --corpus $DATA/dialogues/train.pkl.txt --image-sets $SETS
 
-# $LOAD/eval: recall on the pictures that training never saw
-python vokenization/evaluate_retrieval.py --load $LOAD --image-sets openmoji_heldout --langs openmoji "${ROOTS[@]}"
+# $LOAD/eval: recall on the pictures that training never saw, in the precision of their keys
+python vokenization/evaluate_retrieval.py --load $LOAD --image-sets openmoji_heldout --langs openmoji --precision auto "${ROOTS[@]}"
 
 # $DATA/context: phrases and pictures; outputs/demo: the phrases found for each picture, its five and its nine crops
 python scripts/demo_context.py $DATA

@@ -18,13 +18,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 from PIL import Image
 
 from ctx.context import Context
 from ctx.crops import SLICES, boxes
 from xvoken.disk import read_json, replacing, write_lines
-from xvoken.messages import run_main, say
-from xvoken.pictures import load_picture
+from xvoken.messages import UserError, run_main, say
+from xvoken.pictures import BrokenPicture, load_picture
+from xvoken.shards import find
 
 HELD_OUT = 8  # pictures of OpenMoji; a seeded shuffle has mixed the held-out ones already
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "hubble_deep_field.jpg")
@@ -65,6 +68,14 @@ def prepare(demo: Path) -> None:
     print(f"wrote {len(names):,} phrases to {phrases} and {len(chosen)} pictures to {images}")
 
 
+def shown(path: Path) -> Image.Image:
+    """The picture that a page shows; raises UserError if it is gone or broken."""
+    try:
+        return load_picture(find(path))
+    except BrokenPicture as error:
+        raise UserError(f"{path}: {error}; the page shows this picture: bring it back") from None
+
+
 def context_section(textual: Path, images: Path) -> str:
     """HTML of all pictures of a txt_ctx.hdf5 with their crops drawn in and the phrases found; every text is escaped.
 
@@ -72,7 +83,10 @@ def context_section(textual: Path, images: Path) -> str:
     """
     contexts = {name: Context(textual, name) for name in SLICES}
     paths = {path.stem: path for path in images.iterdir()}
-    articles = [_article(paths[image_id], [contexts[name][i] for name in SLICES]) for i, image_id in enumerate(contexts["whole"].image_ids)]
+    articles = [
+        _article(paths.get(image_id, images / image_id), [contexts[name][i] for name in SLICES])
+        for i, image_id in enumerate(contexts["whole"].image_ids)
+    ]
     return (
         f"<style>{STYLE}</style><h2>Phrases for every image</h2>"
         "<p>The other way round: pictures that training never saw, and the names that the matcher scores highest for each, for its "
@@ -81,7 +95,7 @@ def context_section(textual: Path, images: Path) -> str:
 
 
 def _article(path: Path, found: list[dict]) -> str:
-    picture = load_picture(path)
+    picture = shown(path)
     whole, five, nine = found
     all_boxes = boxes(*picture.size)
     picture_id = f"picture-{html.escape(path.stem, quote=True).replace(' ', '-')}"

@@ -19,6 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 from PIL import Image, ImageDraw, ImageFont
 
 from xvoken.disk import replacing, write_json, write_lines

@@ -20,16 +20,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 import numpy as np
 
-from scripts.demo_context import context_section
+from scripts.demo_context import context_section, shown
 from xvoken import keys as key_files
 from xvoken import snapshot as snapshots
 from xvoken import vokens
 from xvoken.disk import read_json, write_text
 from xvoken.messages import UserError, run_main
-from xvoken.pictures import load_picture
-from xvoken.shards import find
 
 THUMB = 144  # pixels
 BEST, ANY = 24, 24  # lines shown: those with the highest scores, and a random sample
@@ -53,6 +53,8 @@ def read_lines(corpus: Path, load: Path, sets: list[str]) -> list[Line]:
     texts = corpus.read_text(encoding="utf-8").split("\n")
     if len(paths) != len(ids):
         raise UserError(f"{where}: made with {len(ids)} keys, there are {len(paths)} now; remove {where} and retrieve again")
+    if len(texts) < len(indices):
+        raise UserError(f"{corpus}: has {len(texts)} lines, {where} images for {len(indices)}; bring back the corpus they are of")
     lines = []
     for number, (row, score) in enumerate(zip(indices, scores, strict=True)):
         if row[0] >= 0:
@@ -73,7 +75,7 @@ def choose(lines: list[Line]) -> tuple[list[Line], list[Line]]:
 
 def thumbnail(path: Path) -> str:
     """The picture as a data URI."""
-    picture = load_picture(find(path))
+    picture = shown(path)
     picture.thumbnail((THUMB, THUMB))
     buffer = io.BytesIO()
     picture.quantize(64).save(buffer, "PNG", optimize=True)

@@ -5,6 +5,7 @@
 reads   RAW_DIR/{train,valid,test}.{jsonl,json,csv,tsv}: `context` (a list of utterances) and `response`
 writes  OUTPUT_DIR/{split}.pkl.txt: a dialogue a line, utterances separated by tabs; for train context and
         response, for valid and test only the context
+        OUTPUT_DIR/{split}.pkl.txt.json: its receipt, which says of what it was made
         OUTPUT_DIR/{split}.skipped.tsv: line number and reason of every row that could not be used
 """
 
@@ -19,12 +20,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
 
-from xvoken.disk import replacing
+from xvoken.disk import read_json, replacing, same_settings, sha256_of_file, write_json
+from xvoken.flags import at_least_one
 from xvoken.messages import UserError, progress, run_main, say
 
 SPLITS = ("train", "valid", "test")
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
+NOT_JSON = (ValueError, RecursionError)  # also for numbers of thousands of digits, and for brackets in brackets in ...
+LARGEST_CELL = 1 << 27  # characters; a quote that is never closed makes a cell of all that follows
 
 
 class BadRow(Exception):
@@ -38,13 +43,15 @@ def clean(utterance: str) -> str:
 
 def dialogue(row: Any, with_response: bool) -> list[str]:
     """The utterances of one raw row, cleaned, empty ones left out; raises BadRow."""
+    if isinstance(row, BadRow):
+        raise row
     if not isinstance(row, dict) or row.get("context") is None:
         raise BadRow("no context")
     context = row["context"]
     if isinstance(context, str):  # a CSV cell holds the list as JSON, or a single utterance
         try:
             parsed = json.loads(context) if context.lstrip().startswith("[") else [context]
-        except json.JSONDecodeError:
+        except NOT_JSON:
             parsed = [context]
         context = parsed
     response = row.get("response") if with_response else ""
@@ -59,25 +66,67 @@ def dialogue(row: Any, with_response: bool) -> list[str]:
 
 
 def raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, row) of a JSON-lines, CSV or TSV file; a JSON line that can't be parsed is a row None."""
+    """(line number, row) of a JSON-lines, CSV or TSV file; a row that can't be parsed is a BadRow."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         if path.suffix in (".jsonl", ".json"):
             for number, line in enumerate(file, 1):
                 try:
-                    yield number, json.loads(line) if line.strip() else None
-                except json.JSONDecodeError:
-                    yield number, None
+                    yield number, json.loads(line)
+                except NOT_JSON:
+                    yield number, BadRow("not JSON")
             return
-        csv.field_size_limit(1 << 27)
+        csv.field_size_limit(LARGEST_CELL)
         reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        if "context" not in (reader.fieldnames or []):
-            raise UserError(f"{path}: no column named context in its first line; its columns: {reader.fieldnames}")
-        for row in reader:
-            yield reader.line_num, row
+        try:
+            columns = reader.fieldnames or []
+        except csv.Error as error:
+            raise UserError(
+                f"{path}: its first line is not CSV ({error}); the names of the columns were expected, context among them"
+            ) from None
+        if "context" not in columns:
+            raise UserError(f"{path}: no column named context in its first line; its columns: {columns}")
+        yield from _csv_rows(reader)
+
+
+def _csv_rows(reader: csv.DictReader) -> Iterator[tuple[int, Any]]:
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            row = BadRow("not CSV")  # the reader goes on with the next line
+        yield reader.reader.line_num, row  # an error leaves its own behind
+
+
+def receipt_file(output: Path) -> Path:
+    return output.with_name(f"{output.name}.json")
+
+
+def done(raw: Path, output: Path, settings: dict[str, Any]) -> bool:
+    """Whether the corpus file is there already, and says so; raises UserError for one that was made of other data or settings.
+
+    One without a receipt, of an earlier version or by hand, is taken where it is newer than the raw file.
+    """
+    receipt = receipt_file(output)
+    if not output.exists():
+        return False
+    if receipt.exists():
+        same_settings(output, read_json(receipt, f"make both again after: rm {output} {receipt}"), settings)
+        say(f"skipped: {output} holds the dialogues of {raw} already")
+        return True
+    if newer := output.stat().st_mtime >= raw.stat().st_mtime:
+        say(f"skipped: {output} is newer than {raw}; to make it again: rm {output}")
+    return newer
 
 
 def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> None:
-    """One raw file to one corpus file; what can't be used is listed beside it."""
+    """One raw file to one corpus file, unless it is there already; what can't be used is listed beside it."""
+    settings = {
+        "limit": limit, "with_response": with_response, "raw": raw.name, "bytes": raw.stat().st_size, "sha256": sha256_of_file(raw),
+    }  # fmt: skip
+    if done(raw, output, settings):
+        return
     reasons: Counter[str] = Counter()
     skipped_path, written = output.with_name(output.name.replace(".pkl.txt", ".skipped.tsv")), 0
     with (
@@ -90,7 +139,7 @@ def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> 
                 line = "\t".join(dialogue(row, with_response))
                 line.encode()
             except BadRow as error:
-                reason = "not JSON" if row is None else str(error)
+                reason = str(error)
             except UnicodeEncodeError:
                 reason = "not UTF-8"
             else:
@@ -103,6 +152,7 @@ def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> 
             skipped.write(f"{number}\t{reason}\n")
         if not written:
             raise UserError(f"{raw}: no usable dialogue ({dict(reasons) or 'empty file'}); expected context, a list, and response")
+        write_json(receipt_file(output), settings)
     listed = f"; skipped {dict(reasons)}, listed in {skipped_path}" if reasons else ""
     print(f"wrote {written:,} dialogues to {output}{listed}")
 
@@ -111,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Raw dialogues to {split}.pkl.txt, one dialogue a line.")
     parser.add_argument("raw_dir", help="folder with train, valid or test as .jsonl, .json (a row a line), .csv or .tsv")
     parser.add_argument("output_dir", help="folder for {split}.pkl.txt")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N usable dialogues of each split (default: all)")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N usable dialogues of each split (default: all)")
     args = parser.parse_args()
     raw_dir, output_dir = Path(args.raw_dir), Path(args.output_dir)
     files = {split: [raw_dir / f"{split}{ending}" for ending in ENDINGS] for split in SPLITS}
@@ -119,11 +169,8 @@ def main() -> None:
     if not any(found.values()):
         raise UserError(f"{raw_dir}: none of {', '.join(SPLITS)} with ending {', '.join(ENDINGS)} in it")
     for split, raw in found.items():
-        output = output_dir / f"{split}.pkl.txt"
-        if raw and output.exists() and output.stat().st_mtime >= raw.stat().st_mtime:
-            say(f"skipped: {output} is newer than {raw}; to make it again: rm {output}")
-        elif raw:
-            prepare(raw, output, split == "train", args.limit)
+        if raw:
+            prepare(raw, output_dir / f"{split}.pkl.txt", split == "train", args.limit)
 
 
 if __name__ == "__main__":

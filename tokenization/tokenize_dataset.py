@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import h5py
+import xvoken.interrupts  # noqa: F401
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,9 +29,11 @@ from xvoken import corpus as corpora
 from xvoken.devices import cores
 from xvoken.disk import replacing, same_settings
 from xvoken.engine import Engine
+from xvoken.flags import at_least_one
+from xvoken.hdf5 import open_hdf5
 from xvoken.messages import UserError, run_main, say
 from xvoken.report import write_report
-from xvoken.text_towers import base_name, full_name, load_tokenizer, tokenizer_hash
+from xvoken.text_towers import base_name, full_name, load_tokenizer, tokenizer_hash, vocabulary_size
 from xvoken.work import LOCAL, Parts, remove_leftover
 
 CHUNK = 20_000  # lines a part
@@ -95,7 +98,7 @@ class TokenizeJob:
         self.threads = ThreadPoolExecutor(max(1, cores() // self.workers))
         tokenizer = load_tokenizer(self.tokenizer)
         self.tokenize = LineTokenizer(tokenizer)
-        self.text = corpora.IdText(len(tokenizer))
+        self.text = corpora.IdText(vocabulary_size(tokenizer))
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         first = start // CHUNK
@@ -131,7 +134,7 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
     settings = {"tokenizer": name, "tokenizer_hash": tokenizer_hash(tokenizer), "corpus": found.sha256, "limit": limit}
     output = corpora.tokens_file(path, name)
     if output.exists():
-        with h5py.File(output, "r") as file:
+        with open_hdf5(output, corpora.MAKE, tokens=1) as file:
             then = {key: _plain(file.attrs.get(key)) for key in settings}
         same_settings(output, then, {**settings, "limit": limit or 0})
         remove_leftover(output)
@@ -160,12 +163,10 @@ def main() -> None:
     parser.add_argument(
         "tokenizer", help="bert-base-uncased, a short name (bert, bert-large, roberta, distilbert, minilm), a hub id, or a folder"
     )
-    parser.add_argument("--num-workers", type=int, default=1, help="processes; one uses all cores already (default: 1)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N lines (default: all)")
+    parser.add_argument("--num-workers", type=at_least_one, default=1, help="processes; one uses all cores already (default: 1)")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N lines (default: all)")
     Engine.add_flags(parser)
     args = parser.parse_args()
-    if args.num_workers < 1 or (args.limit or 1) < 1:
-        raise UserError("--num-workers and --limit must be at least 1")
     tokenize_corpus(Path(args.data_dir) / args.file, args.tokenizer, args.num_workers, args.limit, Engine.of(args))
 
 

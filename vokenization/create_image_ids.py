@@ -15,7 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 from xvoken import image_ids
+from xvoken.flags import at_least_one
 from xvoken.image_sets import Roots, folder_ids, listed_sets, lxmert_file, read_captioned, shard_ids, split_name
 from xvoken.messages import UserError, run_main, say
 from xvoken.shards import Member, is_shards
@@ -47,15 +50,13 @@ def main() -> None:
         "--image-sets", required=True, nargs="+", help="with commas: coco_train, coco_nominival, coco_minival, vg_nococo, open_images, "
         "the name of any file in --lxmert-root, NAME=FOLDER, or tar shards, in quotes: 'NAME=FOLDER/{00000..00099}.tar'",
     )  # fmt: skip
-    parser.add_argument("--num-images", type=int, help="a fixed sample of that many pictures of each set")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
+    parser.add_argument("--num-images", type=at_least_one, help="a fixed sample of that many pictures of each set")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N pictures of each set")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--langs", default="mscoco", help="sources of sentences that an LXMERT file must have, with commas")
     parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder for the .ids files")
     Roots.add_flags(parser)
     args = parser.parse_args()
-    if min(args.num_images or 1, args.limit or 1) < 1:
-        raise UserError("--num-images and --limit must be at least 1")
     for image_set in listed_sets(args.image_sets):
         name, folder = split_name(image_set)
         found = ordered_ids(name, folder, Roots.of(args), args.langs.split(","))

@@ -14,15 +14,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 import torch
 
 from vokenization.vokenization import read_gallery
 from xvoken import keys as key_files
-from xvoken.devices import PRECISIONS, workers_on
+from xvoken.devices import add_flags, workers_on
 from xvoken.disk import write_json
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.features import text_features
-from xvoken.image_sets import Roots, read_captioned, split_name
+from xvoken.image_sets import Roots, listed_sets, read_captioned, split_name
 from xvoken.messages import UserError, run_main, say
 from xvoken.recall import evaluate, table
 from xvoken.token_features import sentence_means, token_features
@@ -69,13 +71,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder to write to (default: eval/ in the snapshot)")
     Roots.add_flags(parser)
     parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
-    parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
-    parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the text tower; auto: bf16 where it is fast")
+    add_flags(parser, "text tower", "as training takes it, whose cache is then used again")
     args = parser.parse_args()
     encoder = load_encoder(args.load, text=True)
     options = {"cache": Path(args.cache), "devices": workers_on(args.device, args.num_workers), "precision": args.precision}
-    for image_set in args.image_sets.split(","):
+    for image_set in listed_sets([args.image_sets]):
         name, _ = split_name(image_set)
         keys_dir = args.keys_dir or key_files.folder(encoder.home)
         tokenizer = encoder.tokenizer.name_or_path

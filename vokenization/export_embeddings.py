@@ -16,11 +16,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 import numpy as np
 
 from xvoken import keys as key_files
 from xvoken.disk import replacing
-from xvoken.image_sets import Roots, lxmert_file, read_captioned, split_name
+from xvoken.flags import at_least_one
+from xvoken.image_sets import Roots, listed_sets, lxmert_file, read_captioned, split_name
 from xvoken.messages import UserError, run_main
 
 
@@ -78,14 +81,12 @@ def main() -> None:
     parser.add_argument("--image-sets", default="open_images", help="image sets with commas")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: export/ in the snapshot)")
-    parser.add_argument("--rows-per-file", type=int, default=1_000_000, help="keys in a file")
+    parser.add_argument("--rows-per-file", type=at_least_one, default=1_000_000, help="keys in a file")
     parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), with commas")
     Roots.add_flags(parser)
     args = parser.parse_args()
-    if args.rows_per_file < 1:
-        raise UserError("--rows-per-file must be at least 1")
     keys_dir = args.keys_dir or key_files.folder(args.load)
-    for image_set in args.image_sets.split(","):
+    for image_set in listed_sets([args.image_sets]):
         name, _ = split_name(image_set)
         keys = key_files.read(keys_dir, name)
         folder = (args.output or keys_dir.parent / "export") / name

@@ -16,6 +16,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,6 +30,7 @@ from xvoken.disk import same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
 from xvoken.features import Features, hash_of_pictures, image_features
+from xvoken.flags import at_least_one
 from xvoken.image_sets import Roots, listed_sets, split_name
 from xvoken.messages import UserError, run_main, say
 
@@ -98,8 +101,8 @@ def main() -> None:
     parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder of the .ids files")
     Roots.add_flags(parser)
     parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
-    parser.add_argument("--batch-size", type=int, default=IMAGE_BATCH, help=f"pictures in a batch (times {ON_GPU} on a GPU)")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N pictures of each set")
+    parser.add_argument("--batch-size", type=at_least_one, default=IMAGE_BATCH, help=f"pictures in a batch (times {ON_GPU} on a GPU)")
     parser.add_argument(
         "--decoder", choices=DECODERS, default="pillow",
         help="of pictures; torchcodec: JPEG files are decoded and scaled on the GPU, where Pillow on all cores is too slow for the tower",
@@ -107,8 +110,6 @@ def main() -> None:
     add_flags(parser, "tower", "as training takes it, whose cache is then used again")
     Engine.add_flags(parser)
     args = parser.parse_args()
-    if min(args.batch_size, args.limit or 1) < 1:
-        raise UserError("--batch-size and --limit must be at least 1")
     require_decoder(args.decoder)
     devices = workers_on(args.device, args.num_workers)
     encoder = load_encoder(args.load, image=True)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,12 +30,13 @@ from xvoken.devices import add_flags, resolve_precision, suggest_bf16, workers_o
 from xvoken.disk import same_settings, sha256_of_file, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
-from xvoken.image_sets import split_name
+from xvoken.flags import at_least, at_least_one
+from xvoken.image_sets import listed_sets, split_name
 from xvoken.indexing import BACKENDS
 from xvoken.messages import UserError, run_main, say
 from xvoken.report import write_report
 from xvoken.text_batches import TEXT_ON_GPU
-from xvoken.text_towers import base_name, tokenizer_hash
+from xvoken.text_towers import base_name, tokenizer_hash, vocabulary_size
 from xvoken.work import LOCAL, Parts, remove_leftover
 
 CHUNK = 2048  # lines a part
@@ -45,13 +48,13 @@ def check_tokenizer(corpus: Corpus, encoder: Encoder) -> None:
     made_by, expected = corpus.attributes.get("tokenizer_hash"), tokenizer_hash(encoder.tokenizer)
     if made_by is None:  # a file of the predecessors, which do not say
         say(f"warning: {corpus.path} does not say which tokenizer made it; it must be that of {encoder.name}")
-        largest, known = corpus.largest_token(), len(encoder.tokenizer)
+        largest, known = corpus.largest_token(), vocabulary_size(encoder.tokenizer)
         if largest >= known:
             raise UserError(f"{corpus.path}: token id {largest} is beyond the {known} of {encoder.name}'s tokenizer; another one made it")
     elif made_by != expected:
         raise UserError(
             f"{corpus.path}: made by another tokenizer ({corpus.attributes.get('tokenizer')}, {made_by}) than the snapshot's "
-            f"({expected}); tokenize with: python tokenization/tokenize_dataset.py DATA_DIR FILE {encoder.text_spec.name}"
+            f"({expected}); tokenize with: python tokenization/tokenize_dataset.py DATA_DIR FILE {encoder.tokenizer_name}"
         )
 
 
@@ -118,18 +121,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--image-sets", default="open_images", help="image sets with commas; together they are one index")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: vokens/ in the snapshot)")
-    parser.add_argument("--topk", type=int, default=5, help="images a line")
-    parser.add_argument("--max-img-num", type=int, default=-1, help="only the first N images of the index; -1: all")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N lines")
+    parser.add_argument("--topk", type=at_least_one, default=5, help="images a line")
+    parser.add_argument("--max-img-num", type=at_least(1, also=-1), default=-1, help="only the first N images of the index; -1: all")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N lines")
     Choice.add_flags(parser)
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="exact search by faiss or torch; auto: the faster one here")
-    parser.add_argument("--batch-size", type=int, default=64, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
+    parser.add_argument("--batch-size", type=at_least_one, default=64, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
     add_flags(parser, "text tower", "bf16 where it is fast")
     Engine.add_flags(parser)
-    args = parser.parse_args()
-    if min(args.topk, args.batch_size, args.limit or 1) < 1:
-        raise UserError("--topk, --batch-size and --limit must be at least 1")
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -137,15 +137,16 @@ def main() -> None:
     devices = workers_on(args.device, args.num_workers)
     encoder = load_encoder(args.load)
     most = args.max_img_num if args.max_img_num > 0 else None
-    tokenizer_name = base_name(args.tokenizer_name or encoder.text_spec.name)
-    image_sets = sorted(split_name(part)[0] for part in args.image_sets.split(","))
+    tokenizer = args.tokenizer_name or encoder.tokenizer_name
+    tokenizer_name = base_name(tokenizer)
+    image_sets = sorted(split_name(part)[0] for part in listed_sets([args.image_sets]))
     keys_dir = args.keys_dir or key_files.folder(encoder.home)
     for image_set in image_sets:
         key_files.require(keys_dir, image_set, args.load)
     gallery = read_gallery(keys_dir, image_sets, encoder.hash, encoder.dim, most)
     if args.topk > len(gallery.ids):
         raise UserError(f"--topk {args.topk}: the index has {len(gallery.ids)} images only ({', '.join(image_sets)})")
-    corpus = Corpus(args.corpus, tokenizer_name)
+    corpus = Corpus(args.corpus, tokenizer_name, tokenizer)
     check_tokenizer(corpus, encoder)
     choice = Choice.of(args, encoder, corpus, len(gallery.ids))
     job = (TokenVokenizeJob if encoder.level == "token" else VokenizeJob)(

@@ -8,6 +8,7 @@ needs the data; output and cache may lie on a disk that all see, or on their own
 torchrun itself answers a user's mistake with a page of its own traceback and exit code 1.
 """
 
+import argparse
 import logging
 import os
 import signal
@@ -16,11 +17,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
 from xvoken.devices import cores
+from xvoken.flags import at_least_one
 from xvoken.messages import RunError, UserError, run_main
 
 LOST = 75  # exit code of a process that ends because another one is gone
@@ -62,7 +66,11 @@ def machines() -> list[str]:
 
 
 def main() -> None:
-    processes, flags = int(sys.argv[1]), sys.argv[2:]
+    parser = argparse.ArgumentParser(description="Start the training in several processes.")
+    parser.add_argument("processes", type=at_least_one, help="their number on this machine")
+    parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of xmatching/main.py")
+    args = parser.parse_args()
+    processes, flags = args.processes, args.flags
     if processes > 1 or os.environ.get("NNODES", "1") != "1":
         sys.exit(launch(processes, flags))
     sys.argv = [MAIN, *flags]  # one process needs no rendezvous

@@ -19,6 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 import torch
 import torch.distributed as dist
 
@@ -113,7 +115,7 @@ def make_learner(args: Namespace, towers: Towers, config: dict[str, Any], traini
         checkpointing=args.checkpointing,
     )
     if args.load:
-        start_from(args.load, matcher, config["model"])
+        start_from(args.load, matcher, config["model"], towers.modules())
     return Learner.of(matcher, training, device)
 
 
@@ -131,7 +133,7 @@ def finish(output: Path, progress: Progress, config: dict[str, Any], recipe: str
 
 def test(args: Namespace, device: str) -> None:
     """Print the recall of a snapshot on the validation sets; the flags of the model come from the snapshot."""
-    load = args.load or args.output
+    load, tokenizer = args.load or args.output, None
     if not str(load).endswith((".pth", ".pt", ".bin")):
         snapshot = snapshots.read(load)
         saved = {**snapshots.MODEL_DEFAULTS, **snapshot.config["model"]}
@@ -139,11 +141,12 @@ def test(args: Namespace, device: str) -> None:
             setattr(args, name, saved[name])
         args.lang_layers = tuple(args.lang_layers)
         args.lang, args.visn_weights = snapshots.tower_sources(snapshot)
+        tokenizer = str(snapshots.tokenizer_folder(snapshot.folder))  # a trained tower has none beside it
     _, valid_sets = read_sets(args)
-    towers = Towers(args)
+    towers = Towers(args, tokenizer)
     model = {**towers.config(), **{name: getattr(args, name) for name in HEAD_FLAGS}}
     matcher = Matcher(model)
-    start_from(load, matcher, model)
+    start_from(load, matcher, model, towers.modules())
     print(table(validate(matcher.to(device), load_pairs(args, towers, valid_sets, augment=False), device)))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from xmatching.data import CachedInputs, Inputs, PairBatches, PictureInputs, TokenInputs, TokenStates
 from xvoken.devices import workers_on
@@ -18,14 +19,19 @@ from xvoken.views import Crops, view_features
 
 
 class Towers:
-    """The two towers, their tokenizer, and what a snapshot must know of them."""
+    """The two towers, their tokenizer, and what a snapshot must know of them. tokenizer: its name, if not that of the text tower."""
 
-    def __init__(self, args: Namespace):
+    def __init__(self, args: Namespace, tokenizer: str | None = None):
         self.text_spec = TextTowerSpec(args.lang, args.lang_layers, args.text_pool)
         self.image_spec = ImageTowerSpec(args.visn, args.visn_weights, args.visn_pool)
-        self.tokenizer = load_tokenizer(args.lang)
+        self.tokenizer_name = tokenizer or args.lang
+        self.tokenizer = load_tokenizer(self.tokenizer_name)
         self.text, self.image = self.text_spec.build(), self.image_spec.build()
         self.max_len = min(args.max_len, self.text.max_tokens)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The towers by their names in the matcher."""
+        return {"text_tower": self.text, "image_tower": self.image}
 
     def config(self) -> dict[str, Any]:
         return {
@@ -85,7 +91,10 @@ def _image_rows(args: Namespace, towers: Towers, part: CaptionedSet, views: int)
 
 def _text_rows(args: Namespace, towers: Towers, part: CaptionedSet, sentences: list[str]) -> Any:
     made = token_features if args.level == "token" else text_features
-    return made(towers.text_spec, towers.text, towers.tokenizer, args.lang, sentences, towers.max_len, label=part.name, **_options(args))
+    return made(
+        towers.text_spec, towers.text, towers.tokenizer, towers.tokenizer_name, sentences, towers.max_len,
+        label=part.name, **_options(args),
+    )  # fmt: skip
 
 
 def _options(args: Namespace) -> dict[str, Any]:

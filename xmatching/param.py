@@ -8,6 +8,7 @@ from xmatching.recipes import RECIPES
 from xmatching.report import REPORTS
 from xmatching.training import OPTIMIZERS, SCHEDULES, Training
 from xvoken.devices import PRECISIONS
+from xvoken.flags import at_least, at_least_one
 from xvoken.heads import HEADS
 from xvoken.image_sets import Roots
 from xvoken.image_towers import POOLS as IMAGE_POOLS
@@ -50,11 +51,13 @@ def _data_flags(group: Any) -> None:
     group.add_argument("--valid-imgs", default="mscoco_minival", help="LXMERT files to validate on, with commas")
     group.add_argument("--train-langs", default="mscoco", help="sources of sentences (keys of sentf) to train on, with commas")
     group.add_argument("--valid-langs", default="mscoco", help="sources of sentences to validate on, with commas")
-    group.add_argument("--max-len", type=int, default=75, help="longest sentence in tokens, [CLS] and [SEP] counted in")
-    group.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each file (default: all)")
+    group.add_argument("--max-len", type=at_least(3), default=75, help="longest sentence in tokens, [CLS] and [SEP] counted in")
+    group.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N pictures of each file (default: all)")
     group.add_argument("--tiny", action="store_true", help="the same as --limit 1000: a trial in minutes")
     group.add_argument("--fast", action="store_true", help="the same as --limit 10000")
-    group.add_argument("--views", type=int, default=Training.views, help="cached augmented views a picture; 0: the evaluation view only")
+    group.add_argument(
+        "--views", type=at_least(0), default=Training.views, help="cached augmented views a picture; 0: evaluation view only"
+    )
     group.add_argument("--crop-scale", type=float, default=Training.crop_scale, help="least share of a picture's area in a view")
     Roots.add_flags(group)
     group.add_argument("--cache", default="data/cache", help="folder for what frozen towers make of the data")
@@ -70,9 +73,9 @@ def _model_flags(group: Any) -> None:
     group.add_argument("--visn-pool", choices=sorted(IMAGE_POOLS), default="avg", help=pools)
     group.add_argument("--head", choices=sorted(HEADS), default="mlp", help="from tower to joint space")
     group.add_argument("--level", choices=LEVELS, default="sentence", help="what a caption is matched by: as a whole, or token by token")
-    group.add_argument("--dim", type=int, default=512, help="size of the joint space")
-    group.add_argument("--hidden", type=int, default=1024, help="size of the heads' hidden layers")
-    group.add_argument("--hidden-layers", type=int, default=2, help="hidden layers of the head mlp: 2 in Maria, 1 in Vokenization")
+    group.add_argument("--dim", type=at_least_one, default=512, help="size of the joint space")
+    group.add_argument("--hidden", type=at_least_one, default=1024, help="size of the heads' hidden layers")
+    group.add_argument("--hidden-layers", type=at_least_one, default=2, help="hidden layers of the head mlp: 2 in Maria, 1 in Vokenization")
     group.add_argument("--dropout", type=float, default=0.2, help="dropout in the heads")
     group.add_argument("--lang-finetune", action="store_true", help="train the text tower too")
     group.add_argument("--visn-finetune", action="store_true", help="train the image tower too")
@@ -82,17 +85,19 @@ def _training_flags(group: Any) -> None:
     group.add_argument("--loss", choices=LOSSES, default=Training.loss, help="objective")
     group.add_argument("--margin", type=float, default=Training.margin, help="margin of the hinges")
     group.add_argument("--temperature", type=float, default=Training.temperature, help="infonce, sigmoid: where the learned one starts")
-    group.add_argument("--hinge-warmup", type=int, default=Training.hinge_warmup, help="hardest_hinge: epochs with all negatives first")
     group.add_argument(
-        "--batch-size", "--batchSize", type=int, default=Training.batch_size, help="pairs in a batch, of all processes together"
+        "--hinge-warmup", type=at_least(0), default=Training.hinge_warmup, help="hardest_hinge: first epochs, with all negatives"
+    )
+    group.add_argument(
+        "--batch-size", "--batchSize", type=at_least(2), default=Training.batch_size, help="pairs in a batch, of all processes together"
     )
     group.add_argument("--optim", choices=sorted(OPTIMIZERS), default=Training.optim, help="optimizer")
     group.add_argument("--lr", type=float, default=Training.lr, help="learning rate of the heads")
     group.add_argument("--schedule", choices=SCHEDULES, default=Training.schedule, help="of the learning rate; cosine: with a short rise")
     group.add_argument("--weight-decay", type=float, default=Training.weight_decay, help="adam, sgd: L2 penalty; adamw: decoupled")
-    group.add_argument("--epochs", type=int, default=Training.epochs, help="passes over all pairs")
+    group.add_argument("--epochs", type=at_least_one, default=Training.epochs, help="passes over all pairs")
     group.add_argument("--clip", type=float, default=Training.clip, help="largest norm of the gradient")
-    group.add_argument("--seed", type=int, default=Training.seed, help="of weights, order, views and dropout")
+    group.add_argument("--seed", type=at_least(0), default=Training.seed, help="of weights, order, views and dropout")
     group.add_argument("--tower-lr", type=float, default=Training.tower_lr, help="learning rate of towers that are trained")
     group.add_argument("--checkpointing", action="store_true", help="trained towers: less memory, a third more time")
     group.add_argument(
@@ -110,7 +115,7 @@ def _run_flags(group: Any) -> None:
     group.add_argument("--report-to", choices=REPORTS, default="none", help="where metrics go besides metrics.jsonl")
     group.add_argument("--resume", action="store_true", help="go on where a stopped run with the same flags ended")
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="of frozen towers; auto: bf16 where it is fast")
-    group.add_argument("--num-workers", type=int, help="processes for the frozen towers (default: one per GPU or core)")
+    group.add_argument("--num-workers", type=at_least_one, help="processes for the frozen towers (default: one per GPU or core)")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -118,19 +123,6 @@ def _check(args: argparse.Namespace) -> None:
         args.lang_layers = tuple(abs(int(layer)) for layer in args.lang_layers.split(","))
     except ValueError:
         raise UserError(f"--lang-layers {args.lang_layers}: expected numbers with commas, as in 4,3,2,1") from None
-    for name, least in (
-        ("batch_size", 2),
-        ("epochs", 1),
-        ("dim", 1),
-        ("hidden", 1),
-        ("hidden_layers", 1),
-        ("max_len", 3),
-        ("limit", 1),
-        ("views", 0),
-    ):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: at least {least} is needed")
     if args.level == "token" and (args.loss != "paired_hinge" or args.text_pool != "cls"):
         raise UserError(
             "--level token: has the loss paired_hinge only, and pools no tokens; leave out --loss, --text-pool and --recipe best"

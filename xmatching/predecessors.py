@@ -13,28 +13,54 @@ from torch import Tensor, nn
 from xmatching.model import Matcher
 from xvoken import snapshot as snapshots
 from xvoken.messages import UserError, one_line
+from xvoken.text_towers import TextTower, weights_hash
 
 HEADS = {"lang_model.mlp.": "text_head.layers.", "visn_model.mlp.": "image_head.layers."}
-TOWERS = {"lang_model.backbone.": "text_tower", "visn_model.backbone.": "image_tower"}
+TOWERS = {"lang_model.backbone.": ("text_tower", "lang"), "visn_model.backbone.": ("image_tower", "visn")}
 STATE_DICT_ENDINGS = (".pth", ".pt", ".bin")
 
 
-def start_from(load: str, matcher: Matcher, model: dict[str, Any]) -> None:
+def start_from(load: str, matcher: Matcher, model: dict[str, Any], towers: dict[str, nn.Module] | None = None) -> None:
     """Put the weights that `load` names into the matcher; raises UserError where they do not fit.
 
-    A frozen tower is not changed: the file's tower has to be that one, or be trained here.
+    A frozen tower is not changed: it has to be the one that the heads were trained on. model: the config of the flags;
+    towers: frozen ones by the names that they would have in the matcher, to be held against those of a state dict.
     """
     if str(load).endswith(STATE_DICT_ENDINGS):
         state = read_state_dict(Path(load))
         _fill(matcher.heads, published_heads(state, load), load)
-        _fill_towers(matcher, state, load)
+        _fill_towers(matcher, towers or {}, state, load)
         return
     snapshot = snapshots.read(load)
     saved = {**snapshots.MODEL_DEFAULTS, **snapshot.config["model"]}
-    for key in ("head", "dim", "text_width", "image_width", "text_pool", "visn_pool", "level"):
+    for key in ("head", "dim", "text_width", "image_width", "lang_layers", "text_pool", "visn_pool", "level"):
         if saved[key] != model[key]:
             raise UserError(f"--load {load}: its {key} is {saved[key]}, the flags say {model[key]}")
     _fill(matcher.heads, snapshot.tensors, load)
+    _take_towers(snapshot, saved, matcher, model, load)
+
+
+def _take_towers(snapshot: snapshots.Snapshot, saved: dict[str, Any], matcher: Matcher, model: dict[str, Any], load: str) -> None:
+    """Load towers that are trained here and were there; raises UserError for a tower that the heads were not trained on."""
+    text, image = (place(snapshot.folder, snapshot.tag) for place in (snapshots.text_tower_folder, snapshots.image_tower_file))
+    if matcher.text_tower and text.exists():
+        trained = TextTower(str(text), matcher.text_tower.layers).model.state_dict()
+        _load_tower(matcher.text_tower, trained, "text_tower", load)
+    if matcher.image_tower and image.exists():
+        _load_tower(matcher.image_tower, snapshots.read_tensors(image)[0], "image_tower", load)
+    as_it_is = f"--lang {text}, after: cp {snapshots.tokenizer_folder(snapshot.folder)}/* {text}/"
+    weights = f" --visn-weights {saved['visn_weights']}" if saved.get("visn_weights") else ""
+    for flag, tower, path, frozen, published in (
+        ("lang", matcher.text_tower, text, as_it_is, f"--lang {saved['lang']}"),
+        ("visn", matcher.image_tower, image, f"--visn-weights {image}", f"--visn {saved['visn']}{weights}"),
+    ):
+        expected, found = saved[f"{flag}_hash"], weights_hash(tower) if tower else model[f"{flag}_hash"]
+        if found != expected:
+            mend = f"go on training it with --{flag}-finetune, or freeze it: {frozen}" if path.exists() else f"give theirs: {published}"
+            raise UserError(
+                f"--load {load}: its heads were trained on another --{flag} tower ({saved[flag]}, {expected}) than the one here "
+                f"({model[flag]}, {found}); {mend}"
+            )
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -77,17 +103,34 @@ def _fill(module: nn.Module, state: dict[str, Tensor], load: str) -> None:
         ) from None
 
 
-def _fill_towers(matcher: Matcher, state: dict[str, Tensor], load: str) -> None:
-    """Put a trained tower's weights in; names that only theirs has (poolers, position ids) are left out."""
-    for prefix, attribute in TOWERS.items():
+def _fill_towers(matcher: Matcher, frozen: dict[str, nn.Module], state: dict[str, Tensor], load: str) -> None:
+    """Put trained towers' weights in, hold frozen ones against theirs; names that only one has (poolers, position ids) are left out."""
+    for prefix, (attribute, flag) in TOWERS.items():
         tower = getattr(matcher, attribute)
         theirs = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        if tower is None or not theirs:
-            continue
-        own = tower.model.state_dict()
-        # A frozen batch normalization, as Vokenization has it, does not count batches.
-        theirs |= {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")}
-        missing = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
-        if missing:
-            raise UserError(f"--load {load}: its {attribute} is another one ({missing[0]} is missing or of another shape)")
-        tower.model.load_state_dict({name: theirs[name] for name in own})
+        if tower and theirs:
+            _load_tower(tower, theirs, attribute, load)
+        elif attribute in frozen and (name := _differing(frozen[attribute].model.state_dict(), theirs)):
+            raise UserError(
+                f"--load {load}: its heads were trained on another {attribute} ({name} differs); give that one as --{flag}, or train it "
+                f"here: --{flag}-finetune"
+            )
+
+
+def _differing(own: dict[str, Tensor], theirs: dict[str, Tensor]) -> str | None:
+    """The first name whose tensors differ by more than a copy in 16 bits would."""
+    for name in [name for name in theirs if name in own and not name.endswith("num_batches_tracked")]:
+        ours, other = own[name], theirs[name]
+        if ours.shape != other.shape or not torch.allclose(ours.float(), other.float(), rtol=1e-3, atol=1e-6):
+            return name
+    return None
+
+
+def _load_tower(tower: nn.Module, theirs: dict[str, Tensor], attribute: str, load: str) -> None:
+    own = tower.model.state_dict()
+    # A frozen batch normalization, as Vokenization has it, does not count batches.
+    theirs = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")} | theirs
+    missing = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
+    if missing:
+        raise UserError(f"--load {load}: its {attribute} is another one ({missing[0]} is missing or of another shape)")
+    tower.model.load_state_dict({name: theirs[name] for name in own})

@@ -13,6 +13,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import xvoken.interrupts  # noqa: F401
+
 from xmatching.metric import rsum
 from xvoken import snapshot as snapshots
 from xvoken.disk import read_json

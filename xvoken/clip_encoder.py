@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from xvoken.encoders import Encoder
 from xvoken.messages import UserError, one_line
 from xvoken.processor_view import ProcessorView
-from xvoken.text_towers import weights_hash
+from xvoken.text_towers import require_vocabulary, weights_hash
 
 PROJECTED = ("clip", "metaclip_2")  # families with a linear layer behind each tower; SigLIP's towers end in the joint space
 FAMILIES = (*PROJECTED, "siglip")
@@ -90,6 +90,7 @@ def load_clip(name: str, text: bool, image: bool) -> Encoder:
 
     model = _load_model(name)
     tokenizer = _from_pretrained(AutoTokenizer, name, "tokenizer")
+    require_vocabulary(tokenizer, name)
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
@@ -103,7 +104,7 @@ def load_clip(name: str, text: bool, image: bool) -> Encoder:
         text_head=ProjectionHead(model.text_projection if projected else None),
         image_head=ProjectionHead(model.visual_projection if projected else None),
         text_tower=text_tower if text else None, image_tower=image_tower if image else None,
-        home=Path("snap/xmatching") / base, revision=getattr(model.config, "_commit_hash", None) or "",
+        tokenizer_name=name, home=Path("snap/xmatching") / base, revision=getattr(model.config, "_commit_hash", None) or "",
     )  # fmt: skip
 
 

@@ -12,12 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from xvoken.disk import replacing
-from xvoken.hdf5 import writing_hdf5
+from xvoken.hdf5 import open_hdf5, writing_hdf5
 from xvoken.messages import UserError
 from xvoken.offsets import Offsets
 
@@ -86,21 +85,19 @@ def write(
 class Corpus:
     """A tokenized corpus, open for reading. Raises UserError when a file is missing or the files disagree.
 
-    offsets: L + 1 of them, see Offsets; attributes: what the hdf5 file says of itself (empty in files made by others).
+    source: the tokenizer as it is given to tokenize_dataset.py, for the message. offsets: L + 1 of them, see Offsets;
+    attributes: what the hdf5 file says of itself (empty in files made by others).
     """
 
-    def __init__(self, corpus: Path, tokenizer_name: str):
+    def __init__(self, corpus: Path, tokenizer_name: str, source: str | None = None):
         self.path = tokens_file(corpus, tokenizer_name)
         line_path = line_file(corpus, tokenizer_name)
         for path in (self.path, line_path):
             if not path.is_file():
-                mend = f"python tokenization/tokenize_dataset.py {corpus.parent} {corpus.name} {tokenizer_name}"
+                mend = f"python tokenization/tokenize_dataset.py {corpus.parent} {corpus.name} {source or tokenizer_name}"
                 raise UserError(f"{path} does not exist; make it with: {mend}")
-        try:
-            self.file = h5py.File(self.path, "r")
-            self.tokens = self.file["tokens"]
-        except (OSError, KeyError) as error:
-            raise UserError(f"{self.path}: no hdf5 file with a dataset `tokens` ({error}); make it again: {MAKE}") from None
+        self.file = open_hdf5(self.path, MAKE, tokens=1)
+        self.tokens = self.file["tokens"]
         self.attributes = dict(self.file.attrs)
         self.offsets = Offsets(line_path, f"make it again: {MAKE}")
         if self.offsets[-1] != len(self.tokens):
@@ -126,12 +123,14 @@ def check(corpus: Path, tokenizer_name: str) -> str:
     """Compare the three files with each other; says what they hold or raises UserError."""
     read = Corpus(corpus, tokenizer_name)
     path = text_file(corpus, tokenizer_name)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist, {read.path} does; make them again: {MAKE}")
     at = 0
-    with open(path, encoding="ascii") as text:
+    with open(path, encoding="ascii", errors="replace") as text:
         while at <= len(read) and (lines := list(islice(text, SLAB))):
             ids, offsets = read.slab(at, min(at + len(lines), len(read)))
             for number, (line, start, stop) in enumerate(zip(lines, offsets, offsets[1:], strict=False), at + 1):
-                if not np.array_equal(np.array(line.split(), np.int64), ids[start:stop]):
+                if line.split() != list(map(str, ids[start:stop].tolist())):
                     raise UserError(f"{path}: line {number} differs from {read.path}; make them again: {MAKE}")
             at += len(lines)
     if at != len(read):

@@ -46,6 +46,7 @@ class Encoder:
     text_tower (ids, mask) -> features -> text_head -> (B, dim); image_tower (pixels) -> features -> image_head.
     A tower is None if it was not asked for. fixed_length: every sentence is padded to the tower's length.
     level: "sentence", or "token" for heads that take text_tower.tokens.
+    tokenizer_name: what was given as the text tower's name, whose tokenizer it is: a trained tower's folder holds none.
     home: folder for what is made with it; revision: the hub's commit, where there is one.
     """
 
@@ -61,6 +62,7 @@ class Encoder:
     text_tower: nn.Module | None = None
     image_tower: nn.Module | None = None
     fixed_length: bool = False
+    tokenizer_name: str = ""
     home: Path = Path()
     revision: str = ""
     level: str = "sentence"
@@ -88,7 +90,7 @@ def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
         name=snapshot.folder.name, hash=snapshot.hash, dim=model["dim"], max_len=model["max_len"],
         tokenizer=load_tokenizer(str(snapshots.tokenizer_folder(snapshot.folder))),
         text_spec=text_spec, image_spec=image_spec, text_head=heads["text_head"], image_head=heads["image_head"],
-        home=snapshot.folder, level=model["level"],
+        tokenizer_name=model["lang"], home=snapshot.folder, level=model["level"],
     )  # fmt: skip
     if text:
         encoder.text_tower = text_spec.build()

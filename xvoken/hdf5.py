@@ -12,7 +12,7 @@ from typing import IO, Any
 import h5py
 
 from xvoken.disk import replacing
-from xvoken.messages import UserError
+from xvoken.messages import UserError, one_line
 
 
 @contextmanager
@@ -29,14 +29,24 @@ def writing_hdf5(path: Path) -> Iterator[h5py.File]:
             raise
 
 
-def open_hdf5(path: Path, mend: str) -> h5py.File:
-    """Open a file for reading; raises UserError with `mend`, the way to make it, when it is missing or not whole."""
+def open_hdf5(path: Path, mend: str, **datasets: int) -> h5py.File:
+    """Open a file for reading; raises UserError with `mend`, the way to make it, when it is missing, not whole or another one.
+
+    datasets: names that it must have, and their numbers of dimensions.
+    """
     if not path.is_file():
         raise UserError(f"{path} does not exist; make it with: {mend}")
+    open(path, "rb").close()  # a file that must not be read is a whole one, and this error names it
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
+        for name, dimensions in datasets.items():
+            found = file.get(name)
+            if not isinstance(found, h5py.Dataset) or found.ndim != dimensions:
+                file.close()
+                raise UserError(f"{path}: has no dataset `{name}` of {dimensions} dimensions; remove it, then make it with: {mend}")
     except OSError as error:
-        raise UserError(f"{path}: no whole hdf5 file ({error}); remove it, then make it with: {mend}") from None
+        raise UserError(f"{path}: no whole hdf5 file ({one_line(error)}); remove it, then make it with: {mend}") from None
+    return file
 
 
 class _Output:

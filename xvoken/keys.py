@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xvoken.disk import sha256_of_lines, sha256_of_rows, write_lines
-from xvoken.hdf5 import writing_hdf5
+from xvoken.hdf5 import open_hdf5, writing_hdf5
 from xvoken.messages import UserError
 
 
@@ -107,17 +107,8 @@ def _mapped(dataset: h5py.Dataset) -> NDArray[np.float32]:
 
 
 def _open(where: Path, image_set: str) -> h5py.File:
-    path = keys_file(where, image_set)
-    mend = f"make it with: python vokenization/extract_vision_keys.py --load-dir {where.parent} --image-sets {image_set}"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; {mend}")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"{path}: no whole hdf5 file ({error}); remove it, then {mend}") from None
-    if "keys" not in file or file["keys"].ndim != 2:
-        raise UserError(f"{path}: has no dataset `keys` of shape (N, dim); remove it, then {mend}")
-    return file
+    make = f"python vokenization/extract_vision_keys.py --load-dir {where.parent} --image-sets {image_set}"
+    return open_hdf5(keys_file(where, image_set), make, keys=2)
 
 
 def _lines(path: Path, rows: int) -> list[str]:

@@ -50,8 +50,8 @@ def is_shards(source: Path) -> bool:
 
 
 def expand(pattern: Path) -> list[str]:
-    """The tar files that a range in braces, a glob or a plain path names, in order; raises UserError if one is missing."""
-    tars = [tar for text in _ranges(str(pattern)) for tar in sorted(glob(text)) or [text]]
+    """The tar files that a range in braces, a glob or a plain path names, in order, each once; raises UserError if one is missing."""
+    tars = list(dict.fromkeys(tar for text in _ranges(str(pattern)) for tar in sorted(glob(text)) or [text]))
     missing = [tar for tar in tars if not os.path.isfile(tar)]
     if missing or not tars:
         there = f" ({len(missing)} of {len(tars)} are missing); those that are there: '{RANGE.sub('*', str(pattern))}'"

@@ -61,15 +61,25 @@ def from_pretrained(loader: Any, name: str, what: str, **options: Any) -> Any:
 
 
 def load_tokenizer(name: str) -> Any:
-    """A fast tokenizer; raises UserError for one that is slow or marks no start and end of a sentence."""
+    """A fast tokenizer; raises UserError for one that is slow or has no vocabulary."""
     from transformers import AutoTokenizer
 
     tokenizer = from_pretrained(AutoTokenizer, name, "tokenizer")
+    require_vocabulary(tokenizer, name)
     if not tokenizer.is_fast:
         raise UserError(f"tokenizer {name}: has no tokenizer.json (fast tokenizer); convert it with transformers first")
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+def require_vocabulary(tokenizer: Any, name: str) -> None:
+    """Raise UserError for what transformers makes up from config.json alone: every word would be the unknown token."""
+    if set(tokenizer.get_vocab()) <= {*tokenizer.all_special_tokens, "\u2581"}:  # the blank of sentencepiece
+        raise UserError(
+            f"tokenizer {name}: no words in it, only {len(tokenizer.get_vocab())} special tokens; its files (tokenizer.json, vocab.txt or "
+            "what the model has) are missing: put them there, or give the folder or model that has them"
+        )
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
@@ -83,6 +93,11 @@ def tokenizer_hash(tokenizer: Any) -> str:
         digest.update(f"{index} {token}\n".encode("utf-8", "surrogatepass"))
     digest.update(str(tokenizer(probe)["input_ids"]).encode())
     return digest.hexdigest()[:16]
+
+
+def vocabulary_size(tokenizer: Any) -> int:
+    """What all ids are below; more than the number of tokens where a vocabulary has holes."""
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 def special_ids(tokenizer: Any) -> tuple[int, int]:

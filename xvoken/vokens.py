@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from xvoken.disk import replacing, write_lines
-from xvoken.hdf5 import writing_hdf5
+from xvoken.hdf5 import open_hdf5, writing_hdf5
 from xvoken.messages import UserError
+
+MAKE = "python vokenization/vokenize_corpus_mp.py"
 
 
 def folder(load: Path) -> Path:
@@ -80,25 +81,32 @@ def write_ids(path: Path, ids: list[str]) -> None:
 
 
 def read_settings(hdf5_path: Path) -> dict[str, Any]:
-    with h5py.File(hdf5_path, "r") as file:
+    with open_hdf5(hdf5_path, MAKE) as file:
         return json.loads(file.attrs.get("settings", "{}"))
 
 
 def read(where: Path, corpus_name: str, sets: str) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str]]:
     """indices (L, k), scores (L, k) and the ids of the index' rows."""
     path = hdf5_file(where, corpus_name, sets)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; make it with: python vokenization/vokenize_corpus_mp.py")
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path, MAKE, indices=2, scores=2) as file:
         indices, scores = file["indices"][:], file["scores"][:]
-    return indices, scores, ids_file(where, corpus_name, sets).read_text(encoding="utf-8").split("\n")[:-1]
+    return indices, scores, read_ids(where, corpus_name, sets)
+
+
+def read_ids(where: Path, corpus_name: str, sets: str) -> list[str]:
+    path = ids_file(where, corpus_name, sets)
+    _require(path, hdf5_file(where, corpus_name, sets))
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _require(path: Path, hdf5_path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist, {hdf5_path} does; make both again with: {MAKE}, after: rm {hdf5_path}")
 
 
 def slabs(hdf5_path: Path, lines: int = 1 << 16) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
     """First line, indices (l, k) and scores (l, k), some lines at a time, so that memory does not grow with the corpus."""
-    if not hdf5_path.is_file():
-        raise UserError(f"{hdf5_path} does not exist; make it with: python vokenization/vokenize_corpus_mp.py")
-    with h5py.File(hdf5_path, "r") as file:
+    with open_hdf5(hdf5_path, MAKE, indices=2, scores=2) as file:
         for start in range(0, len(file["indices"]), lines):
             yield start, file["indices"][start : start + lines], file["scores"][start : start + lines]
 
@@ -106,7 +114,7 @@ def slabs(hdf5_path: Path, lines: int = 1 << 16) -> Iterator[tuple[int, NDArray[
 def check(where: Path, corpus_name: str, sets: str) -> str:
     """Hold the files against each other; says what they hold or raises UserError."""
     path = hdf5_file(where, corpus_name, sets)
-    ids = ids_file(where, corpus_name, sets).read_text(encoding="utf-8").split("\n")[:-1]
+    ids, total, k = read_ids(where, corpus_name, sets), 0, 0
     for start, indices, scores in slabs(path):
         if indices.max(initial=-1) >= len(ids):
             raise UserError(f"{path}: row {indices.max()} is beyond the {len(ids)} ids")
@@ -115,8 +123,10 @@ def check(where: Path, corpus_name: str, sets: str) -> str:
         if not ((indices < 0) == np.isnan(scores)).all():
             raise UserError(f"{path}: an empty line with scores, or a line without")
         total, k = start + len(indices), indices.shape[1]
-    with open(text_file(where, corpus_name, sets), encoding="utf-8") as text:
+    text_path = text_file(where, corpus_name, sets)
+    _require(text_path, path)
+    with open(text_path, encoding="utf-8") as text:
         lines = sum(1 for _ in text)
     if lines != total:
-        raise UserError(f"{text_file(where, corpus_name, sets)}: {lines} lines, the hdf5 file has {total}")
+        raise UserError(f"{text_path}: {lines} lines, the hdf5 file has {total}; make both again with: {MAKE}, after: rm {path}")
     return f"top {k} of {len(ids):,} images for {lines:,} lines"

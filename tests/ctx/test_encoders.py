@@ -64,6 +64,14 @@ def test_clip_is_evaluated_as_a_matcher_is(world, at, script):
     assert "12 captions, 6 images" in script("vokenization.evaluate_retrieval", "--load", "tiny-clip", *shared, *fast)
 
 
+def test_clip_without_a_tokenizer_is_refused(at):
+    fixtures.save_clip(at / "tiny-clip")
+    for path in (at / "tiny-clip").glob("*token*"):
+        path.unlink()
+    with pytest.raises(UserError, match="tokenizer tiny-clip: no words in it"):
+        load_encoder("tiny-clip")
+
+
 def test_a_matcher_describes_pictures(world, matcher, at, script):
     (at / "phrases.txt").write_text("a red circle\nblue square\na green square\n")
     shared = ["--model", matcher, "--device", "cpu", "--num_workers", 1]

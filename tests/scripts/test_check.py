@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,6 +7,33 @@ import pytest
 
 from tests.conftest import World
 from xvoken.messages import UserError
+
+
+def test_check_of_missing_and_foreign_files(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
+    shutil.copytree(world.folder / "corpus", tmp_path / "corpus")
+    tokens = tmp_path / "corpus/lines.txt.tiny-bert.hdf5"
+    text = tokens.with_suffix("")
+    text.write_text(text.read_text().replace(" ", " x ", 1))
+    with pytest.raises(UserError, match="line 1 differs"):
+        script("scripts.check", tokens)
+    text.unlink()
+    with pytest.raises(UserError, match="lines.txt.tiny-bert does not exist"):
+        script("scripts.check", tokens)
+    sets = ["--image-sets", "shapes_train", "--num-workers", 1, "--output", tmp_path]
+    script("vokenization.vokenize_corpus_mp", "--load", keyed, "--corpus", world.folder / "corpus/lines.txt", *sets)
+    for ending in ("", ".ids"):
+        (tmp_path / f"lines.txt.shapes_train{ending}").unlink()
+        with pytest.raises(UserError, match=f"lines.txt.shapes_train{ending} does not exist, .* after: rm "):
+            script("scripts.check", tmp_path / "lines.txt.shapes_train.hdf5")
+
+
+@pytest.mark.parametrize("names", [[], ["other"], ["indices"], ["keys/x"], ["tokens/x"], ["0"]])
+def test_check_of_hdf5_files_of_others(tmp_path: Path, script: Callable[..., str], names: list[str]):
+    with h5py.File(tmp_path / "foreign.hdf5", "w") as file:
+        for name in names:
+            file[name] = [1, 2]
+    with pytest.raises(UserError, match="foreign"):
+        script("scripts.check", tmp_path / "foreign.hdf5")
 
 
 def test_check_says_what_files_hold(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):

@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from scripts.demo_page import Line, choose, curve_svg, page, thumbnail
+from xvoken.messages import UserError
 from xvoken.recall import evaluate
 
 
@@ -31,6 +33,13 @@ def test_thumbnails_are_small(tmp_path: Path):
     Image.new("RGB", (3000, 2000), "red").save(tmp_path / "x.jpg")
     assert thumbnail(tmp_path / "x.jpg").startswith("data:image/png;base64,")
     assert len(thumbnail(tmp_path / "x.jpg")) < 5000
+
+
+def test_missing_and_broken_pictures_are_named(tmp_path: Path):
+    (tmp_path / "broken.jpg").write_bytes(b"broken")
+    for name, reason in (("missing.jpg", "missing"), ("broken.jpg", "not a picture")):
+        with pytest.raises(UserError, match=f"{name}: {reason}; the page shows this picture"):
+            thumbnail(tmp_path / name)
 
 
 def test_best_lines_show_different_pictures_and_the_sample_others():

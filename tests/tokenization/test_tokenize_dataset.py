@@ -4,6 +4,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from transformers import BertTokenizerFast
 
 from tests.conftest import World
 from tokenization import tokenize_dataset as module
@@ -101,6 +102,29 @@ def test_missing_corpus_and_tokenizer(world: World, tmp_path: Path, script: Call
     (tmp_path / "c.txt").write_text("x\n")
     with pytest.raises(UserError, match="hf download no-such-tokenizer"):
         script("tokenization.tokenize_dataset", tmp_path, "c.txt", "no-such-tokenizer")
+
+
+def test_a_vocabulary_with_holes(tmp_path: Path, script: Callable[..., str]):
+    """Its largest id is beyond the number of its tokens."""
+    words = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[PAD]": 3, "red": 70, "circle": 900}
+    BertTokenizerFast(vocab=words).save_pretrained(tmp_path / "holes")
+    (tmp_path / "c.txt").write_text("red circle\ncircle\n")
+    script("tokenization.tokenize_dataset", tmp_path, "c.txt", tmp_path / "holes")
+    assert (tmp_path / "c.txt.holes").read_text() == "70 900\n900\n"
+    assert "2 lines, 3 tokens" in corpora.check(tmp_path / "c.txt", "holes")
+
+
+def test_damaged_tokens_are_refused(world: World, tmp_path: Path, script: Callable[..., str]):
+    (tmp_path / "c.txt").write_text("one two\nthree\n")
+    script("tokenization.tokenize_dataset", tmp_path, "c.txt", world.bert)
+    output = tmp_path / f"c.txt.{NAME}.hdf5"
+    output.write_bytes(output.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"no whole hdf5 file .*remove it, then make it with: python tokenization/tokenize_dataset.py"):
+        script("tokenization.tokenize_dataset", tmp_path, "c.txt", world.bert)
+    with h5py.File(output, "w") as file:
+        file["tokens"] = 3
+    with pytest.raises(UserError, match="no dataset `tokens` of 1 dimensions"):
+        script("tokenization.tokenize_dataset", tmp_path, "c.txt", world.bert)
 
 
 def test_check_and_reading_find_damage(world: World, tmp_path: Path, script: Callable[..., str]):

@@ -86,6 +86,22 @@ def test_tokens_of_another_tokenizer_or_none(copy: Path, script: Callable[..., s
         vokenize(script, copy)
 
 
+def test_the_tokenizer_of_a_fine_tuned_tower(world: World, copy: Path, script: Callable[..., str]):
+    """Its name is that of the tower it was trained from; its own folder holds no tokenizer."""
+    (copy / "BEST.text_tower").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(world.bert / name, copy / "BEST.text_tower")
+    assert "wrote the top 5" in vokenize(script, copy)
+    with pytest.raises(
+        UserError, match=f"make it with: python tokenization/tokenize_dataset.py {copy.parent}/corpus other.txt {world.bert}"
+    ):
+        vokenize(script, copy, corpus="other.txt")
+    tokens = copy.parent / "corpus/lines.txt.tiny-bert.hdf5"
+    rewrite(tokens, lambda file: file.attrs.modify("tokenizer_hash", "0" * 16))
+    with pytest.raises(UserError, match=f"tokenize_dataset.py DATA_DIR FILE {world.bert}"):
+        vokenize(script, copy)
+
+
 def test_token_ids_beyond_the_vocabulary(copy: Path, script: Callable[..., str]):
     tokens = copy.parent / "corpus/lines.txt.tiny-bert.hdf5"
 
@@ -101,12 +117,36 @@ def test_token_ids_beyond_the_vocabulary(copy: Path, script: Callable[..., str])
 def test_topk_and_numbers(copy: Path, script: Callable[..., str]):
     with pytest.raises(UserError, match=r"--topk 19: the index has 18 images only"):
         vokenize(script, copy, "--topk", 19)
-    with pytest.raises(UserError, match="at least 1"):
-        vokenize(script, copy, "--topk", 0)
     with pytest.raises(UserError, match="--num-workers 0"):
         vokenize(script, copy, "--num-workers", 0)
     with pytest.raises(UserError, match="--device gpu"):
         vokenize(script, copy, "--device", "gpu")
+
+
+@pytest.mark.parametrize(
+    ("stage", "flag", "value"),
+    [
+        ("vokenization.create_image_ids", "--limit", 0), ("vokenization.create_image_ids", "--num-images", 0),
+        ("vokenization.extract_vision_keys", "--limit", 0), ("vokenization.extract_vision_keys", "--batch-size", 0),
+        ("vokenization.vokenize_corpus_mp", "--limit", 0), ("vokenization.vokenize_corpus_mp", "--topk", 0),
+        ("vokenization.vokenize_corpus_mp", "--max-img-num", 0), ("vokenization.vokenize_corpus_mp", "--max-img-num", -2),
+        ("vokenization.export_embeddings", "--rows-per-file", 0), ("tokenization.tokenize_dataset", "--limit", 0),
+        ("tokenization.tokenize_dataset", "--num-workers", "x"), ("tokenization.prepare_reddit", "--limit", -3),
+        ("xmatching.main", "--limit", 0), ("xmatching.main", "--num-workers", 0), ("xmatching.main", "--batch-size", 1),
+    ],
+)  # fmt: skip
+def test_numbers_that_make_no_sense(script: Callable[..., str], capfd: pytest.CaptureFixture[str], stage: str, flag: str, value: object):
+    with pytest.raises(SystemExit) as caught:
+        script(stage, flag, value)
+    assert caught.value.code == 2
+    assert f"argument {flag}" in (said := capfd.readouterr().err) and f"{value}: a whole number of at least" in said
+
+
+@pytest.mark.parametrize("stage", ["vokenize_corpus_mp", "evaluate_retrieval", "export_embeddings"])
+def test_image_sets_given_twice(world: World, copy: Path, script: Callable[..., str], stage: str):
+    corpus = ["--corpus", copy.parent / "corpus/lines.txt"] if stage == "vokenize_corpus_mp" else []
+    with pytest.raises(UserError, match="image set shapes_train is given 2 times; name it once"):
+        script(f"vokenization.{stage}", "--load", copy, "--image-sets", "shapes_train,shapes_valid,shapes_train", *corpus)
 
 
 def test_image_sets(world: World, copy: Path, tmp_path: Path, script: Callable[..., str]):
@@ -183,6 +223,17 @@ def test_damaged_files_are_found_by_check(copy: Path, script: Callable[..., str]
     (copy / "keys/shapes_train.ids").write_text("x\n")
     with pytest.raises(UserError, match="has 1 lines for 18 keys"):
         keys.check(copy / "keys", "shapes_train")
+
+
+def test_damaged_results_are_refused(copy: Path, script: Callable[..., str]):
+    from xvoken import vokens
+
+    vokenize(script, copy)
+    results = copy / "vokens/lines.txt.shapes_train.hdf5"
+    results.write_bytes(results.read_bytes()[:3000])
+    for call in (lambda: vokenize(script, copy), lambda: vokens.read(copy / "vokens", "lines.txt", "shapes_train")):
+        with pytest.raises(UserError, match=r"no whole hdf5 file .*remove it, then make it with: python vokenization/vokenize_corpus_mp"):
+            call()
 
 
 def test_evaluation_without_captions(world: World, copy: Path, tmp_path: Path, script: Callable[..., str]):

@@ -127,6 +127,15 @@ def test_evaluation_agrees_with_the_training(world: World, keyed: Path, tmp_path
     assert "text to image" in printed
 
 
+def test_evaluation_computes_as_keys_and_retrieval_do(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str], monkeypatch):
+    """In fp32 where nothing is said, also on a machine whose bf16 is fast."""
+    monkeypatch.setattr("xvoken.devices.cpu_has_bf16", lambda: True)
+    flags = ["--load", keyed, "--image-sets", "shapes_valid", *world.roots, "--device", "cpu", "--num-workers", 1]
+    script("vokenization.evaluate_retrieval", *flags, "--cache", tmp_path / "cache", "--output", tmp_path)
+    (receipt,) = (json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*.json") if "report" not in path.name)
+    assert receipt["settings"]["precision"] == "fp32"
+
+
 def test_folder_of_pictures_with_broken_ones(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
     pictures = tmp_path / "pictures"
     (pictures / "sub").mkdir(parents=True)

@@ -164,6 +164,8 @@ def test_patterns(tmp_path: Path):
     names = [tmp_path / f"{number}.tar" for number in ("08", "09", "10")]
     assert expand(tmp_path / "{08..10}.tar") == list(map(str, names))
     assert expand(tmp_path / "8.tar") == [str(tmp_path / "8.tar")]
+    assert expand(tmp_path / "{0..1}*.tar") == list(map(str, names))
+    assert expand(tmp_path / "*{0..1}*.tar") == list(map(str, names))  # which name 10.tar twice
     assert expand(tmp_path / "*.tar") == [*map(str, names), str(tmp_path / "8.tar")]
     with pytest.raises(UserError, match=r"11.tar: no such tar file \(2 of 4 are missing\); those that are there: '.*/\*.tar'"):
         expand(tmp_path / "{09..12}.tar")

@@ -199,7 +199,6 @@ def test_broken_pictures_are_left_out_and_listed(world: World, tmp_path: Path, s
 def test_flags_that_make_no_sense():
     for flags, message in (
         (["--lang-layers", "4,x"], "expected numbers"),
-        (["--batch-size", "1"], "at least 2"),
         (["--dropout", "1"], "expected a share"),
     ):
         with pytest.raises(UserError, match=message):

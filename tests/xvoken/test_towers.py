@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,14 @@ def test_names_and_tokenizer_hash(world: World, tmp_path: Path):
     assert tokenizer_hash(tokenizer) == tokenizer_hash(load_tokenizer(str(world.bert)))  # a copy under another name
     tokenizer.add_tokens(["xvoken"])
     assert tokenizer_hash(tokenizer) != tokenizer_hash(load_tokenizer("minilm"))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet", "t5"])
+def test_a_tokenizer_made_up_from_a_config_is_refused(tmp_path: Path, kind: str):
+    """transformers makes one of special tokens only, to which every word is unknown."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(UserError, match=f"tokenizer {tmp_path}: no words in it, only .* special tokens"):
+        load_tokenizer(str(tmp_path))
 
 
 def test_padded_batches_against_the_tokenizer():

@@ -1,0 +1,52 @@
+"""What a person reads when a path, the system or the person stops a script."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import World
+from xvoken.messages import PATH_FAULTS, run_main
+
+
+def ended(main: Callable[[], object], capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit code of a script, and what it said."""
+    with pytest.raises(SystemExit) as caught:
+        run_main(main)
+    return caught.value.code, capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", PATH_FAULTS)
+def test_faults_of_a_path_are_one_line_with_its_name(capfd: pytest.CaptureFixture[str], number: int):
+    def main() -> None:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    code, said = ended(main, capfd)
+    assert code == 2
+    assert said.startswith(f"error: some/file: {os.strerror(number)}; ") and said.count("\n") == 1
+
+
+def test_other_errors_of_the_system_keep_their_traceback():
+    def main() -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "some/file")
+
+    with pytest.raises(OSError, match="some/file"):
+        run_main(main)
+
+
+def test_outputs_that_can_not_be(world: World, tmp_path: Path, process: Callable):
+    """As a user sees it: a file where a folder is needed."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "train.jsonl").write_text('{"context": ["x"], "response": "y"}\n')
+    for command in (
+        ["xmatching/main.py", *world.train_flags(tmp_path / "file")],
+        ["xmatching/main.py", *world.train_flags(tmp_path / "m", "--cache", tmp_path / "file")],
+        ["tokenization/prepare_reddit.py", tmp_path, tmp_path / "file"],
+        ["xmatching/launch.py", "x"],
+    ):
+        done = process("python", *command)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "error: " in done.stderr.splitlines()[-1]
