@@ -1,22 +1,53 @@
-"""Ctrl-C while a script still imports, which takes seconds, ends as later on: with one line and exit code 130.
+"""The first seconds of a script, in which it imports: Ctrl-C and a missing package end it with one line, as later on.
 
-Entry scripts import this module before all others; it imports the standard library only. Where a script's `main()` runs,
-xvoken.messages.run_main does the same.
+Entry scripts import this module before all others; it imports the standard library only. Once a script's `main()` runs,
+xvoken.messages.run_main hears Ctrl-C itself.
 """
 
 import os
+import signal
 import sys
-from types import TracebackType
+import threading
+from pathlib import Path
+from types import FrameType, TracebackType
 
 STOPPED = "stopped; finished work is kept, run the same command to go on"
+ROOT = Path(__file__).resolve().parents[1]
+# Of requirements.txt, as they are imported.
+BASE = ("PIL", "faiss", "h5py", "ijson", "numpy", "safetensors", "tokenizers", "torch", "torchvision", "tqdm", "transformers")
 
 
-def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
-        return
-    print(STOPPED, file=sys.stderr, flush=True)
-    os._exit(130)  # nothing is open yet, and half-imported libraries are in no state to be wound up
+def _ctrl_c(number: int, frame: FrameType | None) -> None:
+    # No exception: raised inside an import, libraries turn it into errors of their own, or abort.
+    _end(STOPPED, 130)
 
 
-sys.excepthook = _end
+def _missing(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in BASE:
+        python = f"{sys.executable} has no {error.name}"
+        _end(f"error: {python}; run: . .venv/bin/activate, or: pip install -r requirements.txt -c constraints.txt", 2)
+    sys.__excepthook__(kind, error, trace)
+
+
+def _end(line: str, code: int) -> None:
+    print(line, file=sys.stderr, flush=True)
+    os._exit(code)  # nothing is open yet, and half-imported libraries are in no state to be wound up
+
+
+def hear_by_exception() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again."""
+    if signal.getsignal(signal.SIGINT) is _ctrl_c:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_a_script() -> bool:
+    """Whether the process was started for one of the project's scripts, not for a test or somebody's own program."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return bool(file) and Path(file).resolve().parents[1] == ROOT
+
+
+if _is_a_script():
+    sys.excepthook = _missing
+    # Not where it is ignored (a shell's background jobs), nor in a worker's thread.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _ctrl_c)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from xvoken.interrupts import STOPPED
+from xvoken.interrupts import STOPPED, hear_by_exception
 
 from tqdm import tqdm
 
@@ -67,6 +67,7 @@ def progress(items: Any = None, **options: Any) -> tqdm:
 def run_main(main: Callable[[], object]) -> None:
     """Run a script's `main()`; turn its mistakes into one line and an exit code instead of a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else a warning at every fork
+    hear_by_exception()
     try:
         main()
     except UserError as error:

@@ -23,6 +23,31 @@ def test_every_script_imports_it_first(script: Path):
     assert "import xvoken.interrupts" in text.split("sys.path.insert(")[1].splitlines()[2]
 
 
+@pytest.mark.parametrize("package", ["torch", "h5py", "numpy", "tqdm", "PIL"])
+def test_a_missing_package_is_one_line(tmp_path: Path, package: str):
+    """As it is in a Python without them, a newcomer's before he has activated .venv."""
+    blocked = f"import sys\nsys.modules[{package!r}] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(blocked)
+    command = [sys.executable, "vokenization/vokenize_corpus_mp.py", "--help"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == (
+        f"error: {sys.executable} has no {package}; run: . .venv/bin/activate, or: pip install -r requirements.txt -c constraints.txt\n"
+    )
+
+
+def test_ctrl_c_raises_again_once_main_runs(tmp_path: Path):
+    """There it is an exception, so that locks and temporary files are cleaned up."""
+    code = "import os, signal, sys; sys.argv = ['x']; import xvoken.interrupts as i; print(signal.getsignal(signal.SIGINT) is i._ctrl_c)"
+    code += "; i.hear_by_exception(); print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    (tmp_path / "start.py").write_text(code)
+    for folder, expected in ((ROOT / "scripts", ["True", "True"]), (tmp_path, ["False", "True"])):
+        path = folder / "start.py" if folder == tmp_path else folder / "check.py"
+        program = f"import sys, types; sys.modules['__main__'].__file__ = {str(path)!r}; exec(open({str(tmp_path / 'start.py')!r}).read())"
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == expected
+
+
 @pytest.mark.parametrize("script", ["xmatching/main.py", "vokenization/evaluate_retrieval.py", "ctx/encode_images.py", "scripts/check.py"])
 def test_ctrl_c_while_a_script_imports(script: str):
     run = subprocess.Popen(
