@@ -133,6 +133,7 @@ def test_topk_and_numbers(copy: Path, script: Callable[..., str]):
         ("vokenization.export_embeddings", "--rows-per-file", 0), ("tokenization.tokenize_dataset", "--limit", 0),
         ("tokenization.tokenize_dataset", "--num-workers", "x"), ("tokenization.prepare_reddit", "--limit", -3),
         ("xmatching.main", "--limit", 0), ("xmatching.main", "--num-workers", 0), ("xmatching.main", "--batch-size", 1),
+        ("xmatching.main", "--views", -1),
     ],
 )  # fmt: skip
 def test_numbers_that_make_no_sense(script: Callable[..., str], capfd: pytest.CaptureFixture[str], stage: str, flag: str, value: object):
