@@ -22,6 +22,7 @@ sys.path[0] = str(ROOT)
 
 from benchmarks import worlds
 from benchmarks.measure import machine
+from xvoken.flags import Help
 from xvoken.messages import run_main
 
 CODE = """
@@ -92,7 +93,7 @@ def numbers(text: str) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=Help)
     parser.add_argument("--small", action="store_true", help="little work, in seconds: shows that the script runs")
     parser.add_argument("--lines", type=numbers, default=[100_000, 3_000_000], help="corpus sizes, with commas")
     parser.add_argument("--keys", type=numbers, default=[50_000, 500_000], help="index sizes, with commas")

@@ -27,7 +27,7 @@ from ctx.options import OUTPUTS, Machine, add_model_flags
 from ctx.phrases import read_lines, read_visual_genome
 from ctx.run import today
 from xvoken.devices import cast_weights
-from xvoken.disk import replacing, same_settings, sha256_of_lines
+from xvoken.disk import same_settings, save_arrays, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.messages import run_main, say
 from xvoken.text_batches import Padding, batches_by_length, encode_batches, tokenize
@@ -65,15 +65,14 @@ class PhrasesJob:
         for batch, pooled in encode_batches(self.tower, tokens, offsets, batches, self.padding, self.device, self.precision):
             keys[batch] = self.head(pooled.float()).cpu().numpy()
             features[batch] = pooled.float().cpu().numpy()
-        with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-            np.savez(file, keys=keys, features=features)
+        save_arrays(part.with_suffix(".npz"), keys=keys, features=features)
         return {"cut": int((lengths + self.padding.specials > self.padding.max_tokens).sum())}
 
 
 def part_groups(parts: Parts, phrases: list[str]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], list[str]]]:
     for number, (start, stop) in enumerate(parts.ranges):
-        with np.load(parts.part(number).with_suffix(".npz")) as arrays:
-            yield arrays["keys"], arrays["features"], phrases[start:stop]
+        arrays = parts.load(number)
+        yield arrays["keys"], arrays["features"], phrases[start:stop]
 
 
 def encode(model: str, encoder: Encoder, phrases: list[str], machine: Machine, output: Path) -> None:

@@ -16,7 +16,7 @@ from ctx.caption_db import CaptionDB
 from ctx.coco import Pictures, read_pictures
 from ctx.options import Machine
 from ctx.views import ViewsJob
-from xvoken.disk import replacing, same_settings, sha256_of_lines
+from xvoken.disk import same_settings, save_array, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.messages import RunError, UserError, progress, say
 from xvoken.pictures import size_of
@@ -59,8 +59,7 @@ def make_context(
         job = ViewsJob(model, paths, machine.precision, machine.batch_size, machine.decoders)
         if with_crops:
             job.keys, job.k = str(parts.folder / "keys.npy"), k
-            with replacing(Path(job.keys)) as temporary, open(temporary, "wb") as file:
-                np.save(file, db.keys)
+            save_array(Path(job.keys), db.keys)
         parts.run(job, machine.devices, desc=main.name, unit="img")
         skipped = [(pictures.ids[row], paths[row], reason) for row, reason in read_skipped(parts)]
         if len(skipped) == len(paths):
@@ -125,8 +124,8 @@ def _rows(parts: Parts, ids: list[str], path: Path) -> Iterator[tuple[str, NDArr
     """id, pooled features (width,), best (V, k), scores (V, k) of each picture that could be used."""
     with progress(total=len(ids), desc=f"writing {path.name}", unit="img") as bar:
         for number, (start, stop) in enumerate(parts.ranges):
-            with np.load(parts.part(number).with_suffix(".npz")) as arrays:
-                pooled, best, scores = arrays["pooled"], arrays["best"], arrays["scores"]
+            arrays = parts.load(number)
+            pooled, best, scores = arrays["pooled"], arrays["best"], arrays["scores"]
             for row in range(stop - start):
                 bar.update()
                 if not np.isnan(pooled[row, 0]):

@@ -14,7 +14,7 @@ from torch import Tensor
 from ctx import crops
 from xvoken.decoding import batches_ahead
 from xvoken.devices import autocast, cast_weights, upload
-from xvoken.disk import replacing
+from xvoken.disk import save_arrays
 from xvoken.encoders import load_encoder
 from xvoken.indexing import TorchIndex
 from xvoken.pictures import BrokenPicture, load_picture
@@ -98,8 +98,9 @@ class ViewsJob:
                     scores[places], best[places] = self.index.search(self.head(features).cpu().numpy(), self.k)
             whole = places % views == 0
             pooled[places[whole] // views] = features.cpu().numpy()[whole]
-        with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-            np.savez(file, pooled=pooled, best=best.reshape(count, views, self.k), scores=scores.reshape(count, views, self.k))
+        save_arrays(
+            part.with_suffix(".npz"), pooled=pooled, best=best.reshape(count, views, self.k), scores=scores.reshape(count, views, self.k)
+        )
         return {"skipped": skipped}
 
     def _pictures(self, start: int, stop: int, views: int, skipped: list[list[Any]]) -> Iterator[tuple[int, Tensor]]:

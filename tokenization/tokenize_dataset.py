@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tokenization.line_tokenizer import LineTokenizer
 from xvoken import corpus as corpora
 from xvoken.devices import cores
-from xvoken.disk import replacing, same_settings
+from xvoken.disk import all_there, replacing, same_settings, save_arrays
 from xvoken.engine import Engine
 from xvoken.flags import at_least_one
 from xvoken.hdf5 import open_hdf5
@@ -111,8 +111,7 @@ class TokenizeJob:
         with replacing(part.with_suffix(".txt")) as temporary, open(temporary, "wb") as file:
             file.writelines(texts)
         counts = np.concatenate(counts)
-        with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-            np.savez(file, ids=np.concatenate(ids), counts=counts)
+        save_arrays(part.with_suffix(".npz"), ids=np.concatenate(ids), counts=counts)
         return {"empty": int((counts == 0).sum())}
 
     def _encode(self, lines: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int64]]:
@@ -123,7 +122,7 @@ class TokenizeJob:
 
 def part_arrays(parts: Parts) -> Iterator[tuple[Path, NDArray[np.int32], NDArray[np.int64]]]:
     for number in range(len(parts.ranges)):
-        arrays = np.load(parts.part(number).with_suffix(".npz"))
+        arrays = parts.load(number)
         yield parts.part(number).with_suffix(".txt"), arrays["ids"], arrays["counts"]
 
 
@@ -132,15 +131,15 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
     found = scan(path, limit)
     tokenizer = load_tokenizer(tokenizer_name)
     settings = {"tokenizer": name, "tokenizer_hash": tokenizer_hash(tokenizer), "corpus": found.sha256, "limit": limit}
-    output = corpora.tokens_file(path, name)
+    output, also = corpora.tokens_file(path, name), (corpora.text_file(path, name), corpora.line_file(path, name))
     if output.exists():
         with open_hdf5(output, corpora.MAKE, tokens=1) as file:
             then = {key: _plain(file.attrs.get(key)) for key in settings}
-        same_settings(output, then, {**settings, "limit": limit or 0})
+        same_settings(output, then | {"limit": then["limit"] or "all"}, settings | {"limit": limit or "all"})
+        all_there(output, *also)
         remove_leftover(output)
         say(f"skipped: {output} holds these lines already")
         return
-    also = (corpora.text_file(path, name), corpora.line_file(path, name))
     with Parts(output, found.lines, CHUNK, settings, also, engine) as parts:
         job = TokenizeJob(path, found.starts, found.size, tokenizer_name, workers)
         if not parts.run(job, ["cpu"] * workers, desc=path.name, unit="lines"):

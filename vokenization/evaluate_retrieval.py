@@ -24,6 +24,7 @@ from xvoken.devices import add_flags, workers_on
 from xvoken.disk import write_json
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.features import text_features
+from xvoken.flags import Help
 from xvoken.image_sets import Roots, listed_sets, read_captioned, split_name
 from xvoken.messages import UserError, run_main, say
 from xvoken.recall import evaluate, table
@@ -59,9 +60,7 @@ def evaluate_set(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Recall over whole image sets, both directions.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description="Recall over whole image sets, both directions.", formatter_class=Help)
     parser.add_argument(
         "--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
     )

@@ -9,7 +9,6 @@ Numbers are padded with zeros: readers take the files in the order of their name
 """
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ import xvoken.interrupts  # noqa: F401
 import numpy as np
 
 from xvoken import keys as key_files
-from xvoken.disk import replacing
-from xvoken.flags import at_least_one
+from xvoken.disk import quoted, replacing, save_array
+from xvoken.flags import Help, at_least_one
 from xvoken.image_sets import Roots, listed_sets, lxmert_file, read_captioned, split_name
 from xvoken.messages import UserError, run_main
 
@@ -57,8 +56,7 @@ def export(keys: key_files.Keys, captions: dict[str, str], folder: Path, rows_a_
     no_others(folder, {path for pair in files for path in pair})
     for start, (array, table) in zip(starts, files, strict=True):
         rows = slice(start, start + rows_a_file)
-        with replacing(array) as temporary, open(temporary, "wb") as file:
-            np.save(file, keys.keys[rows].astype(np.float16))
+        save_array(array, keys.keys[rows].astype(np.float16))
         columns = {"image_path": keys.paths[rows], "caption": [captions.get(i, "") for i in keys.ids[rows]]}
         with replacing(table) as temporary:
             pq.write_table(pa.table(columns), temporary)
@@ -69,14 +67,12 @@ def no_others(folder: Path, files: set[Path]) -> None:
     """Raise UserError where files of another export lie: readers take all that they find."""
     there = {*folder.glob("img_emb/img_emb_*.npy"), *folder.glob("metadata/metadata_*.parquet")}
     if others := sorted(there - files):
-        mend = f"remove them, or take another --output: rm -r {shlex.quote(str(folder))}"
+        mend = f"remove them, or take another --output: rm -r {quoted(folder)}"
         raise UserError(f"{others[0]}: of another export ({len(others)} such files), and readers take all that they find; {mend}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Write keys as clip-retrieval and autofaiss read them.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description="Write keys as clip-retrieval and autofaiss read them.", formatter_class=Help)
     parser.add_argument("--load", required=True, type=Path, help="a matcher's snapshot, as snap/xmatching/NAME")
     parser.add_argument("--image-sets", default="open_images", help="image sets with commas")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")

@@ -26,11 +26,11 @@ from xvoken import image_ids
 from xvoken import keys as key_files
 from xvoken.decoding import DECODERS, IMAGE_BATCH, ON_GPU, require_decoder
 from xvoken.devices import add_flags, resolve_precision, suggest_bf16, workers_on
-from xvoken.disk import same_settings, sha256_of_lines
+from xvoken.disk import all_there, same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
 from xvoken.features import Features, hash_of_pictures, image_features
-from xvoken.flags import at_least_one
+from xvoken.flags import Help, at_least_one
 from xvoken.image_sets import Roots, listed_sets, split_name
 from xvoken.messages import UserError, run_main, say
 
@@ -68,6 +68,7 @@ def extract(
     if path.exists():
         unsaid = {"data": settings["data"], "precision": settings["precision"], "decoder": "pillow"}  # by files of earlier versions
         same_settings(path, unsaid | key_files.read_settings(where, name), settings)
+        all_there(path, *key_files.companions(where, name))
         say(f"skipped: {path} holds the keys of these {len(ids):,} pictures already")
         return
     suggest_bf16(options["precision"], options["devices"][0])
@@ -85,7 +86,7 @@ def extract(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Extract the keys of image sets.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description="Extract the keys of image sets.", formatter_class=Help)
     parser.add_argument(
         "--load-dir",
         "--load",
@@ -95,7 +96,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--image-sets", default=["open_images"], nargs="+",
-        help="image sets with commas; where the pictures moved, NAME=FOLDER or 'NAME=FOLDER/{00000..00099}.tar'",
+        help="image sets with commas; where the pictures moved, NAME=FOLDER or 'NAME=FOLDER/{00000..00099}.tar' (default: open_images)",
     )  # fmt: skip
     parser.add_argument("--output-dir", "--output", dest="output", help="folder for the keys (default: keys/ in the snapshot)")
     parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder of the .ids files")

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from vokenization.export_embeddings import load_pyarrow
 from xvoken import keys as key_files
-from xvoken.disk import fingerprint, same_settings, sha256_of_file
+from xvoken.disk import all_there, fingerprint, same_settings, sha256_of_file
 from xvoken.encoders import Encoder, load_encoder
+from xvoken.flags import Help
 from xvoken.image_sets import split_name
 from xvoken.messages import UserError, one_line, progress, run_main, say
 
@@ -132,6 +133,7 @@ def import_keys(encoder: Encoder, load: str, name: str, folder: Path, where: Pat
     output = key_files.keys_file(where, name)
     if output.exists():
         same_settings(output, key_files.read_settings(where, name), settings)
+        all_there(output, *key_files.companions(where, name))
         say(f"skipped: {output} holds the keys of these {len(known):,} files already")
         return
     source = Import(files, encoder.dim, load)
@@ -148,9 +150,7 @@ def import_keys(encoder: Encoder, load: str, name: str, folder: Path, where: Pat
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Take keys that another tool made with the same model.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description="Take keys that another tool made with the same model.", formatter_class=Help)
     parser.add_argument(
         "--load", required=True, help="the model that made them: a CLIP or SigLIP model by hub id or folder, or a matcher's snapshot"
     )

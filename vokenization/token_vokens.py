@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vokenization.vokenization import VokenizeJob
 from xvoken.devices import autocast
-from xvoken.disk import replacing
+from xvoken.disk import save_arrays
 from xvoken.text_batches import batches_by_length, pad_lines
 from xvoken.text_towers import masked_mean
 from xvoken.token_features import flat_rows
@@ -53,6 +53,5 @@ class TokenVokenizeJob(VokenizeJob):
         for batch, lines, words in self.batches(tokens, offsets):
             scores[batch], indices[batch] = self.index.search(lines, self.topk)
             vokens[flat_rows(offsets[batch], kept[batch])] = self.index.search(words, 1)[1][:, 0]
-        with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-            np.savez(file, indices=indices, scores=scores, counts=counts, vokens=vokens)
+        save_arrays(part.with_suffix(".npz"), indices=indices, scores=scores, counts=counts, vokens=vokens)
         return {"empty": int((counts == 0).sum()), "cut": int((counts > kept).sum())}

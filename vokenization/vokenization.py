@@ -12,7 +12,7 @@ from xvoken import keys as key_files
 from xvoken.approximate import ApproximateIndex, SavedIndex
 from xvoken.corpus import Corpus
 from xvoken.devices import cast_weights
-from xvoken.disk import replacing
+from xvoken.disk import save_arrays
 from xvoken.encoders import load_encoder
 from xvoken.indexing import build_joined
 from xvoken.messages import UserError
@@ -126,6 +126,5 @@ class VokenizeJob:
         scores = np.full((stop - start, self.topk), np.nan, np.float32)
         if len(filled):
             scores[filled], indices[filled] = self.index.search(queries[filled], self.topk)
-        with replacing(part.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-            np.savez(file, indices=indices, scores=scores, counts=counts)
+        save_arrays(part.with_suffix(".npz"), indices=indices, scores=scores, counts=counts)
         return {"empty": int((counts == 0).sum()), "cut": int((counts + self.padding.specials > self.padding.max_tokens).sum())}

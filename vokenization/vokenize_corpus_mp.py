@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
-import numpy as np
 from numpy.typing import NDArray
 
 from vokenization.index_choice import Choice, prepare
@@ -27,12 +26,12 @@ from xvoken import keys as key_files
 from xvoken import vokens
 from xvoken.corpus import Corpus
 from xvoken.devices import add_flags, resolve_precision, suggest_bf16, workers_on
-from xvoken.disk import same_settings, sha256_of_file, sha256_of_lines
+from xvoken.disk import all_there, same_settings, sha256_of_file, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
-from xvoken.flags import at_least, at_least_one
+from xvoken.flags import Help, at_least, at_least_one
 from xvoken.image_sets import listed_sets, split_name
-from xvoken.indexing import BACKENDS
+from xvoken.indexing import BACKENDS, require_backend
 from xvoken.messages import UserError, run_main, say
 from xvoken.report import write_report
 from xvoken.text_batches import TEXT_ON_GPU
@@ -65,7 +64,7 @@ def part_size(devices: list[str]) -> int:
 
 def part_arrays(parts: Parts) -> Iterator[tuple[NDArray, ...]]:
     for number in range(len(parts.ranges)):
-        arrays = np.load(parts.part(number).with_suffix(".npz"))
+        arrays = parts.load(number)
         yield tuple(arrays[name] for name in ("indices", "scores", "counts", "vokens") if name in arrays)
 
 
@@ -94,6 +93,7 @@ def vokenize(
         attributes["index"] = json.dumps(record)
     if hdf5_path.exists():
         same_settings(hdf5_path, vokens.read_settings(hdf5_path), settings)
+        all_there(hdf5_path, path, vokens.ids_file(output, name, sets))
         remove_leftover(hdf5_path)
         say(f"skipped: {hdf5_path} holds the images of these {lines:,} lines already")
         return
@@ -110,9 +110,7 @@ def vokenize(
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Retrieve the best images for every line of a corpus.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description="Retrieve the best images for every line of a corpus.", formatter_class=Help)
     parser.add_argument(
         "--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
     )
@@ -135,6 +133,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     devices = workers_on(args.device, args.num_workers)
+    require_backend(args.backend)  # before a plan is written that keeps the backend
     encoder = load_encoder(args.load)
     most = args.max_img_num if args.max_img_num > 0 else None
     tokenizer = args.tokenizer_name or encoder.tokenizer_name

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.disk import replacing
+from xvoken.disk import quoted, replacing
 from xvoken.hdf5 import open_hdf5, writing_hdf5
 from xvoken.messages import UserError
 from xvoken.offsets import Offsets
@@ -94,7 +94,7 @@ class Corpus:
         line_path = line_file(corpus, tokenizer_name)
         for path in (self.path, line_path):
             if not path.is_file():
-                mend = f"python tokenization/tokenize_dataset.py {corpus.parent} {corpus.name} {source or tokenizer_name}"
+                mend = f"python tokenization/tokenize_dataset.py {quoted(corpus.parent)} {quoted(corpus.name)} {source or tokenizer_name}"
                 raise UserError(f"{path} does not exist; make it with: {mend}")
         self.file = open_hdf5(self.path, MAKE, tokens=1)
         self.tokens = self.file["tokens"]

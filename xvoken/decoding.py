@@ -1,7 +1,6 @@
 """Pictures of a range as the input of an image tower: decoded by Pillow or torchcodec, ahead of the tower where that helps."""
 
 import io
-import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,8 +13,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from xvoken.devices import cores
+from xvoken.job import out_of_memory
 from xvoken.messages import UserError, one_line
-from xvoken.pictures import MAX_PIXELS, BrokenPicture, View, load_picture
+from xvoken.pictures import MAX_PIXELS, BrokenPicture, View, at_fault, load_picture
 from xvoken.shards import Member
 
 IMAGE_BATCH, ON_GPU = 8, 32  # pictures a batch: the maps of more of them leave a core's cache; times ON_GPU on a GPU
@@ -79,11 +79,11 @@ class TorchcodecPictures(Pictures):
         try:
             with path.open() if isinstance(path, Member) else open(path, "rb") as file:
                 data = file.read()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with Image.open(io.BytesIO(data), formats=["JPEG"]) as header:
-                    (width, height), mode = header.size, header.mode
-        except Exception:  # whatever is wrong with it, Pillow will say
+            with Image.open(io.BytesIO(data), formats=["JPEG"]) as header:
+                (width, height), mode = header.size, header.mode
+        except Exception as error:  # whatever is wrong with it, Pillow will say
+            if not at_fault(error):
+                raise
             return b"", 0
         usual = mode in ("RGB", "L") and width * height <= MAX_PIXELS and max(width, height) <= LONGEST * min(width, height)
         return (data, width * height) if usual and data.rstrip(b"\0").endswith(JPEG_END) else (b"", 0)
@@ -111,9 +111,9 @@ class TorchcodecPictures(Pictures):
             return []
         try:
             return list(zip([place for place, _ in waiting], decode_jpeg([data for _, data in waiting], device=self.device), strict=True))
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # one broken file fails its whole batch
+        except RuntimeError as error:  # one broken file fails its whole batch
+            if out_of_memory(error):
+                raise
             if len(waiting) == 1:
                 return []
             return [found for one in waiting for found in self._decoded([one])]

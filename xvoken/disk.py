@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.messages import UserError, say
+from xvoken.messages import RunError, UserError, disk_full, say
 
 
 @contextmanager
@@ -28,6 +29,10 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # some libraries create files that nobody else may read
         os.replace(temporary, path)
+    except Exception as error:
+        if not isinstance(error, UserError) and disk_full(error):  # many libraries do not say of which file
+            raise RunError(f"no room on the disk for {path}; make room, then run the same command to go on") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -36,6 +41,18 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an .npy file atomically."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:  # by name, numpy would add an ending
+        np.save(file, array)
+
+
+def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """Write an .npz file atomically."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -155,4 +172,16 @@ def same_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Refuse to go on when the finished file `path` was made with other settings or inputs."""
     changed = differences(old, new)
     if changed:
-        raise UserError(f"{path} was made with other settings ({changed}); keep those, or make it again after: rm {path}")
+        raise UserError(f"{path} was made with other settings ({changed}); keep those, or make it again after: rm {quoted(path)}")
+
+
+def all_there(path: Path, *companions: Path) -> None:
+    """Refuse to skip the work on a finished file `path` when a file that was written with it is gone."""
+    for companion in companions:
+        if not companion.exists():
+            raise UserError(f"{companion} is gone, {path} is still there; make both again after: rm {quoted(path)}")
+
+
+def quoted(path: Path | str) -> str:
+    """A path as a shell takes it, in a command to be copied."""
+    return shlex.quote(str(path))

@@ -8,7 +8,6 @@ key extraction, evaluation.
 """
 
 import json
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from glob import escape
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from xvoken.decoding import IMAGE_BATCH, ON_GPU, batches_ahead, on_device, open_pictures
 from xvoken.devices import autocast, cast_weights, resolve_precision, upload
-from xvoken.disk import differences, fingerprint, read_json, replacing, sha256_of_lines, write_json
+from xvoken.disk import differences, fingerprint, quoted, read_json, replacing, save_array, sha256_of_lines, write_json
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
 from xvoken.engine import Engine
 from xvoken.image_towers import ImageTower, for_inference
@@ -81,8 +80,7 @@ class ImageJob:
                     found.append(([first + i for i in good], self.tower(pixels)))
         for places, out in found:  # only now: a GPU is not waited for between batches
             rows[places] = out.float().cpu().numpy()
-        with replacing(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
-            np.save(file, rows)
+        save_array(part.with_suffix(".npy"), rows)
         return {"skipped": skipped}
 
 
@@ -112,8 +110,7 @@ class TextJob:
         batches = [np.flatnonzero(lengths == 0), *batches_by_length(lengths, self.batch_size)]
         for batch, out in list(encode_batches(self.tower, tokens, offsets, batches, self.padding, self.device, self.precision)):
             rows[batch] = out.float().cpu().numpy()
-        with replacing(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
-            np.save(file, rows)
+        save_array(part.with_suffix(".npy"), rows)
         return {"truncated": int((lengths + 2 > self.padding.max_tokens).sum())}
 
 
@@ -213,7 +210,7 @@ def _same_as_other_shares(path: Path, settings: dict[str, Any]) -> None:
     for other in sorted(path.parent.glob(f"{escape(kind)}-*.npy.parts/plan.json")):
         then = read_json(other, f"remove {other.parent} to start over")["settings"]
         if changed := differences(then, json.loads(json.dumps(settings))):  # as it reads back: JSON knows no tuples
-            mend = f"give all the same, or, if those are of an earlier run: rm -r {shlex.quote(str(other.parent))}"
+            mend = f"give all the same, or, if those are of an earlier run: rm -r {quoted(other.parent)}"
             raise UserError(f"{other.parent}: shares of the same work with other settings ({changed}); {mend}")
 
 
@@ -238,4 +235,4 @@ def write_rows(path: Path, shape: tuple[int, ...], blocks: Iterable[NDArray[np.f
 
 def part_arrays(parts: Parts) -> Iterator[NDArray[np.float16]]:
     for number in range(len(parts.ranges)):
-        yield np.load(parts.part(number).with_suffix(".npy"), mmap_mode="r")
+        yield parts.load(number, ".npy")

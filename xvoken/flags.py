@@ -1,6 +1,7 @@
-"""Types of command-line flags: a value that makes no sense ends with the flag's name, what is needed, and exit code 2."""
+"""Types of command-line flags: a value that makes no sense ends with the flag's name, what is needed, and exit code 2; and
+their help."""
 
-from argparse import ArgumentTypeError
+from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentTypeError
 from collections.abc import Callable
 
 
@@ -20,3 +21,12 @@ def at_least(least: int, also: int | None = None) -> Callable[[str], int]:
 
 
 at_least_one = at_least(1)
+
+
+class Help(ArgumentDefaultsHelpFormatter):
+    """Help that names defaults: not where there is none, nor where the text names it."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        nothing = any(action.default is value for value in (None, False, SUPPRESS))
+        named = action.required or nothing or "(default" in (action.help or "")
+        return action.help if named else super()._get_help_string(action)

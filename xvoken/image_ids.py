@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xvoken.disk import read_json, write_json, write_lines
+from xvoken.disk import quoted, read_json, write_json, write_lines
 from xvoken.image_sets import FOLDERS, LXMERT_NAMES, Roots, lxmert_file
 from xvoken.messages import UserError
 from xvoken.shards import Member, expand, is_shards
@@ -44,7 +44,7 @@ def write(root: Path, image_set: str, ids: list[str], folder: Path | None, membe
             at = next((i for i, (a, b) in enumerate(zip(then, ids, strict=False)) if a != b), min(len(then), len(ids)))
             raise UserError(
                 f"{path} fixes {len(then)} pictures, there are {len(ids)} now, first difference at line {at + 1}; keys made "
-                f"with it go by that order: keep it, choose another name for the new set, or start over with: rm {path}"
+                f"with it go by that order: keep it, choose another name for the new set, or start over with: rm {quoted(path)}"
             )
     if members is not None:
         numbers = {tar: number for number, tar in enumerate(expand(folder))}
@@ -65,9 +65,9 @@ def read(root: Path, image_set: str) -> list[str]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; make it with: python vokenization/create_image_ids.py --image-sets {image_set}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; make it again after: rm {path}") from None
+        raise UserError(f"{path} is not UTF-8 text; make it again after: rm {quoted(path)}") from None
     if not ids:
-        raise UserError(f"{path} is empty; make it again after: rm {path}")
+        raise UserError(f"{path} is empty; make it again after: rm {quoted(path)}")
     return ids
 
 

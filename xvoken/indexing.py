@@ -228,6 +228,15 @@ def build_joined(blocks: list[NDArray[np.float32]], backend: str, device: str) -
     return indexes[0] if len(indexes) == 1 else JoinedIndex(indexes, [len(block) for block in blocks])
 
 
+def require_backend(backend: str) -> None:
+    """Raise UserError for faiss where it can't be imported."""
+    if backend == "faiss":
+        try:
+            import faiss  # noqa: F401
+        except ImportError as error:
+            raise UserError(f"--backend faiss: can't be imported ({error}); pip install -r requirements.txt, or --backend torch") from None
+
+
 def build_index(keys: NDArray[np.float32], backend: str, device: str) -> Index:
     """An exact index.
 
@@ -242,10 +251,9 @@ def build_index(keys: NDArray[np.float32], backend: str, device: str) -> Index:
             backend = "torch"
         else:
             backend = "faiss" if not low and (device == "cpu" or hasattr(faiss, "StandardGpuResources")) else "torch"
+    require_backend(backend)
     try:
         return TorchIndex(keys, device, "bf16" if low else "fp32") if backend == "torch" else FaissIndex(keys, device)
-    except ImportError as error:
-        raise UserError(f"--backend faiss: can't be imported ({error}); pip install -r requirements.txt, or --backend torch") from None
     except Exception as error:
         if device == "cpu" or not out_of_memory(error):
             raise

@@ -23,8 +23,9 @@ def _ctrl_c(number: int, frame: FrameType | None) -> None:
 
 
 def _missing(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in BASE:
-        python = f"{sys.executable} has no {error.name}"
+    package = (getattr(error, "name", "") or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package in BASE:
+        python = f"{sys.executable} has no {package}"
         _end(f"error: {python}; run: . .venv/bin/activate, or: pip install -r requirements.txt -c constraints.txt", 2)
     sys.__excepthook__(kind, error, trace)
 

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.disk import sha256_of_lines, sha256_of_rows, write_lines
+from xvoken.disk import quoted, sha256_of_lines, sha256_of_rows, write_lines
 from xvoken.hdf5 import open_hdf5, writing_hdf5
 from xvoken.messages import UserError
 
@@ -46,6 +46,11 @@ def keys_file(where: Path, image_set: str) -> Path:
     return where / f"{image_set}.hdf5"
 
 
+def companions(where: Path, image_set: str) -> tuple[Path, Path]:
+    """Files that have to be there with the hdf5 file."""
+    return where / f"{image_set}.ids", where / f"{image_set}.path"
+
+
 def write(
     where: Path, image_set: str, blocks: Iterable[NDArray[np.float32]], dim: int, ids: list[str], paths: list[str],
     skipped: list[tuple[str, str, str]], settings: dict[str, Any], attributes: dict[str, Any],
@@ -72,7 +77,8 @@ def require(where: Path, image_set: str, load: str) -> None:
     """Raise UserError with the command that makes the keys, if they are missing; load: the model as it was named."""
     path = keys_file(where, image_set)
     if not path.is_file():
-        mend = f"python vokenization/extract_vision_keys.py --load-dir {load} --image-sets {image_set}"
+        elsewhere = "" if where == folder(Path(load)) else f" --output {quoted(where)}"
+        mend = f"python vokenization/extract_vision_keys.py --load-dir {quoted(load)} --image-sets {image_set}{elsewhere}"
         raise UserError(f"{path} does not exist; make it with: {mend}")
 
 

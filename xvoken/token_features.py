@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xvoken.devices import autocast, resolve_precision
-from xvoken.disk import fingerprint, read_json, replacing, write_json
+from xvoken.disk import fingerprint, read_json, save_array, write_json
 from xvoken.encoders import TextTowerSpec
 from xvoken.features import TEXT_CHUNK, TextJob, part_arrays, text_chunk, text_settings, write_rows
 from xvoken.text_batches import pad_lines, tokenize
-from xvoken.text_towers import TextTower
+from xvoken.text_towers import TextTower, base_name
 from xvoken.work import Parts, remove_leftover
 
 
@@ -46,8 +46,7 @@ class TokenJob(TextJob):
                 states = self.tower.tokens(ids.to(self.device), mask.to(self.device))
             rows[flat_rows(ends[batch], lengths[batch])] = states[mask.bool()].half().cpu().numpy()
         for ending, array in ((".npy", rows), (".lengths.npy", lengths)):
-            with replacing(part.with_suffix(ending)) as temporary, open(temporary, "wb") as file:
-                np.save(file, array)
+            save_array(part.with_suffix(ending), array)
         return {"tokens": int(ends[-1])}
 
 
@@ -64,7 +63,7 @@ def token_features(
     """The tower's states of all tokens, from the cache or made now; arguments as for `text_features`."""
     precision = resolve_precision(precision, devices[0])
     settings = {**text_settings(spec, tower, tokenizer, sentences, max_len, precision), "level": "token"}
-    path = cache / f"{label}-{Path(spec.name).name}-tokens-{fingerprint(settings)}.npy"
+    path = cache / f"{label}-{base_name(spec.name)}-tokens-{fingerprint(settings)}.npy"
     offsets_file = path.with_suffix(".offsets.npy")
     if not path.with_suffix(".json").exists():
         job = TokenJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
@@ -92,9 +91,7 @@ def sentence_means(features: TokenFeatures, head: nn.Module) -> Tensor:
 
 
 def _join(parts: Parts, path: Path, offsets_file: Path, width: int) -> None:
-    names = [parts.part(number) for number in range(len(parts.ranges))]
-    lengths = np.concatenate([np.load(name.with_suffix(".lengths.npy")) for name in names])
+    lengths = np.concatenate([parts.load(number, ".lengths.npy") for number in range(len(parts.ranges))])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    with replacing(offsets_file) as temporary, open(temporary, "wb") as file:
-        np.save(file, offsets)
+    save_array(offsets_file, offsets)
     write_rows(path, (int(offsets[-1]), width), part_arrays(parts))

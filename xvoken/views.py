@@ -19,7 +19,7 @@ from torch import Tensor
 
 from xvoken.decoding import IMAGE_BATCH, batches_ahead, on_device
 from xvoken.devices import autocast, resolve_precision, upload
-from xvoken.disk import fingerprint, replacing, write_json
+from xvoken.disk import fingerprint, save_array, write_json
 from xvoken.encoders import ImageTowerSpec
 from xvoken.features import IMAGE_CHUNK, Features, image_cache, load_features, part_arrays, write_rows
 from xvoken.image_towers import ImageTower, for_inference
@@ -101,8 +101,7 @@ class ViewsJob:
                 found.append(([first + i for i in good], self._embed(torch.cat([items[i] for i in good]))))
         for places, views in found:  # only now: a GPU is not waited for between batches
             rows[places] = views.float().cpu().numpy().reshape(len(places), -1, self.tower.width)
-        with replacing(part.with_suffix(".npy")) as temporary, open(temporary, "wb") as file:
-            np.save(file, rows)
+        save_array(part.with_suffix(".npy"), rows)
         return {"skipped": skipped}
 
     def _embed(self, views: Tensor) -> Tensor:

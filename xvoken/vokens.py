@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.disk import replacing, write_lines
+from xvoken.disk import quoted, replacing, write_lines
 from xvoken.hdf5 import open_hdf5, writing_hdf5
 from xvoken.messages import UserError
 
@@ -101,7 +101,7 @@ def read_ids(where: Path, corpus_name: str, sets: str) -> list[str]:
 
 def _require(path: Path, hdf5_path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"{path} does not exist, {hdf5_path} does; make both again with: {MAKE}, after: rm {hdf5_path}")
+        raise UserError(f"{path} does not exist, {hdf5_path} does; make both again with: {MAKE}, after: rm {quoted(hdf5_path)}")
 
 
 def slabs(hdf5_path: Path, lines: int = 1 << 16) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
@@ -128,5 +128,5 @@ def check(where: Path, corpus_name: str, sets: str) -> str:
     with open(text_path, encoding="utf-8") as text:
         lines = sum(1 for _ in text)
     if lines != total:
-        raise UserError(f"{text_path}: {lines} lines, the hdf5 file has {total}; make both again with: {MAKE}, after: rm {path}")
+        raise UserError(f"{text_path}: {lines} lines, the hdf5 file has {total}; make both again with: {MAKE}, after: rm {quoted(path)}")
     return f"top {k} of {len(ids):,} images for {lines:,} lines"

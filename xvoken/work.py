@@ -20,11 +20,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
-from xvoken.disk import differences, locked, locked_alone, read_json, still_there, write_json
+import numpy as np
+
+from xvoken.disk import differences, locked, locked_alone, quoted, read_json, still_there, write_json
 from xvoken.engine import Engine
 from xvoken.job import Job
-from xvoken.messages import UserError, progress, say
+from xvoken.messages import UserError, one_line, progress, say
 from xvoken.processes import Task, run_here, run_in_processes
 from xvoken.ray_engine import run_in_ray
 
@@ -79,14 +82,17 @@ class Parts:
     def _check_plan(self) -> None:
         plan_file = self.folder / "plan.json"
         if plan_file.exists():
-            then = read_json(plan_file, f"remove {self.folder} to start over")
+            start_over = f"start over with: rm -r {quoted(self.folder)}"
+            then = read_json(plan_file, start_over)
+            if not isinstance(then, dict) or not isinstance(then.get("settings"), dict):
+                raise UserError(f"{plan_file}: not a plan of a run; {start_over}")
             changed = differences(then["settings"], self.plan["settings"]) or differences(then, self.plan)
             if changed:
                 raise UserError(
-                    f"{self.folder} holds the parts of an unfinished run with other settings ({changed}); "
-                    f"go on with those, or start over with: rm -r {self.folder}"
+                    f"{self.folder} holds the parts of an unfinished run with other settings ({changed}); go on with those, or {start_over}"
                 )
-        write_json(plan_file, self.plan)
+        if not self.engine.join:  # which only asks for what others have done
+            write_json(plan_file, self.plan)
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
         if kind is None and self.joins:
@@ -117,6 +123,18 @@ class Parts:
     def part(self, number: int) -> Path:
         """The path of a part without its ending."""
         return self.folder / f"{number:06d}"
+
+    def load(self, number: int, ending: str = ".npz") -> Any:
+        """A file of a part: arrays by name of an .npz, else one array, mapped. Raises UserError for a damaged one."""
+        path = self.part(number).with_suffix(ending)
+        try:
+            if ending != ".npz":
+                return np.load(path, mmap_mode="r")
+            with np.load(path) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            mend = f"do this part again: rm {quoted(self.part(number))}.*, then the same command"
+            raise UserError(f"{path}: no whole file ({one_line(error)[:100]}); {mend}") from None
 
     def summaries(self, numbers: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
         """What the job said of its parts, of all if no numbers are given."""

@@ -72,7 +72,7 @@ def test_second_run_other_corpus_and_limit(world: World, tmp_path: Path, script:
     assert "wrote 2 lines" in script("tokenization.tokenize_dataset", tmp_path, "c.txt", world.bert, "--limit", 2)
     before = files(tmp_path)
     assert "skipped" in script("tokenization.tokenize_dataset", tmp_path, "c.txt", world.bert, "--limit", 2)
-    with pytest.raises(UserError, match="limit: 2 then, 0 now"):
+    with pytest.raises(UserError, match='limit: 2 then, "all" now'):
         script("tokenization.tokenize_dataset", tmp_path, "c.txt", world.bert)
     path.write_text("one\ntwo\nfour\n")
     with pytest.raises(UserError, match="made with other settings.*corpus"):

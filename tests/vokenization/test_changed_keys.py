@@ -91,3 +91,17 @@ def test_shares_of_keys_with_other_settings(world: World, keyed: Path, tmp_path:
         with pytest.raises(UserError, match='shares of the same work with other settings \\(precision: "fp32" then, "bf16" now'):
             script(*extract, *more, "--precision", "bf16")
     assert "wrote" in script(*extract, "--part", 2, "--parts", 2)
+
+
+def test_a_file_beside_the_finished_one_is_gone(retrieve: list[object], world: World, tmp_path: Path, script: Callable[..., str]):
+    """The work is not skipped with what is missing, and the command that was named then is no circle."""
+    script(*retrieve)
+    (tmp_path / "vokens/lines.txt.shapes_train.ids").unlink()
+    with pytest.raises(UserError, match=r"lines.txt.shapes_train.ids is gone, .*; make both again after: rm "):
+        script(*retrieve)
+    shutil.copytree(world.folder / "corpus", tmp_path / "corpus")
+    tokenize = ["tokenization.tokenize_dataset", tmp_path / "corpus", "lines.txt", world.bert]
+    assert "skipped" in script(*tokenize)
+    (tmp_path / f"corpus/lines.txt.{world.bert.name}.line").unlink()
+    with pytest.raises(UserError, match=r"\.line is gone, .*; make both again after: rm "):
+        script(*tokenize)

@@ -80,7 +80,7 @@ def test_shards_give_the_bytes_of_a_folder(keyed: Path, shards: Path, tmp_path: 
     # As the demo's page opens them; a name that is in no shard is a missing picture.
     assert thumbnail(Path(paths[7])) == thumbnail(Path(unpacked[7]))
     assert find(Path(unpacked[0])) == Path(unpacked[0])
-    with pytest.raises(BrokenPicture):
+    with pytest.raises(UserError, match="none.png: missing"):
         thumbnail(tars / "00000.tar/none.png")
 
 
@@ -198,7 +198,7 @@ def test_wrong_shards(shards: Path, tmp_path: Path, script: Callable[..., str], 
     # The shell takes a range without quotes apart.
     done = process("python", "vokenization/create_image_ids.py", "--image-sets", f"mine={first}", f"mine={first}")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: image set mine is given 2 times; a range of shards stands in quotes")
+    assert done.stderr.startswith("error: image set mine is given 2 times; name it once; a range of shards stands in quotes")
 
 
 def test_cut_and_damaged_shards(shards: Path, tmp_path: Path, script: Callable[..., str]):

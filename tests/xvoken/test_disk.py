@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from xvoken.disk import differences, fingerprint, read_json, replacing, same_settings, write_json, write_text
-from xvoken.messages import UserError
+from xvoken.disk import all_there, differences, fingerprint, read_json, replacing, same_settings, write_json, write_text
+from xvoken.messages import RunError, UserError
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
@@ -48,3 +48,22 @@ def test_read_json_says_what_is_wrong(tmp_path: Path):
         read_json(tmp_path, "")
     write_json(path, {"é": [1]})
     assert json.loads(path.read_text()) == {"é": [1]}
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path):
+    with pytest.raises(RunError, match=f"no room on the disk for {tmp_path}/x.npy; make room"):
+        with replacing(tmp_path / "x.npy"):
+            raise OSError("23 requested and 5 written")  # all that numpy says
+    assert not list(tmp_path.iterdir())
+
+
+def test_companions_and_commands_to_copy(tmp_path: Path):
+    folder = tmp_path / "my files"
+    folder.mkdir()
+    (folder / "a.hdf5").touch()
+    (folder / "a.ids").touch()
+    all_there(folder / "a.hdf5", folder / "a.ids")
+    with pytest.raises(UserError, match=f"a.path is gone, .* after: rm '{folder}/a.hdf5'$"):
+        all_there(folder / "a.hdf5", folder / "a.ids", folder / "a.path")
+    with pytest.raises(UserError, match=f"after: rm '{folder}/a.hdf5'$"):
+        same_settings(folder / "a.hdf5", {"a": 1}, {"a": 2})

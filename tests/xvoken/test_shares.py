@@ -133,3 +133,10 @@ def test_flags_that_do_not_go_together(flags: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Engine.of(parser.parse_args(flags.split()))
     assert Engine.of(parser.parse_args(["--part", "2", "--parts", "2"])).share == (2, 2)
+
+
+def test_joining_with_other_settings_leaves_no_plan(tmp_path: Path):
+    """The shares would be held against it."""
+    with pytest.raises(UserError, match="parts are missing"):
+        cubes(tmp_path / "out", Engine(join=True))
+    assert not (tmp_path / "out.parts/plan.json").exists()

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from xvoken.disk import locked
+from xvoken.disk import locked, save_array, save_arrays
 from xvoken.messages import RunError, UserError
 from xvoken.work import Parts, ranges
 
@@ -117,3 +118,24 @@ def test_leftovers_of_killed_clean_ups_are_removed_whatever_their_process(tmp_pa
 def test_a_second_run_on_the_same_output_is_refused(tmp_path: Path):
     with locked(tmp_path / "out.parts" / "lock", "out"), pytest.raises(UserError, match=f"process {os.getpid()}"):
         squares(tmp_path / "out", SquareJob(), workers=1)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".npy"])
+def test_a_damaged_part_is_named_with_what_mends_it(tmp_path: Path, ending: str):
+    with Parts(tmp_path / "some out", 2, 1, {}) as parts:
+        for number, rows in enumerate(([1, 2], [3])):
+            path = parts.part(number).with_suffix(ending)
+            save_arrays(path, rows=np.array(rows)) if ending == ".npz" else save_array(path, np.array(rows))
+        loaded = parts.load(0, ending)
+        assert (loaded["rows"] if ending == ".npz" else loaded).tolist() == [1, 2]
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(UserError, match=rf"000001{ending}: no whole file .*: rm '.*some out.parts/000001'\.\*, then the same command"):
+            parts.load(1, ending)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"settings": 3}'])
+def test_what_is_no_plan(tmp_path: Path, text: str):
+    (tmp_path / "out.parts").mkdir()
+    (tmp_path / "out.parts/plan.json").write_text(text)
+    with pytest.raises(UserError, match="plan.json: not a plan of a run; start over with: rm -r "):
+        squares(tmp_path / "out", SquareJob(), 1)

@@ -1,0 +1,29 @@
+import argparse
+
+import pytest
+
+from xvoken.flags import Help, at_least, at_least_one
+
+
+def test_help_names_defaults_where_there_are_some():
+    parser = argparse.ArgumentParser(formatter_class=Help)
+    parser.add_argument("--zero", default=0, help="a")
+    parser.add_argument("--none", help="b")
+    parser.add_argument("--switch", action="store_true", help="c")
+    parser.add_argument("--said", help="d (default: all)", default=3)
+    parser.add_argument("--needed", required=True, help="e")
+    lines = {line.split()[0]: line for line in parser.format_help().splitlines() if line.startswith("  --")}
+    assert lines["--zero"].endswith("a (default: 0)")
+    assert lines["--said"].endswith("d (default: all)")
+    assert [lines[name][-1] for name in ("--none", "--switch", "--needed")] == list("bce")
+
+
+def test_numbers(capsys: pytest.CaptureFixture[str]):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--n", type=at_least_one)
+    parser.add_argument("--most", type=at_least(1, also=-1))
+    assert parser.parse_args(["--n", "1", "--most", "-1"]) == argparse.Namespace(n=1, most=-1)
+    for wrong in (["--n", "0"], ["--n", "x"], ["--most", "0"], ["--most", "-2"]):
+        with pytest.raises(SystemExit, match="2"):
+            parser.parse_args(wrong)
+        assert f"{wrong[1]}: a whole number of at least 1 is needed" in capsys.readouterr().err
