@@ -80,7 +80,7 @@ def test_shards_give_the_bytes_of_a_folder(keyed: Path, shards: Path, tmp_path: 
     # As the demo's page opens them; a name that is in no shard is a missing picture.
     assert thumbnail(Path(paths[7])) == thumbnail(Path(unpacked[7]))
     assert find(Path(unpacked[0])) == Path(unpacked[0])
-    with pytest.raises(BrokenPicture):
+    with pytest.raises(UserError, match="none.png: "):
         thumbnail(tars / "00000.tar/none.png")
 
 
