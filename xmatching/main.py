@@ -34,6 +34,7 @@ from xmatching.report import Reporter, draw_curves, epoch_line, write_card
 from xmatching.resume import Progress, load_progress, save_epoch
 from xmatching.training import Learner, Training
 from xvoken import snapshot as snapshots
+from xvoken.devices import resolve_precision
 from xvoken.image_sets import CaptionedSet, Roots, read_captioned
 from xvoken.messages import UserError, run_main, say
 from xvoken.recall import table
@@ -52,10 +53,7 @@ def train(args: Namespace, device: str, rank: int, world: int) -> None:
     output = Path(args.output)
     train_sets, valid_sets = read_sets(args)
     towers, training = Towers(args), Training.of(args)
-    config = {
-        "model": {**towers.config(), **{name: getattr(args, name) for name in HEAD_FLAGS}},
-        "training": {**asdict(training), "load": args.load and Path(args.load).name, "data": describe(train_sets + valid_sets)},
-    }
+    config = describe(args, towers, training, train_sets + valid_sets, device)
     if rank == 0:
         progress = load_progress(output, config, args.resume)
     if progress.epoch == args.epochs:
@@ -119,8 +117,17 @@ def make_learner(args: Namespace, towers: Towers, config: dict[str, Any], traini
     return Learner.of(matcher, training, device)
 
 
-def describe(sets: list[CaptionedSet]) -> dict[str, Any]:
-    return {part.name: {"images": len(part.ids), "captions": len(part.captions)} for part in sets}
+def describe(args: Namespace, towers: Towers, training: Training, sets: list[CaptionedSet], device: str) -> dict[str, Any]:
+    """What the weights depend on, as the snapshot keeps it; a run with another description is another training."""
+    frozen = not (args.lang_finetune and args.visn_finetune)
+    return {
+        "model": {**towers.config(), **{name: getattr(args, name) for name in HEAD_FLAGS}},
+        "training": {
+            **asdict(training), "load": args.load and Path(args.load).name,
+            "data": {part.name: {"images": len(part.ids), "captions": len(part.captions)} for part in sets},
+            "precision": resolve_precision(args.precision, device) if frozen else None,  # of frozen towers
+        },
+    }  # fmt: skip
 
 
 def finish(output: Path, progress: Progress, config: dict[str, Any], recipe: str) -> None:

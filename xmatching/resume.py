@@ -54,7 +54,8 @@ def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progres
         return Progress()
     tensors, header = snapshots.read_tensors(path)
     # What files from before there was a choice do not say.
-    for part, defaults in (("model", snapshots.MODEL_DEFAULTS), ("training", {**asdict(Training()), "load": None})):
+    unsaid = {**asdict(Training()), "load": None, "precision": config["training"]["precision"]}
+    for part, defaults in (("model", snapshots.MODEL_DEFAULTS), ("training", unsaid)):
         changed = differences({**defaults, **header["config"][part]}, config[part])
         if changed:
             raise UserError(f"{output} was trained with other settings ({changed}); choose another --output, or: rm -r {output}")

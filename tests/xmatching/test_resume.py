@@ -53,7 +53,8 @@ def test_a_finished_training_of_an_older_version_is_recognized(world: World, tmp
     tensors, header = snapshots.read_tensors(path)
     for name in snapshots.MODEL_DEFAULTS:
         del header["config"]["model"][name]
-    for name in ("temperature", "schedule", "views", "crop_scale", "tower_lr", "weight_decay", "hinge_warmup", "train_precision", "load"):
+    later = "temperature schedule views crop_scale tower_lr weight_decay hinge_warmup train_precision load precision"
+    for name in later.split():
         del header["config"]["training"][name]
     snapshots.write_tensors(path, tensors, header)
     assert "is trained already" in script("xmatching.main", *flags)
@@ -70,11 +71,11 @@ def test_old_heads_load(world: World, matcher: Path, tmp_path: Path):
     assert load_encoder(str(tmp_path)).text_head.state_dict()["layers.0.weight"].equal(tensors["text_head.layers.0.weight"])
 
 
-@pytest.mark.parametrize("flag", ["--lr", "--views", "--head"])
+@pytest.mark.parametrize("flag", ["--lr", "--views", "--head", "--precision"])
 def test_other_settings_are_refused(world: World, tmp_path: Path, script: Callable[..., str], flag: str):
     from xvoken.messages import UserError
 
     script("xmatching.main", *world.train_flags(tmp_path / "out", "--epochs", 1))
     with pytest.raises(UserError, match="was trained with other settings"):
-        value = {"--lr": 0.5, "--views": 2, "--head": "linear"}[flag]
+        value = {"--lr": 0.5, "--views": 2, "--head": "linear", "--precision": "bf16"}[flag]
         script("xmatching.main", *world.train_flags(tmp_path / "out", "--epochs", 1, flag, value))
