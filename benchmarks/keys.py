@@ -19,7 +19,7 @@ from benchmarks import worlds
 from benchmarks.measure import parse_args, report, seconds, threads
 from xvoken.decoding import DECODERS, IMAGE_BATCH, ON_GPU, Pictures
 from xvoken.devices import autocast, cores, resolve_precision
-from xvoken.features import ImageJob
+from xvoken.image_features import ImageJob
 from xvoken.image_towers import for_inference
 from xvoken.messages import run_main
 

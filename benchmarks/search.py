@@ -25,8 +25,9 @@ from benchmarks.measure import parse_args, report, seconds, threads
 from xvoken import approximate
 from xvoken.approximate import ApproximateIndex, SavedIndex
 from xvoken.devices import cores
-from xvoken.indexing import FaissIndex, TorchIndex
+from xvoken.faiss_index import FaissIndex
 from xvoken.messages import run_main
+from xvoken.torch_index import TorchIndex
 
 
 def unit(rows: int, seed: int) -> torch.Tensor:

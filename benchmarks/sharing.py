@@ -22,7 +22,7 @@ from benchmarks.keys import tower_alone
 from benchmarks.measure import parse_args, report, seconds, threads
 from xvoken.decoding import IMAGE_BATCH, Pictures, on_device
 from xvoken.devices import resolve_precision
-from xvoken.features import ImageJob
+from xvoken.image_features import ImageJob
 from xvoken.image_towers import for_inference
 from xvoken.messages import run_main
 from xvoken.processes import run_in_processes

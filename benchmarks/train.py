@@ -34,13 +34,15 @@ from xmatching.param import HEAD_FLAGS
 from xmatching.training import Learner, Training
 from xvoken.decoding import IMAGE_BATCH
 from xvoken.devices import autocast, cast_weights, resolve_precision
-from xvoken.features import Features, ImageJob, TextJob
+from xvoken.features import Features
 from xvoken.flags import Help
+from xvoken.image_features import ImageJob
 from xvoken.image_sets import CaptionedSet, Roots, read_captioned
 from xvoken.image_towers import for_inference
 from xvoken.messages import UserError, run_main, say
 from xvoken.pictures import load_picture
 from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
+from xvoken.text_features import TextJob
 from xvoken.text_towers import load_tokenizer
 from xvoken.views import Crops, ViewsJob
 

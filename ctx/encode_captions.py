@@ -29,9 +29,10 @@ from ctx.run import today
 from xvoken.devices import cast_weights
 from xvoken.disk import same_settings, save_arrays, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
+from xvoken.leftovers import remove_leftover
 from xvoken.messages import run_main, say
 from xvoken.text_batches import Padding, batches_by_length, encode_batches, tokenize
-from xvoken.work import Parts, remove_leftover
+from xvoken.work import Parts
 
 CHUNK = 2048  # phrases a part, and a group of the file
 BATCH = {"cpu": 64, "gpu": 2048}  # phrases a batch

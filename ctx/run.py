@@ -18,9 +18,10 @@ from ctx.options import Machine
 from ctx.views import ViewsJob
 from xvoken.disk import same_settings, save_array, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
+from xvoken.leftovers import remove_leftover
 from xvoken.messages import RunError, UserError, progress, say
 from xvoken.pictures import size_of
-from xvoken.work import Parts, read_skipped, remove_leftover
+from xvoken.work import Parts, read_skipped
 
 CHUNK = {"cpu": 64, "gpu": 2048}  # pictures a part, at most
 BATCH = {"cpu": 16, "gpu": 960}  # views a batch: the activations of more of them leave a core's cache

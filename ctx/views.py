@@ -16,8 +16,8 @@ from xvoken.decoding import batches_ahead
 from xvoken.devices import autocast, cast_weights, upload
 from xvoken.disk import save_arrays
 from xvoken.encoders import load_encoder
-from xvoken.indexing import TorchIndex
 from xvoken.pictures import BrokenPicture, load_picture
+from xvoken.torch_index import TorchIndex
 
 
 class Views(torch.utils.data.Dataset):

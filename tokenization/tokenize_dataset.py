@@ -31,10 +31,11 @@ from xvoken.disk import all_there, replacing, same_settings, save_arrays
 from xvoken.engine import Engine
 from xvoken.flags import at_least_one
 from xvoken.hdf5 import open_hdf5
+from xvoken.leftovers import remove_leftover
 from xvoken.messages import UserError, run_main, say
 from xvoken.report import write_report
 from xvoken.text_towers import base_name, full_name, load_tokenizer, tokenizer_hash, vocabulary_size
-from xvoken.work import LOCAL, Parts, remove_leftover
+from xvoken.work import LOCAL, Parts
 
 CHUNK = 20_000  # lines a part
 LINES_AT_ONCE = 1000  # lines that a thread tokenizes in one call

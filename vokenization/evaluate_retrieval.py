@@ -23,11 +23,11 @@ from xvoken import keys as key_files
 from xvoken.devices import add_flags, workers_on
 from xvoken.disk import write_json
 from xvoken.encoders import Encoder, load_encoder
-from xvoken.features import text_features
 from xvoken.flags import Help
 from xvoken.image_sets import Roots, listed_sets, read_captioned, split_name
 from xvoken.messages import UserError, run_main, say
 from xvoken.recall import evaluate, table
+from xvoken.text_features import text_features
 from xvoken.token_features import sentence_means, token_features
 
 

@@ -29,8 +29,9 @@ from xvoken.devices import add_flags, resolve_precision, suggest_bf16, workers_o
 from xvoken.disk import all_there, same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
-from xvoken.features import Features, hash_of_pictures, image_features
+from xvoken.features import Features
 from xvoken.flags import Help, at_least_one
+from xvoken.image_features import hash_of_pictures, image_features
 from xvoken.image_sets import Roots, listed_sets, split_name
 from xvoken.messages import UserError, run_main, say
 

@@ -32,11 +32,12 @@ from xvoken.engine import Engine
 from xvoken.flags import Help, at_least, at_least_one
 from xvoken.image_sets import listed_sets, split_name
 from xvoken.indexing import BACKENDS, require_backend
+from xvoken.leftovers import remove_leftover
 from xvoken.messages import UserError, run_main, say
 from xvoken.report import write_report
 from xvoken.text_batches import TEXT_ON_GPU
 from xvoken.text_towers import base_name, tokenizer_hash, vocabulary_size
-from xvoken.work import LOCAL, Parts, remove_leftover
+from xvoken.work import LOCAL, Parts
 
 CHUNK = 2048  # lines a part
 EXACT = Choice()

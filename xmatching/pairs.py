@@ -10,9 +10,11 @@ from torch import nn
 from xmatching.data import CachedInputs, Inputs, PairBatches, PictureInputs, TokenInputs, TokenStates
 from xvoken.devices import workers_on
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
-from xvoken.features import Features, image_features, text_features
+from xvoken.features import Features
+from xvoken.image_features import image_features
 from xvoken.image_sets import CaptionedSet
 from xvoken.messages import say
+from xvoken.text_features import text_features
 from xvoken.text_towers import load_tokenizer, tokenizer_hash, weights_hash
 from xvoken.token_features import token_features
 from xvoken.views import Crops, view_features

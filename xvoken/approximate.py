@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from xvoken.devices import cores
 from xvoken.disk import fingerprint, read_json, replacing, sha256_of_file, sha256_of_rows, write_json
-from xvoken.indexing import best_first, build_index
+from xvoken.faiss_index import best_first
+from xvoken.indexing import build_index
 from xvoken.messages import UserError, one_line, progress, say
 
 EFFORT = {"ivf": "nprobe", "hnsw": "efSearch", "ivfpq": "nprobe"}  # kinds, and what faiss calls the effort of a search

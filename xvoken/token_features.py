@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from xvoken.devices import autocast, resolve_precision
 from xvoken.disk import fingerprint, read_json, save_array, write_json
 from xvoken.encoders import TextTowerSpec
-from xvoken.features import TEXT_CHUNK, TextJob, part_arrays, text_chunk, text_settings, write_rows
+from xvoken.features import part_arrays, write_rows
+from xvoken.leftovers import remove_leftover
 from xvoken.text_batches import pad_lines, tokenize
+from xvoken.text_features import TEXT_CHUNK, TextJob, text_chunk, text_settings
 from xvoken.text_towers import TextTower, base_name
-from xvoken.work import Parts, remove_leftover
+from xvoken.work import Parts
 
 
 @dataclass

@@ -21,10 +21,12 @@ from xvoken.decoding import IMAGE_BATCH, batches_ahead, on_device
 from xvoken.devices import autocast, resolve_precision, upload
 from xvoken.disk import fingerprint, save_array, write_json
 from xvoken.encoders import ImageTowerSpec
-from xvoken.features import IMAGE_CHUNK, Features, image_cache, load_features, part_arrays, write_rows
+from xvoken.features import Features, load_features, part_arrays, write_rows
+from xvoken.image_features import IMAGE_CHUNK, image_cache
 from xvoken.image_towers import ImageTower, for_inference
+from xvoken.leftovers import remove_leftover
 from xvoken.pictures import BrokenPicture, View, load_picture, reduced
-from xvoken.work import Parts, read_skipped, remove_leftover
+from xvoken.work import Parts, read_skipped
 
 RATIO = (3 / 4, 4 / 3)  # of the crops' sides, as in torchvision's RandomResizedCrop
 

@@ -13,11 +13,9 @@ same bytes.
 
 import glob
 import json
-import secrets
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -27,6 +25,7 @@ import numpy as np
 from xvoken.disk import differences, locked, locked_alone, quoted, read_json, still_there, write_json
 from xvoken.engine import Engine
 from xvoken.job import Job
+from xvoken.leftovers import discard, parts_folder, remove_discarded
 from xvoken.messages import UserError, one_line, progress, say
 from xvoken.processes import Task, run_here, run_in_processes
 from xvoken.ray_engine import run_in_ray
@@ -73,7 +72,7 @@ class Parts:
             held = still_there(self._lock, path)
             if share and not held and self.output.exists():
                 return False
-        _remove_discarded(self.folder)
+        remove_discarded(self.folder)
         if share:
             name = f"share {share[0]} of {share[1]} of {self.output}"
             stack.enter_context(locked(self.folder / f"lock.{share[0]}-of-{share[1]}", name))
@@ -96,7 +95,7 @@ class Parts:
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
         if kind is None and self.joins:
-            _discard(self.folder)
+            discard(self.folder)
         self._stack.close()
 
     def missing(self) -> list[int]:
@@ -186,33 +185,6 @@ class Parts:
 def _counts(summary: dict[str, Any]) -> tuple[int, int]:
     """Items of a part, and how many of them were skipped."""
     return summary["items"], len(summary.get("skipped", []))
-
-
-def parts_folder(output: Path) -> Path:
-    return output.with_name(output.name + ".parts")
-
-
-def remove_leftover(output: Path) -> None:
-    """Remove the parts of a finished output: a kill can come between the last rename and the clean-up."""
-    folder = parts_folder(output)
-    _remove_discarded(folder)
-    if folder.exists():
-        with suppress(UserError):  # whoever holds the lock is still joining, and removes them next
-            with locked(folder / "lock", output.as_posix()) as lock:
-                if still_there(lock, folder / "lock"):
-                    _discard(folder)
-
-
-def _discard(folder: Path) -> None:
-    """Remove a folder of parts; first out of the way, so that a run that starts now finds it whole or not at all."""
-    folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.done"))  # process ids come again, in a container always
-    _remove_discarded(folder)
-
-
-def _remove_discarded(folder: Path) -> None:
-    """Remove what is out of the way already; another run may be doing so, and what can't be removed harms nothing."""
-    for discarded in folder.parent.glob(f".{glob.escape(folder.name)}.*.done"):
-        shutil.rmtree(discarded, ignore_errors=True)
 
 
 def read_skipped(parts: Parts) -> list[list[Any]]:

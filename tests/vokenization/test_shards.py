@@ -53,7 +53,7 @@ def unpack(pattern: Path, folder: Path) -> Path:
 
 
 def test_shards_give_the_bytes_of_a_folder(keyed: Path, shards: Path, tmp_path: Path, script: Callable[..., str], monkeypatch):
-    monkeypatch.setattr("xvoken.features.IMAGE_CHUNK", 4)  # parts enough for two processes
+    monkeypatch.setattr("xvoken.image_features.IMAGE_CHUNK", 4)  # parts enough for two processes
     for kind, source in (("tars", shards), ("folder", unpack(shards, tmp_path / "unpacked"))):
         flags = ["--ids-root", tmp_path / kind / "ids"]
         printed = script("vokenization.create_image_ids", "--image-sets", f"mine={source}", *flags)

@@ -12,7 +12,8 @@ from tests.conftest import World
 from xmatching.data import CachedInputs
 from xvoken.decoding import Pictures
 from xvoken.encoders import ImageTowerSpec
-from xvoken.features import Features, image_features
+from xvoken.features import Features
+from xvoken.image_features import image_features
 from xvoken.pictures import View, load_picture
 from xvoken.views import Crops, ViewedPictures, view_features
 

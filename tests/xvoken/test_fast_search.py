@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-import xvoken.indexing as module
-from xvoken.indexing import FaissIndex, TorchIndex
+import xvoken.torch_index as module
+from xvoken.faiss_index import FaissIndex
+from xvoken.torch_index import TorchIndex
 
 
 def unit(rows: int, dim: int, seed: int) -> np.ndarray:

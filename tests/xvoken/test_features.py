@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from xvoken.encoders import TextTowerSpec
-from xvoken.features import text_features
+from xvoken.text_features import text_features
 from xvoken.text_towers import full_name, load_tokenizer
 
 

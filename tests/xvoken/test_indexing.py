@@ -2,8 +2,9 @@ import faiss
 import numpy as np
 import pytest
 
-from xvoken import indexing as module
-from xvoken.indexing import FAISS_GPU_MOST, FaissIndex, build_index, build_joined
+from xvoken import torch_index as module
+from xvoken.faiss_index import FAISS_GPU_MOST, FaissIndex
+from xvoken.indexing import build_index, build_joined
 from xvoken.messages import UserError
 
 

@@ -10,11 +10,13 @@ from tests.conftest import World
 from vokenization.vokenization import VokenizeJob
 from xvoken.decoding import IMAGE_BATCH, ON_GPU
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
-from xvoken.features import ImageJob, TextJob
-from xvoken.indexing import TorchIndex, build_index
+from xvoken.image_features import ImageJob
+from xvoken.indexing import build_index
 from xvoken.job import prepare
 from xvoken.messages import UserError
 from xvoken.text_batches import TEXT_ON_GPU
+from xvoken.text_features import TextJob
+from xvoken.torch_index import TorchIndex
 from xvoken.views import Crops, ViewsJob
 
 GPU = "cpu:0"
@@ -87,7 +89,7 @@ def test_no_room_for_the_keys(monkeypatch: pytest.MonkeyPatch):
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("xvoken.indexing.TorchIndex.__init__", full)
+    monkeypatch.setattr("xvoken.torch_index.TorchIndex.__init__", full)
     with pytest.raises(UserError, match="cuda:0: has no room for 1,000 keys, 0.0 GB; take --index ivf"):
         build_index(np.zeros((1000, 4), np.float32), "torch", "cuda:0")
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from xvoken.engine import Engine
+from xvoken.leftovers import remove_leftover
 from xvoken.messages import UserError
-from xvoken.work import LOCAL, Parts, remove_leftover
+from xvoken.work import LOCAL, Parts
 
 
 @dataclass

@@ -1,0 +1,78 @@
+"""What a frozen text tower makes of sentences, computed once; the files: xvoken/features.py."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xvoken.devices import cast_weights, resolve_precision
+from xvoken.disk import fingerprint, save_array, sha256_of_lines
+from xvoken.encoders import TextTowerSpec
+from xvoken.features import Features, cached
+from xvoken.text_batches import TEXT_ON_GPU, Padding, batches_by_length, encode_batches, lines_at_once, tokenize
+from xvoken.text_towers import TextTower, base_name, load_tokenizer, tokenizer_hash, weights_hash
+
+TEXT_CHUNK = 1024  # sentences a part
+
+
+@dataclass
+class TextJob:
+    """Sentences -> tower outputs; see xvoken.work.Job."""
+
+    spec: TextTowerSpec
+    tokenizer: str
+    sentences: list[str]
+    max_len: int
+    precision: str
+    batch_size: int
+
+    def setup(self, device: str) -> None:
+        self.device = device
+        self.batch_size = lines_at_once(device, self.batch_size)
+        self.tower = cast_weights(self.spec.build(), self.precision).to(device)
+        self.tokens = load_tokenizer(self.tokenizer)
+        self.padding = Padding.of(self.tokens, min(self.max_len, self.tower.max_tokens))
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        rows = np.empty((stop - start, self.tower.width), np.float16)
+        tokens, offsets = tokenize(self.tokens, self.sentences[start:stop])
+        lengths = np.diff(offsets)
+        # A sentence without tokens is [CLS][SEP] here: a caption is never dropped.
+        batches = [np.flatnonzero(lengths == 0), *batches_by_length(lengths, self.batch_size)]
+        for batch, out in list(encode_batches(self.tower, tokens, offsets, batches, self.padding, self.device, self.precision)):
+            rows[batch] = out.float().cpu().numpy()
+        save_array(part.with_suffix(".npy"), rows)
+        return {"truncated": int((lengths + 2 > self.padding.max_tokens).sum())}
+
+
+def text_features(
+    spec: TextTowerSpec, tower: TextTower, tokenizer: Any, tokenizer_name: str, sentences: list[str], max_len: int, *,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 64,
+) -> Features:  # fmt: skip
+    """The tower's output for each sentence, cut to `max_len` tokens with the special ones, from the cache or made now."""
+    precision = resolve_precision(precision, devices[0])
+    pool = {} if spec.pool == "cls" else {"pool": spec.pool}
+    settings = text_settings(spec, tower, tokenizer, sentences, max_len, precision) | pool
+    job = TextJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
+    path = cache / f"{label}-{base_name(spec.name)}-{fingerprint(settings)}.npy"
+    return cached(path, label, settings, job, len(sentences), text_chunk(devices), tower.width, devices, "sent")
+
+
+def text_chunk(devices: list[str]) -> int:
+    """Sentences a part."""
+    return TEXT_CHUNK if devices[0] == "cpu" else TEXT_CHUNK * TEXT_ON_GPU
+
+
+def text_settings(
+    spec: TextTowerSpec, tower: TextTower, tokenizer: Any, sentences: list[str], max_len: int, precision: str
+) -> dict[str, Any]:
+    """What the tower's outputs for these sentences depend on.
+
+    The tower goes by its base name: a training may know it by a short name, its snapshot has the hub id.
+    """
+    return {
+        "tower": base_name(spec.name), "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len,
+        "tokenizer": tokenizer_hash(tokenizer), "precision": precision,
+        "sentences": len(sentences), "data": sha256_of_lines(sentences),
+    }  # fmt: skip
