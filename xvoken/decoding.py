@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from xvoken.devices import cores
 from xvoken.job import out_of_memory
@@ -95,7 +93,7 @@ class TorchcodecPictures(Pictures):
             for place, picture in self._decoded(waiting):
                 by_size.setdefault(picture.shape, []).append((place, picture))
             for same_size in by_size.values():
-                views = self._views(torch.stack([picture for _, picture in same_size]))
+                views = self.view.of_pixels(torch.stack([picture for _, picture in same_size]))
                 for (place, _), view in zip(same_size, views, strict=True):
                     items[place] = view
             if self.stream:  # made in this stream, used in the tower's: finished before, and not reused before that is done
@@ -117,16 +115,6 @@ class TorchcodecPictures(Pictures):
             if len(waiting) == 1:
                 return []
             return [found for one in waiting for found in self._decoded([one])]
-
-    def _views(self, pictures: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) of any size -> uint8 (B, 3, crop, crop), as View does it"""
-        height, width = pictures.shape[2:]
-        short, crop = min(height, width), self.view.crop
-        scaled = [int(self.view.resize * side / short) for side in (height, width)]
-        # In float32 on every device: what the tests compare on a CPU is what a GPU computes.
-        resized = functional.resize(pictures.float(), scaled, InterpolationMode(self.view.resample), antialias=True)
-        top, left = (round((side - crop) / 2.0) for side in scaled)
-        return resized[:, :, top : top + crop, left : left + crop].round().clamp(0, 255).to(torch.uint8)
 
 
 def open_pictures(paths: list[str | Member], view: View, decoder: str, device: str) -> Pictures:

@@ -4,12 +4,15 @@ import errno
 import os
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
 from xvoken.messages import one_line
 from xvoken.shards import Member
@@ -129,8 +132,25 @@ class View:
         cut = picture.resize((self.crop, self.crop), Image.Resampling[self.resample.upper()], box=box)
         return torch.from_numpy(np.asarray(cut).copy()).permute(2, 0, 1)
 
+    def of_pixels(self, pictures: Tensor) -> Tensor:
+        """The same of decoded pictures, on their device: uint8 (B, 3, H, W) -> uint8 (B, 3, crop, crop)
+
+        In float32 on every device: what the tests hold against Pillow on a CPU is what a GPU computes.
+        """
+        height, width = pictures.shape[2:]
+        scaled = [int(self.resize * side / min(height, width)) for side in (height, width)]
+        resized = functional.resize(pictures.float(), scaled, InterpolationMode(self.resample), antialias=True)
+        top, left = (round((side - self.crop) / 2.0) for side in scaled)
+        return resized[:, :, top : top + self.crop, left : left + self.crop].round().clamp(0, 255).to(torch.uint8)
+
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, 3, H, W)"""
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        mean, std = (_per_channel(values, pixels.device) for values in (self.mean, self.std))
         return (pixels.float() / 255 - mean) / std
+
+
+@cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(1, 3, 1, 1), kept: a GPU would have to end all its work before each copy."""
+    with torch.inference_mode(False):  # training uses them too
+        return torch.tensor(values, device=device).view(1, 3, 1, 1)

@@ -33,8 +33,11 @@ class ProcessorView:
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """RGB picture -> uint8 (3, H, W)"""
+        return self.of_pixels(torch.from_numpy(np.array(_bounded(picture))).permute(2, 0, 1))
+
+    def of_pixels(self, pixels: Tensor) -> Tensor:
+        """The same of decoded pictures, on their device: uint8 (..., 3, H, W) of any size -> (..., 3, H, W)"""
         own = self.processor
-        pixels = torch.from_numpy(np.array(_bounded(picture))).permute(2, 0, 1)
         pixels = own.resize(pixels, size=own.size, resample=own.resample)
         if getattr(own, "do_center_crop", None):
             pixels = own.center_crop(pixels, own.crop_size)

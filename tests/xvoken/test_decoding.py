@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.ctx_fixtures import save_clip
 from xvoken import decoding
 from xvoken.decoding import Pictures, TorchcodecPictures, batches_ahead, open_pictures, require_decoder
+from xvoken.encoders import load_encoder
 from xvoken.messages import UserError
 from xvoken.pictures import View
 from xvoken.shards import scan
@@ -84,6 +86,17 @@ def test_views_are_pillows(folder: Path, resample: str):
     reasons = [item for item in fast.__getitems__(range(len(names))) if isinstance(item, str)]
     assert len(reasons) == 6 and {"missing", "empty file", "not a picture"} < set(reasons)
     assert all(fast._jpeg(path)[0] for path in paths[:by_torchcodec]) and not any(fast._jpeg(path)[0] for path in paths[by_torchcodec:-2])
+
+
+def test_views_of_a_clip_model(folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    """They are made by its own processor, which takes tensors: the very same ones, but for large pictures decoded at a fraction."""
+    clip = save_clip(tmp_path_factory.mktemp("models") / "tiny-clip")
+    view = load_encoder(str(clip), image=True).image_tower.view
+    names = [name for name in files() if name not in ("cut", "cut_at_the_end", "empty", "text", "header_only")]
+    paths = [str(folder / name) for name in names]
+    plain, fast = Pictures(paths, view), TorchcodecPictures(paths, view, "cpu")
+    for name, item, expected in zip(names, fast.__getitems__(range(len(names))), map(plain.__getitem__, range(len(names))), strict=True):
+        assert torch.equal(item, expected), name
 
 
 def test_a_picture_is_the_same_in_any_batch(folder: Path, monkeypatch: pytest.MonkeyPatch):
