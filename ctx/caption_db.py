@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.disk import fingerprint, sha256_of_file
+from xvoken.disk import fingerprint, quoted, sha256_of_file
 from xvoken.encoders import Encoder
 from xvoken.hdf5 import open_hdf5, writing_hdf5
 from xvoken.messages import UserError, say
@@ -53,7 +53,9 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def read(path: Path, encoder: Encoder, model: str) -> CaptionDB:
     """Read a database whole and hold it against the model that shall search in it; raises UserError."""
-    make = f"{MAKE} --model {model}"
+    # The script names its file itself, by the folder.
+    elsewhere = f" --exp_name {quoted(path.parent.name)}" if path.parent.name not in ("", "captions_db") else ""
+    make = f"{MAKE} --model {quoted(model)}{elsewhere} [--captions FILE]"
     mend = f"remove it, then make it with: {make}"
     with open_hdf5(path, make) as file:
         maker = file.attrs.get("model_hash")

@@ -19,7 +19,7 @@ import xvoken.interrupts  # noqa: F401
 
 from xvoken import image_ids
 from xvoken.flags import Help, at_least_one
-from xvoken.image_sets import Roots, folder_ids, listed_sets, lxmert_file, read_captioned, shard_ids, split_name
+from xvoken.image_sets import LXMERT_NAMES, Roots, folder_ids, listed_sets, lxmert_file, read_captioned, shard_ids, split_name
 from xvoken.messages import UserError, run_main, say
 from xvoken.shards import Member, is_shards
 
@@ -32,6 +32,8 @@ def ordered_ids(name: str, folder: Path | None, roots: Roots, langs: list[str]) 
             say(f"{name}: {others} other files in {folder} left out")
         return ids
     if not lxmert_file(name, roots).exists():
+        if name in LXMERT_NAMES:
+            raise UserError(f"{lxmert_file(name, roots)} does not exist; README.md, 'Real data', says how to get it")
         known = image_ids.known_sets(image_ids.ROOT, roots)
         raise UserError(f"image set {name}: unknown; known here: {known}; a folder of pictures is given as {name}=FOLDER")
     return read_captioned(name, langs, roots).ids

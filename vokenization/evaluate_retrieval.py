@@ -24,7 +24,7 @@ from xvoken.devices import add_flags, workers_on
 from xvoken.disk import write_json
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.flags import Help
-from xvoken.image_sets import Roots, listed_sets, read_captioned, split_name
+from xvoken.image_sets import LXMERT_NAMES, Roots, listed_sets, lxmert_file, read_captioned, split_name
 from xvoken.messages import UserError, run_main, say
 from xvoken.recall import evaluate, table
 from xvoken.text_features import text_features
@@ -35,6 +35,9 @@ def evaluate_set(
     encoder: Encoder, tokenizer: str, name: str, keys_dir: Path, langs: list[str], roots: Roots, options: dict[str, Any]
 ) -> dict[str, Any]:
     """The record of one image set: all its captions against all its keys."""
+    if not lxmert_file(name, roots).exists() and name not in LXMERT_NAMES:
+        known = ", ".join(sorted(path.stem for path in roots.lxmert.glob("*.json"))) or "none"
+        raise UserError(f"{name}: has no captions to evaluate with; sets that have some in {roots.lxmert}: {known}")
     captioned = read_captioned(name, langs, roots)
     gallery = read_gallery(keys_dir, [name], encoder.hash, encoder.dim)
     row_of = {key_id.split("/", 1)[1]: row for row, key_id in enumerate(gallery.ids)}

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 
+import xvoken.interrupts  # noqa: F401
+
 import torch
 from torch import Tensor, nn
 
@@ -124,6 +126,8 @@ def torchrun_processes(gpus: str) -> tuple[str, int]:
 
 def main() -> None:
     """`python -m xvoken.devices 0,1`: print "VISIBLE_GPUS PROCESSES" for the bash scripts."""
+    if len(sys.argv) != 2:
+        raise UserError("python -m xvoken.devices GPUS, as in 0,1,2,3")
     visible, processes = torchrun_processes(sys.argv[1])
     print(visible or "none", processes)
 

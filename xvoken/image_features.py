@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xvoken.decoding import IMAGE_BATCH, ON_GPU, batches_ahead, on_device, open_pictures
@@ -22,6 +23,13 @@ from xvoken.text_towers import weights_hash
 from xvoken.work import LOCAL
 
 IMAGE_CHUNK = 256  # pictures a part
+NOT_FINITE = "the tower's output is not finite, or too large for float16"
+
+
+def as_float16(out: Tensor) -> NDArray[np.float16]:
+    """A tower's output as caches keep it; numbers beyond 65,504 become infinite."""
+    with np.errstate(over="ignore"):
+        return out.float().cpu().numpy().astype(np.float16)
 
 
 @dataclass
@@ -53,9 +61,11 @@ class ImageJob:
                 with torch.inference_mode(), autocast(self.device, self.precision):
                     found.append(([first + i for i in good], self.tower(pixels)))
         for places, out in found:  # only now: a GPU is not waited for between batches
-            rows[places] = out.float().cpu().numpy()
+            rows[places] = as_float16(out)
+        skipped += [[start + i, NOT_FINITE] for places, _ in found for i in places if not np.isfinite(rows[i]).all()]
+        rows[[i - start for i, _ in skipped]] = np.nan
         save_array(part.with_suffix(".npy"), rows)
-        return {"skipped": skipped}
+        return {"skipped": sorted(skipped)}
 
 
 def image_features(

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xvoken.messages import UserError
+
 TOP = (1, 5, 10)
 CHUNK = 4096  # captions scored at once: memory stays at CHUNK x pictures
 
@@ -53,7 +55,15 @@ def chance(owner: Tensor, pictures: int) -> dict[str, dict[str, float]]:
 
 
 def evaluate(text: Tensor, image: Tensor, owner: Tensor) -> dict[str, Any]:
-    """The record that metrics.jsonl and eval/*.json share; arguments as for `ranks`."""
+    """The record that metrics.jsonl and eval/*.json share; arguments as for `ranks`.
+
+    Raises UserError for vectors that are not finite: no score is above theirs, so that each would count as a hit.
+    """
+    for what, vectors in (("sentences", text), ("pictures", image)):
+        if bad := int((~vectors.isfinite().all(1)).sum()):
+            raise UserError(
+                f"the vectors of {bad} of {len(vectors)} {what} are not finite; the training diverged: lower --lr or --tower-lr"
+            )
     to_image, to_text = ranks(text, image, owner)
     return {
         "images": len(image),

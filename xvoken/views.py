@@ -22,7 +22,7 @@ from xvoken.devices import autocast, resolve_precision, upload
 from xvoken.disk import fingerprint, save_array, write_json
 from xvoken.encoders import ImageTowerSpec
 from xvoken.features import Features, load_features, part_arrays, write_rows
-from xvoken.image_features import IMAGE_CHUNK, image_cache
+from xvoken.image_features import IMAGE_CHUNK, NOT_FINITE, as_float16, image_cache
 from xvoken.image_towers import ImageTower, for_inference
 from xvoken.leftovers import remove_leftover
 from xvoken.pictures import BrokenPicture, View, load_picture, reduced
@@ -102,9 +102,11 @@ class ViewsJob:
             if good:
                 found.append(([first + i for i in good], self._embed(torch.cat([items[i] for i in good]))))
         for places, views in found:  # only now: a GPU is not waited for between batches
-            rows[places] = views.float().cpu().numpy().reshape(len(places), -1, self.tower.width)
+            rows[places] = as_float16(views).reshape(len(places), -1, self.tower.width)
+        skipped += [[start + i, NOT_FINITE] for places, _ in found for i in places if not np.isfinite(rows[i]).all()]
+        rows[[i - start for i, _ in skipped]] = np.nan
         save_array(part.with_suffix(".npy"), rows)
-        return {"skipped": skipped}
+        return {"skipped": sorted(skipped)}
 
     def _embed(self, views: Tensor) -> Tensor:
         with torch.inference_mode(), autocast(self.device, self.precision):

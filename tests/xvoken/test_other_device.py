@@ -10,7 +10,7 @@ from tests.conftest import World
 from vokenization.vokenization import VokenizeJob
 from xvoken.decoding import IMAGE_BATCH, ON_GPU
 from xvoken.encoders import ImageTowerSpec, TextTowerSpec
-from xvoken.image_features import ImageJob
+from xvoken.image_features import NOT_FINITE, ImageJob
 from xvoken.indexing import build_index
 from xvoken.job import prepare
 from xvoken.messages import UserError
@@ -111,3 +111,20 @@ def test_fp32_is_fp32():
     finally:
         torch.set_num_threads(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def test_pictures_that_a_tower_makes_nothing_finite_of(world: World, pictures: list[str], tmp_path: Path):
+    """A tower that diverged, or one whose numbers are too large for the cache: left out with their reason."""
+    jobs = [
+        ImageJob(ImageTowerSpec("resnet18", str(world.resnet)), pictures, "fp32", 4, 1),
+        ViewsJob(ImageTowerSpec("resnet18", str(world.resnet)), pictures, Crops(1, 0.5, 0), "fp32", 4, 1),
+    ]
+    for number, job in enumerate(jobs):
+        job.setup("cpu")
+        inner, calls = job.tower.forward, iter(range(100))
+        job.tower.forward = lambda pixels, inner=inner, calls=calls: inner(pixels) * (1e9 if next(calls) == 0 else 1)
+        skipped = job.run(0, len(pictures), tmp_path / str(number))["skipped"]
+        rows = np.load(tmp_path / f"{number}.npy")
+        at_once = 4 if number == 0 else 2
+        assert skipped == [*([i, NOT_FINITE] for i in range(at_once)), next(row for row in skipped if row[0] == 5)]
+        assert np.isfinite(np.delete(rows, [row for row, _ in skipped], 0)).all() and np.isnan(rows[[row for row, _ in skipped]]).all()

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from xvoken import recall as module
+from xvoken.messages import UserError
 from xvoken.recall import chance, evaluate, ranks, recall, table
 
 
@@ -55,3 +56,14 @@ def test_record_and_table():
     assert record["text_to_image"]["R1"] == record["image_to_text"]["R1"] == 100
     assert "text to image" in table(record)
     assert "median rank" in table(record)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_vectors_that_are_not_finite_are_no_hits(value: float):
+    """No score is above them, so that each would rank first: a training that diverged was the best one."""
+    text, image, owner = torch.randn(4, 3), torch.randn(5, 3), torch.tensor([0, 1, 2, 3])
+    text[1, 2] = value
+    with pytest.raises(UserError, match="the vectors of 1 of 4 sentences are not finite"):
+        evaluate(text, image, owner)
+    with pytest.raises(UserError, match="the vectors of 5 of 5 pictures are not finite"):
+        evaluate(torch.randn(4, 3), image * value, owner)
