@@ -10,7 +10,6 @@ All with ViT-B/32 of random weights and 20,000 random unit vectors as phrases; s
 The last line is JSON: seconds a picture, and the ratios.
 """
 
-import argparse
 import json
 import math
 import multiprocessing
@@ -32,6 +31,7 @@ from ctx import caption_db, context_files
 from ctx.run import BATCH
 from ctx.views import Views, ViewsJob
 from xvoken.devices import autocast, cores, cpu_has_bf16
+from xvoken.flags import Parser
 from xvoken.image_sets import folder_ids
 from xvoken.messages import UserError, run_main, say
 
@@ -164,7 +164,7 @@ def ours(job: ViewsJob, db: caption_db.CaptionDB, work: Path, count: int) -> flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("images", type=Path, help="a folder of photos, searched with its subfolders")
     parser.add_argument("--photos", type=int, default=200, help="how many of them (default: %(default)s)")
     parser.add_argument(

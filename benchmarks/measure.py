@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from xvoken.devices import cores
+from xvoken.flags import Parser
 
 
 def parse_args(description: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     parser.add_argument("--small", action="store_true", help="little work, in seconds: shows that the script runs, not how fast")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda:0 (default: %(default)s)")
     return parser.parse_args()

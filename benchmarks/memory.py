@@ -8,7 +8,6 @@ counted in), then a JSON object per stage with the growth from the first to the 
 file: MB counts their pages, which all workers share.
 """
 
-import argparse
 import json
 import random
 import subprocess
@@ -22,7 +21,7 @@ sys.path[0] = str(ROOT)
 
 from benchmarks import worlds
 from benchmarks.measure import machine
-from xvoken.flags import Help
+from xvoken.flags import Help, Parser
 from xvoken.messages import run_main
 
 CODE = """
@@ -93,7 +92,7 @@ def numbers(text: str) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=Help)
+    parser = Parser(description=__doc__.splitlines()[0], formatter_class=Help)
     parser.add_argument("--small", action="store_true", help="little work, in seconds: shows that the script runs")
     parser.add_argument("--lines", type=numbers, default=[100_000, 3_000_000], help="corpus sizes, with commas")
     parser.add_argument("--keys", type=numbers, default=[50_000, 500_000], help="index sizes, with commas")

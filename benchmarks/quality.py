@@ -7,7 +7,6 @@ reads   the demo's data and ../shared/coco_sample (if present): trains on their 
 prints  a table of means and standard deviations; the last line is one JSON object
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -21,7 +20,7 @@ import torch
 
 from benchmarks.matching_data import Bench, Source, sources, train_and_measure
 from xmatching.recipes import RECIPES
-from xvoken.flags import Help
+from xvoken.flags import Help, Parser
 from xvoken.messages import run_main, say
 from xvoken.recall import TOP
 
@@ -50,7 +49,7 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Recall of the recipes.", formatter_class=Help)
+    parser = Parser(description="Recall of the recipes.", formatter_class=Help)
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each recipe, two at least")
     parser.add_argument("--recipes", default=",".join(sorted(RECIPES, reverse=True)), help="recipes to measure, with commas")
     parser.add_argument("--epochs", type=int, help="instead of the recipes' own number")

@@ -25,7 +25,7 @@ from benchmarks.matching_data import Bench, Source, sources, train_and_measure
 from xmatching.data import carve
 from xmatching.recipes import BEST
 from xvoken.devices import cores
-from xvoken.flags import Help
+from xvoken.flags import Help, Parser
 from xvoken.messages import run_main, say
 
 RECORD = Path(__file__).with_name("search_recipe.jsonl")
@@ -73,7 +73,7 @@ def score(results: dict[str, list[dict[str, Any]]]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Search the recipe `best`.", formatter_class=Help)
+    parser = Parser(description="Search the recipe `best`.", formatter_class=Help)
     parser.add_argument("--carvings", type=int, default=2, help="different held-out shares that each recipe is tried on")
     parser.add_argument("--rounds", type=int, default=1, help="walks through the axes")
     parser.add_argument("--axes", help="only these, with commas (default: all)")

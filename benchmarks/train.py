@@ -11,7 +11,6 @@ prints  a table; the last line is one JSON object. The towers have the published
         towers alone take on tensors in memory over the building of the cache.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -35,7 +34,7 @@ from xmatching.training import Learner, Training
 from xvoken.decoding import IMAGE_BATCH
 from xvoken.devices import autocast, cast_weights, resolve_precision
 from xvoken.features import Features
-from xvoken.flags import Help
+from xvoken.flags import Help, Parser
 from xvoken.image_features import ImageJob
 from xvoken.image_sets import CaptionedSet, Roots, read_captioned
 from xvoken.image_towers import for_inference
@@ -122,7 +121,7 @@ def epoch_seconds(args: Namespace, towers: Towers, data: PairBatches, times: int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Seconds of training.", formatter_class=Help)
+    parser = Parser(description="Seconds of training.", formatter_class=Help)
     parser.add_argument("--small", action="store_true", help="small towers and few pairs: shows that the script runs, not how fast")
     parser.add_argument("--pairs", type=int, default=96, help="pairs timed with the towers in the loop")
     parser.add_argument("--views", type=int, default=0, help="augmented views in the cache, beside the evaluation view")

@@ -7,7 +7,6 @@ writes  outputs/image_features/vis_ctx.hdf5 and outputs/retrieved_captions/txt_c
         see ctx/context_files.py
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,11 +17,12 @@ import xvoken.interrupts  # noqa: F401
 from ctx import caption_db
 from ctx.options import OUTPUTS, add_model_flags, add_picture_flags, add_retrieval_flags
 from ctx.run import load_inputs, make_context
+from xvoken.flags import Parser
 from xvoken.messages import run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Both context files in one pass over the pictures.")
+    parser = Parser(description="Both context files in one pass over the pictures.")
     add_picture_flags(parser)
     add_retrieval_flags(parser)
     add_model_flags(parser, "", "views")

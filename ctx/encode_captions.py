@@ -6,7 +6,6 @@ reads   Visual Genome's attributes.json and relationships.json (--ann_dir), or t
 writes  outputs/captions_db/caption_db.hdf5: keys, features and captions in groups; see ctx/caption_db.py
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from ctx.run import today
 from xvoken.devices import cast_weights
 from xvoken.disk import same_settings, save_arrays, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
+from xvoken.flags import Parser
 from xvoken.leftovers import remove_leftover
 from xvoken.messages import run_main, say
 from xvoken.text_batches import Padding, batches_by_length, encode_batches, tokenize
@@ -99,7 +99,7 @@ def encode(model: str, encoder: Encoder, phrases: list[str], machine: Machine, o
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Encode phrases with the text branch of a dual encoder.")
+    parser = Parser(description="Encode phrases with the text branch of a dual encoder.")
     parser.add_argument(
         "--ann_dir", type=Path, default=Path("datasets/visual_genome"), help="Visual Genome's JSON files (default: %(default)s)"
     )

@@ -6,7 +6,6 @@ reads   COCO's annotations and pictures (--dataset_root), or any folder (--image
 writes  outputs/image_features/vis_ctx.hdf5: one float32 dataset (768,) per picture; see ctx/context_files.py
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,11 +15,12 @@ import xvoken.interrupts  # noqa: F401
 
 from ctx.options import OUTPUTS, add_model_flags, add_picture_flags
 from ctx.run import load_inputs, make_context
+from xvoken.flags import Parser
 from xvoken.messages import run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Encode pictures with the image branch of a dual encoder.")
+    parser = Parser(description="Encode pictures with the image branch of a dual encoder.")
     add_picture_flags(parser)
     add_model_flags(parser, "image_features", "views")
     args = parser.parse_args()

@@ -6,7 +6,6 @@ reads   outputs/captions_db/caption_db.hdf5; COCO's annotations and pictures (--
 writes  outputs/retrieved_captions/txt_ctx.hdf5: features, scores and texts of the top k; see ctx/context_files.py
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -17,11 +16,12 @@ import xvoken.interrupts  # noqa: F401
 from ctx import caption_db
 from ctx.options import OUTPUTS, add_model_flags, add_picture_flags, add_retrieval_flags
 from ctx.run import load_inputs, make_context
+from xvoken.flags import Parser
 from xvoken.messages import run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Retrieve phrases for each picture, its five crops and its nine crops.")
+    parser = Parser(description="Retrieve phrases for each picture, its five crops and its nine crops.")
     add_picture_flags(parser)
     add_retrieval_flags(parser)
     add_model_flags(parser, "retrieved_captions", "views")

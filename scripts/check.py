@@ -6,7 +6,6 @@ reads   snapshots (folders), .hdf5 files of any stage with what lies beside them
 What a file holds decides what it is. Exit code 2 and the first fault found, if there is one.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import xvoken.interrupts  # noqa: F401
 
 from ctx import caption_db, context_files
 from xvoken import approximate, corpus, image_ids, keys, snapshot, vokens
+from xvoken.flags import Parser
 from xvoken.hdf5 import open_hdf5
 from xvoken.messages import PATH_FAULTS, UserError, one_line, run_main
 
@@ -73,7 +73,7 @@ def _group(path: Path) -> set[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Check files that stages wrote.")
+    parser = Parser(description="Check files that stages wrote.")
     parser.add_argument("paths", nargs="+", type=Path, help="snapshots' folders, .hdf5 files, image sets' .ids, .faiss indexes")
     for path in parser.parse_args().paths:
         print(f"{path}: {check(path)}")

@@ -7,7 +7,6 @@ writes  data/demo/context/phrases.txt: the names of all OpenMoji; data/demo/cont
 `context_section` makes the page's part of what ctx/build_context.py writes for them.
 """
 
-import argparse
 import base64
 import html
 import importlib.util
@@ -25,6 +24,7 @@ from PIL import Image
 from ctx.context import Context
 from ctx.crops import SLICES, boxes
 from xvoken.disk import read_json, replacing, write_lines
+from xvoken.flags import Parser
 from xvoken.messages import UserError, run_main, say
 from xvoken.pictures import BrokenPicture, load_picture
 from xvoken.shards import find
@@ -138,7 +138,7 @@ def _data_uri(picture: Image.Image, size: tuple[int, int]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Choose phrases and pictures for the demo's context.")
+    parser = Parser(description="Choose phrases and pictures for the demo's context.")
     parser.add_argument("demo", type=Path, help="folder that scripts/demo_data.py wrote, data/demo for the demo")
     prepare(parser.parse_args().demo)
 

@@ -7,7 +7,6 @@ writes  data/demo/images/{name}.png: OpenMoji, drawn on white
         data/demo/raw/train.jsonl: ChatterBot's English dialogues, `context` and `response`
 """
 
-import argparse
 import importlib.util
 import json
 import random
@@ -24,6 +23,7 @@ import xvoken.interrupts  # noqa: F401
 from PIL import Image, ImageDraw, ImageFont
 
 from xvoken.disk import replacing, write_json, write_lines
+from xvoken.flags import Parser
 from xvoken.messages import UserError, progress, run_main, say
 
 SIDE, FONT_SIZE = 300, 212  # the drawing keeps clear of what the image tower's centre crop cuts off
@@ -103,7 +103,7 @@ def dialogues() -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the demo's data.")
+    parser = Parser(description="Make the demo's data.")
     parser.add_argument("output", type=Path, help="folder to write to, data/demo for the demo")
     output = parser.parse_args().output
     raw = output / "raw/train.jsonl"

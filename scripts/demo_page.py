@@ -7,7 +7,6 @@ reads   the snapshot's metrics.jsonl, eval/, vokens/ and keys/*.path, the pictur
 writes  one HTML file that needs nothing else: no network, no script, pictures inside
 """
 
-import argparse
 import base64
 import html
 import io
@@ -29,6 +28,7 @@ from xvoken import keys as key_files
 from xvoken import snapshot as snapshots
 from xvoken import vokens
 from xvoken.disk import read_json, write_text
+from xvoken.flags import Parser
 from xvoken.messages import UserError, run_main
 
 THUMB = 144  # pixels
@@ -168,7 +168,7 @@ product of two vectors of length 1 (1 at most).</p>
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the demo's page.")
+    parser = Parser(description="Write the demo's page.")
     parser.add_argument("--load", required=True, type=Path, help="the matcher's snapshot")
     parser.add_argument("--corpus", required=True, type=Path, help="the dialogues, one a line, utterances separated by tabs")
     parser.add_argument("--image-sets", required=True, help="the image sets retrieved from, with commas")

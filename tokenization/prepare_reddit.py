@@ -9,7 +9,6 @@ writes  OUTPUT_DIR/{split}.pkl.txt: a dialogue a line, utterances separated by t
         OUTPUT_DIR/{split}.skipped.tsv: line number and reason of every row that could not be used
 """
 
-import argparse
 import csv
 import json
 import sys
@@ -23,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 
 from xvoken.disk import read_json, replacing, same_settings, sha256_of_file, write_json
-from xvoken.flags import at_least_one
+from xvoken.flags import Parser, at_least_one
 from xvoken.messages import UserError, progress, run_main, say
 
 SPLITS = ("train", "valid", "test")
@@ -158,7 +157,7 @@ def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Raw dialogues to {split}.pkl.txt, one dialogue a line.")
+    parser = Parser(description="Raw dialogues to {split}.pkl.txt, one dialogue a line.")
     parser.add_argument("raw_dir", help="folder with train, valid or test as .jsonl, .json (a row a line), .csv or .tsv")
     parser.add_argument("output_dir", help="folder for {split}.pkl.txt")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N usable dialogues of each split (default: all)")

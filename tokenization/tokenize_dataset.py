@@ -6,7 +6,6 @@ reads   DATA_DIR/FILE, UTF-8, one text a line (tabs between utterances count as 
 writes  DATA_DIR/FILE.TOK, FILE.TOK.hdf5 (tokens int32), FILE.TOK.line; see xvoken/corpus.py
 """
 
-import argparse
 import codecs
 import hashlib
 import os
@@ -29,7 +28,7 @@ from xvoken import corpus as corpora
 from xvoken.devices import cores
 from xvoken.disk import all_there, replacing, same_settings, save_arrays
 from xvoken.engine import Engine
-from xvoken.flags import at_least_one
+from xvoken.flags import Parser, at_least_one
 from xvoken.hdf5 import open_hdf5
 from xvoken.leftovers import remove_leftover
 from xvoken.messages import UserError, run_main, say
@@ -157,7 +156,7 @@ def _plain(value: Any) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tokenize a corpus to text, hdf5 and line offsets.")
+    parser = Parser(description="Tokenize a corpus to text, hdf5 and line offsets.")
     parser.add_argument("data_dir", help="folder of the corpus")
     parser.add_argument("file", help="its file, one text a line")
     parser.add_argument(

@@ -8,7 +8,6 @@ writes  data/vokenization/images/{IMAGE_SET}.ids, for shards also .members; see 
 A set whose order is fixed is compared, never changed.
 """
 
-import argparse
 import random
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 
 from xvoken import image_ids
-from xvoken.flags import Help, at_least_one
+from xvoken.flags import Help, Parser, at_least_one
 from xvoken.image_sets import LXMERT_NAMES, Roots, folder_ids, listed_sets, lxmert_file, read_captioned, shard_ids, split_name
 from xvoken.messages import UserError, run_main, say
 from xvoken.shards import Member, is_shards
@@ -47,7 +46,7 @@ def sample(ids: list[str], number: int | None, seed: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fix the order of image sets.", formatter_class=Help)
+    parser = Parser(description="Fix the order of image sets.", formatter_class=Help)
     parser.add_argument(
         "--image-sets", required=True, nargs="+", help="with commas: coco_train, coco_nominival, coco_minival, vg_nococo, open_images, "
         "the name of any file in --lxmert-root, NAME=FOLDER, or tar shards, in quotes: 'NAME=FOLDER/{00000..00099}.tar'",

@@ -7,7 +7,6 @@ writes  snap/xmatching/NAME/eval/{IMAGE_SET}.json: images, captions, text_to_ima
         image_to_text {...}, chance {...}; recalls in percent
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from xvoken import keys as key_files
 from xvoken.devices import add_flags, workers_on
 from xvoken.disk import write_json
 from xvoken.encoders import Encoder, load_encoder
-from xvoken.flags import Help
+from xvoken.flags import Help, Parser
 from xvoken.image_sets import LXMERT_NAMES, Roots, listed_sets, lxmert_file, read_captioned, split_name
 from xvoken.messages import UserError, run_main, say
 from xvoken.recall import evaluate, table
@@ -63,7 +62,7 @@ def evaluate_set(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Recall over whole image sets, both directions.", formatter_class=Help)
+    parser = Parser(description="Recall over whole image sets, both directions.", formatter_class=Help)
     parser.add_argument(
         "--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
     )

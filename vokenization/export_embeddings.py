@@ -8,7 +8,6 @@ writes  snap/xmatching/NAME/export/{IMAGE_SET}/img_emb/img_emb_0000.npy: float16
 Numbers are padded with zeros: readers take the files in the order of their names.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 
 from xvoken import keys as key_files
 from xvoken.disk import quoted, replacing, save_array
-from xvoken.flags import Help, at_least_one
+from xvoken.flags import Help, Parser, at_least_one
 from xvoken.image_sets import Roots, listed_sets, lxmert_file, read_captioned, split_name
 from xvoken.messages import UserError, run_main
 
@@ -72,7 +71,7 @@ def no_others(folder: Path, files: set[Path]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write keys as clip-retrieval and autofaiss read them.", formatter_class=Help)
+    parser = Parser(description="Write keys as clip-retrieval and autofaiss read them.", formatter_class=Help)
     parser.add_argument("--load", required=True, type=Path, help="a matcher's snapshot, as snap/xmatching/NAME")
     parser.add_argument("--image-sets", default="open_images", help="image sets with commas")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")

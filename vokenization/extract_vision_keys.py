@@ -7,7 +7,6 @@ writes  snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5 (keys float32 (N, dim), ids), 
         see xvoken/keys.py. What the frozen tower makes of the pictures is kept in data/cache.
 """
 
-import argparse
 import shlex
 import sys
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ from xvoken.disk import all_there, same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
 from xvoken.features import Features
-from xvoken.flags import Help, at_least_one
+from xvoken.flags import Help, Parser, at_least_one
 from xvoken.image_features import hash_of_pictures, image_features
 from xvoken.image_sets import Roots, listed_sets, split_name
 from xvoken.messages import UserError, run_main, say
@@ -87,7 +86,7 @@ def extract(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Extract the keys of image sets.", formatter_class=Help)
+    parser = Parser(description="Extract the keys of image sets.", formatter_class=Help)
     parser.add_argument(
         "--load-dir",
         "--load",

@@ -8,7 +8,6 @@ writes  snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5 (keys float32 (N, dim) of leng
         see xvoken/keys.py
 """
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from vokenization.export_embeddings import load_pyarrow
 from xvoken import keys as key_files
 from xvoken.disk import all_there, fingerprint, same_settings, sha256_of_file
 from xvoken.encoders import Encoder, load_encoder
-from xvoken.flags import Help
+from xvoken.flags import Help, Parser
 from xvoken.image_sets import split_name
 from xvoken.messages import UserError, one_line, progress, run_main, say
 
@@ -150,7 +149,7 @@ def import_keys(encoder: Encoder, load: str, name: str, folder: Path, where: Pat
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Take keys that another tool made with the same model.", formatter_class=Help)
+    parser = Parser(description="Take keys that another tool made with the same model.", formatter_class=Help)
     parser.add_argument(
         "--load", required=True, help="the model that made them: a CLIP or SigLIP model by hub id or folder, or a matcher's snapshot"
     )

@@ -29,7 +29,7 @@ from xvoken.devices import add_flags, resolve_precision, suggest_bf16, workers_o
 from xvoken.disk import all_there, same_settings, sha256_of_file, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
-from xvoken.flags import Help, at_least, at_least_one
+from xvoken.flags import Help, Parser, at_least, at_least_one
 from xvoken.image_sets import listed_sets, split_name
 from xvoken.indexing import BACKENDS, require_backend
 from xvoken.leftovers import remove_leftover
@@ -111,7 +111,7 @@ def vokenize(
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Retrieve the best images for every line of a corpus.", formatter_class=Help)
+    parser = Parser(description="Retrieve the best images for every line of a corpus.", formatter_class=Help)
     parser.add_argument(
         "--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
     )

@@ -24,7 +24,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
 from xvoken.devices import cores
-from xvoken.flags import at_least_one
+from xvoken.flags import Parser, at_least_one
 from xvoken.messages import RunError, UserError, run_main
 
 LOST = 75  # exit code of a process that ends because another one is gone
@@ -66,7 +66,7 @@ def machines() -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Start the training in several processes.")
+    parser = Parser(description="Start the training in several processes.")
     parser.add_argument("processes", type=at_least_one, help="their number on this machine")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of xmatching/main.py")
     args = parser.parse_args()

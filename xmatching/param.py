@@ -8,7 +8,7 @@ from xmatching.recipes import RECIPES
 from xmatching.report import REPORTS
 from xmatching.training import OPTIMIZERS, SCHEDULES, Training
 from xvoken.devices import PRECISIONS
-from xvoken.flags import Help, at_least, at_least_one
+from xvoken.flags import Help, Parser, at_least, at_least_one
 from xvoken.heads import HEADS
 from xvoken.image_sets import Roots
 from xvoken.image_towers import POOLS as IMAGE_POOLS
@@ -34,7 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="Train a sentence-image matcher: frozen towers, trained heads. Data in the LXMERT layout.",
         formatter_class=Help,
     )

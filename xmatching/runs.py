@@ -5,7 +5,6 @@
 reads   FOLDER/*/metrics.jsonl and BEST.json       writes nothing
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ import xvoken.interrupts  # noqa: F401
 from xmatching.metric import rsum
 from xvoken import snapshot as snapshots
 from xvoken.disk import read_json
+from xvoken.flags import Parser
 from xvoken.messages import UserError, run_main, say
 
 COLUMNS = ("run", "R@1", "R@5", "R@10", "i2t R@1", "images", "epoch", "loss", "head", "pool", "lr", "minutes")
@@ -44,7 +44,7 @@ def describe(folder: Path) -> tuple[float, list[str]] | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare trainings by the recall of their best epochs.")
+    parser = Parser(description="Compare trainings by the recall of their best epochs.")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("snap/xmatching"), help="folder of runs (default: snap/xmatching)")
     folder = parser.parse_args().folder
     runs = [run for path in sorted(folder.glob("*/metrics.jsonl")) if (run := describe(path.parent))]

@@ -1,8 +1,8 @@
-"""Types of command-line flags: a value that makes no sense ends with the flag's name, what is needed, and exit code 2; and
-their help."""
+"""Command-line flags: a value that makes no sense ends with one line of what is needed, and exit code 2; and their help."""
 
-from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentTypeError
+from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
+from typing import NoReturn
 
 
 def at_least(least: int, also: int | None = None) -> Callable[[str], int]:
@@ -30,3 +30,10 @@ class Help(ArgumentDefaultsHelpFormatter):
         nothing = any(action.default is value for value in (None, False, SUPPRESS))
         named = action.required or nothing or "(default" in (action.help or "")
         return action.help if named else super()._get_help_string(action)
+
+
+class Parser(ArgumentParser):
+    """A wrong flag is one line, as other mistakes are, without the list of all flags before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; {self.prog} --help says more\n")

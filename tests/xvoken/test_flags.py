@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from xvoken.flags import Help, at_least, at_least_one
+from xvoken.flags import Help, Parser, at_least, at_least_one
 
 
 def test_help_names_defaults_where_there_are_some():
@@ -19,11 +19,13 @@ def test_help_names_defaults_where_there_are_some():
 
 
 def test_numbers(capsys: pytest.CaptureFixture[str]):
-    parser = argparse.ArgumentParser()
+    parser = Parser(prog="script.py")
     parser.add_argument("--n", type=at_least_one)
     parser.add_argument("--most", type=at_least(1, also=-1))
     assert parser.parse_args(["--n", "1", "--most", "-1"]) == argparse.Namespace(n=1, most=-1)
     for wrong in (["--n", "0"], ["--n", "x"], ["--most", "0"], ["--most", "-2"]):
         with pytest.raises(SystemExit, match="2"):
             parser.parse_args(wrong)
-        assert f"{wrong[1]}: a whole number of at least 1 is needed" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: argument {wrong[0]}: {wrong[1]}: a whole number of at least 1 is needed")
+        assert said.endswith("; script.py --help says more\n") and said.count("\n") == 1
