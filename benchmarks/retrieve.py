@@ -21,11 +21,11 @@ import torch
 from benchmarks import worlds
 from benchmarks.measure import parse_args, report, seconds, threads
 from vokenization.vokenization import VokenizeJob
-from vokenization.vokenize_corpus_mp import part_size
+from vokenization.vokenize_corpus_mp import CHUNK
 from xvoken import keys as key_files
 from xvoken.devices import autocast, cores, resolve_precision
 from xvoken.messages import run_main
-from xvoken.text_batches import batches_by_length, lines_at_once, pad_lines
+from xvoken.text_batches import batches_by_length, lines_on, pad_lines
 from xvoken.work import ranges
 
 BATCH = 64  # the stage's default
@@ -54,7 +54,7 @@ def main() -> None:
     args = parse_args(__doc__.splitlines()[0])
     gpu = args.device != "cpu"
     lines, number = (64, 2000) if args.small else (65_536 if gpu else 1024, 50_000)
-    batch, chunk = lines_at_once(args.device, BATCH), part_size([args.device])
+    batch, chunk = lines_on(args.device, BATCH), lines_on(args.device, CHUNK)
     with tempfile.TemporaryDirectory() as name, threads(cores() if gpu else 1):
         folder = Path(name)
         text = worlds.text_tower(folder, *((2, 128) if args.small else ()))

@@ -16,11 +16,11 @@ from ctx.caption_db import CaptionDB
 from ctx.coco import Pictures, read_pictures
 from ctx.options import Machine
 from ctx.views import ViewsJob
-from xvoken.disk import same_settings, save_array, sha256_of_lines
+from xvoken.disk import same_settings, save_array
 from xvoken.encoders import Encoder, load_encoder
+from xvoken.image_features import hash_of_pictures
 from xvoken.leftovers import remove_leftover
 from xvoken.messages import RunError, UserError, progress, say
-from xvoken.pictures import size_of
 from xvoken.work import Parts, read_skipped
 
 CHUNK = {"cpu": 64, "gpu": 2048}  # pictures a part, at most
@@ -95,7 +95,7 @@ def _unfinished(
     """Settings of each file that is not there yet; raises UserError for one made with other settings."""
     settings = {
         "model": encoder.name, "model_hash": encoder.hash, "precision": machine.precision, "pictures": len(pictures.ids),
-        "data": sha256_of_lines(f"{i}\t{size_of(path)}" for i, path in zip(pictures.ids, pictures.paths, strict=True))[:16],
+        "data": hash_of_pictures(pictures.ids, pictures.paths)[:16],
     }  # fmt: skip
     wanted = {visual: settings} if visual else {}
     if textual:

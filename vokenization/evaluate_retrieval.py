@@ -23,7 +23,7 @@ from xvoken.devices import add_flags, workers_on
 from xvoken.disk import write_json
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.flags import Help, Parser
-from xvoken.image_sets import LXMERT_NAMES, Roots, listed_sets, lxmert_file, read_captioned, split_name
+from xvoken.image_sets import LXMERT_NAMES, Roots, captioned_sets, listed_sets, lxmert_file, read_captioned, split_name
 from xvoken.messages import UserError, run_main, say
 from xvoken.recall import evaluate, table
 from xvoken.text_features import text_features
@@ -35,8 +35,7 @@ def evaluate_set(
 ) -> dict[str, Any]:
     """The record of one image set: all its captions against all its keys."""
     if not lxmert_file(name, roots).exists() and name not in LXMERT_NAMES:
-        known = ", ".join(sorted(path.stem for path in roots.lxmert.glob("*.json"))) or "none"
-        raise UserError(f"{name}: has no captions to evaluate with; sets that have some in {roots.lxmert}: {known}")
+        raise UserError(f"{name}: has no captions to evaluate with; sets that have some in {roots.lxmert}: {captioned_sets(roots)}")
     captioned = read_captioned(name, langs, roots)
     gallery = read_gallery(keys_dir, [name], encoder.hash, encoder.dim)
     row_of = {key_id.split("/", 1)[1]: row for row, key_id in enumerate(gallery.ids)}

@@ -59,9 +59,10 @@ def extract(
         )
     ids = image_ids.read(ids_root, name)[:limit]
     paths = image_ids.paths(ids_root, name, ids, folder, roots)
+    data = hash_of_pictures(ids, paths)
     settings = {
         "snapshot": encoder.name, "snapshot_hash": encoder.hash, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16],
-        "data": hash_of_pictures(ids, paths)[:16],
+        "data": data[:16],
         "precision": resolve_precision(options["precision"], options["devices"][0]), "decoder": options["decoder"],
     }  # fmt: skip
     path = key_files.keys_file(where, name)
@@ -72,7 +73,7 @@ def extract(
         say(f"skipped: {path} holds the keys of these {len(ids):,} pictures already")
         return
     suggest_bf16(options["precision"], options["devices"][0])
-    features = image_features(encoder.image_spec, encoder.image_tower, ids, paths, label=name, **options)
+    features = image_features(encoder.image_spec, encoder.image_tower, ids, paths, label=name, data=data, **options)
     if features is None:
         return
     rows = features.usable.tolist()

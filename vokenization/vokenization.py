@@ -16,7 +16,7 @@ from xvoken.disk import save_arrays
 from xvoken.encoders import load_encoder
 from xvoken.indexing import build_joined
 from xvoken.messages import UserError
-from xvoken.text_batches import Padding, batches_by_length, encode_batches, lines_at_once
+from xvoken.text_batches import Padding, batches_by_length, encode_batches, lines_on
 
 
 @dataclass
@@ -96,7 +96,7 @@ class VokenizeJob:
         self.index = ApproximateIndex(joined(blocks), self.saved) if self.saved else build_joined(blocks, self.backend, device)
 
     def setup_encoder(self, device: str) -> None:
-        self.device, self.batch_size = device, lines_at_once(device, self.batch_size)
+        self.device, self.batch_size = device, lines_on(device, self.batch_size)
         self.encoder = load_encoder(self.load, text=True)
         self.tower, self.head = cast_weights(self.encoder.text_tower, self.precision).to(device), self.encoder.text_head.to(device)
         self.padding = Padding.of(self.encoder.tokenizer, self.tower.max_tokens, self.encoder.fixed_length)

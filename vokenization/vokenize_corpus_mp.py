@@ -35,7 +35,7 @@ from xvoken.indexing import BACKENDS, require_backend
 from xvoken.leftovers import remove_leftover
 from xvoken.messages import UserError, run_main, say
 from xvoken.report import write_report
-from xvoken.text_batches import TEXT_ON_GPU
+from xvoken.text_batches import TEXT_ON_GPU, lines_on
 from xvoken.text_towers import base_name, tokenizer_hash, vocabulary_size
 from xvoken.work import LOCAL, Parts
 
@@ -56,11 +56,6 @@ def check_tokenizer(corpus: Corpus, encoder: Encoder) -> None:
             f"{corpus.path}: made by another tokenizer ({corpus.attributes.get('tokenizer')}, {made_by}) than the snapshot's "
             f"({expected}); tokenize with: python tokenization/tokenize_dataset.py DATA_DIR FILE {encoder.tokenizer_name}"
         )
-
-
-def part_size(devices: list[str]) -> int:
-    """Lines a part: on a GPU as many more as in a batch there."""
-    return CHUNK if devices[0] == "cpu" else CHUNK * TEXT_ON_GPU
 
 
 def part_arrays(parts: Parts) -> Iterator[tuple[NDArray, ...]]:
@@ -99,7 +94,7 @@ def vokenize(
         say(f"skipped: {hdf5_path} holds the images of these {lines:,} lines already")
         return
     suggest_bf16(job.precision, devices[0])
-    with Parts(hdf5_path, lines, part_size(devices), settings, (path, vokens.ids_file(output, name, sets)), engine) as parts:
+    with Parts(hdf5_path, lines, lines_on(devices[0], CHUNK), settings, (path, vokens.ids_file(output, name, sets)), engine) as parts:
         if not parts.run(job, devices, desc=path.name, unit="lines"):
             return
         vokens.write_ids(vokens.ids_file(output, name, sets), gallery.ids)

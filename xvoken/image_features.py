@@ -32,6 +32,14 @@ def as_float16(out: Tensor) -> NDArray[np.float16]:
         return out.float().cpu().numpy().astype(np.float16)
 
 
+def leave_out(rows: NDArray[np.float16], start: int, skipped: list[list[Any]]) -> list[list[Any]]:
+    """Make rows (n, ...) that are not finite NaN as a whole; skipped [start + row, reason] and these, in order."""
+    known = {item for item, _ in skipped}
+    bad = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(1)).tolist()
+    rows[bad] = np.nan
+    return sorted([*skipped, *([start + row, NOT_FINITE] for row in bad if start + row not in known)])
+
+
 @dataclass
 class ImageJob:
     """Pictures -> tower outputs; see xvoken.work.Job."""
@@ -62,24 +70,24 @@ class ImageJob:
                     found.append(([first + i for i in good], self.tower(pixels)))
         for places, out in found:  # only now: a GPU is not waited for between batches
             rows[places] = as_float16(out)
-        skipped += [[start + i, NOT_FINITE] for places, _ in found for i in places if not np.isfinite(rows[i]).all()]
-        rows[[i - start for i, _ in skipped]] = np.nan
+        skipped = leave_out(rows, start, skipped)
         save_array(part.with_suffix(".npy"), rows)
-        return {"skipped": sorted(skipped)}
+        return {"skipped": skipped}
 
 
 def image_features(
     spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], *,
     cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = IMAGE_BATCH,
-    decoder: str = "pillow", engine: Engine = LOCAL,
+    decoder: str = "pillow", engine: Engine = LOCAL, data: str | None = None,
 ) -> Features | None:  # fmt: skip
     """The tower's output for each picture, from the cache or made now; None while other shares of the work are missing.
 
-    ids and paths: one a picture; pictures with the same ids and file sizes are the same data.
+    ids and paths: one a picture; pictures with the same ids and file sizes are the same data; data: their hash_of_pictures,
+    where the caller has it already.
     Raises UserError when no picture is left.
     """
     precision = resolve_precision(precision, devices[0])
-    path, settings = image_cache(spec, tower, ids, paths, cache, label, precision, decoder)
+    path, settings = image_cache(spec, tower, ids, paths, cache, label, precision, decoder, data)
     sources = [path if isinstance(path, Member) else str(path) for path in paths]
     job = ImageJob(spec, sources, precision, batch_size, len(devices), decoder)
     chunk = IMAGE_CHUNK if devices[0] == "cpu" else IMAGE_CHUNK * ON_GPU
@@ -92,12 +100,12 @@ def image_features(
 
 def image_cache(
     spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], cache: Path, label: str, precision: str,
-    decoder: str = "pillow",
+    decoder: str = "pillow", data: str | None = None,
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """The file that holds the evaluation view of these pictures, or will hold it, and what it depends on."""
     settings = {
         "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": precision,
-        "pictures": len(ids), "data": hash_of_pictures(ids, paths),
+        "pictures": len(ids), "data": data or hash_of_pictures(ids, paths),
     } | ({} if spec.pool == "avg" else {"pool": spec.pool}) | ({} if decoder == "pillow" else {"decoder": decoder})  # fmt: skip
     return cache / f"{label}-{spec.name}-{fingerprint(settings)}.npy", settings
 

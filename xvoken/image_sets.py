@@ -72,14 +72,18 @@ def lxmert_file(name: str, roots: Roots) -> Path:
     return roots.lxmert / f"{LXMERT_NAMES.get(name, name)}.json"
 
 
+def captioned_sets(roots: Roots) -> str:
+    """The LXMERT files that there are, for messages."""
+    return ", ".join(sorted(path.stem for path in roots.lxmert.glob("*.json"))) or "none"
+
+
 def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None = None) -> CaptionedSet:
     """Read an LXMERT file by its name or the image set's: all pictures, and the sentences of these sources.
 
     Raises UserError for a missing file, another layout, a picture listed twice, or no sentence at all.
     """
     path = lxmert_file(name, roots)
-    others = ", ".join(sorted(p.stem for p in roots.lxmert.glob("*.json"))) or "none"
-    rows = read_json(path, f"README.md, 'Real data', says how to get it (in {roots.lxmert} there are: {others})")
+    rows = read_json(path, f"README.md, 'Real data', says how to get it (in {roots.lxmert} there are: {captioned_sets(roots)})")
     if not isinstance(rows, list):
         raise UserError(f"{path}: a list of {{img_id, sentf}} was expected, this is a JSON {type(rows).__name__}")
     ids, captions = [], []

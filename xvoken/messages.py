@@ -80,12 +80,12 @@ def run_main(main: Callable[[], object]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
-        if not disk_full(error):
-            if not (isinstance(error, OSError) and error.errno in PATH_FAULTS):
-                raise
-            fault = f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
-            say(f"error: {fault}; {PATH_FAULTS[error.errno]}")
-            sys.exit(UserError.exit_code)
-        where = f" for {error.filename}" if getattr(error, "filename", None) else ""
-        say(f"error: no room on the disk{where}; make room, then run the same command to go on")
-        sys.exit(1)
+        if disk_full(error):
+            where = f" for {error.filename}" if getattr(error, "filename", None) else ""
+            say(f"error: no room on the disk{where}; make room, then run the same command to go on")
+            sys.exit(1)
+        if not (isinstance(error, OSError) and error.errno in PATH_FAULTS):
+            raise
+        fault = f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
+        say(f"error: {fault}; {PATH_FAULTS[error.errno]}")
+        sys.exit(UserError.exit_code)

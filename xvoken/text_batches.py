@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xvoken.devices import autocast, upload
 from xvoken.text_towers import end_id, special_ids
 
-TEXT_ON_GPU = 8  # times as many lines a batch on a GPU
+TEXT_ON_GPU = 8  # times as many lines a batch, and a part, on a GPU
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def batches_by_length(lengths: NDArray[np.int64], batch_size: int) -> Iterator[N
         yield order[start : start + batch_size]
 
 
-def lines_at_once(device: str, batch_size: int) -> int:
-    """Lines a batch."""
-    return batch_size if device == "cpu" else batch_size * TEXT_ON_GPU
+def lines_on(device: str, lines: int) -> int:
+    """Lines of a batch or a part, as many more on a GPU; lines: on a CPU."""
+    return lines if device == "cpu" else lines * TEXT_ON_GPU
 
 
 def encode_batches(

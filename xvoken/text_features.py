@@ -10,7 +10,7 @@ from xvoken.devices import cast_weights, resolve_precision
 from xvoken.disk import fingerprint, save_array, sha256_of_lines
 from xvoken.encoders import TextTowerSpec
 from xvoken.features import Features, cached
-from xvoken.text_batches import TEXT_ON_GPU, Padding, batches_by_length, encode_batches, lines_at_once, tokenize
+from xvoken.text_batches import Padding, batches_by_length, encode_batches, lines_on, tokenize
 from xvoken.text_towers import TextTower, base_name, load_tokenizer, tokenizer_hash, weights_hash
 
 TEXT_CHUNK = 1024  # sentences a part
@@ -29,7 +29,7 @@ class TextJob:
 
     def setup(self, device: str) -> None:
         self.device = device
-        self.batch_size = lines_at_once(device, self.batch_size)
+        self.batch_size = lines_on(device, self.batch_size)
         self.tower = cast_weights(self.spec.build(), self.precision).to(device)
         self.tokens = load_tokenizer(self.tokenizer)
         self.padding = Padding.of(self.tokens, min(self.max_len, self.tower.max_tokens))
@@ -56,12 +56,7 @@ def text_features(
     settings = text_settings(spec, tower, tokenizer, sentences, max_len, precision) | pool
     job = TextJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
     path = cache / f"{label}-{base_name(spec.name)}-{fingerprint(settings)}.npy"
-    return cached(path, label, settings, job, len(sentences), text_chunk(devices), tower.width, devices, "sent")
-
-
-def text_chunk(devices: list[str]) -> int:
-    """Sentences a part."""
-    return TEXT_CHUNK if devices[0] == "cpu" else TEXT_CHUNK * TEXT_ON_GPU
+    return cached(path, label, settings, job, len(sentences), lines_on(devices[0], TEXT_CHUNK), tower.width, devices, "sent")
 
 
 def text_settings(

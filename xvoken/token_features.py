@@ -18,8 +18,8 @@ from xvoken.disk import fingerprint, read_json, save_array, write_json
 from xvoken.encoders import TextTowerSpec
 from xvoken.features import part_arrays, write_rows
 from xvoken.leftovers import remove_leftover
-from xvoken.text_batches import pad_lines, tokenize
-from xvoken.text_features import TEXT_CHUNK, TextJob, text_chunk, text_settings
+from xvoken.text_batches import lines_on, pad_lines, tokenize
+from xvoken.text_features import TEXT_CHUNK, TextJob, text_settings
 from xvoken.text_towers import TextTower, base_name
 from xvoken.work import Parts
 
@@ -69,7 +69,7 @@ def token_features(
     offsets_file = path.with_suffix(".offsets.npy")
     if not path.with_suffix(".json").exists():
         job = TokenJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
-        with Parts(path, len(sentences), text_chunk(devices), settings) as parts:
+        with Parts(path, len(sentences), lines_on(devices[0], TEXT_CHUNK), settings) as parts:
             parts.run(job, devices, desc=f"{label}, tokens", unit="sent")
             _join(parts, path, offsets_file, tower.width)
             write_json(path.with_suffix(".json"), {"settings": settings})

@@ -22,7 +22,7 @@ from xvoken.devices import autocast, resolve_precision, upload
 from xvoken.disk import fingerprint, save_array, write_json
 from xvoken.encoders import ImageTowerSpec
 from xvoken.features import Features, load_features, part_arrays, write_rows
-from xvoken.image_features import IMAGE_CHUNK, NOT_FINITE, as_float16, image_cache
+from xvoken.image_features import IMAGE_CHUNK, as_float16, image_cache, leave_out
 from xvoken.image_towers import ImageTower, for_inference
 from xvoken.leftovers import remove_leftover
 from xvoken.pictures import BrokenPicture, View, load_picture, reduced
@@ -103,10 +103,9 @@ class ViewsJob:
                 found.append(([first + i for i in good], self._embed(torch.cat([items[i] for i in good]))))
         for places, views in found:  # only now: a GPU is not waited for between batches
             rows[places] = as_float16(views).reshape(len(places), -1, self.tower.width)
-        skipped += [[start + i, NOT_FINITE] for places, _ in found for i in places if not np.isfinite(rows[i]).all()]
-        rows[[i - start for i, _ in skipped]] = np.nan
+        skipped = leave_out(rows, start, skipped)
         save_array(part.with_suffix(".npy"), rows)
-        return {"skipped": sorted(skipped)}
+        return {"skipped": skipped}
 
     def _embed(self, views: Tensor) -> Tensor:
         with torch.inference_mode(), autocast(self.device, self.precision):

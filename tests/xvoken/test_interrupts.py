@@ -38,12 +38,14 @@ def test_a_missing_package_is_one_line(tmp_path: Path, package: str):
 
 def test_ctrl_c_raises_again_once_main_runs(tmp_path: Path):
     """There it is an exception, so that locks and temporary files are cleaned up."""
-    code = "import os, signal, sys; sys.argv = ['x']; import xvoken.interrupts as i; print(signal.getsignal(signal.SIGINT) is i._ctrl_c)"
-    code += "; i.hear_by_exception(); print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
-    (tmp_path / "start.py").write_text(code)
-    for folder, expected in ((ROOT / "scripts", ["True", "True"]), (tmp_path, ["False", "True"])):
-        path = folder / "start.py" if folder == tmp_path else folder / "check.py"
-        program = f"import sys, types; sys.modules['__main__'].__file__ = {str(path)!r}; exec(open({str(tmp_path / 'start.py')!r}).read())"
+    looks = (
+        "import xvoken.interrupts as i, signal",
+        "print(signal.getsignal(signal.SIGINT) is i._ctrl_c)",
+        "i.hear_by_exception()",
+        "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)",
+    )
+    for path, expected in ((ROOT / "scripts/check.py", ["True", "True"]), (tmp_path / "start.py", ["False", "True"])):
+        program = "; ".join((f"import sys; sys.modules['__main__'].__file__ = {str(path)!r}", *looks))
         done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
         assert done.stdout.split() == expected
 
