@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,10 @@ def test_ranks_of_a_matrix_worked_by_hand():
     text = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
     owner = torch.tensor([0, 0, 1])
     to_image, to_text = ranks(text, image, owner)
-    assert to_image.tolist() == [1, 2, 1]  # caption 2 ties with the wrong picture: a hit
-    assert to_text.tolist() == [1, 2]  # picture 1: its caption scores .5, caption 1 scores .8
-    assert recall(to_image) == {"R1": 66.667, "R5": 100.0, "R10": 100.0, "median_rank": 1.0}
+    assert to_image.expected().tolist() == [1, 2, 1.5]  # caption 2 scores both pictures the same
+    assert to_image.hit(1).tolist() == [1, 0, 0.5]
+    assert to_text.expected().tolist() == [1, 2]  # picture 1: its caption scores .5, caption 1 scores .8
+    assert recall(to_image) == {"R1": 50.0, "R5": 100.0, "R10": 100.0, "median_rank": 1.5}
 
 
 def test_rank_two_is_no_hit_at_one():
@@ -32,10 +35,64 @@ def test_ranks_against_sorting(monkeypatch: pytest.MonkeyPatch):
     scores = (text.double() @ image.double().T).numpy()
     to_image, to_text = ranks(text, image, owner)
     expected = [sorted(-scores[c]).index(-scores[c, owner[c]]) + 1 for c in range(50)]
-    assert to_image.tolist() == expected
+    assert to_image.expected().tolist() == expected
     captioned = sorted(set(owner.tolist()))
     best = [min(sorted(-scores[:, n]).index(-scores[c, n]) + 1 for c in range(50) if owner[c] == n) for n in captioned]
-    assert to_text.tolist() == best
+    assert to_text.expected().tolist() == best
+
+
+def first_right(scores: np.ndarray, right: np.ndarray) -> list[int]:
+    """Rank of the first right candidate in every order that sorting allows: one for each permutation of the candidates."""
+    orders = itertools.permutations(range(len(scores)))
+    return [next(place for place, c in enumerate(sorted(order, key=lambda c: -scores[c]), 1) if right[c]) for order in orders]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_scores_against_all_their_orders(seed: int, monkeypatch: pytest.MonkeyPatch):
+    """Small whole numbers, so that many scores are the same, also of vectors that differ."""
+    monkeypatch.setattr(module, "CHUNK", 2)
+    rng = np.random.default_rng(seed)
+    text, image, owner = rng.integers(0, 2, (6, 3)), rng.integers(0, 2, (5, 3)), rng.integers(0, 4, 6)
+    to_image, to_text = ranks(torch.from_numpy(text).float(), torch.from_numpy(image).float(), torch.from_numpy(owner))
+    scores = text @ image.T
+    captioned = sorted(set(owner.tolist()))
+    by_caption = [first_right(scores[c], np.arange(5) == owner[c]) for c in range(6)]
+    by_picture = [first_right(scores[:, n], owner == n) for n in captioned]
+    for found, orders in ((to_image, np.array(by_caption)), (to_text, np.array(by_picture))):
+        assert found.expected().tolist() == pytest.approx(orders.mean(1))
+        for k in (1, 2, 3, 5):
+            assert found.hit(k).tolist() == pytest.approx((orders <= k).mean(1))
+
+
+def test_a_collapsed_matcher_is_chance():
+    """All vectors the same: it had R@1 100 in both directions."""
+    owner = torch.arange(1000) % 200
+    record = evaluate(torch.ones(1000, 4) / 2, torch.ones(200, 4) / 2, owner)
+    assert record["text_to_image"] == {"R1": 0.5, "R5": 2.5, "R10": 5.0, "median_rank": 100.5}
+    for direction in ("text_to_image", "image_to_text"):
+        assert {key: record[direction][key] for key in ("R1", "R5", "R10")} == record["chance"][direction]
+
+
+def test_the_same_caption_of_several_pictures_is_one_hit_for_all_of_them():
+    """Four pictures, one sentence for all: each finds one of four equal captions."""
+    image = torch.eye(4)
+    text = torch.full((4, 4), 0.5)
+    to_image, to_text = ranks(text, image, torch.arange(4))
+    assert to_image.hit(1).tolist() == to_text.hit(1).tolist() == [0.25] * 4
+    assert to_text.expected().tolist() == [2.5] * 4
+
+
+@pytest.mark.parametrize("number", [5, 129, 4099])
+def test_equal_vectors_score_the_same_wherever_they_stand(number: int):
+    """At the edges of a product other instructions add in another order, on every processor elsewhere."""
+    torch.manual_seed(0)
+    text, image = torch.randn(number, 37), torch.randn(number, 37)
+    text[-1], image[-1] = text[0], image[0]
+    to_image, to_text = ranks(text, image, torch.arange(number))
+    for found in (to_image, to_text):
+        assert found.equal[[0, -1]].tolist() == [2, 2]
+        assert (found.equal[1:-1] == 1).all()
+        assert torch.equal(found.expected()[0], found.expected()[-1])
 
 
 def test_chance_against_simulation():
@@ -60,7 +117,7 @@ def test_record_and_table():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_vectors_that_are_not_finite_are_no_hits(value: float):
-    """No score is above them, so that each would rank first: a training that diverged was the best one."""
+    """No score is above them, so that each ranked first: a training that diverged was the best one."""
     text, image, owner = torch.randn(4, 3), torch.randn(5, 3), torch.tensor([0, 1, 2, 3])
     text[1, 2] = value
     with pytest.raises(UserError, match="the vectors of 1 of 4 sentences are not finite"):
