@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # What is told to a user must not depend on a hub that may or may not be reached from here.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What is started in the background (nohup, CI) ignores Ctrl-C, and so would all that the tests start: as at a terminal instead.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 COLOURS = ["red", "green", "blue", "yellow", "black", "white", "orange", "purple", "pink", "brown", "grey", "cyan"]
 SHAPES = ["circle", "square"]
 

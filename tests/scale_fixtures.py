@@ -87,14 +87,8 @@ def run(command: list[str], **options: object) -> subprocess.CompletedProcess:
 
 
 def start(command: list[str]) -> subprocess.Popen:
-    """Start a command as the leader of a process group of its own, with Ctrl-C as at a terminal.
-
-    A shell starts what runs in the background with that signal ignored, and the tests' children inherit it.
-    """
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    """Start a command as the leader of a process group of its own."""
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def children(pid: int) -> list[int]:
