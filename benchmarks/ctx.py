@@ -1,6 +1,7 @@
 """The cross-modal context, both files together: the predecessor's way, ours, and the limit.
 
     python benchmarks/ctx.py ../shared/coco_sample/mscoco/images/val2014 [--photos 200]
+    python benchmarks/ctx.py --small
 
 predecessor   Xmodal-Ctx's two scripts: every picture decoded twice, 15 PIL crops through the image processor each time,
               fp32, faiss IVF with 8 sqrt(n) lists, hdf5 files opened anew for each batch
@@ -27,32 +28,35 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as F
 
+from benchmarks import worlds
+from benchmarks.measure import make_parser
 from ctx import caption_db, context_files
 from ctx.run import BATCH
 from ctx.views import Views, ViewsJob
 from xvoken.devices import autocast, cores, cpu_has_bf16
-from xvoken.flags import Parser
 from xvoken.image_sets import folder_ids
 from xvoken.messages import UserError, run_main, say
+from xvoken.text_towers import load_tokenizer
 
 PHRASES, K = 20_000, 16
 
 
-def save_model(folder: Path) -> Path:
-    """ViT-B/32 of random weights; CLIPConfig's defaults are that model's sizes."""
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+def save_model(folder: Path, layers: int) -> Path:
+    """ViT-B/32 of random weights; CLIPConfig's defaults are that model's sizes. Any tokenizer will do: no text is encoded."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     torch.manual_seed(0)
-    for part in (CLIPModel(CLIPConfig()), CLIPTokenizer(), CLIPImageProcessor()):
+    config = CLIPConfig(text_config={"num_hidden_layers": layers}, vision_config={"num_hidden_layers": layers})
+    for part in (CLIPModel(config), load_tokenizer("minilm"), CLIPImageProcessor()):
         part.save_pretrained(folder)
     return folder
 
 
-def random_db(path: Path) -> caption_db.CaptionDB:
+def random_db(path: Path, phrases: int) -> caption_db.CaptionDB:
     numbers = np.random.default_rng(0)
-    keys = numbers.standard_normal((PHRASES, 512), np.float32)
+    keys = numbers.standard_normal((phrases, 512), np.float32)
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
-    captions = np.array([f"phrase number {i}" for i in range(PHRASES)], object)
+    captions = np.array([f"phrase number {i}" for i in range(phrases)], object)
     caption_db.write(path, [(keys, keys, captions.tolist())], {})
     return caption_db.CaptionDB(keys, keys, captions, "random")
 
@@ -86,7 +90,7 @@ def predecessor(model: Path, paths: list[str], db: caption_db.CaptionDB, work: P
     from transformers import CLIPModel
 
     clip = CLIPModel.from_pretrained(model).eval()
-    lists = round(8 * math.sqrt(PHRASES))
+    lists = round(8 * math.sqrt(len(db.keys)))
     index = faiss.index_factory(512, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
     started = time.time()
     for batch in torch.utils.data.DataLoader(PredecessorsPictures(paths), 32, num_workers=cores()):
@@ -136,9 +140,9 @@ def worker(job: ViewsJob, alone: bool, start: int, stop: int, part: Path, gate: 
     seconds.put(time.time() - started)
 
 
-def in_processes(job: ViewsJob, alone: bool, work: Path, count: int) -> tuple[float, list[Path]]:
-    """Seconds until all processes have done their share of `count` pictures."""
-    context, number = multiprocessing.get_context("spawn"), cores()
+def in_processes(job: ViewsJob, alone: bool, work: Path, count: int, number: int) -> tuple[float, list[Path]]:
+    """Seconds until all of `number` processes have done their share of `count` pictures."""
+    context = multiprocessing.get_context("spawn")
     gate, seconds = context.Barrier(number), context.Queue()
     cuts = [round(count * i / number) for i in range(number + 1)]
     parts = [work / f"part{i}" for i in range(number)]
@@ -151,9 +155,9 @@ def in_processes(job: ViewsJob, alone: bool, work: Path, count: int) -> tuple[fl
     return max(times), parts
 
 
-def ours(job: ViewsJob, db: caption_db.CaptionDB, work: Path, count: int) -> float:
+def ours(job: ViewsJob, db: caption_db.CaptionDB, work: Path, count: int, number: int) -> float:
     """Seconds of the pass and of writing both files."""
-    seconds, parts = in_processes(job, False, work, count)
+    seconds, parts = in_processes(job, False, work, count, number)
     started = time.time()
     arrays = [np.load(part.with_suffix(".npz")) for part in parts]
     pooled, best, scores = (np.concatenate([a[name] for a in arrays]) for name in ("pooled", "best", "scores"))
@@ -163,37 +167,41 @@ def ours(job: ViewsJob, db: caption_db.CaptionDB, work: Path, count: int) -> flo
     return seconds + time.time() - started
 
 
-def main() -> None:
-    parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("images", type=Path, help="a folder of photos, searched with its subfolders")
-    parser.add_argument("--photos", type=int, default=200, help="how many of them (default: %(default)s)")
+def main(argv: list[str] | None = None) -> None:
+    parser = make_parser(__doc__.split("\n")[0])
+    parser.add_argument("images", type=Path, nargs="?", help="a folder of photos, searched with its subfolders (--small makes its own)")
+    parser.add_argument("--photos", type=int, default=200, help="how many of them")
     parser.add_argument(
-        "--fp32-photos",
-        type=int,
-        default=40,
-        help="how many for the two slow rows, in fp32 (default: %(default)s; as many as --photos takes 10 minutes on 2 cores)",
-    )
-    args = parser.parse_args()
-    paths = [str(args.images / name) for name in folder_ids(args.images)[0]][: args.photos]
-    if len(paths) < cores():
-        raise UserError(f"{args.images}: {len(paths)} photos are too few")
+        "--fp32-photos", type=int, default=40, help="how many for the two slow rows, in fp32; --photos many take 10 minutes on 2 cores"
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    if not (args.images or args.small):
+        parser.error("a folder of photos is needed, or --small")
+    number = 1 if args.small else cores()
     fast = "bf16" if cpu_has_bf16() else "fp32"
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        model, db = save_model(work / "model"), random_db(work / "db.hdf5")
+        if args.small:
+            args.images, args.photos, args.fp32_photos = work / "photos", 2, 1
+            worlds.photos(args.images, args.photos)
+        paths = [str(args.images / name) for name in folder_ids(args.images)[0]][: args.photos]
+        if len(paths) < number:
+            raise UserError(f"{args.images}: {len(paths)} photos are too few")
+        phrases = 200 if args.small else PHRASES
+        model, db = save_model(work / "model", 1 if args.small else 12), random_db(work / "db.hdf5", phrases)
         np.save(work / "keys.npy", db.keys)
-        say(f"{len(paths)} photos, 15 views each, {PHRASES:,} phrases, {cores()} cores")
+        say(f"{len(paths)} photos, 15 views each, {phrases:,} phrases, {number} processes")
         job = ViewsJob(str(model), paths, fast, BATCH["cpu"], 0, str(work / "keys.npy"), K)
         exact = ViewsJob(str(model), paths, "fp32", BATCH["cpu"], 0, str(work / "keys.npy"), K)
         few = min(args.fp32_photos, len(paths))
         # Before and after ours, the faster of the two: what else runs on the machine must not make the limit look low.
-        limits = [in_processes(job, True, work, len(paths))[0]]
-        passed = ours(job, db, work, len(paths))
-        limits.append(in_processes(job, True, work, len(paths))[0])
+        limits = [in_processes(job, True, work, len(paths), number)[0]]
+        passed = ours(job, db, work, len(paths), number)
+        limits.append(in_processes(job, True, work, len(paths), number)[0])
         rates = {
             f"limit_{fast}": min(limits) / len(paths),
             f"ours_{fast}": passed / len(paths),
-            "ours_fp32": ours(exact, db, work, few) / few,
+            "ours_fp32": ours(exact, db, work, few, number) / few,
             "predecessor_fp32": predecessor(model, paths[:few], db, work) / few,
         }
     old = rates["predecessor_fp32"]
@@ -205,7 +213,9 @@ def main() -> None:
         "vs_straightforward": round(old / rates[f"ours_{fast}"], 3),
         "of_limit": round(rates[f"limit_{fast}"] / rates[f"ours_{fast}"], 3),
     }
-    print(json.dumps({"stage": "ctx", "photos": len(paths), "fp32_photos": few, "cores": cores(), "seconds_per_picture": record, **ratios}))
+    print(
+        json.dumps({"stage": "ctx", "photos": len(paths), "fp32_photos": few, "processes": number, "seconds_per_picture": record, **ratios})
+    )
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ def measure(name: str, number: int, device: str, folder: Path) -> None:
         report("keys", "img", number, rows, device, **more)
 
 
-def main() -> None:
-    args = parse_args(__doc__.splitlines()[0])
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(__doc__.splitlines()[0], argv)
     names = ["shufflenet_v2_x0_5"] if args.small else ["resnext101_32x8d"] + ["vit_b_32"] * (args.device != "cpu")
     number = 32 if args.small else 128 if args.device == "cpu" else 4096
     with tempfile.TemporaryDirectory() as folder, threads(1 if args.device == "cpu" else cores()):

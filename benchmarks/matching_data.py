@@ -1,6 +1,7 @@
-"""The two data sets that recipes are measured on, and a training on them that leaves no files but the cache."""
+"""The data sets that recipes are measured on, and a training on them that leaves no files but the cache."""
 
 import hashlib
+import json
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import worlds
 from xmatching.data import PairBatches
 from xmatching.metric import validate
 from xmatching.model import Matcher
@@ -16,34 +18,65 @@ from xmatching.param import HEAD_FLAGS, parse_args
 from xmatching.training import Learner, Training
 from xvoken.image_sets import Roots, read_captioned
 from xvoken.messages import UserError
+from xvoken.text_towers import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
-COCO_SAMPLE = ROOT.parent / "shared/coco_sample"
-TOWERS = ["--lang", "minilm", "--visn", "efficientnet_lite2"]
+COCO_SAMPLE, DEMO = ROOT.parent / "shared/coco_sample", ROOT / "data/demo"
 
 
 @dataclass(frozen=True)
 class Source:
-    """flags: where the data lies; valid: the held-out set; both as xmatching/main.py takes them."""
+    """Captioned pictures, and the towers for them. roots: where the data lies, as all stages take it; train, valid: the sets;
+    langs: the source of the sentences; towers: flags of xmatching/main.py, as is `more`."""
 
     name: str
-    flags: tuple[str, ...]
+    roots: tuple[str, ...]
+    train: str
     valid: str
+    langs: str = "mscoco"
+    towers: tuple[str, ...] = ("--lang", "minilm", "--visn", "efficientnet_lite2")
+    more: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> list[str]:
+        """Flags of xmatching/main.py."""
+        sets = ["--train-imgs", self.train, "--valid-imgs", self.valid, "--train-langs", self.langs, "--valid-langs", self.langs]
+        return [*self.towers, *self.roots, *sets, *self.more]
 
     def args(self, recipe: str, more: list[str]) -> Namespace:
-        return parse_args(["--recipe", recipe, *TOWERS, *self.flags, "--valid-imgs", self.valid, *more])
+        return parse_args(["--recipe", recipe, *self.flags, *more])
 
 
-def sources(coco: Path = COCO_SAMPLE, demo: Path = ROOT / "data/demo") -> list[Source]:
+def sources() -> list[Source]:
     """The demo's pictures and, where it is present, the sample of COCO."""
-    if not (demo / "lxmert/openmoji_train.json").exists():
-        raise UserError(f"{demo}: no demo data; make it with: python scripts/demo_data.py {demo}")
-    root = ("--lxmert-root", f"{demo}/lxmert", "--image-root", f"{demo}/images", "--train-imgs", "openmoji_train")
-    found = [Source("openmoji", (*root, "--train-langs", "openmoji", "--valid-langs", "openmoji"), "openmoji_heldout")]
-    if (coco / "lxmert/mscoco_train.json").exists():
-        root = ("--lxmert-root", f"{coco}/lxmert", "--coco-root", f"{coco}/mscoco/images", "--train-imgs", "mscoco_train")
-        found.append(Source("coco_sample", root, "mscoco_minival"))
-    return found
+    if not (DEMO / "lxmert/openmoji_train.json").exists():
+        raise UserError(f"{DEMO}: no demo data; make it with: python scripts/demo_data.py {DEMO}")
+    roots = ("--lxmert-root", f"{DEMO}/lxmert", "--image-root", f"{DEMO}/images")
+    found = [Source("openmoji", roots, "openmoji_train", "openmoji_heldout", "openmoji")]
+    return [*found, coco_sample()] if COCO_SAMPLE.is_dir() else found
+
+
+def coco_sample() -> Source:
+    """200 photos of COCO; raises UserError where they are not."""
+    if not COCO_SAMPLE.is_dir():
+        raise UserError("../shared/coco_sample is not on this machine; --small runs without it")
+    roots = ("--lxmert-root", f"{COCO_SAMPLE}/lxmert", "--coco-root", f"{COCO_SAMPLE}/mscoco/images")
+    return Source("coco_sample", roots, "mscoco_train", "mscoco_minival")
+
+
+def small_source(folder: Path) -> Source:
+    """For --small: a few photos with captions, towers and a cache of its own, all in `folder`."""
+    paths = sorted(Path(path).stem for path in worlds.photos(folder / "photos", 12, (96, 72)))
+    (folder / "lxmert").mkdir()
+    for name, ids in (("small_train", paths[:8]), ("small_valid", paths[8:])):
+        rows = [{"img_id": i, "sentf": {"mscoco": [f"photo number {int(i)}", f"the {int(i)}th one"]}} for i in ids]
+        (folder / "lxmert" / f"{name}.json").write_text(json.dumps(rows))
+    text, image = worlds.text_tower(folder, 4, 64), worlds.image_tower(folder, "resnet18")
+    load_tokenizer("minilm").save_pretrained(text.name)
+    roots = ("--lxmert-root", f"{folder}/lxmert", "--image-root", f"{folder}/photos")
+    towers = ("--lang", text.name, "--visn", image.name, "--visn-weights", image.weights)
+    more = ("--cache", f"{folder}/cache", "--num-workers", "1", "--epochs", "2")
+    return Source("small", roots, "small_train", "small_valid", towers=towers, more=more)
 
 
 class Bench:

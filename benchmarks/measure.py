@@ -12,14 +12,21 @@ from typing import Any
 import torch
 
 from xvoken.devices import cores
-from xvoken.flags import Parser
+from xvoken.flags import Help, Parser
 
 
-def parse_args(description: str) -> argparse.Namespace:
-    parser = Parser(description=description)
+def make_parser(description: str) -> Parser:
+    """With the flag that all benchmarks have."""
+    parser = Parser(description=description, formatter_class=Help)
     parser.add_argument("--small", action="store_true", help="little work, in seconds: shows that the script runs, not how fast")
-    parser.add_argument("--device", default="cpu", help="cpu, or cuda:0 (default: %(default)s)")
-    return parser.parse_args()
+    return parser
+
+
+def parse_args(description: str, argv: list[str] | None) -> argparse.Namespace:
+    """The flags of a benchmark that has no others: --small and --device."""
+    parser = make_parser(description)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda:0")
+    return parser.parse_args(argv)
 
 
 def machine(device: str = "cpu") -> str:

@@ -20,8 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from benchmarks import worlds
-from benchmarks.measure import machine
-from xvoken.flags import Help, Parser
+from benchmarks.measure import machine, make_parser
 from xvoken.messages import run_main
 
 CODE = """
@@ -91,12 +90,11 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def main() -> None:
-    parser = Parser(description=__doc__.splitlines()[0], formatter_class=Help)
-    parser.add_argument("--small", action="store_true", help="little work, in seconds: shows that the script runs")
+def main(argv: list[str] | None = None) -> None:
+    parser = make_parser(__doc__.splitlines()[0])
     parser.add_argument("--lines", type=numbers, default=[100_000, 3_000_000], help="corpus sizes, with commas")
     parser.add_argument("--keys", type=numbers, default=[50_000, 500_000], help="index sizes, with commas")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     lines, keys = ([2000, 8000], [500, 1000]) if args.small else (args.lines, args.keys)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,6 +1,6 @@
 """How well the recipes retrieve: five seeds each, on the demo's held-out pictures and on the COCO sample.
 
-    python benchmarks/quality.py
+    python benchmarks/quality.py [--small]
 
 reads   the demo's data and ../shared/coco_sample (if present): trains on their training parts, measures after the
         last epoch on openmoji_heldout (400 pictures) and mscoco_minival (40); nothing is chosen by these
@@ -10,17 +10,16 @@ prints  a table of means and standard deviations; the last line is one JSON obje
 import json
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
-from benchmarks.matching_data import Bench, Source, sources, train_and_measure
+from benchmarks.matching_data import Bench, Source, small_source, sources, train_and_measure
+from benchmarks.measure import make_parser, threads
 from xmatching.recipes import RECIPES
-from xvoken.flags import Help, Parser
 from xvoken.messages import run_main, say
 from xvoken.recall import TOP
 
@@ -48,24 +47,25 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
             print(f"{f'{data}, {recipe}':<26}{cells}")
 
 
-def main() -> None:
-    parser = Parser(description="Recall of the recipes.", formatter_class=Help)
+def main(argv: list[str] | None = None) -> None:
+    parser = make_parser("Recall of the recipes.")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each recipe, two at least")
     parser.add_argument("--recipes", default=",".join(sorted(RECIPES, reverse=True)), help="recipes to measure, with commas")
     parser.add_argument("--epochs", type=int, help="instead of the recipes' own number")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = parser.parse_args(argv)
     bench, results = Bench(), {}
     more = ["--epochs", str(args.epochs)] if args.epochs else []
-    for source in sources():
-        results[source.name] = {r: measure(bench, source, r, range(1, args.seeds + 1), more) for r in args.recipes.split(",")}
+    seeds = range(1, (2 if args.small else args.seeds) + 1)
+    with tempfile.TemporaryDirectory() as folder, threads(1):
+        for source in [small_source(Path(folder))] if args.small else sources():
+            results[source.name] = {r: measure(bench, source, r, seeds, more) for r in args.recipes.split(",")}
     print_table(results)
     ratios = {}
     for data, found in results.items():
         if {"published", "best"} <= set(found):
             ratios[data] = {d: round(found["best"][f"{d} R@1"]["mean"] / found["published"][f"{d} R@1"]["mean"], 2) for d in DIRECTIONS}
             print(f"{data}: best / published at R@1: {ratios[data]}")
-    print(json.dumps({"stage": "quality", "seeds": args.seeds, "results": results, "best_vs_published_R1": ratios}))
+    print(json.dumps({"stage": "quality", "seeds": len(seeds), "results": results, "best_vs_published_R1": ratios}))
 
 
 if __name__ == "__main__":

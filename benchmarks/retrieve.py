@@ -50,8 +50,8 @@ def tower_alone(job: VokenizeJob, batches: list[tuple[torch.Tensor, torch.Tensor
     out.cpu()
 
 
-def main() -> None:
-    args = parse_args(__doc__.splitlines()[0])
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(__doc__.splitlines()[0], argv)
     gpu = args.device != "cpu"
     lines, number = (64, 2000) if args.small else (65_536 if gpu else 1024, 50_000)
     batch, chunk = lines_on(args.device, BATCH), lines_on(args.device, CHUNK)

@@ -76,8 +76,8 @@ def measure_approximate(kind: str, number: int, queries: int) -> None:
         report(f"search-{kind}", "queries", queries, rows, megabytes=round(path.stat().st_size / 1e6), **more)
 
 
-def main() -> None:
-    args = parse_args(__doc__.splitlines()[0])
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(__doc__.splitlines()[0], argv)
     sizes = [20_000] if args.small else [500_000] if args.device == "cpu" else [500_000, 5_000_000]
     with threads(cores()):
         for number in sizes:

@@ -1,6 +1,6 @@
 """Search the recipe `best`: axis by axis, on pictures carved from the training parts.
 
-    python benchmarks/search_recipe.py
+    python benchmarks/search_recipe.py [--small]
 
 reads   the demo's data and ../shared/coco_sample (if present), never their held-out sets
 writes  benchmarks/search_recipe.jsonl: one object a trial, in order; data/cache/
@@ -12,20 +12,21 @@ tried is read from the file, not tried again.
 import argparse
 import json
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
-
-from benchmarks.matching_data import Bench, Source, sources, train_and_measure
+from benchmarks.matching_data import Bench, Source, small_source, sources, train_and_measure
+from benchmarks.measure import make_parser, threads
 from xmatching.data import carve
 from xmatching.recipes import BEST
 from xvoken.devices import cores
-from xvoken.flags import Help, Parser
 from xvoken.messages import run_main, say
 
 RECORD = Path(__file__).with_name("search_recipe.jsonl")
@@ -56,13 +57,13 @@ def flags_of(source: Source, recipe: dict[str, Any]) -> argparse.Namespace:
 
 def measure(task: tuple[Source, dict[str, Any], int]) -> dict[str, Any]:
     """One training on what a carving leaves, measured on what it took."""
-    torch.set_num_threads(1)
     source, recipe, seed = task
     args = flags_of(source, recipe)
-    towers, train, evaluation = BENCH.pairs(args, held_out=False)
-    args.seed = seed
-    kept, gallery = carve(train, evaluation, SHARE, seed)
-    record = train_and_measure(args, towers, kept, gallery)
+    with threads(1):
+        towers, train, evaluation = BENCH.pairs(args, held_out=False)
+        args.seed = seed
+        kept, gallery = carve(train, evaluation, SHARE, seed)
+        record = train_and_measure(args, towers, kept, gallery)
     return {d: {k: record[d][k] for k in ("R1", "R5", "R10")} for d in ("text_to_image", "image_to_text")}
 
 
@@ -72,44 +73,55 @@ def score(results: dict[str, list[dict[str, Any]]]) -> float:
     return round(sum(means) / len(means), 3)
 
 
-def main() -> None:
-    parser = Parser(description="Search the recipe `best`.", formatter_class=Help)
+def main(argv: list[str] | None = None) -> None:
+    parser = make_parser("Search the recipe `best`.")
     parser.add_argument("--carvings", type=int, default=2, help="different held-out shares that each recipe is tried on")
     parser.add_argument("--rounds", type=int, default=1, help="walks through the axes")
     parser.add_argument("--axes", help="only these, with commas (default: all)")
     parser.add_argument("--processes", type=int, default=cores(), help="trainings at the same time")
     parser.add_argument("--record", type=Path, default=RECORD, help="file of the trials; those in it are not tried again")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.small:  # one axis, one training at a time, in this process
+            args.carvings, args.axes, args.processes, args.record = 1, "head", 1, Path(folder) / "trials.jsonl"
+        data = [small_source(Path(folder))] if args.small else sources()
+        if args.processes == 1:
+            walk(args, data, map)
+            return
+        with get_context("spawn").Pool(args.processes) as pool:
+            walk(args, data, partial(pool.imap, chunksize=1))
+
+
+def walk(args: argparse.Namespace, data: list[Source], run: Callable[..., Iterable[dict[str, Any]]]) -> None:
+    """Go through the axes; run: `map`, or that of many processes."""
     known = [json.loads(line) for line in args.record.read_text().splitlines()] if args.record.exists() else []
     found = {json.dumps(trial["recipe"], sort_keys=True): trial["score"] for trial in known}
-    data = sources()
-    with get_context("spawn").Pool(args.processes) as pool:
 
-        def try_recipe(recipe: dict[str, Any]) -> float:
-            key = json.dumps(recipe, sort_keys=True)
-            if key not in found:
-                for source in data:  # fills the cache once, for all processes
-                    BENCH.pairs(flags_of(source, recipe), held_out=False)
-                started = time.time()
-                tasks = [(source, recipe, seed) for source in data for seed in range(args.carvings)]
-                runs = pool.map(measure, tasks, chunksize=1)
-                results = {source.name: [r for t, r in zip(tasks, runs, strict=True) if t[0] is source] for source in data}
-                found[key] = score(results)
-                trial = {"score": found[key], "recipe": recipe, "results": results, "seconds": round(time.time() - started, 1)}
-                with open(args.record, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(trial) + "\n")
-                say(f"{found[key]:7.3f}  {recipe}  {trial['seconds']} s")
-            return found[key]
+    def try_recipe(recipe: dict[str, Any]) -> float:
+        key = json.dumps(recipe, sort_keys=True)
+        if key not in found:
+            for source in data:  # fills the cache once, for all processes
+                BENCH.pairs(flags_of(source, recipe), held_out=False)
+            started = time.time()
+            tasks = [(source, recipe, seed) for source in data for seed in range(args.carvings)]
+            runs = list(run(measure, tasks))
+            results = {source.name: [r for t, r in zip(tasks, runs, strict=True) if t[0] is source] for source in data}
+            found[key] = score(results)
+            trial = {"score": found[key], "recipe": recipe, "results": results, "seconds": round(time.time() - started, 1)}
+            with open(args.record, "a", encoding="utf-8") as file:
+                file.write(json.dumps(trial) + "\n")
+            say(f"{found[key]:7.3f}  {recipe}  {trial['seconds']} s")
+        return found[key]
 
-        say(f"published: {try_recipe({}):.3f}")
-        best = {name.replace("_", "-"): value for name, value in BEST.items()}
-        axes = [(name, values) for name, values in AXES if not args.axes or name in args.axes.split(",")]
-        for _ in range(args.rounds):
-            for name, values in axes:
-                options = [{**best, name: value} for value in values]
-                top = max(options, key=try_recipe)
-                if try_recipe(top) > try_recipe(best) + GAIN:
-                    best = top
+    say(f"published: {try_recipe({}):.3f}")
+    best = {name.replace("_", "-"): value for name, value in BEST.items()}
+    axes = [(name, values) for name, values in AXES if not args.axes or name in args.axes.split(",")]
+    for _ in range(args.rounds):
+        for name, values in axes:
+            options = [{**best, name: value} for value in values]
+            top = max(options, key=try_recipe)
+            if try_recipe(top) > try_recipe(best) + GAIN:
+                best = top
     top = found[json.dumps(best, sort_keys=True)]
     print(f"best of {len(found)} recipes: {json.dumps(best)} with {top:.3f}; the trials are in {args.record}")
 

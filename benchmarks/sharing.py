@@ -40,8 +40,8 @@ def per_picture(job: ImageJob, chunk: int, devices: list[str], folder: Path) -> 
     return (finished[-1][0] - finished[warm - 1][0]) / sum(items for _, items in finished[warm:])
 
 
-def main() -> None:
-    args = parse_args(__doc__.splitlines()[0])
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(__doc__.splitlines()[0], argv)
     gpu = args.device != "cpu"
     name = "shufflenet_v2_x0_5" if args.small else "vit_b_32"
     photos, times, chunk = (16, 1, 2) if args.small else (1024, 16, 1024) if gpu else (256, 1, 32)

@@ -62,8 +62,8 @@ def encode_alone(tokenizer: object, lines: list[str]) -> None:
         tokenizer.backend_tokenizer.encode_batch_fast(lines[start : start + 10_000], add_special_tokens=False)
 
 
-def main() -> None:
-    args = parse_args(__doc__.splitlines()[0])
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(__doc__.splitlines()[0], argv)
     lines = dialogues(3000 if args.small else 300_000)
     tokenizer = load_tokenizer(TOKENIZER)
     with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,7 @@
 
     python benchmarks/train.py [--small]
 
-reads   ../shared/coco_sample
+reads   ../shared/coco_sample (--small: photos that it makes)
 prints  a table; the last line is one JSON object. The towers have the published sizes (ResNeXt-101 32x8d, BERT-base) and
         random weights. All is computed with one thread of one process, as each of our workers does, so that the
         ratios hold for any number of processes; loading of the towers is left out everywhere. vs_straightforward: 25
@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from benchmarks import worlds
-from benchmarks.matching_data import Source, sources
-from benchmarks.measure import machine, seconds
+from benchmarks.matching_data import Source, coco_sample, small_source
+from benchmarks.measure import machine, make_parser, seconds, threads
 from xmatching.data import CachedInputs, PairBatches
 from xmatching.main import make_learner
 from xmatching.pairs import Towers
@@ -34,11 +34,10 @@ from xmatching.training import Learner, Training
 from xvoken.decoding import IMAGE_BATCH
 from xvoken.devices import autocast, cast_weights, resolve_precision
 from xvoken.features import Features
-from xvoken.flags import Help, Parser
 from xvoken.image_features import ImageJob
 from xvoken.image_sets import CaptionedSet, Roots, read_captioned
 from xvoken.image_towers import for_inference
-from xvoken.messages import UserError, run_main, say
+from xvoken.messages import run_main, say
 from xvoken.pictures import load_picture
 from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
 from xvoken.text_features import TextJob
@@ -120,18 +119,13 @@ def epoch_seconds(args: Namespace, towers: Towers, data: PairBatches, times: int
     return (time.perf_counter() - started) / pairs
 
 
-def main() -> None:
-    parser = Parser(description="Seconds of training.", formatter_class=Help)
-    parser.add_argument("--small", action="store_true", help="small towers and few pairs: shows that the script runs, not how fast")
+def main(argv: list[str] | None = None) -> None:
+    parser = make_parser("Seconds of training.")
     parser.add_argument("--pairs", type=int, default=96, help="pairs timed with the towers in the loop")
     parser.add_argument("--views", type=int, default=0, help="augmented views in the cache, beside the evaluation view")
-    flags = parser.parse_args()
-    torch.set_num_threads(1)
-    source = next((s for s in sources() if s.name == "coco_sample"), None)
-    if source is None:
-        raise UserError("../shared/coco_sample is not on this machine")
-    with tempfile.TemporaryDirectory() as name:
-        measure(flags, source, Path(name))
+    flags = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as name, threads(1):
+        measure(flags, small_source(Path(name)) if flags.small else coco_sample(), Path(name))
 
 
 def measure(flags: Namespace, source: Source, folder: Path) -> None:
@@ -152,7 +146,7 @@ def measure(flags: Namespace, source: Source, folder: Path) -> None:
         str(flags.views),
     ]
     args = source.args("published", more)
-    part = read_captioned("mscoco_train", ["mscoco"], Roots.of(args), 16 if flags.small else None)
+    part = read_captioned(args.train_imgs[0], args.train_langs, Roots.of(args))
     towers, precision = Towers(args), resolve_precision("auto", "cpu")
     say("the towers in the loop ...")
     theirs = published_way(args, towers, part, 32 if flags.small else flags.pairs) * COCO_CAPTIONS * EPOCHS
