@@ -1,4 +1,4 @@
-.PHONY: test lint demo bench bench-gpu test-ray test-crash
+.PHONY: test lint demo bench bench-gpu test-ray test-crash resolve
 
 # As the bash scripts do: .venv, unless another environment is active.
 ifndef VIRTUAL_ENV
@@ -34,3 +34,11 @@ test-ray:
 
 test-crash:
 	python -m pytest tests/crash_matrix.py
+
+# Whether every Python that README.md names finds all packages.
+resolve:
+	for v in 3.11 3.12 3.13 3.14; do \
+	    for r in requirements.txt requirements-dev.txt requirements-export.txt requirements-ray.txt requirements-torchcodec.txt; do \
+	        python -m pip install --dry-run --quiet --python-version $$v --only-binary=:all: --target build/none -r $$r -c constraints.txt || exit 1; \
+	    done; \
+	done
