@@ -113,7 +113,7 @@ def _parse(row: Any, langs: list[str], where: str) -> tuple[str, list[str]]:
             shown = shown if len(shown) <= 160 else f"{shown[:157]}..."
             meant = json.dumps({"img_id": img_id, "sentf": {lang: ["a caption", "another caption"]}}, ensure_ascii=False)
             raise UserError(f"{where}: {shown}, a list of sentences was expected: {meant}")
-    sentences = [sentence for listed in given.values() for sentence in listed]
+    sentences = [sentence for lang in langs for sentence in given[lang]]
     if not isinstance(img_id, str) or not all(isinstance(sentence, str) for sentence in sentences):
         raise UserError(f"{where}: img_id and sentences must be texts")
     if not img_id.isprintable():
