@@ -67,7 +67,7 @@ def test_pictures_are_left_out_of_both_files(world, tmp_path, where, batch):
     assert where == "whole" or any(not beyond[name][0] for name in out)
     shutil.copytree(world / "sound", tmp_path / "model")
     spoil(tmp_path / "model", "vision", "visual_projection", "post_layernorm", column, limit)
-    flags = ["--model", "model", "--images", world / "pictures", "--batch_size", batch, "--exp_name", "made"]
+    flags = ["--model", "model", "--images", world / "pictures", "--batch_size", batch, "--exp_name", "made", "--num_workers", 1]
     if where == "whole":
         said, kinds = run_script("encode_images", tmp_path, *flags), ["vis"]
     else:
@@ -126,6 +126,6 @@ def test_a_database_of_keys_that_are_not_finite_is_refused(world, tmp_path):
     run_script("encode_captions", tmp_path, "--model", world / "sound", "--captions", world / "phrases.txt")
     with h5py.File(tmp_path / DATABASE, "a") as file:
         file["0/keys"][3] = np.nan
-    flags = ["--model", world / "sound", "--images", world / "pictures", "--k", 3]
+    flags = ["--model", world / "sound", "--images", world / "pictures", "--k", 3, "--num_workers", 1]
     said = run_script("retrieve_captions", tmp_path, *flags, code=2)
     assert f"the key of {fixtures.phrases(30)[3]!r} is not finite" in said and "remove it, then make it with" in said
