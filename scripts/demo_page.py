@@ -27,7 +27,8 @@ from scripts.demo_context import context_section, shown
 from xvoken import keys as key_files
 from xvoken import snapshot as snapshots
 from xvoken import vokens
-from xvoken.disk import read_json, write_text
+from xvoken.corpus import same_text
+from xvoken.disk import quoted, read_json, write_text
 from xvoken.flags import Parser
 from xvoken.messages import UserError, run_main
 
@@ -48,6 +49,9 @@ class Line:
 def read_lines(corpus: Path, load: Path, sets: list[str]) -> list[Line]:
     """All lines that got pictures."""
     where = load / "vokens"
+    found = vokens.hdf5_file(where, corpus.name, "_".join(sets))
+    retrieve = f"{vokens.MAKE} --load {quoted(load)} --corpus {quoted(corpus)} --image-sets {','.join(sets)}"
+    same_text(corpus, found, vokens.read_settings(found).get("corpus"), f"rm {quoted(found)} && {retrieve}")
     indices, scores, ids = vokens.read(where, corpus.name, "_".join(sets))
     paths = [Path(p) for s in sets for p in (key_files.folder(load) / f"{s}.path").read_text(encoding="utf-8").splitlines()]
     texts = corpus.read_text(encoding="utf-8").split("\n")
