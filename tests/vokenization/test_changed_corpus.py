@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
 from scripts.check import check
 from scripts.demo_page import read_lines
 from tests.conftest import World
-from xvoken import vokens
+from xvoken import keys, vokens
 from xvoken.disk import sha256_of_file
 from xvoken.messages import UserError
 
@@ -175,3 +176,30 @@ def test_the_page_of_another_text(corpus: Path, retrieve: Callable, script: Call
     order = ["rm ", "tokenize_dataset.py", f"rm {vokens_of(corpus)}", f"vokenize_corpus_mp.py --load {load} --corpus {corpus} --image-sets"]
     assert re.search(".*".join(map(re.escape, order)), str(error.value))
     assert not (load / "page.html").exists()
+
+
+def test_the_page_of_other_keys_and_of_another_training(corpus: Path, retrieve: Callable, script: Callable[..., str], world: World):
+    """Keys of the same number, in another order; and recalls of a snapshot that was trained again since."""
+    load = corpus.parents[1] / "matcher"
+    retrieve()
+    evaluate = ["--load", load, "--image-sets", "shapes_valid", *world.roots, "--cache", world.folder / "cache", "--num-workers", 1]
+    script("vokenization.evaluate_retrieval", *evaluate)
+    page = ["scripts.demo_page", "--load", load, "--corpus", corpus, "--image-sets", *SETS, "--eval-set", "shapes_valid"]
+    page += ["--output", load / "page.html"]
+    assert "wrote the page" in script(*page)
+    record = load / "eval/shapes_valid.json"
+    record.write_text(record.read_text().replace('"snapshot_hash": "', '"snapshot_hash": "0'))
+    with pytest.raises(UserError, match=f"{record}: of another training .*; make it again with: python vokenization/evaluate_retrieval.py"):
+        script(*page)
+    record.write_text(record.read_text().replace('"snapshot_hash": "0', '"snapshot_hash": "'))
+    read = keys.read(load / "keys", SETS[0])
+    settings = keys.read_settings(load / "keys", SETS[0])
+    turned = [np.array(read.keys[::-1])], read.keys.shape[1], read.ids[::-1], read.paths[::-1]
+    keys.write(load / "keys", SETS[0], *turned, [], settings, {"snapshot_hash": read.attributes["snapshot_hash"]})
+    with pytest.raises(
+        UserError, match=f"{vokens_of(corpus)}: of other keys than there are now; make it again: rm {vokens_of(corpus)} && "
+    ):
+        script(*page)
+    vokens_of(corpus).unlink()
+    retrieve()
+    assert "wrote the page" in script(*page)
