@@ -71,6 +71,8 @@ def read(path: Path, encoder: Encoder, model: str) -> CaptionDB:
         settings = file.attrs.get("settings")
     if keys.shape[1] != encoder.dim:
         raise UserError(f"{path}: keys of {keys.shape[1]} dimensions, those of {encoder.name} have {encoder.dim}; {mend}")
+    if len(bad := np.flatnonzero(~np.isfinite(keys).all(1))):  # which would stand above all others, for every picture
+        raise UserError(f"{path}: the key of {captions[bad[0]]!r} is not finite ({len(bad)} such phrases); {mend}")
     identity = fingerprint({"settings": settings, "phrases": len(keys)}) if settings else sha256_of_file(path)[:12]
     return CaptionDB(keys, features, captions, identity)
 

@@ -26,11 +26,11 @@ from ctx.options import OUTPUTS, Machine, add_model_flags
 from ctx.phrases import read_lines, read_visual_genome
 from ctx.run import today
 from xvoken.devices import cast_weights
-from xvoken.disk import same_settings, save_arrays, sha256_of_lines
+from xvoken.disk import quoted, same_settings, save_arrays, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.flags import Parser
 from xvoken.leftovers import remove_leftover
-from xvoken.messages import run_main, say
+from xvoken.messages import UserError, run_main, say
 from xvoken.text_batches import Padding, batches_by_length, encode_batches, tokenize
 from xvoken.work import Parts
 
@@ -66,8 +66,24 @@ class PhrasesJob:
         for batch, pooled in encode_batches(self.tower, tokens, offsets, batches, self.padding, self.device, self.precision):
             keys[batch] = self.head(pooled.float()).cpu().numpy()
             features[batch] = pooled.float().cpu().numpy()
+        self._require_sound(features, keys, start, part)
         save_arrays(part.with_suffix(".npz"), keys=keys, features=features)
         return {"cut": int((lengths + self.padding.specials > self.padding.max_tokens).sum())}
+
+    def _require_sound(self, features: NDArray[np.float32], keys: NDArray[np.float32], start: int, part: Path) -> None:
+        """Raise UserError for a phrase without a vector.
+
+        Not left out, as a picture is: phrases are few and chosen, and a model that fails on one is not to be trusted with the
+        others unseen. Not kept: a score that is NaN stands above all others, for every picture.
+        """
+        sound = np.isfinite(features).all(1) & (np.linalg.norm(keys, axis=1) > 0.5)  # of length 1; NaN or 0 after an overflow
+        if len(bad := np.flatnonzero(~sound)):
+            phrase, others = json.dumps(self.phrases[start + bad[0]], ensure_ascii=False), f" and of {len(bad) - 1} more"
+            precision = "" if self.precision == "fp32" else ", or take --precision fp32"
+            raise UserError(
+                f"phrase {phrase}: the model's output for it{others if len(bad) > 1 else ''} is not finite; leave it out{precision}, "
+                f"or take another model, after: rm -r {quoted(part.parent)}"
+            )
 
 
 def part_groups(parts: Parts, phrases: list[str]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], list[str]]]:

@@ -16,6 +16,7 @@ from xvoken.decoding import batches_ahead
 from xvoken.devices import autocast, cast_weights, upload
 from xvoken.disk import save_arrays
 from xvoken.encoders import load_encoder
+from xvoken.image_features import leave_out
 from xvoken.pictures import BrokenPicture, load_picture
 from xvoken.torch_index import TorchIndex
 
@@ -94,10 +95,16 @@ class ViewsJob:
                 with autocast(self.device, self.precision):
                     features = self.tower(upload(pixels, self.device))
                 features = features.float()
+                sound = features.isfinite().all(1)
                 if self.index:
-                    scores[places], best[places] = self.index.search(self.head(features).cpu().numpy(), self.k)
+                    keys = self.head(features)
+                    scores[places], best[places] = self.index.search(keys.cpu().numpy(), self.k)
+                    sound &= keys.norm(dim=1) > 0.5  # of length 1, but NaN or 0 where a product or the length overflows
             whole = places % views == 0
             pooled[places[whole] // views] = features.cpu().numpy()[whole]
+            # A view spoils its picture. The whole comes first, so that nothing is written over this.
+            pooled[places[~sound.cpu().numpy()] // views] = np.nan
+        skipped = leave_out(pooled, start, skipped)
         save_arrays(
             part.with_suffix(".npz"), pooled=pooled, best=best.reshape(count, views, self.k), scores=scores.reshape(count, views, self.k)
         )

@@ -3,10 +3,12 @@
     python scripts/check.py snap/xmatching/NAME snap/xmatching/NAME/keys/open_images.hdf5 data/reddit/valid.pkl.txt.bert-base-uncased.hdf5
 
 reads   snapshots (folders), .hdf5 files of any stage with what lies beside them, .ids files of image sets, .faiss indexes
-What a file holds decides what it is. Exit code 2 and the first fault found, if there is one.
+What a file holds decides what it is. Retrieved images are held against tokens that are given with them or lie beside them,
+tokens against the text beside them. Exit code 2 and the first fault found, if there is one.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -15,15 +17,16 @@ import xvoken.interrupts  # noqa: F401
 
 from ctx import caption_db, context_files
 from xvoken import approximate, corpus, image_ids, keys, snapshot, vokens
+from xvoken.disk import quoted
 from xvoken.flags import Parser
 from xvoken.hdf5 import open_hdf5
 from xvoken.messages import PATH_FAULTS, UserError, one_line, run_main
 
 
-def check(path: Path) -> str:
-    """Say what `path` holds; raises UserError for a fault, or for what no stage wrote."""
+def check(path: Path, given: Sequence[Path] = ()) -> str:
+    """Say what `path` holds; raises UserError for a fault, or for what no stage wrote. given: the files checked with it."""
     try:
-        return _check(path)
+        return _check(path, given)
     except UserError:
         raise
     except Exception as error:  # whatever reading makes of a file that is not what it seems to be
@@ -33,7 +36,7 @@ def check(path: Path) -> str:
         raise UserError(f"{path}: not as a stage writes it ({reason}); if one did, remove it and run that stage again") from None
 
 
-def _check(path: Path) -> str:
+def _check(path: Path, given: Sequence[Path]) -> str:
     if path.is_dir() or path.suffix == ".safetensors":
         return snapshot.check(path)
     if path.suffix == ".ids":
@@ -51,12 +54,33 @@ def _check(path: Path) -> str:
         name, _, tokenizer = _split(stem, path.parent)
         return corpus.check(path.parent / name, tokenizer)
     if "indices" in names:
+        _same_lines(path, given)
         return vokens.check(path.parent, *stem.rsplit(".", 1))
     if "keys" in names:
         return keys.check(path.parent, stem)
     if visual:
         return context_files.check_visual(path)
     return caption_db.check(path) if "0" in names and "keys" in _group(path) else context_files.check_textual(path)
+
+
+def _same_lines(path: Path, given: Sequence[Path]) -> None:
+    """Hold retrieved images against the tokens of their corpus, and its text: those given too, and those that lie beside them."""
+    then, named = vokens.read_settings(path).get("corpus"), []
+    first_set = next(iter(vokens.read_ids(path.parent, *path.stem.rsplit(".", 1))), "").partition("/")[0]
+    for other in dict.fromkeys([*given, *sorted(path.parent.glob("*.hdf5"))]):
+        name, _, tokenizer = _split(other.name.removesuffix(".hdf5"), other.parent)
+        # {corpus}.{IMAGE_SET}, and another corpus' name may be the beginning of this one's.
+        if other.suffix == ".hdf5" and path.name.startswith(f"{name}.{first_set}") and _holds_tokens(other):
+            named.append(corpus.Corpus(other.parent / name, tokenizer))
+            corpus.same_text(other.parent / name, path, then, f"rm {quoted(path)} && {vokens.MAKE} (and the flags it had)")
+    if then and named and then not in {tokens.identity for tokens in named}:
+        mend = f"make them again with: {vokens.MAKE} (and the flags it had), after: rm {quoted(path)}"
+        raise UserError(f"{path}: images of other lines than {named[0].path} holds; {mend}")
+
+
+def _holds_tokens(path: Path) -> bool:
+    with open_hdf5(path, "the stage that writes it") as file:
+        return "tokens" in file
 
 
 def _split(stem: str, folder: Path) -> tuple[str, str, str]:
@@ -75,8 +99,9 @@ def _group(path: Path) -> set[str]:
 def main() -> None:
     parser = Parser(description="Check files that stages wrote.")
     parser.add_argument("paths", nargs="+", type=Path, help="snapshots' folders, .hdf5 files, image sets' .ids, .faiss indexes")
-    for path in parser.parse_args().paths:
-        print(f"{path}: {check(path)}")
+    paths = parser.parse_args().paths
+    for path in paths:
+        print(f"{path}: {check(path, paths)}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from scripts.demo_context import context_section, shown
 from xvoken import keys as key_files
 from xvoken import snapshot as snapshots
 from xvoken import vokens
-from xvoken.disk import read_json, write_text
+from xvoken.corpus import same_text
+from xvoken.disk import quoted, read_json, write_text
 from xvoken.flags import Parser
 from xvoken.messages import UserError, run_main
 
@@ -48,11 +49,17 @@ class Line:
 def read_lines(corpus: Path, load: Path, sets: list[str]) -> list[Line]:
     """All lines that got pictures."""
     where = load / "vokens"
+    results = vokens.hdf5_file(where, corpus.name, "_".join(sets))
+    retrieve = f"rm {quoted(results)} && {vokens.MAKE} --load {quoted(load)} --corpus {quoted(corpus)} --image-sets {','.join(sets)}"
+    made_of = vokens.read_settings(results)
+    same_text(corpus, results, made_of.get("corpus"), retrieve)
+    same_training(load, results, made_of, retrieve)
     indices, scores, ids = vokens.read(where, corpus.name, "_".join(sets))
-    paths = [Path(p) for s in sets for p in (key_files.folder(load) / f"{s}.path").read_text(encoding="utf-8").splitlines()]
+    read = [key_files.read(key_files.folder(load), image_set) for image_set in sets]
+    paths = [Path(path) for part in read for path in part.paths]
     texts = corpus.read_text(encoding="utf-8").split("\n")
-    if len(paths) != len(ids):
-        raise UserError(f"{where}: made with {len(ids)} keys, there are {len(paths)} now; remove {where} and retrieve again")
+    if ids != [f"{image_set}/{i}" for image_set, part in zip(sets, read, strict=True) for i in part.ids]:
+        raise UserError(f"{results}: of other keys than there are now; make it again: {retrieve}")
     if len(texts) < len(indices):
         raise UserError(f"{corpus}: has {len(texts)} lines, {where} images for {len(indices)}; bring back the corpus they are of")
     lines = []
@@ -61,6 +68,13 @@ def read_lines(corpus: Path, load: Path, sets: list[str]) -> list[Line]:
             found = [(paths[r], float(s)) for r, s in zip(row, score, strict=True)]
             lines.append(Line(number + 1, texts[number].split("\t"), found))
     return lines
+
+
+def same_training(load: Path, made: Path, made_of: dict[str, Any], mend: str) -> None:
+    """Raise UserError for a file that was made with the snapshot before it was trained again."""
+    then, now = made_of.get("snapshot_hash"), snapshots.read(load).hash
+    if then not in (None, now):
+        raise UserError(f"{made}: of another training ({then}) than {load} holds now ({now}); make it again with: {mend}")
 
 
 def choose(lines: list[Line]) -> tuple[list[Line], list[Line]]:
@@ -180,7 +194,10 @@ def main() -> None:
     lines = read_lines(args.corpus, args.load, sorted(args.image_sets.split(",")))
     best, sample = choose(lines)
     records = [json.loads(line) for line in snapshots.metrics_file(args.load).read_text(encoding="utf-8").splitlines()]
-    record = read_json(args.load / "eval" / f"{args.eval_set}.json", "run vokenization/evaluate_retrieval.py first")
+    evaluated = args.load / "eval" / f"{args.eval_set}.json"
+    record = read_json(evaluated, "run vokenization/evaluate_retrieval.py first")
+    evaluate = f"python vokenization/evaluate_retrieval.py --load {quoted(args.load)} --image-sets {args.eval_set} (and the flags it had)"
+    same_training(args.load, evaluated, record, evaluate)
     context = context_section(args.context, args.context_images) if args.context else ""
     write_text(args.output, page(best, sample, records, record, args.eval_set, len(lines), context))
     for line in best[:PRINTED]:

@@ -14,6 +14,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
+from tokenization.csv_rows import BadRow, csv_rows
 from xvoken.disk import read_json, replacing, same_settings, sha256_of_file, write_json
 from xvoken.flags import Parser, at_least_one
 from xvoken.messages import UserError, progress, run_main, say
@@ -28,11 +30,7 @@ from xvoken.messages import UserError, progress, run_main, say
 SPLITS = ("train", "valid", "test")
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
 NOT_JSON = (ValueError, RecursionError)  # also for numbers of thousands of digits, and for brackets in brackets in ...
-LARGEST_CELL = 1 << 27  # characters; a quote that is never closed makes a cell of all that follows
-
-
-class BadRow(Exception):
-    """A row that can't be used; its text is the reason."""
+LARGEST_CELL = 1 << 27  # characters; of the reader's own limit, a long dialogue is beyond it
 
 
 def clean(utterance: str) -> str:
@@ -75,27 +73,17 @@ def raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
                     yield number, BadRow("not JSON")
             return
         csv.field_size_limit(LARGEST_CELL)
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        try:
-            columns = reader.fieldnames or []
-        except csv.Error as error:
+        rows = csv_rows(file, "\t" if path.suffix == ".tsv" else ",")
+        _, columns = next(rows, (0, []))
+        if isinstance(columns, BadRow):
             raise UserError(
-                f"{path}: its first line is not CSV ({error}); the names of the columns were expected, context among them"
-            ) from None
+                f"{path}: its first line is not CSV ({columns.__cause__ or columns}); the names of the columns were expected, "
+                "context among them"
+            )
         if "context" not in columns:
             raise UserError(f"{path}: no column named context in its first line; its columns: {columns}")
-        yield from _csv_rows(reader)
-
-
-def _csv_rows(reader: csv.DictReader) -> Iterator[tuple[int, Any]]:
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            row = BadRow("not CSV")  # the reader goes on with the next line
-        yield reader.reader.line_num, row  # an error leaves its own behind
+        for number, cells in rows:
+            yield number, cells if isinstance(cells, BadRow) else dict(zip_longest(columns, cells[: len(columns)]))
 
 
 def receipt_file(output: Path) -> Path:

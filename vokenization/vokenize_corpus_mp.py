@@ -24,9 +24,9 @@ from vokenization.token_vokens import TokenVokenizeJob
 from vokenization.vokenization import Gallery, VokenizeJob, read_gallery
 from xvoken import keys as key_files
 from xvoken import vokens
-from xvoken.corpus import Corpus
+from xvoken.corpus import Corpus, same_text
 from xvoken.devices import add_flags, resolve_precision, suggest_bf16, workers_on
-from xvoken.disk import all_there, same_settings, sha256_of_file, sha256_of_lines
+from xvoken.disk import all_there, quoted, same_settings, sha256_of_lines
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.engine import Engine
 from xvoken.flags import Help, Parser, at_least, at_least_one
@@ -73,7 +73,7 @@ def vokenize(
     tokens = int(corpus.offsets[lines])
     settings = {
         "snapshot_hash": encoder.hash, "keys": sha256_of_lines(gallery.made_by)[:16], "images": len(gallery.ids),
-        "corpus": str(corpus.attributes.get("corpus") or sha256_of_file(corpus.path)), "lines": lines,
+        "corpus": corpus.identity, "lines": lines,
         "topk": job.topk, "precision": job.precision, "backend": job.backend,
     }  # fmt: skip
     attributes = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "scores": "inner products of normalized vectors"}
@@ -143,14 +143,17 @@ def main() -> None:
         raise UserError(f"--topk {args.topk}: the index has {len(gallery.ids)} images only ({', '.join(image_sets)})")
     corpus = Corpus(args.corpus, tokenizer_name, tokenizer)
     check_tokenizer(corpus, encoder)
+    sets = "_".join(image_sets) + (f".{most}" if most else "")
+    output = args.output or vokens.folder(encoder.home)
+    finished = vokens.hdf5_file(output, args.corpus.name, sets)
+    again = f"rm {quoted(finished)}, then the same command" if finished.exists() else "the same command"
+    same_text(args.corpus, corpus.path, corpus.attributes.get("corpus"), again)
     choice = Choice.of(args, encoder, corpus, len(gallery.ids))
     job = (TokenVokenizeJob if encoder.level == "token" else VokenizeJob)(
         load=args.load, corpus=args.corpus, tokenizer_name=tokenizer_name, keys_dir=keys_dir, image_sets=image_sets, most=most,
         topk=args.topk, backend=args.backend, precision=resolve_precision(args.precision, devices[0]), batch_size=args.batch_size,
         workers=len(devices),
     )  # fmt: skip
-    sets = "_".join(image_sets) + (f".{most}" if most else "")
-    output = args.output or vokens.folder(encoder.home)
     vokenize(job, corpus, gallery, output, sets, devices, args.limit, encoder, Engine.of(args), choice)
 
 

@@ -8,6 +8,7 @@ L is the number of lines of FILE, empty ones included.
 """
 
 from collections.abc import Iterable
+from glob import escape
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.disk import quoted, replacing
+from xvoken.disk import quoted, replacing, sha256_of_file
 from xvoken.hdf5 import open_hdf5, writing_hdf5
 from xvoken.messages import UserError
 from xvoken.offsets import Offsets
@@ -34,6 +35,41 @@ def tokens_file(corpus: Path, tokenizer_name: str) -> Path:
 
 def line_file(corpus: Path, tokenizer_name: str) -> Path:
     return corpus.with_name(f"{corpus.name}.{tokenizer_name}.line")
+
+
+def same_text(corpus: Path, made: Path, then: object, again: str) -> None:
+    """Refuse `made`, a file made of this corpus or of its tokens, where the corpus' text is another one now; raises UserError.
+
+    then: the sha256 that the file keeps of the text; of tokens that do not name theirs, the predecessors', it keeps that of the
+    tokens file. again: what makes the file again when the tokens are right.
+    Where the text is missing (tokens are shipped alone), or nothing is kept, there is nothing to compare.
+    """
+    if then is None or not corpus.is_file() or then == (now := sha256_of_file(corpus)):
+        return
+    tokens = sorted(corpus.parent.glob(f"{escape(corpus.name)}.*.hdf5"))
+    if then in map(sha256_of_file, tokens):
+        return
+    stale = [_make_again(corpus, path, now) for path in ([made] if made in tokens else tokens)]
+    order = ", then ".join([*filter(None, stale), again])
+    raise UserError(
+        f"{made} was made of another text than {corpus} holds now; bring the old text back, or make all again, in this order: {order}"
+    )
+
+
+def _make_again(corpus: Path, tokens: Path, now: str) -> str:
+    """The commands that make a tokens file again; none for one of the text as it is now, or for another file."""
+    with open_hdf5(tokens, MAKE) as file:
+        made_of, limit = file.attrs.get("corpus"), int(file.attrs.get("limit", 0))
+        source = file.attrs.get("source", tokens.name.removeprefix(f"{corpus.name}.").removesuffix(".hdf5"))
+        if "tokens" not in file or made_of in (None, now):
+            return ""
+    files = [path for path in (tokens, tokens.with_suffix(".line"), tokens.with_suffix("")) if path.exists()]
+    only = f" --limit {limit}" if limit else ""
+    return f"rm {' '.join(map(quoted, files))} && {_tokenize(corpus, source)}{only}"
+
+
+def _tokenize(corpus: Path, tokenizer: str) -> str:
+    return f"python tokenization/tokenize_dataset.py {quoted(corpus.parent)} {quoted(corpus.name)} {quoted(tokenizer)}"
 
 
 class IdText:
@@ -94,8 +130,7 @@ class Corpus:
         line_path = line_file(corpus, tokenizer_name)
         for path in (self.path, line_path):
             if not path.is_file():
-                mend = f"python tokenization/tokenize_dataset.py {quoted(corpus.parent)} {quoted(corpus.name)} {source or tokenizer_name}"
-                raise UserError(f"{path} does not exist; make it with: {mend}")
+                raise UserError(f"{path} does not exist; make it with: {_tokenize(corpus, source or tokenizer_name)}")
         self.file = open_hdf5(self.path, MAKE, tokens=1)
         self.tokens = self.file["tokens"]
         self.attributes = dict(self.file.attrs)
@@ -107,6 +142,11 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def identity(self) -> str:
+        """What a file made of these tokens keeps of them: sha256 of the text, or of the tokens file if it does not name its text."""
+        return str(self.attributes.get("corpus") or sha256_of_file(self.path))
 
     def largest_token(self) -> int:
         """The largest token id of the corpus, -1 if there is none."""
@@ -120,8 +160,10 @@ class Corpus:
 
 
 def check(corpus: Path, tokenizer_name: str) -> str:
-    """Compare the three files with each other; says what they hold or raises UserError."""
+    """Compare the three files with each other and with the text; says what they hold or raises UserError."""
     read = Corpus(corpus, tokenizer_name)
+    retrieve = "python vokenization/vokenize_corpus_mp.py (and the flags it had), after rm of the images retrieved for it"
+    same_text(corpus, read.path, read.attributes.get("corpus"), retrieve)
     path = text_file(corpus, tokenizer_name)
     if not path.is_file():
         raise UserError(f"{path} does not exist, {read.path} does; make them again: {MAKE}")

@@ -32,7 +32,7 @@ def as_float16(out: Tensor) -> NDArray[np.float16]:
         return out.float().cpu().numpy().astype(np.float16)
 
 
-def leave_out(rows: NDArray[np.float16], start: int, skipped: list[list[Any]]) -> list[list[Any]]:
+def leave_out(rows: NDArray[np.floating], start: int, skipped: list[list[Any]]) -> list[list[Any]]:
     """Make rows (n, ...) that are not finite NaN as a whole; skipped [start + row, reason] and these, in order."""
     known = {item for item, _ in skipped}
     bad = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(1)).tolist()

@@ -6,6 +6,7 @@ IMAGE_ROOT/2331999.jpg           all other pictures: {img_id}.jpg or another usu
 """
 
 import argparse
+import json
 import os
 import re
 from collections import Counter
@@ -95,7 +96,7 @@ def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None 
         twice = Counter(ids).most_common(1)[0][0]
         raise UserError(f"{path}: picture {twice} is listed twice; join its entries to one")
     if not captions:
-        sources = sorted({source for row in rows for source in row["sentf"]})
+        sources = sorted({source for row in rows[:limit] for source in row["sentf"]})
         raise UserError(f"{path}: no sentence of {', '.join(langs)} in it; its sources are: {', '.join(sources) or 'none'}")
     return CaptionedSet(name, ids, [roots.picture(i) for i in ids], captions)
 
@@ -103,9 +104,16 @@ def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None 
 def _parse(row: Any, langs: list[str], where: str) -> tuple[str, list[str]]:
     try:
         img_id, sentf = row["img_id"], row["sentf"]
-        sentences = [sentence for lang in langs for sentence in sentf.get(lang, [])]
+        given = {lang: sentf.get(lang, []) for lang in langs}
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{where} is not {{img_id, sentf: {{source: [sentences]}}}}") from None
+    for lang, listed in given.items():
+        if not isinstance(listed, list):  # the letters of a text are texts too
+            shown = json.dumps({"img_id": img_id, "sentf": {lang: listed}}, ensure_ascii=False)
+            shown = shown if len(shown) <= 160 else f"{shown[:157]}..."
+            meant = json.dumps({"img_id": img_id, "sentf": {lang: ["a caption", "another caption"]}}, ensure_ascii=False)
+            raise UserError(f"{where}: {shown}, a list of sentences was expected: {meant}")
+    sentences = [sentence for lang in langs for sentence in given[lang]]
     if not isinstance(img_id, str) or not all(isinstance(sentence, str) for sentence in sentences):
         raise UserError(f"{where}: img_id and sentences must be texts")
     if not img_id.isprintable():

@@ -94,6 +94,11 @@ def read(where: Path, image_set: str) -> Keys:
     """
     keys, attributes = read_vectors(where, image_set)
     ids, paths = (_lines(where / f"{image_set}.{ending}", len(keys)) for ending in ("ids", "path"))
+    with _open(where, image_set) as file:  # files of others may hold none
+        inside = file["ids"].asstr()[:].tolist() if "ids" in file and h5py.check_string_dtype(file["ids"].dtype) else ids
+    if inside != ids:
+        mend = "remove the set's files beside it and extract it again"
+        raise UserError(f"{where / f'{image_set}.ids'}: its ids differ from those in {keys_file(where, image_set)}; {mend}")
     return Keys(keys, ids, paths, attributes)
 
 
@@ -127,13 +132,9 @@ def _lines(path: Path, rows: int) -> list[str]:
 def check(where: Path, image_set: str) -> str:
     """Read the files of a set, hold them against each other; says what they hold or raises UserError."""
     read_back = read(where, image_set)
-    with _open(where, image_set) as file:
-        inside = [i.decode() for i in file["ids"][:]] if "ids" in file else read_back.ids
-    if inside != read_back.ids:
-        raise UserError(f"{keys_file(where, image_set)}: its ids differ from those in {image_set}.ids")
     lengths = np.linalg.norm(read_back.keys, axis=1)
     if not np.allclose(lengths, 1, atol=1e-3):
         raise UserError(f"{keys_file(where, image_set)}: row {int(np.argmax(abs(lengths - 1)))} is not of length 1")
     if read_back.attributes.get("sha256", content := sha256_of_rows(read_back.keys)) != content:
         raise UserError(f"{keys_file(where, image_set)}: its keys are not those that were written; remove it and make it again")
-    return f"{len(inside):,} keys of {read_back.keys.shape[1]} dimensions by {read_back.attributes.get('snapshot', 'unknown')}"
+    return f"{len(read_back.ids):,} keys of {read_back.keys.shape[1]} dimensions by {read_back.attributes.get('snapshot', 'unknown')}"

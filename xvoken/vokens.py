@@ -115,6 +115,11 @@ def check(where: Path, corpus_name: str, sets: str) -> str:
     """Hold the files against each other; says what they hold or raises UserError."""
     path = hdf5_file(where, corpus_name, sets)
     ids, total, k = read_ids(where, corpus_name, sets), 0, 0
+    if (images := read_settings(path).get("images", len(ids))) != len(ids):
+        ids_path = ids_file(where, corpus_name, sets)
+        raise UserError(
+            f"{ids_path}: {len(ids)} ids, {images} images were searched; make both again with: {MAKE}, after: rm {quoted(path)}"
+        )
     for start, indices, scores in slabs(path):
         if indices.max(initial=-1) >= len(ids):
             raise UserError(f"{path}: row {indices.max()} is beyond the {len(ids)} ids")

@@ -81,6 +81,23 @@ def test_check_finds_a_changed_key(keyed: Path, tmp_path: Path):
         check(tmp_path / "keys/shapes_train.hdf5")
 
 
+def test_ids_that_are_not_those_of_the_keys(retrieve: list[object], tmp_path: Path, script: Callable[..., str]):
+    """Each picture would go by the name of another one."""
+    ids = tmp_path / "keys/shapes_train.ids"
+    ids.write_text("\n".join(sorted(ids.read_text().split("\n")[:-1], reverse=True)) + "\n")
+    with pytest.raises(UserError, match="shapes_train.ids: its ids differ from those in .*shapes_train.hdf5"):
+        script(*retrieve)
+    assert not (tmp_path / "vokens").exists()
+
+
+def test_check_counts_the_ids_of_retrieved_images(retrieve: list[object], tmp_path: Path, script: Callable[..., str]):
+    script(*retrieve)
+    with open(tmp_path / "vokens/lines.txt.shapes_train.ids", "a") as file:
+        file.write("shapes_train/another\n")
+    with pytest.raises(UserError, match="lines.txt.shapes_train.ids: 19 ids, 18 images were searched"):
+        check(tmp_path / "vokens/lines.txt.shapes_train.hdf5")
+
+
 def test_shares_of_keys_with_other_settings(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str], monkeypatch):
     """They have a cache file each, by their settings: one would wait for the other for ever."""
     monkeypatch.setattr("xvoken.image_features.IMAGE_CHUNK", 6)

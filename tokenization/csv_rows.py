@@ -1,0 +1,92 @@
+"""The records of a CSV file, read so that a quote that is never closed costs its own row and not all that follow."""
+
+import csv
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+MOST_LINES = 1000  # of a record: a quote that is open for longer was never meant to be
+
+
+class BadRow(Exception):
+    """A row that can't be used; its text is the reason."""
+
+
+class _TooLong(Exception):
+    """A record has MOST_LINES lines and goes on."""
+
+
+class _Lines:
+    """The lines of a file for a csv.reader, which takes as many as its record has; those can be given once more.
+
+    number: of the last line given; record: the lines of the record being read; ended: it wanted more than there are.
+    """
+
+    def __init__(self, file: Iterable[str]):
+        self.file, self.again, self.number = iter(file), deque[str](), 0
+        self.next_record()
+
+    def next_record(self) -> None:
+        self.record: list[str] = []
+        self.ended = False
+
+    def give_again(self, lines: list[str]) -> None:
+        """Lines that were the last ones given."""
+        self.again.extendleft(reversed(lines))
+        self.number -= len(lines)
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        if len(self.record) == MOST_LINES:
+            raise _TooLong
+        try:
+            line = self.again.popleft() if self.again else next(self.file)
+        except StopIteration:
+            self.ended = True
+            raise
+        self.record.append(line)
+        self.number += 1
+        return line
+
+
+def csv_rows(file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str] | BadRow]]:
+    """(number of its last line, cells) of each record, empty lines left out; a record that can't be read is a BadRow.
+
+    One with a quote that is not closed has the number of the quote's line, and reading goes on below that line.
+    """
+    lines = _Lines(file)
+    reader = csv.reader(lines, delimiter=delimiter)
+    while True:
+        lines.next_record()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            bad = BadRow("not CSV")
+            bad.__cause__ = error
+            yield lines.number, bad  # the reader goes on with the next line
+            continue
+        except _TooLong:
+            reason = f"a quote is opened here and not closed within {MOST_LINES:,} lines"
+        else:
+            if not lines.ended:
+                if cells:
+                    yield lines.number, cells
+                continue
+            reason = "a quote is opened here and never closed"
+        behind = lines.record[_open_quote(lines.record, delimiter) + 1 :]
+        lines.give_again(behind)
+        yield lines.number, BadRow(reason)
+        reader = csv.reader(lines, delimiter=delimiter)
+
+
+def _open_quote(record: list[str], delimiter: str) -> int:
+    """The line in which the last cell of a record starts: where a quote is open at the record's end, that is its quote."""
+
+    def cells(lines: int) -> int:
+        return len(next(csv.reader(record[:lines], delimiter=delimiter)))
+
+    return bisect_left(range(1, len(record) + 1), cells(len(record)), key=cells)
