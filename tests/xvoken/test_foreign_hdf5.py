@@ -1,4 +1,4 @@
-"""hdf5 files of strangers: what points out of the file, or elsewhere in it, is never followed, by no reader; what claims too much neither."""
+"""hdf5 files of strangers: no reader follows what points out of the file or elsewhere in it, or believes what claims too much."""
 
 import shutil
 import struct
