@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import torch
 
+from ctx import context_files
 from ctx.crops import SLICES
 from xvoken.messages import UserError
 
@@ -64,9 +65,7 @@ class Context(torch.utils.data.Dataset):
             self._files = (os.getpid(), {})
         files = self._files[1]
         if name not in files:
-            if not self.paths[name].is_file():
-                raise UserError(f"{self.paths[name]} does not exist; make it with: python ctx/build_context.py")
-            files[name] = h5py.File(self.paths[name], "r")
+            files[name] = context_files.open_file(self.paths[name])
         return files[name]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -66,17 +66,18 @@ def textual_bytes(pictures: int, k: int, width: int) -> int:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    with _open(path) as file:
+    with open_file(path) as file:
         return json.loads(file.attrs.get("settings", "{}"))
 
 
-def _open(path: Path) -> h5py.File:
+def open_file(path: Path) -> h5py.File:
+    """One of the two, for reading."""
     return open_hdf5(path, "python ctx/build_context.py")
 
 
 def check_visual(path: Path) -> str:
     """Hold shapes, types and values against the layout; says what the file holds or raises UserError."""
-    with _open(path) as file:
+    with open_file(path) as file:
         width = int(file.attrs.get("fdim", 0))
         for image_id, features in file.items():
             if not isinstance(features, h5py.Dataset) or features.shape != (width,) or features.dtype != np.float32:
@@ -89,13 +90,15 @@ def check_visual(path: Path) -> str:
 def check_textual(path: Path) -> str:
     """Hold shapes, types and the order of scores against the layout; says what the file holds or raises UserError."""
     k = 0
-    with _open(path) as file:
+    with open_file(path) as file:
         for image_id, group in file.items():
             k = k or len(group["whole/scores"])
             for name, ahead in (("whole", ()), ("five", (5,)), ("nine", (9,))):
-                shapes = {part: group[f"{name}/{part}"].shape for part in ("features", "scores", "texts")}
+                view = group[name]
+                parts = {part: view[part] for part in ("features", "scores", "texts")}
+                shapes = {part: dataset.shape for part, dataset in parts.items()}
                 if shapes["scores"] != (*ahead, k) or shapes["texts"] != (*ahead, k) or shapes["features"][:-1] != (*ahead, k):
                     raise UserError(f"{path}: {image_id}/{name} has shapes {shapes}, top {k} expected")
-                if (np.diff(group[f"{name}/scores"][:], axis=-1) > 0).any():
+                if (np.diff(parts["scores"][:], axis=-1) > 0).any():
                     raise UserError(f"{path}: scores of {image_id}/{name} do not descend")
         return f"textual context of {len(file):,} pictures, top {k}, by {file.attrs.get('model', 'unknown')}"

@@ -1,9 +1,11 @@
 """Start from weights on disk: a snapshot, or the BEST.pth of Vokenization and Maria.
 
 Their joint model holds `lang_model` and `visn_model`, each a `backbone` and an `mlp` (Tan & Bansal, EMNLP 2020;
-Liang et al., ACL 2021). Their mlp is the head `mlp`, with one hidden layer of 256 (Vokenization) or two of 1024 (Maria).
+Liang et al., ACL 2021). Their mlp is the head `mlp`: Vokenization's, with one hidden layer of 256, counts linear maps,
+activations and dropout, as ours does (mlp.0, mlp.3); Maria's, with two of 1024, its linear maps only (mlp.linears.0 to 2).
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,7 @@ def published_heads(state: dict[str, Tensor], load: str) -> dict[str, Tensor]:
     """The heads' tensors under the names used here."""
     heads = {}
     for theirs, ours in HEADS.items():
-        found = {ours + name.removeprefix(theirs): tensor for name, tensor in state.items() if name.startswith(theirs)}
+        found = {ours + _layer(name.removeprefix(theirs)): tensor for name, tensor in state.items() if name.startswith(theirs)}
         if not found:
             raise UserError(
                 f"--load {load}: no {theirs}* in it, as Vokenization and Maria name it; first name: {next(iter(state), 'none')}"
@@ -92,11 +94,16 @@ def published_heads(state: dict[str, Tensor], load: str) -> dict[str, Tensor]:
     return heads
 
 
+def _layer(name: str) -> str:
+    """Maria's `linears.1.weight` is ours `3.weight`: behind every linear map but the last come an activation and dropout."""
+    return re.sub(r"^linears\.(\d)\.", lambda number: f"{3 * int(number[1])}.", name)
+
+
 def _fill(module: nn.Module, state: dict[str, Tensor], load: str) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        sizes = [tuple(t.shape) for name, t in state.items() if name.startswith("text_head") and t.ndim == 2]
+        sizes = [tuple(t.shape) for name, t in sorted(state.items()) if name.startswith("text_head") and t.ndim == 2]
         raise UserError(
             f"--load {load}: its heads do not fit --head, --hidden, --hidden-layers, --dim and the towers; those of its text head are "
             f"{', '.join(f'{columns} to {rows}' for rows, columns in sizes)} ({one_line(error)[:120]})"

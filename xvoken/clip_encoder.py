@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xvoken.encoders import Encoder
-from xvoken.messages import UserError, one_line
+from xvoken.messages import UserError
 from xvoken.processor_view import ProcessorView
-from xvoken.text_towers import require_vocabulary, weights_hash
+from xvoken.text_towers import from_pretrained, require_vocabulary, weights_hash
 
 PROJECTED = ("clip", "metaclip_2")  # families with a linear layer behind each tower; SigLIP's towers end in the joint space
 FAMILIES = (*PROJECTED, "siglip")
@@ -89,7 +89,7 @@ def load_clip(name: str, text: bool, image: bool) -> Encoder:
     from transformers import AutoTokenizer
 
     model = _load_model(name)
-    tokenizer = _from_pretrained(AutoTokenizer, name, "tokenizer")
+    tokenizer = from_pretrained(AutoTokenizer, name, "tokenizer", _mend(name))
     require_vocabulary(tokenizer, name)
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
@@ -113,29 +113,18 @@ def _towers(name: str, model: nn.Module) -> tuple[ClipTextTower, ClipImageTower]
 
     text = model.config.text_config
     text_width = text.hidden_size if model.config.model_type in PROJECTED else text.projection_size
-    processor = _from_pretrained(AutoImageProcessor, name, "image processor", backend="torchvision")
+    processor = from_pretrained(AutoImageProcessor, name, "image processor", _mend(name), backend="torchvision")
     return ClipTextTower(name, model.text_model, text_width), ClipImageTower(name, model.vision_model, processor)
 
 
 def _load_model(name: str) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
-    config = _from_pretrained(AutoConfig, name, "model")
+    config = from_pretrained(AutoConfig, name, "model", _mend(name))
     if config.model_type not in FAMILIES:
         raise UserError(f"--model {name}: a model of type {config.model_type}; dual encoders known here: {', '.join(FAMILIES)}")
-    model = _from_pretrained(AutoModel, name, "model", use_safetensors=True, config=config)
+    model = from_pretrained(AutoModel, name, "model", _mend(name), use_safetensors=True, config=config)
     return model.float().eval().requires_grad_(False)
-
-
-def _from_pretrained(loader: Any, name: str, what: str, **options: Any) -> Any:
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        return loader.from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UserError(f"{what} of {name}: can't be loaded ({one_line(error)[:160]}); {_mend(name)}") from None
 
 
 def _mend(name: str) -> str:

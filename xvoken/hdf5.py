@@ -1,4 +1,4 @@
-"""HDF5 files that survive a full disk.
+"""HDF5 files: written so that they survive a full disk, read so that a stranger's file opens no other one.
 
 Left to itself, the HDF5 library writes its cached metadata when a file is closed; where the disk is full, that fails
 once more, over and over, and ends the process with a segmentation fault.
@@ -13,6 +13,9 @@ import h5py
 
 from xvoken.disk import replacing
 from xvoken.messages import UserError, one_line
+
+# How much more than what is stored a packed dataset may claim to hold: gzip gets 1,032 to one at the very most.
+PACKED, SLACK = 1100, 1 << 20
 
 
 @contextmanager
@@ -29,7 +32,81 @@ def writing_hdf5(path: Path) -> Iterator[h5py.File]:
             raise
 
 
-def open_hdf5(path: Path, mend: str, **datasets: int) -> h5py.File:
+class Inside(h5py.Group):
+    """A group that gives out only what lies in its own file; raises UserError for links, external storage and virtual datasets.
+
+    Whoever makes a file chooses what they point at: /etc/passwd, say, whose lines would come out as captions.
+    A path goes down from here, name by name, and nothing is opened before its link is known, so that reading stays lazy.
+    """
+
+    mend = ""  # what to do about a file that is not as it should be
+
+    def __getitem__(self, name: str) -> Any:
+        found: Any = self
+        for part in filter(None, name.split("/")):  # "/" is the group itself: h5py looks for a file's attributes there
+            if not isinstance(found, Inside):
+                raise KeyError(name)
+            found = found._child(part)
+        return found
+
+    def get(self, name: str, default: Any = None) -> Any:  # items() and values() go this way; h5py's own takes another one in each version
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def __contains__(self, name: str) -> bool:
+        above, _, last = name.strip("/").rpartition("/")
+        group = self.get(above) if above else self
+        return isinstance(group, Inside) and group._holds(last)
+
+    def _child(self, name: str) -> Any:
+        if not self._holds(name):
+            raise KeyError(name)
+        found = super().__getitem__(name)
+        if isinstance(found, h5py.Group):
+            inside = Inside(found.id)
+            inside.mend = self.mend
+            return inside
+        if isinstance(found, h5py.Dataset):
+            self._check(found, name)
+        return found
+
+    def _holds(self, name: str) -> bool:
+        """Whether the name is here; raises UserError where it is only a link."""
+        try:
+            link = self.id.links.get_info(name.encode("utf-8", "surrogateescape"))
+        except KeyError:
+            return False
+        if link.type == h5py.h5l.TYPE_SOFT:
+            self._refuse(name, "points elsewhere in the file (a soft link), which is never followed")
+        if link.type != h5py.h5l.TYPE_HARD:
+            self._refuse(name, "points out of the file (an external link), which is never followed")
+        return True
+
+    def _check(self, dataset: h5py.Dataset, name: str) -> None:
+        plan = dataset.id.get_create_plist()
+        if plan.get_external_count():
+            self._refuse(name, "points out of the file (external storage), which is never followed")
+        layout = plan.get_layout()
+        if layout == h5py.h5d.VIRTUAL:
+            self._refuse(name, "points out of the file (a virtual dataset), which is never followed")
+        # Not by h5py's shape and dtype: making those costs as much as the rest of opening a dataset.
+        claimed = dataset.id.get_space().get_simple_extent_npoints() * dataset.id.get_type().get_size()
+        stored = dataset.id.get_storage_size()
+        if claimed > (PACKED * stored + SLACK if layout == h5py.h5d.CHUNKED else stored):
+            self._refuse(name, f"claims {claimed:,} bytes, of which only {stored:,} are stored")
+
+    def _refuse(self, name: str, reason: str) -> None:
+        where = f"{self.name.rstrip('/')}/{name}"
+        raise UserError(f"{self.file.filename}: {where} {reason}; {self.mend}")
+
+
+class InsideFile(Inside, h5py.File):
+    """A file open for reading, of which only what lies in it is given out."""
+
+
+def open_hdf5(path: Path, mend: str, **datasets: int) -> InsideFile:
     """Open a file for reading; raises UserError with `mend`, the way to make it, when it is missing, not whole or another one.
 
     datasets: names that it must have, and their numbers of dimensions.
@@ -37,15 +114,23 @@ def open_hdf5(path: Path, mend: str, **datasets: int) -> h5py.File:
     if not path.is_file():
         raise UserError(f"{path} does not exist; make it with: {mend}")
     open(path, "rb").close()  # a file that must not be read is a whole one, and this error names it
+    again = f"remove it, then make it with: {mend}"
     try:
-        file = h5py.File(path, "r")
+        file = InsideFile(path, "r")
+    except OSError as error:
+        raise UserError(f"{path}: no whole hdf5 file ({one_line(error)}); {again}") from None
+    file.mend = again
+    try:
         for name, dimensions in datasets.items():
             found = file.get(name)
             if not isinstance(found, h5py.Dataset) or found.ndim != dimensions:
-                file.close()
-                raise UserError(f"{path}: has no dataset `{name}` of {dimensions} dimensions; remove it, then make it with: {mend}")
+                raise UserError(f"{path}: has no dataset `{name}` of {dimensions} dimensions; {again}")
     except OSError as error:
-        raise UserError(f"{path}: no whole hdf5 file ({one_line(error)}); remove it, then make it with: {mend}") from None
+        file.close()
+        raise UserError(f"{path}: no whole hdf5 file ({one_line(error)}); {again}") from None
+    except UserError:
+        file.close()
+        raise
     return file
 
 

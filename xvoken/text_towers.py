@@ -42,8 +42,12 @@ def _source(name: str) -> str:
     return name
 
 
-def from_pretrained(loader: Any, name: str, what: str, **options: Any) -> Any:
-    """Call a transformers `from_pretrained` (safetensors only, no remote code); UserError says what would help."""
+def from_pretrained(loader: Any, name: str, what: str, mend: str = "", **options: Any) -> Any:
+    """Call a transformers `from_pretrained` on a short name, folder or hub id; UserError says what would help.
+
+    mend: what else than the advice for text models. Code that comes with a model is never run: transformers itself would ask
+    at the terminal, and a "y" typed ahead, or piped in, would let a stranger's file do what it likes.
+    """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -52,12 +56,18 @@ def from_pretrained(loader: Any, name: str, what: str, **options: Any) -> Any:
     if not os.path.isdir(source) and (source.count("/") > 1 or source.startswith((".", "/"))):
         raise UserError(f"{what} {name}: no such folder (short names: {', '.join(SHORT_NAMES)}; else a hub id)")
     try:
-        return loader.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(
-            f"{what} {name}: can't be loaded from {source} ({one_line(error)[:200]}); give a folder that holds it, "
-            f"a short name ({', '.join(SHORT_NAMES)}), or fetch it first where the hub is reached: hf download {full_name(name)}"
-        ) from None
+        return loader.from_pretrained(source, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{what} {name}: wants to run Python code of its own (auto_map in its config), which is never run here; "
+                "take one whose class transformers itself has"
+            ) from None
+        mend = mend or (
+            f"give a folder that holds it, a short name ({', '.join(SHORT_NAMES)}), "
+            f"or fetch it first where the hub is reached: hf download {full_name(name)}"
+        )
+        raise UserError(f"{what} {name}: can't be loaded from {source} ({one_line(error)[:200]}); {mend}") from None
 
 
 def load_tokenizer(name: str) -> Any:

@@ -1,4 +1,9 @@
-"""BEST.pth of Vokenization and Maria, built by hand from their published names."""
+"""BEST.pth of Vokenization and Maria, built by hand with the names that their code gives (xmatching/model.py of each).
+
+Vokenization's heads are Sequential(Linear, ReLU, Dropout, Linear): mlp.0 and mlp.3. Maria's keep their three linear maps in a
+ModuleList, with relu and dropout as functions between them: mlp.linears.0 to 2. Both divide by the norm, and save without
+`module.`; their reader takes files with it too. The image towers' batch normalization counts no batches, and fc is gone.
+"""
 
 import re
 import shutil
@@ -9,24 +14,40 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import BertModel
 
 from tests.conftest import ROOT, World
 from xvoken.messages import UserError
 
+LAYERS = {"vokenization": ("mlp.0", "mlp.3"), "maria": ("mlp.linears.0", "mlp.linears.1", "mlp.linears.2")}
 
-def published_state(prefix: str = "", width: int = 128, dim: int = 16, hidden_layers: int = 2) -> dict[str, torch.Tensor]:
-    """Their joint model: lang_model.{backbone,mlp}, visn_model.{backbone,mlp}; mlp = (Linear, ReLU, Dropout) x n, Linear."""
+
+def published_state(project: str, prefix: str = "", width: int = 128, dim: int = 16, hidden: int = 32) -> dict[str, torch.Tensor]:
+    """The joint model's heads, and a buffer of its text tower that ours does not have; width: of the text tower's output."""
     torch.manual_seed(3)
     state = {"lang_model.backbone.embeddings.position_ids": torch.arange(4)}
     for side, inputs in (("lang_model", width), ("visn_model", 512)):
-        sizes = {3 * i: (32, 32) for i in range(hidden_layers)} | {0: (32, inputs), 3 * hidden_layers: (dim, 32)}
-        for layer, (rows, columns) in sizes.items():
-            state[f"{side}.mlp.{layer}.weight"] = torch.randn(rows, columns) / columns**0.5
-            state[f"{side}.mlp.{layer}.bias"] = torch.randn(rows)
+        sizes = [inputs, *[hidden] * (len(LAYERS[project]) - 1), dim]
+        for layer, columns, rows in zip(LAYERS[project], sizes, sizes[1:], strict=False):
+            state[f"{side}.{layer}.weight"] = torch.randn(rows, columns) / columns**0.5
+            state[f"{side}.{layer}.bias"] = torch.randn(rows)
     return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def published_towers(world: World) -> dict[str, torch.Tensor]:
+    """The frozen towers as they lie in the file: pooler and position ids with them, fc and counts of batches not."""
+    text = BertModel.from_pretrained(world.bert).state_dict()
+    image = {name: t for name, t in load_file(world.resnet).items() if not name.startswith("fc.") and "num_batches_tracked" not in name}
+    towers = {"lang_model.backbone": text, "visn_model.backbone": image}
+    return {f"{prefix}.{name}": tensor for prefix, state in towers.items() for name, tensor in state.items()}
+
+
+def size_flags(project: str) -> list[object]:
+    return {"vokenization": ["--hidden-layers", 1, "--level", "token", "--max-len", 20], "maria": []}[project]
 
 
 @pytest.fixture(scope="module")
@@ -38,32 +59,40 @@ def tuned(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def plain_mlp(state: dict[str, torch.Tensor], side: str, x: torch.Tensor) -> torch.Tensor:
-    last = max(int(name.split(".")[2]) for name in state if f"{side}.mlp" in name)
-    for layer in range(0, last + 1, 3):
-        x = x @ state[f"{side}.mlp.{layer}.weight"].T + state[f"{side}.mlp.{layer}.bias"]
-        x = x.relu() if layer < last else x
-    return x / x.norm(dim=-1, keepdim=True)
+def plain_mlp(state: dict[str, torch.Tensor], project: str, side: str, x: torch.Tensor) -> torch.Tensor:
+    """What their heads compute when dropout is off."""
+    *inner, last = LAYERS[project]
+    for layer in inner:
+        x = F.relu(F.linear(x, state[f"{side}.{layer}.weight"], state[f"{side}.{layer}.bias"]))
+    x = F.linear(x, state[f"{side}.{last}.weight"], state[f"{side}.{last}.bias"])
+    return x / x.norm(2, dim=-1, keepdim=True)
 
 
-@pytest.mark.parametrize(("prefix", "hidden_layers"), [("", 2), ("module.", 2), ("module.", 1)])
-def test_published_weights_give_the_same_embeddings(tmp_path: Path, prefix: str, hidden_layers: int):
+@pytest.mark.parametrize("project", LAYERS)
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "as torch 1.4 wrote it"])
+def test_published_weights_give_the_same_embeddings(tmp_path: Path, project: str, prefix: str, zipped: bool):
     from xmatching.model import Matcher
     from xmatching.predecessors import start_from
 
-    state = published_state(hidden_layers=hidden_layers)
-    torch.save({prefix + name: tensor for name, tensor in state.items()}, tmp_path / "BEST.pth")
-    config = {"text_width": 128, "image_width": 512, "dim": 16, "hidden": 32, "hidden_layers": hidden_layers, "dropout": 0.2}
+    torch.save(published_state(project, prefix), tmp_path / "BEST.pth", _use_new_zipfile_serialization=zipped)
+    level = "token" if project == "vokenization" else "sentence"
+    size = {"text_width": 128, "image_width": 512, "dim": 16, "hidden": 32, "hidden_layers": len(LAYERS[project]) - 1}
+    config = {**size, "dropout": 0.2, "level": level}
     matcher = Matcher(config).eval()
     start_from(str(tmp_path / "BEST.pth"), matcher, config)
-    text, image = torch.randn(4, 128), torch.randn(5, 512)
-    torch.testing.assert_close(matcher.embed_text(text), plain_mlp(state, "lang_model", text))
-    torch.testing.assert_close(matcher.embed_image(image), plain_mlp(state, "visn_model", image))
+    text, image, state = torch.randn(4, 7, 128), torch.randn(5, 512), published_state(project)
+    inputs = {"states": text, "mask": torch.ones(4, 7)} if level == "token" else text[:, 0]
+    expected = plain_mlp(state, project, "lang_model", text if level == "token" else text[:, 0])
+    assert torch.equal(matcher.embed_text(inputs), expected)
+    assert torch.equal(matcher.embed_image(image), plain_mlp(state, project, "visn_model", image))
 
 
-def test_test_only_measures_what_is_loaded(world: World, tmp_path: Path, script: Callable[..., str]):
-    torch.save(published_state("module."), tmp_path / "BEST.pth")
-    printed = script("xmatching.main", *world.train_flags(tmp_path / "none"), "--test-only", "--load", tmp_path / "BEST.pth")
+@pytest.mark.parametrize("project", LAYERS)
+def test_test_only_measures_what_is_loaded(world: World, tmp_path: Path, script: Callable[..., str], project: str):
+    torch.save(published_state(project) | published_towers(world), tmp_path / "BEST.pth")
+    flags = world.train_flags(tmp_path / "none", *size_flags(project))
+    printed = script("xmatching.main", *flags, "--test-only", "--load", tmp_path / "BEST.pth")
     assert "12 captions, 6 images" in printed
     assert not (tmp_path / "none").exists()
 
@@ -92,13 +121,17 @@ def test_test_only_takes_the_tokenizer_of_a_fine_tuned_snapshot(world: World, tu
         assert found == pytest.approx([expected[direction][f"R{k}"] for k in TOP], abs=100 * 2 / queries + 0.01)
 
 
-def test_training_goes_on_from_published_weights(world: World, tmp_path: Path, script: Callable[..., str]):
-    torch.save(published_state(), tmp_path / "BEST.pth")
-    script("xmatching.main", *world.train_flags(tmp_path / "out", "--load", tmp_path / "BEST.pth", "--epochs", 1, "--lr", 1e-9))
+@pytest.mark.parametrize("project", LAYERS)
+def test_training_goes_on_from_published_weights(world: World, tmp_path: Path, script: Callable[..., str], project: str):
+    torch.save(published_state(project) | published_towers(world), tmp_path / "BEST.pth")
+    still = ["--epochs", 1, "--lr", 1e-9, *size_flags(project)]
+    script("xmatching.main", *world.train_flags(tmp_path / "out", "--load", tmp_path / "BEST.pth", *still))
     from xvoken.snapshot import read
 
-    loaded = read(tmp_path / "out").tensors["text_head.layers.6.weight"]
-    torch.testing.assert_close(loaded, published_state()["lang_model.mlp.6.weight"], atol=1e-6, rtol=0)
+    loaded = read(tmp_path / "out").tensors
+    for ours, theirs in (("text_head", "lang_model"), ("image_head", "visn_model")):
+        weight = published_state(project)[f"{theirs}.{LAYERS[project][-1]}.weight"]
+        torch.testing.assert_close(loaded[f"{ours}.layers.{3 * len(LAYERS[project]) - 3}.weight"], weight, atol=1e-6, rtol=0)
 
 
 def test_trained_towers_go_on_from_those_of_the_snapshot(world: World, tuned: Path, tmp_path: Path, script: Callable[..., str]):
@@ -133,7 +166,7 @@ def test_frozen_towers_must_be_those_of_the_snapshot(world: World, matcher: Path
 
 
 def test_frozen_towers_must_be_those_of_a_state_dict(world: World, tmp_path: Path, script: Callable[..., str]):
-    state = published_state()
+    state = published_state("maria")
     state |= {f"visn_model.backbone.{name}": tensor.half() for name, tensor in load_file(world.resnet).items()}  # a copy in 16 bits
     flags = world.train_flags(tmp_path / "m", "--test-only", "--load", tmp_path / "BEST.pth")
     torch.save(state, tmp_path / "BEST.pth")
@@ -155,7 +188,7 @@ def test_frozen_towers_must_be_those_of_a_state_dict(world: World, tmp_path: Pat
 )
 def test_what_is_refused(world: World, tmp_path: Path, script: Callable[..., str], content: str, reason: str):
     path = tmp_path / "BEST.pth"
-    state = {"module": nn.Linear(2, 2), "list": [torch.ones(2)], "foreign": {"a": torch.ones(1)}, "narrow": published_state(dim=8)}
+    state = {"module": nn.Linear(2, 2), "list": [torch.ones(2)], "foreign": {"a": torch.ones(1)}, "narrow": published_state("maria", dim=8)}
     torch.save(state[content], path)
     with pytest.raises(UserError, match=reason):
         script("xmatching.main", *world.train_flags(tmp_path / "out"), "--load", path)
