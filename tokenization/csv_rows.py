@@ -1,6 +1,7 @@
 """The records of a CSV file, read so that a quote that is never closed costs its own row and not all that follow."""
 
 import csv
+import re
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -58,6 +59,8 @@ def csv_rows(file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[st
     """
     lines = _Lines(file)
     reader = csv.reader(lines, delimiter=delimiter)
+    # The next quote of a row below would end the one that was never closed: two rows, or many, would become one.
+    closes_inside = re.compile(rf'(?:[^"]|"")*+"(?![{delimiter}\r\n]|\Z)')
     while True:
         lines.next_record()
         try:
@@ -72,13 +75,19 @@ def csv_rows(file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[st
         except _TooLong:
             reason = f"a quote is opened here and not closed within {MOST_LINES:,} lines"
         else:
-            if not lines.ended:
+            # In each line but the first, the quote is open at its start.
+            inside = (at for at, line in enumerate(lines.record) if at and closes_inside.match(line))
+            if (at := next(inside, None)) is not None:
+                reason = "a quote is opened here and closed in the middle of a cell, some lines below"
+                lines.give_again(lines.record[at:])
+                del lines.record[at:]
+            elif lines.ended:
+                reason = "a quote is opened here and never closed"
+            else:
                 if cells:
                     yield lines.number, cells
                 continue
-            reason = "a quote is opened here and never closed"
-        behind = lines.record[_open_quote(lines.record, delimiter) + 1 :]
-        lines.give_again(behind)
+        lines.give_again(lines.record[_open_quote(lines.record, delimiter) + 1 :])
         yield lines.number, BadRow(reason)
         reader = csv.reader(lines, delimiter=delimiter)
 

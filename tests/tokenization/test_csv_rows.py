@@ -49,6 +49,17 @@ def test_the_line_is_that_of_the_quote(tmp_path: Path, script: Callable[..., str
     assert listed == [f"7\t{FAR}", "1208\tempty context"]
 
 
+@pytest.mark.parametrize("follow", ['"quoted, it is",x', 'plain,"quoted, it is"', '"all","of ""them"""'])
+@pytest.mark.parametrize("between", [0, 3])
+def test_an_open_quote_before_rows_with_quotes(tmp_path: Path, script: Callable[..., str], follow: str, between: int):
+    """The next quote ended it: two rows became one, a good one as it seemed."""
+    rows = ["context,response", '"first\nof two",x', '"one","open', *["plain,x"] * between, follow, '"last","x"']
+    kept, listed = prepared(script, tmp_path, "\n".join(rows) + "\n")
+    expected = next(csv.reader([follow]))[0]
+    assert kept == ["first of two", *["plain"] * between, expected, "last"]
+    assert listed == ["4\ta quote is opened here and closed in the middle of a cell, some lines below"]
+
+
 @pytest.mark.parametrize("follow", [0, 1, 7, 999])
 def test_a_quote_that_is_open_at_the_end(tmp_path: Path, script: Callable[..., str], follow: int):
     rows = ["context,response", "first,x", '"open,x', *["after,x"] * follow]
