@@ -22,10 +22,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from xvoken.disk import differences, locked, locked_alone, quoted, read_json, still_there, write_json
+from xvoken.disk import differences, quoted, read_json, write_json
 from xvoken.engine import Engine
 from xvoken.job import Job
 from xvoken.leftovers import discard, parts_folder, remove_discarded
+from xvoken.locks import locked, locked_alone, no_link
 from xvoken.messages import UserError, one_line, progress, say
 from xvoken.processes import Task, run_here, run_in_processes
 from xvoken.ray_engine import run_in_ray
@@ -66,12 +67,12 @@ class Parts:
 
         A share that comes late, or that the cluster has started again, is no mistake: it waits.
         """
-        share, path, held = self.engine.share, self.folder / "lock", False
-        while not held:
-            self._lock = stack.enter_context(locked(path, self.output.as_posix(), shared=bool(share), wait=bool(share)))
-            held = still_there(self._lock, path)
-            if share and not held and self.output.exists():
-                return False
+        share, path = self.engine.share, self.folder / "lock"
+        no_link(self.folder)
+        self._lock = stack.enter_context(locked(path, self.output.as_posix(), shared=bool(share), wait=bool(share)))
+        if share and self.output.exists():
+            discard(self.folder)
+            return False
         remove_discarded(self.folder)
         if share:
             name = f"share {share[0]} of {share[1]} of {self.output}"
