@@ -14,7 +14,7 @@ from io import FileIO
 from pathlib import Path
 
 from xvoken.disk import quoted
-from xvoken.messages import UserError, say
+from xvoken.messages import RunError, UserError, say
 
 LONGEST = 4096  # bytes; old runs that held a lock together wrote their numbers one behind another
 
@@ -110,6 +110,11 @@ def still_there(file: FileIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+def removed(folder: Path) -> RunError:
+    """The error of a run whose folder of parts, with its lock, has been removed; others may be at work there by now."""
+    return RunError(f"{folder} was removed while this run was at work in it; run the same command again")
 
 
 def locked_alone(file: FileIO, path: Path) -> bool:

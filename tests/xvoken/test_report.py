@@ -23,6 +23,7 @@ def test_report_counts_and_names_what_it_ran_with(tmp_path: Path) -> None:
     with Parts(tmp_path / "out", 10, 2, {}) as parts:
         assert parts.run(Some(), ["cpu"], "some", "n")
         write_report(parts, lines=10)
+        (tmp_path / "out").touch()
     report = json.loads(report_file(tmp_path / "out").read_text())
     assert report["lines"] == 10 and report["skipped"] == {"odd": 3, "prime": 2}
     assert len(report["seconds_per_part"]) == 5 and report["seconds"] >= 0
