@@ -164,6 +164,26 @@ def _break(process: subprocess.Popen, workers: list[int], how: str, rng: random.
     wait_until(lambda: not any(map(alive, workers)), 10, "the workers to end by themselves")
 
 
+KILLED_BEHIND = """
+import os, runpy, signal, sys
+rename, (name, *sys.argv) = os.replace, sys.argv[1:]
+
+def replace(source, target, **options):
+    rename(source, target, **options)
+    if os.path.basename(target) == name:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.replace = replace
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def killed_behind(name: str, command: list[object]) -> None:
+    """Run a script (its path, then its flags) that is killed as soon as it has renamed a file to `name`."""
+    done = run([sys.executable, "-c", KILLED_BEHIND, name, *map(str, command)], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
 def fill_disk(world: World, stage: str, capsys) -> None:
     """A file-size limit fails a part's file first, then, made larger, the file that joins them; after that the run goes on."""
     unbroken = world.outputs(stage)

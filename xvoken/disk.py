@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,35 @@ def replacing(path: Path) -> Iterator[Path]:
     # Machines that share a file system have the same process ids.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # some libraries create files that nobody else may read
-        os.replace(temporary, path)
+        with _naming_a_full_disk(path):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())  # some libraries create files that nobody else may read
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_files(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder, for libraries that write several files; on success each takes its place in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary, _naming_a_full_disk(folder):
+        yield Path(temporary)
+        for file in sorted(Path(temporary).iterdir()):
+            with replacing(folder / file.name) as name:
+                file.rename(name)
+
+
+@contextmanager
+def _naming_a_full_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         if not isinstance(error, UserError) and disk_full(error):  # many libraries do not say of which file
             raise RunError(f"no room on the disk for {path}; make room, then run the same command to go on") from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
