@@ -16,6 +16,7 @@ from pathlib import Path
 from xvoken.disk import quoted
 from xvoken.messages import RunError, UserError, say
 
+NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # Lustre, for one, where it is mounted without
 LONGEST = 4096  # bytes; old runs that held a lock together wrote their numbers one behind another
 
 
@@ -48,6 +49,13 @@ def _held(path: Path, what: str, shared: bool, wait: bool) -> FileIO:
                 raise UserError(f"another run (process {owner}) is at work on {what}; wait for it, or stop it first") from None
             say(f"waiting for another run (process {owner}), which is at work on {what}")
             fcntl.flock(file, kind)
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise
+            lack = f"{path.parent} is on a file system without locks ({error.strerror})"
+            if shared:
+                raise UserError(f"{lack}, which shares of one work need; take another file system, or run without shares") from None
+            say(f"warning: {lack}; see that no other run writes {what}")
         _owner(file)  # a look, before it is written over
     except BaseException:
         file.close()

@@ -1,6 +1,8 @@
 """Locks: what stands under their names is never overwritten."""
 
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,3 +79,18 @@ def test_a_traceback_is_not_written_through_a_link(tmp_path: Path, thesis: Path)
         squares(tmp_path / "out", SquareJob("error", at=17), workers=1)
     assert thesis.read_text() == THESIS
     assert "no luck" in (tmp_path / "out.parts/error.log").read_text()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace makes the system refuse the call")
+@pytest.mark.parametrize(
+    ("flags", "code", "told"),
+    [([], 0, "warning: {} is on a file system without locks (Function not implemented); see that no other run writes {}"),
+     (["--part", 1, "--parts", 1], 2, "error: {} is on a file system without locks (Function not implemented), which shares")],
+)  # fmt: skip
+def test_a_file_system_without_locks(world: World, tmp_path: Path, process: Callable, flags: list[object], code: int, told: str):
+    (tmp_path / "c.txt").write_text("red\n")
+    refusing = ["strace", "-f", "-o", tmp_path / "log", "-e", "inject=flock:error=ENOSYS", "-e", "trace=flock", sys.executable]
+    done = process(*refusing, "tokenization/tokenize_dataset.py", tmp_path, "c.txt", world.bert, *flags)
+    output = tmp_path / "c.txt.tiny-bert.hdf5"
+    assert done.returncode == code and told.format(f"{output}.parts", output) in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and output.exists() == (code == 0)
