@@ -5,6 +5,7 @@ import datetime
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from xvoken.disk import same_settings, save_array
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.image_features import hash_of_pictures
 from xvoken.leftovers import remove_leftover
+from xvoken.locks import sole_writer
 from xvoken.messages import RunError, UserError, progress, say
 from xvoken.work import Parts, read_skipped
 
@@ -47,9 +49,19 @@ def make_context(
         raise UserError("no images to encode; look at --dataset_root or --images")
     if db and k > len(db.keys):
         raise UserError(f"--k {k}: the caption database has {len(db.keys)} phrases only; take --k {len(db.keys)} or fewer")
-    wanted = _unfinished(encoder, pictures, machine, visual, textual, db, k)
-    if not wanted:
-        return
+    with ExitStack() as stack:
+        for path in (visual, textual):  # the lock of the parts is one file's only
+            if path:
+                stack.enter_context(sole_writer(path))
+        if wanted := _unfinished(encoder, pictures, machine, visual, textual, db, k):
+            _write_context(model, encoder, pictures, machine, visual, textual, db, k, wanted)
+
+
+def _write_context(
+    model: str, encoder: Encoder, pictures: Pictures, machine: Machine, visual: Path | None, textual: Path | None, db: CaptionDB | None,
+    k: int, wanted: dict[Path, dict[str, Any]],
+) -> None:  # fmt: skip
+    """wanted: the files to write, with their settings."""
     with_crops = textual in wanted
     main = textual if with_crops else visual
     if with_crops:

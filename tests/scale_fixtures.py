@@ -86,9 +86,9 @@ def run(command: list[str], **options: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=200, **options)
 
 
-def start(command: list[str]) -> subprocess.Popen:
+def start(command: list[str], cwd: Path | None = None) -> subprocess.Popen:
     """Start a command as the leader of a process group of its own."""
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=cwd)
 
 
 def children(pid: int) -> list[int]:
@@ -158,6 +158,39 @@ def _break(process: subprocess.Popen, workers: list[int], how: str, rng: random.
     wait_until(lambda: not any(map(alive, workers)), 10, "the workers to end by themselves")
 
 
+SIGNAL_BEHIND = """
+import os, runpy, sys
+rename, (number, name, *sys.argv) = os.replace, sys.argv[1:]
+
+def replace(source, target, **options):
+    rename(source, target, **options)
+    if os.path.basename(target) == name:
+        os.kill(os.getpid(), int(number))
+
+os.replace = replace
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def killed_behind(name: str, command: list[object]) -> None:
+    """Run a script (its path, then its flags) that is killed as soon as it has renamed a file to `name`."""
+    process = _signalled_behind(signal.SIGKILL, name, command)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == -signal.SIGKILL, error
+
+
+def stopped_behind(name: str, command: list[object], cwd: Path = ROOT) -> subprocess.Popen:
+    """Start a script that stands still when it has renamed a file to `name`, until it is sent SIGCONT."""
+    process = _signalled_behind(signal.SIGSTOP, name, command, cwd)
+    wait_until(lambda: process.poll() is not None or state(process.pid) == "T", what=name)
+    assert process.poll() is None, process.communicate()
+    return process
+
+
+def _signalled_behind(number: int, name: str, command: list[object], cwd: Path = ROOT) -> subprocess.Popen:
+    return start([sys.executable, "-c", SIGNAL_BEHIND, str(int(number)), name, *map(str, command)], cwd)
+
+
 def fill_disk(world: World, stage: str, capsys) -> None:
     """A file-size limit fails a part's file first, then, made larger, the file that joins them; after that the run goes on."""
     unbroken = world.outputs(stage)
@@ -186,9 +219,14 @@ def wait_until(condition, seconds: float = 120, what: str = "it") -> None:
         time.sleep(0.005)
 
 
+def state(pid: int) -> str:
+    """Of a process: R, S, T (stopped), Z (ended), ..."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
 def alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return state(pid) != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -1,6 +1,8 @@
 """Every long stage, killed and started again, gives the bytes of an unbroken run."""
 
 import random
+import re
+import shutil
 
 import pytest
 
@@ -31,6 +33,20 @@ def test_broken_run_gives_the_same_bytes(world: World, stage: str, capsys) -> No
 
 def test_full_disk_is_one_line_and_the_run_goes_on(world: World, capsys) -> None:
     fill_disk(world, "tokenize", capsys)
+
+
+def test_parts_removed_in_mid_run_are_a_failure(world: World, capsys) -> None:
+    """A chain of commands must not go on without the output."""
+    unbroken = world.outputs("tokenize")
+    world.remove_outputs("tokenize")
+    process = start(world.tokenize("--num-workers", "2"))
+    wait_until(world.markers, what="a part")
+    shutil.rmtree(next(world.folder.glob("*.parts")), ignore_errors=True)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 1, error
+    assert re.search(r"\nerror: .*\.parts\b.* run the same command again\n$", error) and "Traceback" not in error, error
+    assert run_inside(world.tokenize(), capsys)[0] == 0
+    assert world.outputs("tokenize") == unbroken
 
 
 def test_second_run_on_the_same_output_is_refused(world: World, capsys) -> None:

@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 
 from tokenization.csv_rows import BadRow, csv_rows
-from xvoken.disk import read_json, replacing, same_settings, sha256_of_file, write_json
+from xvoken.disk import all_written, read_json, replacing, same_settings, sha256_of_file, write_json
 from xvoken.flags import Parser, at_least_one
+from xvoken.locks import sole_writer
 from xvoken.messages import UserError, progress, run_main, say
 
 SPLITS = ("train", "valid", "test")
@@ -112,10 +113,22 @@ def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> 
     settings = {
         "limit": limit, "with_response": with_response, "raw": raw.name, "bytes": raw.stat().st_size, "sha256": sha256_of_file(raw),
     }  # fmt: skip
-    if done(raw, output, settings):
-        return
+    skipped_path = output.with_name(output.name.replace(".pkl.txt", ".skipped.tsv"))
+    with sole_writer(output):
+        if done(raw, output, settings):
+            return
+        written, reasons = write(raw, output, skipped_path, with_response, limit, settings)
+        all_written(output, skipped_path, receipt_file(output))
+    listed = f"; skipped {dict(reasons)}, listed in {skipped_path}" if reasons else ""
+    print(f"wrote {written:,} dialogues to {output}{listed}")
+
+
+def write(
+    raw: Path, output: Path, skipped_path: Path, with_response: bool, limit: int | None, settings: dict[str, Any]
+) -> tuple[int, Counter[str]]:
+    """Returns the number of dialogues, and how many rows were skipped for which reason."""
     reasons: Counter[str] = Counter()
-    skipped_path, written = output.with_name(output.name.replace(".pkl.txt", ".skipped.tsv")), 0
+    written = 0
     with (
         replacing(output) as temporary, replacing(skipped_path) as skipped_temporary,
         open(temporary, "w", encoding="utf-8", newline="\n") as out,
@@ -140,8 +153,7 @@ def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> 
         if not written:
             raise UserError(f"{raw}: no usable dialogue ({dict(reasons) or 'empty file'}); expected context, a list, and response")
         write_json(receipt_file(output), settings)
-    listed = f"; skipped {dict(reasons)}, listed in {skipped_path}" if reasons else ""
-    print(f"wrote {written:,} dialogues to {output}{listed}")
+    return written, reasons
 
 
 def main() -> None:

@@ -145,9 +145,12 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
         if not parts.run(job, ["cpu"] * workers, desc=path.name, unit="lines"):
             return
         attributes = {**settings, "limit": limit or 0, "source": full_name(tokenizer_name)}
-        lines, tokens = corpora.write(path, name, part_arrays(parts), attributes)
         empty = sum(summary["empty"] for summary in parts.summaries())
-        write_report(parts, lines=lines, empty=empty, tokens=tokens)
+
+        def report(lines: int, tokens: int) -> None:
+            write_report(parts, lines=lines, empty=empty, tokens=tokens)
+
+        lines, tokens = corpora.write(path, name, part_arrays(parts), attributes, report)
     print(f"wrote {lines:,} lines ({empty:,} without tokens), {tokens:,} tokens to {output} (and .line, and the ids as text)")
 
 

@@ -19,6 +19,7 @@ import xvoken.interrupts  # noqa: F401
 from xvoken import image_ids
 from xvoken.flags import Help, Parser, at_least_one
 from xvoken.image_sets import LXMERT_NAMES, Roots, folder_ids, listed_sets, lxmert_file, read_captioned, shard_ids, split_name
+from xvoken.locks import sole_writer
 from xvoken.messages import UserError, run_main, say
 from xvoken.shards import Member, is_shards
 
@@ -64,7 +65,9 @@ def main() -> None:
         ids = sample(list(found), args.num_images, args.seed)[: args.limit]
         members = [found[i] for i in ids] if isinstance(found, dict) else None
         path = image_ids.ids_file(args.ids_root, name)
-        if image_ids.write(args.ids_root, name, ids, folder, members):
+        with sole_writer(path, wait=True):  # which takes a moment; after it the two orders are compared
+            written = image_ids.write(args.ids_root, name, ids, folder, members)
+        if written:
             print(f"wrote the order of {len(ids):,} pictures to {path}")
         else:
             say(f"skipped: {path} fixes the same {len(ids):,} pictures already")

@@ -20,10 +20,11 @@ import torch
 from vokenization.vokenization import read_gallery
 from xvoken import keys as key_files
 from xvoken.devices import add_flags, workers_on
-from xvoken.disk import write_json
+from xvoken.disk import all_written, write_json
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.flags import Help, Parser
 from xvoken.image_sets import LXMERT_NAMES, Roots, captioned_sets, listed_sets, lxmert_file, read_captioned, split_name
+from xvoken.locks import sole_writer
 from xvoken.messages import UserError, run_main, say
 from xvoken.recall import evaluate, table
 from xvoken.text_features import text_features
@@ -79,9 +80,11 @@ def main() -> None:
         name, _ = split_name(image_set)
         keys_dir = args.keys_dir or key_files.folder(encoder.home)
         tokenizer = encoder.tokenizer.name_or_path
-        record = evaluate_set(encoder, tokenizer, name, keys_dir, args.langs.split(","), Roots.of(args), options)
         path = (args.output or encoder.home / "eval") / f"{name}.json"
-        write_json(path, {**record, "snapshot": encoder.name, "snapshot_hash": encoder.hash})
+        with sole_writer(path):
+            record = evaluate_set(encoder, tokenizer, name, keys_dir, args.langs.split(","), Roots.of(args), options)
+            write_json(path, {**record, "snapshot": encoder.name, "snapshot_hash": encoder.hash})
+            all_written(path)
         print(f"{name}: {table(record)}\nwrote {path}")
 
 

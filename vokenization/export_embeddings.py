@@ -19,9 +19,10 @@ import xvoken.interrupts  # noqa: F401
 import numpy as np
 
 from xvoken import keys as key_files
-from xvoken.disk import quoted, replacing, save_array
+from xvoken.disk import all_written, quoted, replacing, save_array
 from xvoken.flags import Help, Parser, at_least_one
 from xvoken.image_sets import Roots, listed_sets, lxmert_file, read_captioned, split_name
+from xvoken.locks import sole_writer
 from xvoken.messages import UserError, run_main
 
 
@@ -52,13 +53,16 @@ def export(keys: key_files.Keys, captions: dict[str, str], folder: Path, rows_a_
     digits = max(4, len(str(len(starts))))
     numbers = [f"{number:0{digits}d}" for number in range(len(starts))]
     files = [(folder / f"img_emb/img_emb_{number}.npy", folder / f"metadata/metadata_{number}.parquet") for number in numbers]
-    no_others(folder, {path for pair in files for path in pair})
-    for start, (array, table) in zip(starts, files, strict=True):
-        rows = slice(start, start + rows_a_file)
-        save_array(array, keys.keys[rows].astype(np.float16))
-        columns = {"image_path": keys.paths[rows], "caption": [captions.get(i, "") for i in keys.ids[rows]]}
-        with replacing(table) as temporary:
-            pq.write_table(pa.table(columns), temporary)
+    written = [path for pair in files for path in pair]
+    with sole_writer(folder / "img_emb", folder):
+        no_others(folder, set(written))
+        for start, (array, table) in zip(starts, files, strict=True):
+            rows = slice(start, start + rows_a_file)
+            save_array(array, keys.keys[rows].astype(np.float16))
+            columns = {"image_path": keys.paths[rows], "caption": [captions.get(i, "") for i in keys.ids[rows]]}
+            with replacing(table) as temporary:
+                pq.write_table(pa.table(columns), temporary)
+        all_written(*written)
     return len(starts)
 
 

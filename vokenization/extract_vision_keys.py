@@ -32,6 +32,7 @@ from xvoken.features import Features
 from xvoken.flags import Help, Parser, at_least_one
 from xvoken.image_features import hash_of_pictures, image_features
 from xvoken.image_sets import Roots, listed_sets, split_name
+from xvoken.locks import sole_writer
 from xvoken.messages import UserError, run_main, say
 
 BLOCK = 8192  # pictures whose vectors are in memory at once
@@ -44,6 +45,18 @@ def key_blocks(encoder: Encoder, features: Features) -> Iterator[NDArray[np.floa
         block = torch.from_numpy(features.rows[rows[start : start + BLOCK]].astype(np.float32))
         with torch.inference_mode():
             yield encoder.image_head(block).numpy()
+
+
+def finished(where: Path, name: str, settings: dict[str, Any]) -> bool:
+    """Whether the keys are there already, and says so; raises UserError for those of other settings."""
+    path = key_files.keys_file(where, name)
+    if not path.exists():
+        return False
+    unsaid = {"data": settings["data"], "precision": settings["precision"], "decoder": "pillow"}  # by files of earlier versions
+    same_settings(path, unsaid | key_files.read_settings(where, name), settings)
+    all_there(path, *key_files.companions(where, name))
+    say(f"skipped: {path} holds the keys of these {settings['pictures']:,} pictures already")
+    return True
 
 
 def extract(
@@ -65,23 +78,21 @@ def extract(
         "data": data[:16],
         "precision": resolve_precision(options["precision"], options["devices"][0]), "decoder": options["decoder"],
     }  # fmt: skip
-    path = key_files.keys_file(where, name)
-    if path.exists():
-        unsaid = {"data": settings["data"], "precision": settings["precision"], "decoder": "pillow"}  # by files of earlier versions
-        same_settings(path, unsaid | key_files.read_settings(where, name), settings)
-        all_there(path, *key_files.companions(where, name))
-        say(f"skipped: {path} holds the keys of these {len(ids):,} pictures already")
+    if finished(where, name, settings):
         return
     suggest_bf16(options["precision"], options["devices"][0])
     features = image_features(encoder.image_spec, encoder.image_tower, ids, paths, label=name, data=data, **options)
     if features is None:
         return
-    rows = features.usable.tolist()
-    key_files.write(
-        where, name, key_blocks(encoder, features), encoder.dim, [ids[r] for r in rows], [str(paths[r]) for r in rows],
-        [(ids[r], str(paths[r]), reason) for r, reason in features.skipped], settings,
-        {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "image_set": name},
-    )  # fmt: skip
+    rows, path = features.usable.tolist(), key_files.keys_file(where, name)
+    with sole_writer(path, wait=True):  # several shares come here, if the tower's outputs were there already
+        if finished(where, name, settings):
+            return
+        key_files.write(
+            where, name, key_blocks(encoder, features), encoder.dim, [ids[r] for r in rows], [str(paths[r]) for r in rows],
+            [(ids[r], str(paths[r]), reason) for r, reason in features.skipped], settings,
+            {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "image_set": name},
+        )  # fmt: skip
     skipped = f"; {len(features.skipped)} left out, listed in {name}.skipped.tsv" if features.skipped else ""
     print(f"wrote {len(rows):,} keys of {encoder.dim} dimensions to {path}{skipped}")
 

@@ -28,6 +28,7 @@ from xvoken.disk import all_there, fingerprint, same_settings, sha256_of_file
 from xvoken.encoders import Encoder, load_encoder
 from xvoken.flags import Help, Parser
 from xvoken.image_sets import split_name
+from xvoken.locks import sole_writer
 from xvoken.messages import UserError, one_line, progress, run_main, say
 
 BLOCK = 8192  # rows in memory at once
@@ -130,22 +131,31 @@ def import_keys(encoder: Encoder, load: str, name: str, folder: Path, where: Pat
     known = [[path.name, sha256_of_file(path)] for pair in progress(files, desc="hashes", unit="file") for path in pair if path]
     settings = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "files": len(known), "imported": fingerprint({"files": known})}
     output = key_files.keys_file(where, name)
-    if output.exists():
-        same_settings(output, key_files.read_settings(where, name), settings)
-        all_there(output, *key_files.companions(where, name))
-        say(f"skipped: {output} holds the keys of these {len(known):,} files already")
-        return
-    source = Import(files, encoder.dim, load)
+    with sole_writer(output):
+        if output.exists():
+            same_settings(output, key_files.read_settings(where, name), settings)
+            all_there(output, *key_files.companions(where, name))
+            say(f"skipped: {output} holds the keys of these {len(known):,} files already")
+            return
+        source = Import(files, encoder.dim, load)
+        made_by = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "image_set": name, "imported_from": str(folder.resolve())}
+        ids, skipped = write_keys(source, folder, where, name, settings, made_by)
+    left_out = f"; {len(skipped)} left out, listed in {name}.skipped.tsv" if skipped else ""
+    print(f"wrote {len(ids):,} keys of {encoder.dim} dimensions to {output}{left_out}")
+
+
+def write_keys(
+    source: Import, folder: Path, where: Path, name: str, settings: dict[str, Any], made_by: dict[str, Any]
+) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """Returns the names of the rows that are keys, and the others with the reason."""
     ids, skipped, usable = source.sift()
     if not ids:
         raise UserError(f"{folder}: none of its {len(skipped)} rows can be a key ({', '.join(sorted({row[2] for row in skipped}))})")
     if twice := len(ids) - len(set(ids)):
         again = next(name for name, count in Counter(ids).items() if count > 1)
         say(f"warning: {twice} rows have the name of another one, {again} for one; are there files of two exports in {folder}?")
-    made_by = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "image_set": name, "imported_from": str(folder.resolve())}
-    key_files.write(where, name, source.keys(usable), encoder.dim, ids, ids, skipped, settings, made_by)
-    left_out = f"; {len(skipped)} left out, listed in {name}.skipped.tsv" if skipped else ""
-    print(f"wrote {len(ids):,} keys of {encoder.dim} dimensions to {output}{left_out}")
+    key_files.write(where, name, source.keys(usable), source.dim, ids, ids, skipped, settings, made_by)
+    return ids, skipped
 
 
 def main() -> None:

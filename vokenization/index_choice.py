@@ -13,9 +13,10 @@ from vokenization.vokenization import Gallery, VokenizeJob
 from xvoken import approximate
 from xvoken.approximate import EFFORT, ApproximateIndex, SavedIndex
 from xvoken.corpus import Corpus
-from xvoken.disk import fingerprint, locked, write_json
+from xvoken.disk import fingerprint, write_json
 from xvoken.encoders import Encoder
 from xvoken.indexing import build_index
+from xvoken.locks import sole_writer
 from xvoken.messages import UserError, say
 
 INDEXES = ("auto", "flat", *EFFORT)
@@ -88,7 +89,7 @@ def prepare(
     path = approximate.index_file(job.keys_dir, sets, choice.kind)
     if not os.access(job.keys_dir, os.W_OK):
         raise UserError(f"{path}: can't be written; copy the keys to where it can, and give that folder as --keys-dir; or --index flat")
-    with locked(approximate.lock_file(path), path.as_posix(), wait=True):
+    with sole_writer(path, wait=True):
         keys = gallery.keys
         receipt = approximate.ensure_index(keys, path, choice.kind)
         name = fingerprint({**settings, "recall": choice.recall})

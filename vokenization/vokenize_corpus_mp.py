@@ -98,9 +98,9 @@ def vokenize(
         if not parts.run(job, devices, desc=path.name, unit="lines"):
             return
         vokens.write_ids(vokens.ids_file(output, name, sets), gallery.ids)
-        vokens.write(path, hdf5_path, part_arrays(parts), lines, tokens, job.topk, gallery.names, settings, attributes)
         empty, cut = (sum(summary[key] for summary in parts.summaries()) for key in ("empty", "cut"))
         write_report(parts, lines=lines, empty=empty, cut=cut, tokens=tokens, images=len(gallery.ids), index=record or "flat")
+        vokens.write(path, hdf5_path, part_arrays(parts), lines, tokens, job.topk, gallery.names, settings, attributes)
     counts = f"{lines:,} lines ({empty:,} empty, {cut:,} cut to the tower's length)"
     print(f"wrote the top {job.topk} of {len(gallery.ids):,} images for {counts} to {path} (and .hdf5, .ids)")
 

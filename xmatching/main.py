@@ -12,8 +12,10 @@ import os
 import sys
 import time
 from argparse import Namespace
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,9 @@ from xmatching.resume import Progress, load_progress, save_epoch
 from xmatching.training import Learner, Training
 from xvoken import snapshot as snapshots
 from xvoken.devices import resolve_precision
+from xvoken.disk import all_there, all_written, replacing_files
 from xvoken.image_sets import CaptionedSet, Roots, read_captioned
+from xvoken.locks import sole_writer
 from xvoken.messages import UserError, run_main, say
 from xvoken.recall import table
 
@@ -58,8 +62,12 @@ def train(args: Namespace, device: str, rank: int, world: int) -> None:
         progress = load_progress(output, config, args.resume)
     if progress.epoch == args.epochs:
         if rank == 0:
+            all_there(snapshots.training_file(output), *snapshots.needed(output))
             say(f"skipped: {output} is trained already ({args.epochs} epochs, same settings)")
             share_progress(progress)
+            # A kill can come between the last epoch and these.
+            if told := tell_people(output, progress, config, args.recipe, only_missing=True):
+                print(f"wrote what was missing to {output} ({', '.join(told)})")
         return
     first_here = int(os.environ.get("LOCAL_RANK", 0)) == 0
     if not first_here:
@@ -75,7 +83,8 @@ def train(args: Namespace, device: str, rank: int, world: int) -> None:
     learner = make_learner(args, towers, config, training, device)
     progress.restore(learner)
     if rank == 0:
-        towers.tokenizer.save_pretrained(snapshots.tokenizer_folder(output))
+        with replacing_files(snapshots.tokenizer_folder(output)) as folder:
+            towers.tokenizer.save_pretrained(folder)
         say(f"training on {len(train_data.text_rows):,} pairs, {world} process{'es' * (world > 1)} on {device}")
     began = time.time()
     for epoch in range(progress.epoch + 1, args.epochs + 1):
@@ -132,10 +141,22 @@ def describe(args: Namespace, towers: Towers, training: Training, sets: list[Cap
 
 def finish(output: Path, progress: Progress, config: dict[str, Any], recipe: str) -> None:
     best = max(progress.records, key=rsum)
-    curves = draw_curves(output / "curves.png", progress.records)
-    write_card(output / "README.md", output.name, config, recipe, best)
+    told = tell_people(output, progress, config, recipe)
+    all_written(snapshots.training_file(output), *snapshots.needed(output), *(output / name for name in told))
     print(f"best epoch {best['epoch']} on the validation gallery:\n{table(best)}")
-    print(f"wrote the matcher to {output} (BEST.safetensors, LAST.safetensors, metrics.jsonl, README.md{', curves.png' * curves})")
+    print(f"wrote the matcher to {output} ({', '.join(['BEST.safetensors', 'LAST.safetensors', 'metrics.jsonl', *told])})")
+
+
+def tell_people(output: Path, progress: Progress, config: dict[str, Any], recipe: str, only_missing: bool = False) -> list[str]:
+    """Write card and curves; returns the names of those that were written."""
+    card, curves = output / "README.md", output / "curves.png"
+    told = []
+    if not (only_missing and card.exists()):
+        write_card(card, output.name, config, recipe, max(progress.records, key=rsum))
+        told.append(card.name)
+    if not (only_missing and (curves.exists() or find_spec("matplotlib") is None)) and draw_curves(curves, progress.records):
+        told.append(curves.name)
+    return told
 
 
 def test(args: Namespace, device: str) -> None:
@@ -172,7 +193,9 @@ def main() -> None:
         backend = "cpu:gloo,cuda:nccl" if device != "cpu" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(days=7))
     try:
-        train(args, device, rank, world)
+        # The first process alone writes to the output, and the others wait for it: where it is refused, torchrun ends all.
+        with sole_writer(snapshots.training_file(Path(args.output)), Path(args.output)) if rank == 0 else nullcontext():
+            train(args, device, rank, world)
     except RuntimeError as error:
         if world == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise

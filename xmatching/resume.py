@@ -16,7 +16,7 @@ from xmatching.metric import rsum
 from xmatching.model import Matcher
 from xmatching.training import Learner, Training
 from xvoken import snapshot as snapshots
-from xvoken.disk import differences, write_lines
+from xvoken.disk import differences, replacing_files, write_lines
 from xvoken.messages import UserError
 
 
@@ -88,7 +88,8 @@ def _save_towers(output: Path, tag: str, matcher: Matcher, config: dict[str, Any
     from xvoken.text_towers import weights_hash
 
     if matcher.text_tower:
-        matcher.text_tower.model.save_pretrained(snapshots.text_tower_folder(output, tag))
+        with replacing_files(snapshots.text_tower_folder(output, tag)) as folder:
+            matcher.text_tower.model.save_pretrained(folder)
         config["model"] = {**config["model"], "lang_hash": weights_hash(matcher.text_tower)}
     if matcher.image_tower:
         snapshots.write_tensors(snapshots.image_tower_file(output, tag), matcher.image_tower.model.state_dict(), {})

@@ -44,10 +44,6 @@ def receipt_file(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def lock_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
-
-
 def import_faiss(kind: str) -> Any:
     try:
         import faiss
@@ -124,7 +120,7 @@ def parameters_of(kind: str, number: int, dim: int) -> dict[str, int]:
 def ensure_index(keys: NDArray[np.float32], path: Path, kind: str) -> dict[str, Any]:
     """The receipt of the index at `path`; it is built where there is none, and again where it is of other keys.
 
-    The caller holds `lock_file(path)`. The receipt is removed first and written last: where it stands, the index is whole.
+    The caller is its sole_writer. The receipt is removed first and written last: where it stands, the index is whole.
     """
     number, dim = keys.shape
     made_of = {"kind": kind, "keys": sha256_of_rows(keys), "number": number, "dim": dim, "parameters": parameters_of(kind, number, dim)}

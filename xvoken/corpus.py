@@ -7,7 +7,7 @@
 L is the number of lines of FILE, empty ones included.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from glob import escape
 from itertools import islice
 from pathlib import Path
@@ -93,11 +93,11 @@ class IdText:
 
 def write(
     corpus: Path, tokenizer_name: str, parts: Iterable[tuple[Path, NDArray[np.int32], NDArray[np.int64]]],
-    attributes: dict[str, Any],
+    attributes: dict[str, Any], report: Callable[[int, int], object],
 ) -> tuple[int, int]:  # fmt: skip
     """Join parts (text file, tokens (n,), token counts of the lines) to the three files; returns lines, tokens.
 
-    The hdf5 file is renamed last: where it stands, the other two are whole.
+    The hdf5 file is renamed last: where it stands, the other two are whole, and `report` was called with lines and tokens.
     """
     lines = total = 0
     with (
@@ -115,6 +115,7 @@ def write(
                 tokens[total:] = ids
                 lines, total = lines + len(counts), total + len(ids)
             file.attrs.update({**attributes, "lines": lines})
+        report(lines, total)
     return lines, total
 
 

@@ -1,20 +1,20 @@
-"""Safe files: written under a temporary name and renamed when whole; hashes, settings and locks."""
+"""Safe files: written under a temporary name and renamed when whole; hashes and settings."""
 
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shlex
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.messages import RunError, UserError, disk_full, say
+from xvoken.messages import RunError, UserError, disk_full
 
 
 @contextmanager
@@ -24,17 +24,35 @@ def replacing(path: Path) -> Iterator[Path]:
     # Machines that share a file system have the same process ids.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # some libraries create files that nobody else may read
-        os.replace(temporary, path)
+        with _naming_a_full_disk(path):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())  # some libraries create files that nobody else may read
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_files(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder, for libraries that write several files; on success each takes its place in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary, _naming_a_full_disk(folder):
+        yield Path(temporary)
+        for file in sorted(Path(temporary).iterdir()):
+            with replacing(folder / file.name) as name:
+                file.rename(name)
+
+
+@contextmanager
+def _naming_a_full_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         if not isinstance(error, UserError) and disk_full(error):  # many libraries do not say of which file
             raise RunError(f"no room on the disk for {path}; make room, then run the same command to go on") from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -123,51 +141,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-@contextmanager
-def locked(path: Path, what: str, shared: bool = False, wait: bool = False) -> Iterator[IO[str]]:
-    """Hold `path` as a lock while the block runs; a second run on the same output is refused.
-
-    shared: together with others that hold it shared; wait: for the other run's end, instead of being refused. The lock
-    belongs to the process, not to the file: a killed run leaves none behind.
-    """
-    with _opened_lock(path) as file:
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            if not wait:
-                raise UserError(f"another run (process {owner}) is at work on {what}; wait for it, or stop it first") from None
-            say(f"waiting for another run (process {owner}), which is at work on {what}")
-            fcntl.flock(file, kind)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield file
-
-
-def _opened_lock(path: Path) -> IO[str]:
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # another run has just removed the folder
-            return open(path, "a+", encoding="utf-8")
-
-
-def still_there(file: IO[str], path: Path) -> bool:
-    """Whether a lock is worth anything: whoever held it before us may have removed its file, and others lock a new one."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def locked_alone(file: IO[str], path: Path) -> bool:
-    """Wait until a lock held shared is ours alone; False if whoever had it before us has removed it."""
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return still_there(file, path)
-
-
 def same_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Refuse to go on when the finished file `path` was made with other settings or inputs."""
     changed = differences(old, new)
@@ -180,6 +153,13 @@ def all_there(path: Path, *companions: Path) -> None:
     for companion in companions:
         if not companion.exists():
             raise UserError(f"{companion} is gone, {path} is still there; make both again after: rm {quoted(path)}")
+
+
+def all_written(*paths: Path) -> None:
+    """The end of a stage: raise RunError where a file that it has promised is not there, so that no chain goes on without it."""
+    for path in paths:
+        if not path.exists():
+            raise RunError(f"{path} was written and is gone, something has removed it; run the same command to make it again")
 
 
 def quoted(path: Path | str) -> str:

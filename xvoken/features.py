@@ -48,7 +48,7 @@ def cached(
     if not receipt.exists():
         if engine.share or engine.join:
             _same_as_other_shares(path, settings)
-        with Parts(path, total, chunk, settings, engine=engine) as parts:
+        with Parts(path, total, chunk, settings, (receipt,), engine, done=receipt) as parts:
             if not parts.run(job, devices, desc=label, unit=unit):
                 return None
             write_rows(path, (total, width), part_arrays(parts))

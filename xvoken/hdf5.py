@@ -1,13 +1,14 @@
 """HDF5 files: written so that they survive a full disk, read so that a stranger's file opens no other one.
 
-Left to itself, the HDF5 library writes its cached metadata when a file is closed; where the disk is full, that fails
-once more, over and over, and ends the process with a segmentation fault.
+Left to itself, the HDF5 library writes its cached chunks and metadata when a file is closed; where the disk is full, that
+fails once more, over and over, and ends the process with a segmentation fault.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import h5py
 
@@ -21,11 +22,16 @@ PACKED, SLACK = 1100, 1 << 20
 @contextmanager
 def writing_hdf5(path: Path) -> Iterator[h5py.File]:
     """A new hdf5 file that takes the place of `path` when it is whole; raises OSError where the disk is full."""
-    with replacing(path) as temporary, open(temporary, "wb+") as raw:
+    with replacing(path) as temporary, open(temporary, "wb+", buffering=0) as raw:
         output = _Output(raw)
         try:
             with h5py.File(output, "w") as file:
-                yield file
+                try:
+                    yield file
+                    file.flush()  # what fails on closing can't be helped any more
+                except BaseException:
+                    output.given_up = True
+                    raise
         except Exception:
             if output.error:
                 raise output.error from None
@@ -135,25 +141,30 @@ def open_hdf5(path: Path, mend: str, **datasets: int) -> InsideFile:
 
 
 class _Output:
-    """A file whose first failing write raises, and which then swallows what is written, so that it can be closed."""
+    """A file whose first failing write raises, and which then, or given up, swallows what is written, so that it can be closed.
 
-    def __init__(self, raw: IO[bytes]):
-        self.raw = raw
+    raw: without a buffer, or what could not be written would fail once more wherever the file is moved to.
+    """
+
+    def __init__(self, raw: FileIO):
+        self.raw, self.given_up = raw, False
         self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        if self.error is None:
-            try:
-                self.raw.write(data)
-                self.raw.flush()
-            except OSError as error:
-                self.error = error
-                raise
+        rest = memoryview(data).cast("B")
+        while len(rest) and not self.given_up:  # near the end of the disk, a part of it is written first
+            rest = rest[self._unless_it_fails(self.raw.write, rest) :]
         return len(data)
 
-    def flush(self) -> None:
-        if self.error is None:
-            self.raw.flush()
+    def truncate(self, size: int) -> int:  # also to a larger size
+        return size if self.given_up else self._unless_it_fails(self.raw.truncate, size)
+
+    def _unless_it_fails(self, do: Callable[[Any], int], what: Any) -> int:
+        try:
+            return do(what)
+        except OSError as error:
+            self.error, self.given_up = error, True
+            raise
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.raw, name)

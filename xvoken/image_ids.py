@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xvoken.disk import quoted, read_json, write_json, write_lines
+from xvoken.disk import all_written, quoted, read_json, write_json, write_lines
 from xvoken.image_sets import FOLDERS, LXMERT_NAMES, Roots, lxmert_file
 from xvoken.messages import UserError
 from xvoken.shards import Member, expand, is_shards
@@ -55,6 +55,7 @@ def write(root: Path, image_set: str, ids: list[str], folder: Path | None, membe
         if members is None:
             write_json(source_file(root, image_set), {"folder": str(folder)} if folder else {"lxmert": image_set})
         write_lines(path, ids)
+        all_written(path, source_file(root, image_set), *([] if members is None else [members_file(root, image_set)]))
     return not stands
 
 

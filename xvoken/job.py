@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from xvoken.devices import cores
 from xvoken.disk import write_json
+from xvoken.locks import removed, still_there
 from xvoken.messages import RunError, UserError, disk_full, one_line
 
 CPU_THREADS = 1  # threads per CPU worker: sums split over threads differ in their last bits
@@ -74,9 +75,16 @@ def do_range(job: Job, items: tuple[int, int], part: Path, tell: Callable[[str],
 
 
 def _do_once(job: Job, items: tuple[int, int], part: Path) -> dict[str, Any]:
-    started = time.time()
-    summary = {"items": items[1] - items[0], **job.run(*items, part), "seconds": round(time.time() - started, 3)}
-    write_json(part.with_suffix(".json"), summary)
+    started, lock = time.time(), part.with_name("lock")
+    try:
+        held = open(lock, "rb", buffering=0)  # noqa: SIM115
+    except FileNotFoundError:
+        raise removed(part.parent) from None
+    with held:
+        summary = {"items": items[1] - items[0], **job.run(*items, part), "seconds": round(time.time() - started, 3)}
+        if not still_there(held, lock):  # writing the part has made the folder again, or it is another run's by now
+            raise removed(part.parent)
+        write_json(part.with_suffix(".json"), summary)
     return summary
 
 

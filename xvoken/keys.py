@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.disk import quoted, sha256_of_lines, sha256_of_rows, write_lines
+from xvoken.disk import all_written, quoted, sha256_of_lines, sha256_of_rows, write_lines
 from xvoken.hdf5 import open_hdf5, writing_hdf5
 from xvoken.messages import UserError
 
@@ -71,6 +71,7 @@ def write(
             row += len(block)
         file.create_dataset("ids", data=ids, dtype=h5py.string_dtype())
         file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True), "sha256": digest.hexdigest()})
+    all_written(keys_file(where, image_set), *companions(where, image_set))
 
 
 def require(where: Path, image_set: str, load: str) -> None:

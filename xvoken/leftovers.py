@@ -6,7 +6,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from xvoken.disk import locked, still_there
+from xvoken.locks import locked
 from xvoken.messages import UserError
 
 
@@ -18,16 +18,16 @@ def remove_leftover(output: Path) -> None:
     """Remove the parts of a finished output: a kill can come between the last rename and the clean-up."""
     folder = parts_folder(output)
     remove_discarded(folder)
-    if folder.exists():
-        with suppress(UserError):  # whoever holds the lock is still joining, and removes them next
-            with locked(folder / "lock", output.as_posix()) as lock:
-                if still_there(lock, folder / "lock"):
-                    discard(folder)
+    if folder.exists() and not folder.is_symlink():
+        # Whoever holds the lock is still joining, and removes them next; what is no lock of ours is left alone.
+        with suppress(UserError), locked(folder / "lock", output.as_posix()):
+            discard(folder)
 
 
 def discard(folder: Path) -> None:
     """Remove a folder of parts; first out of the way, so that a run that starts now finds it whole or not at all."""
-    folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.done"))  # process ids come again, in a container always
+    with suppress(FileNotFoundError):  # somebody has removed it already
+        folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.done"))  # process ids come again, in a container always
     remove_discarded(folder)
 
 

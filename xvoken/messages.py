@@ -36,13 +36,14 @@ class RunError(UserError):
 def disk_full(error: BaseException | None) -> bool:
     """Whether an error, or what led to it, is a full disk, quota or file-size limit.
 
-    h5py tells the number only in its text, faiss only the system's words for it, numpy's tofile nothing of it.
+    h5py, safetensors and tokenizers tell the number only in their text, faiss only the system's words for it, numpy's
+    tofile nothing of it.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             return True
         text = str(error)
-        marks = [mark for number in DISK_FULL for mark in (f"errno = {number},", f"({os.strerror(number)})")]
+        marks = [mark for number in DISK_FULL for mark in (f"errno = {number},", f"(os error {number})", f"({os.strerror(number)})")]
         if any(mark in text for mark in marks) or re.search(r"^\d+ requested and \d+ written", text):
             return True
         error = error.__cause__ or error.__context__

@@ -12,6 +12,7 @@ from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
+from xvoken.disk import write_text
 from xvoken.job import Job, do_range, prepare
 from xvoken.messages import RunError, UserError, one_line
 
@@ -125,8 +126,8 @@ def _where(items: tuple[int, int] | None) -> str:
 
 def failed(what: str, trace: str, items: tuple[int, int] | None, log: Path) -> RunError:
     """The error to raise for a range given up; its traceback goes to the file `log`."""
-    with suppress(OSError):
-        log.write_text(trace, encoding="utf-8")
+    with suppress(OSError, RunError):  # for want of room
+        write_text(log, trace)  # not through a link that may stand there
     return RunError(f"{log.parent}: a worker failed {_where(items)}: {what} (details in {log}); {KEPT}")
 
 

@@ -18,7 +18,7 @@ def report_file(output: Path) -> Path:
 
 
 def write_report(parts: Parts, **counts: Any) -> None:
-    """Write OUTPUT.report.json; to be called before the parts are left.
+    """Write OUTPUT.report.json; to be called before the file is written that means done: behind that, a kill would leave none.
 
     counts: what the stage itself counted (lines, tokens, images). Seconds are those of each part, in order, over all
     runs that it took; peak memory is in MB, of this process and of the largest of its workers in this run.

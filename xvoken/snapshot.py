@@ -74,6 +74,11 @@ def metrics_file(folder: Path) -> Path:
     return folder / "metrics.jsonl"
 
 
+def needed(folder: Path) -> tuple[Path, Path]:
+    """Files without which nobody can use a finished training."""
+    return tensors_file(folder, "BEST"), tokenizer_folder(folder) / "tokenizer.json"
+
+
 def write(folder: Path, tag: str, config: dict[str, Any], tensors: dict[str, Tensor], command: list[str]) -> None:
     """Write heads and config. One file holds both, so that a kill never leaves one without the other."""
     write_tensors(tensors_file(folder, tag), tensors, {"format": FORMAT, **config})

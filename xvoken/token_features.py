@@ -66,16 +66,16 @@ def token_features(
     precision = resolve_precision(precision, devices[0])
     settings = {**text_settings(spec, tower, tokenizer, sentences, max_len, precision), "level": "token"}
     path = cache / f"{label}-{base_name(spec.name)}-tokens-{fingerprint(settings)}.npy"
-    offsets_file = path.with_suffix(".offsets.npy")
-    if not path.with_suffix(".json").exists():
+    offsets_file, receipt = path.with_suffix(".offsets.npy"), path.with_suffix(".json")
+    if not receipt.exists():
         job = TokenJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
-        with Parts(path, len(sentences), lines_on(devices[0], TEXT_CHUNK), settings) as parts:
+        with Parts(path, len(sentences), lines_on(devices[0], TEXT_CHUNK), settings, (offsets_file, receipt), done=receipt) as parts:
             parts.run(job, devices, desc=f"{label}, tokens", unit="sent")
             _join(parts, path, offsets_file, tower.width)
-            write_json(path.with_suffix(".json"), {"settings": settings})
+            write_json(receipt, {"settings": settings})
     else:
         remove_leftover(path)
-    read_json(path.with_suffix(".json"), f"remove {path.with_suffix('.json')} to make it again")
+    read_json(receipt, f"remove {receipt} to make it again")
     return TokenFeatures(np.load(path, mmap_mode="r"), np.load(offsets_file))
 
 

@@ -145,16 +145,18 @@ def view_features(
     plain, plain_settings = image_cache(spec, tower, ids, paths, cache, label, precision)
     settings = {**plain_settings, "crops": asdict(crops)}
     path = cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
-    if not path.with_suffix(".json").exists():
+    receipt, plain_receipt = path.with_suffix(".json"), plain.with_suffix(".json")
+    if not receipt.exists():
         job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size, len(devices))
-        with Parts(path, len(ids), max(1, IMAGE_CHUNK // (1 + crops.count)), settings) as parts:
+        chunk = max(1, IMAGE_CHUNK // (1 + crops.count))
+        with Parts(path, len(ids), chunk, settings, (receipt,), done=receipt) as parts:
             parts.run(job, devices, desc=f"{label}, {crops.count} views", unit="img")
             skipped = read_skipped(parts)
-            if not plain.with_suffix(".json").exists():
+            if not plain_receipt.exists():
                 _join(parts, plain, (len(ids), tower.width), 0)
-                write_json(plain.with_suffix(".json"), {"settings": plain_settings, "skipped": skipped})
+                write_json(plain_receipt, {"settings": plain_settings, "skipped": skipped})
             _join(parts, path, (len(ids), crops.count, tower.width), slice(1, None))
-            write_json(path.with_suffix(".json"), {"settings": settings, "skipped": skipped})
+            write_json(receipt, {"settings": settings, "skipped": skipped})
     else:
         remove_leftover(path)
     return Views(np.load(path, mmap_mode="r"), load_features(plain))

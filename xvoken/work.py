@@ -22,11 +22,12 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from xvoken.disk import differences, locked, locked_alone, quoted, read_json, still_there, write_json
+from xvoken.disk import all_written, differences, quoted, read_json, write_json
 from xvoken.engine import Engine
 from xvoken.job import Job
 from xvoken.leftovers import discard, parts_folder, remove_discarded
-from xvoken.messages import UserError, one_line, progress, say
+from xvoken.locks import locked, locked_alone, no_link, removed, still_there
+from xvoken.messages import RunError, UserError, one_line, progress, say
 from xvoken.processes import Task, run_here, run_in_processes
 from xvoken.ray_engine import run_in_ray
 
@@ -41,13 +42,17 @@ def ranges(total: int, chunk: int) -> list[tuple[int, int]]:
 class Parts:
     """The parts of one output. Use as a context manager: leaving it without an error removes them.
 
-    output: the file that the caller writes from the parts before leaving; also: others that it writes with it.
+    output: the file that the caller writes from the parts before leaving; also: others that it writes with it, all of which
+    must be there then; done: the one of them that is written last (default: output).
     settings: everything the bytes depend on; engine: who does the work, see Engine.
     Raises UserError when another run is at work on them, or when those on disk were made with other settings.
     """
 
-    def __init__(self, output: Path, total: int, chunk: int, settings: dict[str, Any], also: tuple[Path, ...] = (), engine: Engine = LOCAL):
-        self.output, self.also, self.engine, self.joins, self.too_late = output, also, engine, False, False
+    def __init__(
+        self, output: Path, total: int, chunk: int, settings: dict[str, Any], also: tuple[Path, ...] = (), engine: Engine = LOCAL,
+        done: Path | None = None,
+    ):  # fmt: skip
+        self.output, self.also, self.done, self.engine, self.joins, self.too_late = output, also, done or output, engine, False, False
         self.folder = parts_folder(output)
         self.ranges = ranges(total, chunk)
         # As it reads back: JSON knows no tuples, and a plan must equal itself.
@@ -66,12 +71,15 @@ class Parts:
 
         A share that comes late, or that the cluster has started again, is no mistake: it waits.
         """
-        share, path, held = self.engine.share, self.folder / "lock", False
-        while not held:
-            self._lock = stack.enter_context(locked(path, self.output.as_posix(), shared=bool(share), wait=bool(share)))
-            held = still_there(self._lock, path)
-            if share and not held and self.output.exists():
-                return False
+        share, path = self.engine.share, self.folder / "lock"
+        no_link(self.folder)
+        self._lock = stack.enter_context(locked(path, self.output.as_posix(), shared=bool(share), wait=bool(share)))
+        if self.done.exists():  # the caller has looked before, but another run may have ended since
+            if not (self.folder / "plan.json").exists():
+                discard(self.folder)
+            if not share:
+                raise UserError(f"another run has just finished {self.output}; run the same command again")
+            return False
         remove_discarded(self.folder)
         if share:
             name = f"share {share[0]} of {share[1]} of {self.output}"
@@ -79,8 +87,8 @@ class Parts:
         return True
 
     def _check_plan(self) -> None:
-        plan_file = self.folder / "plan.json"
-        if plan_file.exists():
+        plan_file, found = self.folder / "plan.json", list(self.folder.glob("[0-9]" * 6 + ".*"))
+        if plan_file.exists():  # looked for behind the parts: another share writes it before them
             start_over = f"start over with: rm -r {quoted(self.folder)}"
             then = read_json(plan_file, start_over)
             if not isinstance(then, dict) or not isinstance(then.get("settings"), dict):
@@ -90,13 +98,17 @@ class Parts:
                 raise UserError(
                     f"{self.folder} holds the parts of an unfinished run with other settings ({changed}); go on with those, or {start_over}"
                 )
+        else:  # of a run that went on when its folder had been removed, with whatever settings
+            for stray in found:
+                stray.unlink(missing_ok=True)
         if not self.engine.join:  # which only asks for what others have done
             write_json(plan_file, self.plan)
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
-        if kind is None and self.joins:
-            discard(self.folder)
-        self._stack.close()
+        with self._stack:
+            if kind is None and self.joins:
+                all_written(self.output, *self.also)
+                discard(self.folder)
 
     def missing(self) -> list[int]:
         """Numbers of the parts that are not done yet."""
@@ -104,7 +116,12 @@ class Parts:
 
     def _ready_to_join(self) -> bool:
         """Whether the caller is to join the parts now: of several shares that end together, only the first."""
-        if missing := self.missing():
+        self._require_folder()
+        missing = self.missing()
+        if lost := [number for number in missing if self._ours(number)]:
+            what = f"{len(lost)} of {len(self.ranges)} parts were done and are gone, something has removed them (part {lost[0]} for one)"
+            raise RunError(f"{self.folder}: {what}; run the same command again")
+        if missing:
             say(f"{self.output}: {len(missing)} of {len(self.ranges)} parts are left to other shares; who ends last joins, or --join")
             return False
         if self.engine.share and not locked_alone(self._lock, self.folder / "lock"):
@@ -114,6 +131,15 @@ class Parts:
                 leftover.unlink(missing_ok=True)
         self.joins = True
         return True
+
+    def _require_folder(self) -> None:
+        """Raise RunError where our lock is gone: what we write from now on would be nobody's, or another run's."""
+        if not still_there(self._lock, self.folder / "lock"):
+            raise removed(self.folder)
+
+    def _ours(self, number: int) -> bool:
+        """Whether a part is this run's to do."""
+        return not self.engine.share or number % self.engine.share[1] == self.engine.share[0] - 1
 
     def _joined_by_another(self) -> bool:
         say(f"{self.output}: joined by another share")
@@ -151,8 +177,7 @@ class Parts:
         if self.engine.join and todo:
             raise UserError(f"{self.output}: {len(todo)} of {len(self.ranges)} parts are missing, the first is {todo[0]}; run their shares")
         done = set(range(len(self.ranges))) - set(todo)
-        if self.engine.share:
-            todo = [n for n in todo if n % self.engine.share[1] == self.engine.share[0] - 1]
+        todo = [number for number in todo if self._ours(number)]
         if todo:
             self._do(job, [(self.ranges[n], self.part(n)) for n in todo], devices[: len(todo)], done, desc, unit)
         return self._ready_to_join()
@@ -173,6 +198,7 @@ class Parts:
                 if skipped:
                     bar.set_postfix_str(f"skipped={skipped}", refresh=False)
                 bar.update(items)
+                self._require_folder()
 
             if self.engine.name == "ray":
                 run_in_ray(job, tasks, self.engine.ray_address, advance, tell, log)

@@ -16,6 +16,7 @@ from ctx import caption_db, context_files, run
 from ctx.context import Context
 from tests import ctx_fixtures as fixtures
 from tests.ctx_fixtures import ROOT, run_script
+from tests.scale_fixtures import stopped_behind
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,20 @@ def test_a_full_disk_is_one_line_and_loses_nothing(world):
     assert not (world / "outputs/full/txt_ctx.hdf5").exists()
     run_script("build_context", world, *flags("full", 1))
     assert files(world, "full") == files(world, "one")
+
+
+def test_two_scripts_that_write_the_same_file(world):
+    """One has the parts of the one file, the other those of the other."""
+    shared = ["--device", "cpu", *map(str, flags("shared", 1))]
+    one = [flag for flag in shared if flag not in ("--k", "4")]
+    first = stopped_behind("vis_ctx.skipped.tsv", [ROOT / "ctx/encode_images.py", *one], cwd=world)
+    said = run_script("build_context", world, *flags("shared", 1), code=2)
+    assert said == f"error: another run (process {first.pid}) is at work on outputs/shared/vis_ctx.hdf5; wait for it, or stop it first"
+    first.send_signal(signal.SIGCONT)
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+    run_script("build_context", world, *flags("shared", 1))
+    assert set(files(world, "shared")) == set(files(world, "one"))
 
 
 def test_scripts_run_from_inside_their_folder(world, tmp_path):

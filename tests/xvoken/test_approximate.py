@@ -10,8 +10,8 @@ import pytest
 
 from xvoken import approximate
 from xvoken.approximate import EFFORT, ApproximateIndex, SavedIndex, ensure_index, identity, index_file, recall, receipt_file, tune
-from xvoken.disk import locked
 from xvoken.indexing import build_index
+from xvoken.locks import sole_writer
 from xvoken.messages import UserError, disk_full
 
 
@@ -155,11 +155,11 @@ def test_of_two_runs_one_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(approximate, "build", lambda *given: built.append(1) or build(*given))
 
     def run() -> None:
-        with locked(approximate.lock_file(path), path.as_posix(), wait=True):
+        with sole_writer(path, wait=True):
             ensure_index(KEYS, path, "ivf")
 
     runs = [threading.Thread(target=run) for _ in range(2)]  # the lock is the open file's, so threads do for processes
-    with locked(approximate.lock_file(path), path.as_posix()):
+    with sole_writer(path):
         for thread in runs:
             thread.start()
         runs[0].join(0.1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import World
-from xvoken.messages import PATH_FAULTS, run_main
+from xvoken.messages import PATH_FAULTS, disk_full, run_main
 
 
 def ended(main: Callable[[], object], capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -34,6 +34,20 @@ def test_other_errors_of_the_system_keep_their_traceback():
 
     with pytest.raises(OSError, match="some/file"):
         run_main(main)
+
+
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("Error while serializing: I/O error: No space left on device (os error 28)", True),  # safetensors
+        ("File too large (os error 27)", True),  # tokenizers
+        ("Disk quota exceeded (os error 122)", True),
+        ("No such file or directory (os error 2)", False),
+        ("Is a directory (os error 281)", False),
+    ],
+)
+def test_full_disks_that_libraries_in_rust_tell_of(text: str, full: bool):
+    assert disk_full(Exception(text)) == full
 
 
 def test_outputs_that_can_not_be(world: World, tmp_path: Path, process: Callable):

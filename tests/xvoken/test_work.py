@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xvoken.disk import locked, save_array, save_arrays
+from xvoken.disk import save_array, save_arrays
+from xvoken.engine import Engine
+from xvoken.locks import locked
 from xvoken.messages import RunError, UserError
-from xvoken.work import Parts, ranges
+from xvoken.work import LOCAL, Parts, ranges
 
 
 @dataclass
@@ -31,16 +34,22 @@ class SquareJob:
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.fail == "user":
                 raise UserError("line 7 is bad")
-            raise RuntimeError("no luck")
+            if self.fail == "remove":
+                shutil.rmtree(part.parent)
+            if self.fail == "remove one":
+                part.with_name("000000.json").unlink()
+            if not self.fail.startswith("remove"):
+                raise RuntimeError("no luck")
+        part.parent.mkdir(exist_ok=True)  # as `replacing` does
         part.with_suffix(".txt").write_text("".join(f"{i * i}\n" for i in range(start, stop)))
         return {"skipped": [[start, "odd"]] if start % 2 else []}
 
 
-def squares(output: Path, job: SquareJob, workers: int, total: int = 23, chunk: int = 5) -> str:
-    with Parts(output, total, chunk, {"chunk": chunk}) as parts:
+def squares(output: Path, job: SquareJob, workers: int, total: int = 23, chunk: int = 5, engine: Engine = LOCAL) -> str:
+    with Parts(output, total, chunk, {"chunk": chunk}, engine=engine) as parts:
         parts.run(job, ["cpu"] * workers, "squares", "n")
         text = "".join(parts.part(n).with_suffix(".txt").read_text() for n in range(len(parts.ranges)))
-    output.write_text(text)
+        output.write_text(text)
     return text
 
 
@@ -139,3 +148,51 @@ def test_what_is_no_plan(tmp_path: Path, text: str):
     (tmp_path / "out.parts/plan.json").write_text(text)
     with pytest.raises(UserError, match="plan.json: not a plan of a run; start over with: rm -r "):
         squares(tmp_path / "out", SquareJob(), 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("at", [3, 17, 22])
+def test_parts_removed_in_mid_run_stop_it(tmp_path: Path, workers: int, at: int):
+    """The worker goes on in a folder that it has made again, without the lock."""
+    job = SquareJob("remove", at, once=tmp_path / "once")
+    with pytest.raises(RunError, match=r"out.parts was removed while this run was at work in it; run the same command again$"):
+        squares(tmp_path / "out", job, workers)
+    assert not (tmp_path / "out").exists() and not list((tmp_path / "out.parts").glob("*.json"))
+    assert squares(tmp_path / "out", job, workers) == EXPECTED
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["once", "out"]
+
+
+@pytest.mark.parametrize("share", [None, (1, 2)])
+def test_a_part_that_is_gone_at_the_end_stops_the_run(tmp_path: Path, share: tuple[int, int] | None):
+    job = SquareJob("remove one", at=22, once=tmp_path / "once")
+    with pytest.raises(RunError, match="1 of 5 parts were done and are gone, something has removed them .part 0 for one.; run the same"):
+        squares(tmp_path / "out", job, 1, engine=Engine(share=share))
+    assert not (tmp_path / "out").exists()
+    assert squares(tmp_path / "out", job, 1) == EXPECTED
+
+
+def test_parts_without_a_plan_are_of_another_run(tmp_path: Path):
+    """Of one that went on after its folder was removed, with whatever settings."""
+    (tmp_path / "out.parts").mkdir()
+    for ending in ("txt", "json"):
+        (tmp_path / f"out.parts/000001.{ending}").write_text("{}")
+    assert squares(tmp_path / "out", SquareJob(), workers=1) == EXPECTED
+
+
+def test_a_run_that_comes_when_the_other_has_just_finished(tmp_path: Path):
+    """It found no output, then waited for a lock that the other let go with the work done: nothing is written twice."""
+    (tmp_path / "out").write_text("by the other")
+    with pytest.raises(UserError, match="another run has just finished .*out; run the same command again"):
+        squares(tmp_path / "out", SquareJob(), workers=1)
+    assert (tmp_path / "out").read_text() == "by the other"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("gone", ["out", "out.also"])
+def test_what_was_promised_is_there_or_the_run_has_failed(tmp_path: Path, gone: str):
+    with pytest.raises(RunError, match=rf"/{gone} was written and is gone, something has removed it; run the same command"):
+        with Parts(tmp_path / "out", 5, 5, {}, (tmp_path / "out.also",)) as parts:
+            parts.run(SquareJob(), ["cpu"], "squares", "n")
+            for name in {"out", "out.also"} - {gone}:
+                (tmp_path / name).touch()
+    assert (tmp_path / "out.parts/000000.json").exists()  # and the next run only joins

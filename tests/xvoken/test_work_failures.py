@@ -49,6 +49,7 @@ def squares(tmp_path: Path, trouble: str = "", workers: int = 1) -> tuple[bytes,
     with Parts(output, 47, 10, {"of": "integers"}) as parts:
         parts.run(Squares(tmp_path, trouble), ["cpu"] * workers, "squares", "items")
         joined = b"".join(np.load(parts.part(n).with_suffix(".npy")).tobytes() for n in range(5))
+        output.write_bytes(joined)
         return joined, list(parts.summaries())
 
 
@@ -115,3 +116,4 @@ def test_other_settings_and_a_second_run_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="another run"), Parts(tmp_path / "squares", 47, 10, {"of": "integers"}):
             pass
         parts.run(Squares(tmp_path), ["cpu"], "squares", "items")
+        (tmp_path / "squares").touch()
