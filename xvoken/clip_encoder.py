@@ -89,7 +89,7 @@ def load_clip(name: str, text: bool, image: bool) -> Encoder:
     from transformers import AutoTokenizer
 
     model = _load_model(name)
-    tokenizer = from_pretrained(AutoTokenizer, name, "tokenizer", _mend(name))
+    tokenizer = from_pretrained(AutoTokenizer, name, f"tokenizer {name}", _mend(name))
     require_vocabulary(tokenizer, name)
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
@@ -113,17 +113,17 @@ def _towers(name: str, model: nn.Module) -> tuple[ClipTextTower, ClipImageTower]
 
     text = model.config.text_config
     text_width = text.hidden_size if model.config.model_type in PROJECTED else text.projection_size
-    processor = from_pretrained(AutoImageProcessor, name, "image processor", _mend(name), backend="torchvision")
+    processor = from_pretrained(AutoImageProcessor, name, f"image processor {name}", _mend(name), backend="torchvision")
     return ClipTextTower(name, model.text_model, text_width), ClipImageTower(name, model.vision_model, processor)
 
 
 def _load_model(name: str) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
-    config = from_pretrained(AutoConfig, name, "model", _mend(name))
+    config = from_pretrained(AutoConfig, name, f"model {name}", _mend(name))
     if config.model_type not in FAMILIES:
         raise UserError(f"--model {name}: a model of type {config.model_type}; dual encoders known here: {', '.join(FAMILIES)}")
-    model = from_pretrained(AutoModel, name, "model", _mend(name), use_safetensors=True, config=config)
+    model = from_pretrained(AutoModel, name, f"model {name}", _mend(name), use_safetensors=True, config=config)
     return model.float().eval().requires_grad_(False)
 
 

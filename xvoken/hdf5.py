@@ -80,10 +80,10 @@ class Inside(h5py.Group):
 
     def _holds(self, name: str) -> bool:
         """Whether the name is here; raises UserError where it is only a link."""
-        try:
-            link = self.id.links.get_info(name.encode("utf-8", "surrogateescape"))
-        except KeyError:
+        encoded = name.encode("utf-8", "surrogateescape")
+        if not encoded or not self.id.links.exists(encoded):
             return False
+        link = self.id.links.get_info(encoded)
         if link.type == h5py.h5l.TYPE_SOFT:
             self._refuse(name, "points elsewhere in the file (a soft link), which is never followed")
         if link.type != h5py.h5l.TYPE_HARD:

@@ -42,39 +42,41 @@ def _source(name: str) -> str:
     return name
 
 
-def from_pretrained(loader: Any, name: str, what: str, mend: str = "", **options: Any) -> Any:
-    """Call a transformers `from_pretrained` on a short name, folder or hub id; UserError says what would help.
+def from_pretrained(loader: Any, source: str, what: str, mend: str, **options: Any) -> Any:
+    """Call a transformers `from_pretrained` on a folder or hub id; UserError says that `what` can't be loaded, and what would help.
 
-    mend: what else than the advice for text models. Code that comes with a model is never run: transformers itself would ask
-    at the terminal, and a "y" typed ahead, or piped in, would let a stranger's file do what it likes.
+    Code that comes with a model is never run: transformers itself would ask at the terminal, and a "y" typed ahead, or piped in,
+    would let a stranger's file do what it likes.
     """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    source = _source(name)
-    if not os.path.isdir(source) and (source.count("/") > 1 or source.startswith((".", "/"))):
-        raise UserError(f"{what} {name}: no such folder (short names: {', '.join(SHORT_NAMES)}; else a hub id)")
     try:
         return loader.from_pretrained(source, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"{what} {name}: wants to run Python code of its own (auto_map in its config), which is never run here; "
+                f"{what}: wants to run Python code of its own (auto_map in its config), which is never run here; "
                 "take one whose class transformers itself has"
             ) from None
-        mend = mend or (
-            f"give a folder that holds it, a short name ({', '.join(SHORT_NAMES)}), "
-            f"or fetch it first where the hub is reached: hf download {full_name(name)}"
-        )
-        raise UserError(f"{what} {name}: can't be loaded from {source} ({one_line(error)[:200]}); {mend}") from None
+        raise UserError(f"{what}: can't be loaded from {source} ({one_line(error)[:200]}); {mend}") from None
+
+
+def _load(loader: Any, name: str, what: str, **options: Any) -> Any:
+    """The same for what text models are called: short names too."""
+    source, short = _source(name), ", ".join(SHORT_NAMES)
+    if not os.path.isdir(source) and (source.count("/") > 1 or source.startswith((".", "/"))):
+        raise UserError(f"{what} {name}: no such folder (short names: {short}; else a hub id)")
+    mend = f"give a folder that holds it, a short name ({short}), or fetch it first where the hub is reached: hf download {full_name(name)}"
+    return from_pretrained(loader, source, f"{what} {name}", mend, **options)
 
 
 def load_tokenizer(name: str) -> Any:
     """A fast tokenizer; raises UserError for one that is slow or has no vocabulary."""
     from transformers import AutoTokenizer
 
-    tokenizer = from_pretrained(AutoTokenizer, name, "tokenizer")
+    tokenizer = _load(AutoTokenizer, name, "tokenizer")
     require_vocabulary(tokenizer, name)
     if not tokenizer.is_fast:
         raise UserError(f"tokenizer {name}: has no tokenizer.json (fast tokenizer); convert it with transformers first")
@@ -156,7 +158,7 @@ class TextTower(nn.Module):
         from transformers import AutoModel
 
         self.name, self.layers, self.pool = full_name(name), layers, pool
-        self.model = from_pretrained(AutoModel, name, "text model", use_safetensors=True).float()
+        self.model = _load(AutoModel, name, "text model", use_safetensors=True).float()
         config = self.model.config
         if not layers or min(layers) < 1 or max(layers) > config.num_hidden_layers:
             raise UserError(f"--lang-layers {','.join(map(str, layers))}: {name} has layers 1 to {config.num_hidden_layers}")
