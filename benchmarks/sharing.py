@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     precision = resolve_precision("auto", args.device)
     with tempfile.TemporaryDirectory() as folder_name, threads(torch.get_num_threads() if gpu else WORKERS):
         folder = Path(folder_name)
+        (folder / "lock").touch()  # by which workers know that their parts are still wanted
         paths, spec = worlds.photos(folder / "photos", photos), worlds.image_tower(folder, name)
         tower = for_inference(spec.build(), precision).to(args.device)
         batch, _ = on_device(args.device, IMAGE_BATCH, 1)
