@@ -32,7 +32,9 @@ def write_keys(folder: Path) -> Path:
 def write_tokens(folder: Path) -> Path:
     (folder / "part").write_bytes(b"7 8\n9\n")
     (folder / "c.txt").write_text("x y\nz\n")
-    corpus.write(folder / "c.txt", "t", [(folder / "part", np.array([7, 8, 9], np.int32), np.array([2, 1]))], {})
+    corpus.write(
+        folder / "c.txt", "t", [(folder / "part", np.array([7, 8, 9], np.int32), np.array([2, 1]))], {}, lambda lines, tokens: None
+    )
     return corpus.tokens_file(folder / "c.txt", "t")
 
 
