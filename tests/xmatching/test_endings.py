@@ -67,8 +67,8 @@ def test_a_second_training_of_the_same_output_is_refused(world: World, matcher: 
 def test_a_snapshot_removed_in_mid_training_is_a_failure(world: World, matcher: Path, tmp_path: Path, script: Callable):
     """What is saved afterwards is no snapshot: its tokenizer is gone."""
     output = tmp_path / "m"
-    process = start([sys.executable, str(ROOT / "xmatching/main.py"), *world.train_flags(output, "--epochs", 60)])
+    process = start([sys.executable, str(ROOT / "xmatching/main.py"), *world.train_flags(output, "--epochs", 20)])
     wait_until(snapshots.training_file(output).exists, what="an epoch")
     subprocess.run(["rm", "-r", output], stderr=subprocess.DEVNULL)
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=120)[1]
     assert process.returncode == 1 and "is gone, something has removed it; run the same command" in error.splitlines()[-1], error
