@@ -7,7 +7,6 @@ caption_db.hdf5    groups "0", "1", ... in order, each with
                    attributes: model, model_hash, revision, date, phrases, settings
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,11 @@ from numpy.typing import NDArray
 
 from xvoken.disk import fingerprint, quoted, sha256_of_file
 from xvoken.encoders import Encoder
-from xvoken.hdf5 import open_hdf5, writing_hdf5
+from xvoken.hdf5 import is_dataset, open_hdf5, writing_hdf5
 from xvoken.messages import UserError, say
 
 MAKE = "python ctx/encode_captions.py"
+KINDS = {"keys": "f2", "features": "f2", "captions": "s1"}
 
 
 @dataclass
@@ -48,7 +48,7 @@ def write(path: Path, groups: Iterable[tuple[NDArray[np.float32], NDArray[np.flo
 
 def read_settings(path: Path) -> dict[str, Any]:
     with open_hdf5(path, MAKE) as file:
-        return json.loads(file.attrs.get("settings", "{}"))
+        return file.settings()
 
 
 def read(path: Path, encoder: Encoder, model: str) -> CaptionDB:
@@ -58,17 +58,19 @@ def read(path: Path, encoder: Encoder, model: str) -> CaptionDB:
     make = f"{MAKE} --model {quoted(model)}{elsewhere} [--captions FILE]"
     mend = f"remove it, then make it with: {make}"
     with open_hdf5(path, make) as file:
-        maker = file.attrs.get("model_hash")
+        made = file.attributes()
+        maker = made.get("model_hash")
         if maker is None:
             say(f"warning: {path} does not say which model made it; it must be {model}")
         elif maker != encoder.hash:
-            raise UserError(
-                f"{path}: made by another model ({file.attrs.get('model')} {maker}, this is {encoder.name} {encoder.hash}); {mend}"
-            )
+            raise UserError(f"{path}: made by another model ({made.get('model')} {maker}, this is {encoder.name} {encoder.hash}); {mend}")
         groups = _groups(file, path, mend)
         keys, features = (np.concatenate([group[name][:] for group in groups]) for name in ("keys", "features"))
-        captions = np.concatenate([group["captions"].asstr()[:] for group in groups])
-        settings = file.attrs.get("settings")
+        try:
+            captions = np.concatenate([group["captions"].asstr()[:] for group in groups])
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: captions that are not UTF-8; {mend}") from None
+        settings = made.get("settings")
     if keys.shape[1] != encoder.dim:
         raise UserError(f"{path}: keys of {keys.shape[1]} dimensions, those of {encoder.name} have {encoder.dim}; {mend}")
     if len(bad := np.flatnonzero(~np.isfinite(keys).all(1))):  # which would stand above all others, for every picture
@@ -82,8 +84,8 @@ def _groups(file: h5py.File, path: Path, mend: str) -> list[h5py.Group]:
     if not names or any(name not in file for name in names):
         raise UserError(f'{path}: its groups are not "0", "1", ...; {mend}')
     for name in names:
-        lengths = {len(file[name][part]) if part in file[name] else -1 for part in ("keys", "features", "captions")}
-        if len(lengths) > 1 or -1 in lengths:
+        parts = {part: file[name].get(part) if isinstance(file[name], h5py.Group) else None for part in KINDS}
+        if not all(is_dataset(found, KINDS[part]) for part, found in parts.items()) or len({len(found) for found in parts.values()}) > 1:
             raise UserError(f"{path}: group {name} does not hold keys, features and captions of one length; {mend}")
     return [file[name] for name in names]
 
@@ -98,4 +100,4 @@ def check(path: Path) -> str:
             if not np.allclose(lengths, 1, atol=1e-3):
                 raise UserError(f"{path}: key {total + int(np.argmax(abs(lengths - 1)))} is not of length 1; {mend}")
             total += len(lengths)
-        return f"{total:,} phrases in {len(groups):,} groups by {file.attrs.get('model', 'unknown')}"
+        return f"{total:,} phrases in {len(groups):,} groups by {file.attributes().get('model', 'unknown')}"

@@ -9,7 +9,6 @@ Attributes of both: model, model_hash, revision, date, settings. A picture that 
 {file}.skipped.tsv has id, path and reason of each.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def textual_bytes(pictures: int, k: int, width: int) -> int:
 
 def read_settings(path: Path) -> dict[str, Any]:
     with open_file(path) as file:
-        return json.loads(file.attrs.get("settings", "{}"))
+        return file.settings()
 
 
 def open_file(path: Path) -> h5py.File:
@@ -78,13 +77,13 @@ def open_file(path: Path) -> h5py.File:
 def check_visual(path: Path) -> str:
     """Hold shapes, types and values against the layout; says what the file holds or raises UserError."""
     with open_file(path) as file:
-        width = int(file.attrs.get("fdim", 0))
+        width = file.attributes().get("fdim", 0)
         for image_id, features in file.items():
             if not isinstance(features, h5py.Dataset) or features.shape != (width,) or features.dtype != np.float32:
                 raise UserError(f"{path}: {image_id} is not float32 ({width},), as fdim says")
             if not np.isfinite(features[:]).all():
                 raise UserError(f"{path}: {image_id} holds values that are no numbers")
-        return f"visual context of {len(file):,} pictures, {width}-d, by {file.attrs.get('model', 'unknown')}"
+        return f"visual context of {len(file):,} pictures, {width}-d, by {file.attributes().get('model', 'unknown')}"
 
 
 def check_textual(path: Path) -> str:
@@ -101,4 +100,4 @@ def check_textual(path: Path) -> str:
                     raise UserError(f"{path}: {image_id}/{name} has shapes {shapes}, top {k} expected")
                 if (np.diff(parts["scores"][:], axis=-1) > 0).any():
                     raise UserError(f"{path}: scores of {image_id}/{name} do not descend")
-        return f"textual context of {len(file):,} pictures, top {k}, by {file.attrs.get('model', 'unknown')}"
+        return f"textual context of {len(file):,} pictures, top {k}, by {file.attributes().get('model', 'unknown')}"

@@ -65,7 +65,7 @@ def dialogue(row: Any, with_response: bool) -> list[str]:
 
 def raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """(line number, row) of a JSON-lines, CSV or TSV file; a row that can't be parsed is a BadRow."""
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:  # Excel writes a mark in front
         if path.suffix in (".jsonl", ".json"):
             for number, line in enumerate(file, 1):
                 try:

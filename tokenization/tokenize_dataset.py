@@ -133,8 +133,8 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
     settings = {"tokenizer": name, "tokenizer_hash": tokenizer_hash(tokenizer), "corpus": found.sha256, "limit": limit}
     output, also = corpora.tokens_file(path, name), (corpora.text_file(path, name), corpora.line_file(path, name))
     if output.exists():
-        with open_hdf5(output, corpora.MAKE, tokens=1) as file:
-            then = {key: _plain(file.attrs.get(key)) for key in settings}
+        with open_hdf5(output, corpora.MAKE, tokens="iu1") as file:
+            then = {key: file.attributes().get(key) for key in settings}
         same_settings(output, then | {"limit": then["limit"] or "all"}, settings | {"limit": limit or "all"})
         all_there(output, *also)
         remove_leftover(output)
@@ -152,10 +152,6 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
 
         lines, tokens = corpora.write(path, name, part_arrays(parts), attributes, report)
     print(f"wrote {lines:,} lines ({empty:,} without tokens), {tokens:,} tokens to {output} (and .line, and the ids as text)")
-
-
-def _plain(value: Any) -> Any:
-    return int(value) if isinstance(value, np.integer) else value
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from xvoken.encoders import load_encoder
 from xvoken.indexing import build_joined
 from xvoken.messages import UserError
 from xvoken.text_batches import Padding, batches_by_length, encode_batches, lines_on
+from xvoken.text_towers import vocabulary_size
 
 
 @dataclass
@@ -100,7 +101,7 @@ class VokenizeJob:
         self.encoder = load_encoder(self.load, text=True)
         self.tower, self.head = cast_weights(self.encoder.text_tower, self.precision).to(device), self.encoder.text_head.to(device)
         self.padding = Padding.of(self.encoder.tokenizer, self.tower.max_tokens, self.encoder.fixed_length)
-        self.lines = Corpus(self.corpus, self.tokenizer_name)
+        self.lines = Corpus(self.corpus, self.tokenizer_name, vocabulary=vocabulary_size(self.encoder.tokenizer))
 
     @torch.inference_mode()
     def encode(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import timedelta
@@ -37,10 +38,10 @@ from xmatching.resume import Progress, load_progress, save_epoch
 from xmatching.training import Learner, Training
 from xvoken import snapshot as snapshots
 from xvoken.devices import resolve_precision
-from xvoken.disk import all_there, all_written, replacing_files
+from xvoken.disk import all_there, all_written
 from xvoken.image_sets import CaptionedSet, Roots, read_captioned
 from xvoken.locks import sole_writer
-from xvoken.messages import UserError, run_main, say
+from xvoken.messages import RunError, UserError, run_main, say
 from xvoken.recall import table
 
 
@@ -51,7 +52,7 @@ def read_sets(args: Namespace) -> tuple[list[CaptionedSet], list[CaptionedSet]]:
     return train, [read_captioned(name, args.valid_langs, roots, args.limit) for name in args.valid_imgs]
 
 
-def train(args: Namespace, device: str, rank: int, world: int) -> None:
+def train(args: Namespace, device: str, rank: int, world: int, require_lock: Callable[[], None]) -> None:
     # The first process meets every mistake and fills the cache; the others wait, and find it filled.
     progress = share_progress() if rank > 0 else Progress()
     output = Path(args.output)
@@ -62,12 +63,13 @@ def train(args: Namespace, device: str, rank: int, world: int) -> None:
         progress = load_progress(output, config, args.resume)
     if progress.epoch == args.epochs:
         if rank == 0:
-            all_there(snapshots.training_file(output), *snapshots.needed(output))
+            all_there(snapshots.training_file(output), snapshots.tensors_file(output, "BEST"))
             say(f"skipped: {output} is trained already ({args.epochs} epochs, same settings)")
             share_progress(progress)
+            made_up = [] if snapshots.has_tokenizer(output) else [snapshots.write_tokenizer(output, towers.tokenizer).name]
             # A kill can come between the last epoch and these.
-            if told := tell_people(output, progress, config, args.recipe, only_missing=True):
-                print(f"wrote what was missing to {output} ({', '.join(told)})")
+            if made_up := made_up + tell_people(output, progress, config, args.recipe, only_missing=True):
+                print(f"wrote what was missing to {output} ({', '.join(made_up)})")
         return
     first_here = int(os.environ.get("LOCAL_RANK", 0)) == 0
     if not first_here:
@@ -83,8 +85,7 @@ def train(args: Namespace, device: str, rank: int, world: int) -> None:
     learner = make_learner(args, towers, config, training, device)
     progress.restore(learner)
     if rank == 0:
-        with replacing_files(snapshots.tokenizer_folder(output)) as folder:
-            towers.tokenizer.save_pretrained(folder)
+        snapshots.write_tokenizer(output, towers.tokenizer)
         say(f"training on {len(train_data.text_rows):,} pairs, {world} process{'es' * (world > 1)} on {device}")
     began = time.time()
     for epoch in range(progress.epoch + 1, args.epochs + 1):
@@ -96,6 +97,7 @@ def train(args: Namespace, device: str, rank: int, world: int) -> None:
         lr = learner.optimizer.param_groups[0]["lr"]
         record = {"epoch": epoch, "loss": round(loss, 6), "lr": lr, **validate(learner.matcher, valid_data, device)}
         record |= {"pairs_per_second": round(pairs / seconds), "seconds": round(time.time() - started, 2)}
+        require_lock()
         save_epoch(output, learner, config, progress, record, rsum(record))
         reporter.log(record)
         left = (time.time() - began) / (epoch - progress.started_at) * (args.epochs - epoch)
@@ -142,7 +144,9 @@ def describe(args: Namespace, towers: Towers, training: Training, sets: list[Cap
 def finish(output: Path, progress: Progress, config: dict[str, Any], recipe: str) -> None:
     best = max(progress.records, key=rsum)
     told = tell_people(output, progress, config, recipe)
-    all_written(snapshots.training_file(output), *snapshots.needed(output), *(output / name for name in told))
+    all_written(snapshots.training_file(output), snapshots.tensors_file(output, "BEST"), *(output / name for name in told))
+    if not snapshots.has_tokenizer(output):
+        raise RunError(f"{snapshots.tokenizer_folder(output)} is gone, something has removed it; run the same command to make it again")
     print(f"best epoch {best['epoch']} on the validation gallery:\n{table(best)}")
     print(f"wrote the matcher to {output} ({', '.join(['BEST.safetensors', 'LAST.safetensors', 'metrics.jsonl', *told])})")
 
@@ -194,8 +198,8 @@ def main() -> None:
         dist.init_process_group(backend, timeout=timedelta(days=7))
     try:
         # The first process alone writes to the output, and the others wait for it: where it is refused, torchrun ends all.
-        with sole_writer(snapshots.training_file(Path(args.output)), Path(args.output)) if rank == 0 else nullcontext():
-            train(args, device, rank, world)
+        with sole_writer(snapshots.training_file(Path(args.output)), Path(args.output)) if rank == 0 else nullcontext() as require_lock:
+            train(args, device, rank, world, require_lock)
     except RuntimeError as error:
         if world == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise

@@ -46,7 +46,7 @@ def same_text(corpus: Path, made: Path, then: object, again: str) -> None:
     """
     if then is None or not corpus.is_file() or then == (now := sha256_of_file(corpus)):
         return
-    tokens = sorted(corpus.parent.glob(f"{escape(corpus.name)}.*.hdf5"))
+    tokens = sorted(path for path in corpus.parent.glob(f"{escape(corpus.name)}.*.hdf5") if path.is_file())
     if then in map(sha256_of_file, tokens):
         return
     stale = [_make_again(corpus, path, now) for path in ([made] if made in tokens else tokens)]
@@ -58,13 +58,16 @@ def same_text(corpus: Path, made: Path, then: object, again: str) -> None:
 
 def _make_again(corpus: Path, tokens: Path, now: str) -> str:
     """The commands that make a tokens file again; none for one of the text as it is now, or for another file."""
-    with open_hdf5(tokens, MAKE) as file:
-        made_of, limit = file.attrs.get("corpus"), int(file.attrs.get("limit", 0))
-        source = file.attrs.get("source", tokens.name.removeprefix(f"{corpus.name}.").removesuffix(".hdf5"))
-        if "tokens" not in file or made_of in (None, now):
-            return ""
+    try:
+        with open_hdf5(tokens, MAKE, tokens="iu1") as file:
+            made = file.attributes()
+    except UserError:
+        return ""  # somebody's file of such a name
+    if made.get("corpus") in (None, now):
+        return ""
+    source = made.get("source", tokens.name.removeprefix(f"{corpus.name}.").removesuffix(".hdf5"))
     files = [path for path in (tokens, tokens.with_suffix(".line"), tokens.with_suffix("")) if path.exists()]
-    only = f" --limit {limit}" if limit else ""
+    only = f" --limit {made['limit']}" if made.get("limit") else ""
     return f"rm {' '.join(map(quoted, files))} && {_tokenize(corpus, source)}{only}"
 
 
@@ -122,19 +125,21 @@ def write(
 class Corpus:
     """A tokenized corpus, open for reading. Raises UserError when a file is missing or the files disagree.
 
-    source: the tokenizer as it is given to tokenize_dataset.py, for the message. offsets: L + 1 of them, see Offsets;
+    source: the tokenizer as it is given to tokenize_dataset.py, for the message; vocabulary: what all ids must be below.
+    offsets: L + 1 of them, see Offsets;
     attributes: what the hdf5 file says of itself (empty in files made by others).
     """
 
-    def __init__(self, corpus: Path, tokenizer_name: str, source: str | None = None):
+    def __init__(self, corpus: Path, tokenizer_name: str, source: str | None = None, vocabulary: int | None = None):
         self.path = tokens_file(corpus, tokenizer_name)
         line_path = line_file(corpus, tokenizer_name)
         for path in (self.path, line_path):
             if not path.is_file():
                 raise UserError(f"{path} does not exist; make it with: {_tokenize(corpus, source or tokenizer_name)}")
-        self.file = open_hdf5(self.path, MAKE, tokens=1)
+        self.file = open_hdf5(self.path, MAKE, tokens="iu1")
         self.tokens = self.file["tokens"]
-        self.attributes = dict(self.file.attrs)
+        self.vocabulary = vocabulary
+        self.attributes = self.file.attributes()
         self.offsets = Offsets(line_path, f"make it again: {MAKE}")
         if self.offsets[-1] != len(self.tokens):
             raise UserError(
@@ -157,7 +162,11 @@ class Corpus:
     def slab(self, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Lines start to stop: their tokens (n,), read at once, and offsets into them (stop - start + 1,)."""
         offsets = self.offsets[start : stop + 1]
-        return self.tokens[offsets[0] : offsets[-1]], offsets - offsets[0]
+        tokens = self.tokens[offsets[0] : offsets[-1]]
+        if self.vocabulary and len(tokens) and (tokens.min() < 0 or tokens.max() >= self.vocabulary):
+            wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+            raise UserError(f"{self.path}: token id {wrong}, the tokenizer has ids below {self.vocabulary}; make it again: {MAKE}")
+        return tokens, offsets - offsets[0]
 
 
 def check(corpus: Path, tokenizer_name: str) -> str:

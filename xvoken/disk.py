@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,9 +31,20 @@ def replacing(path: Path) -> Iterator[Path]:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             temporary.chmod(0o666 & ~_umask())  # some libraries create files that nobody else may read
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except IsADirectoryError:
+                raise UserError(f"{path} is a folder, and a file is to be written there; move it away, then run the same command") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporary(path: Path) -> None:
+    """Remove what killed runs have left of `replacing`; other files' names may begin with this one's."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.\d+(-[0-9a-f]{{8}})?\.tmp")
+    for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        if ours.fullmatch(leftover.name) and leftover.is_file():
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -92,12 +105,16 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, mend: str) -> Any:
     """Parse a JSON file; UserError names the file, the place of a fault and `mend`, the way out."""
     try:
+        if path.is_fifo() or path.is_socket():  # which would be waited for
+            raise UserError(f"{path} is no file; {mend}")
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {mend}") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, a JSON file was expected; {mend}") from None
+    except RecursionError:
+        raise UserError(f"{path} is no JSON that a stage writes, but nested without end; {mend}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}); {mend}") from None
     except json.JSONDecodeError as error:
@@ -155,11 +172,16 @@ def all_there(path: Path, *companions: Path) -> None:
             raise UserError(f"{companion} is gone, {path} is still there; make both again after: rm {quoted(path)}")
 
 
-def all_written(*paths: Path) -> None:
-    """The end of a stage: raise RunError where a file that it has promised is not there, so that no chain goes on without it."""
-    for path in paths:
+def all_written(done: Path, *companions: Path) -> None:
+    """The end of a stage: raise RunError where a file that it has promised is not there, so that no chain goes on without it.
+
+    done: the one by which a later run knows that all are there.
+    """
+    for path in (done, *companions):
         if not path.exists():
-            raise RunError(f"{path} was written and is gone, something has removed it; run the same command to make it again")
+            what = f"{path} was written and is gone, something has removed it"
+            first = f"after: rm {quoted(done)}" if done.exists() else "to make it again"
+            raise RunError(f"{what}; run the same command {first}")
 
 
 def quoted(path: Path | str) -> str:

@@ -4,6 +4,7 @@ Left to itself, the HDF5 library writes its cached chunks and metadata when a fi
 fails once more, over and over, and ends the process with a segmentation fault.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
@@ -11,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from xvoken.disk import replacing
 from xvoken.messages import UserError, one_line
 
 # How much more than what is stored a packed dataset may claim to hold: gzip gets 1,032 to one at the very most.
 PACKED, SLACK = 1100, 1 << 20
+KINDS = {"f": "floats", "i": "whole numbers", "s": "texts"}
+# The attributes that stages write and read.
+OURS = (
+    "settings", "sha256", "snapshot", "snapshot_hash", "corpus", "tokenizer", "tokenizer_hash", "limit", "source", "model", "model_hash",
+    "fdim",
+)  # fmt: skip
 
 
 @contextmanager
@@ -100,7 +108,7 @@ class Inside(h5py.Group):
         # Not by h5py's shape and dtype: making those costs as much as the rest of opening a dataset.
         claimed = dataset.id.get_space().get_simple_extent_npoints() * dataset.id.get_type().get_size()
         stored = dataset.id.get_storage_size()
-        if claimed > (PACKED * stored + SLACK if layout == h5py.h5d.CHUNKED else stored):
+        if claimed > (PACKED if layout == h5py.h5d.CHUNKED else 1) * stored + SLACK:
             self._refuse(name, f"claims {claimed:,} bytes, of which only {stored:,} are stored")
 
     def _refuse(self, name: str, reason: str) -> None:
@@ -111,14 +119,50 @@ class Inside(h5py.Group):
 class InsideFile(Inside, h5py.File):
     """A file open for reading, of which only what lies in it is given out."""
 
+    def attributes(self) -> dict[str, Any]:
+        """Its attributes that are one text or number, as Python's own; raises UserError where one of OURS is not that."""
+        found = {}
+        for name in self.attrs:
+            value = self.attrs[name]
+            value = value.item() if isinstance(value, np.generic) else value
+            try:
+                value = value.decode() if isinstance(value, bytes) else value
+                if isinstance(value, str):
+                    value.encode()
+            except UnicodeError:
+                value = None
+            if isinstance(value, str | int | float):
+                found[name] = value
+            elif name in OURS:
+                raise UserError(f"{self.filename}: its attribute {name} is not one text or number, as a stage writes it; {self.mend}")
+        return found
 
-def open_hdf5(path: Path, mend: str, **datasets: int) -> InsideFile:
+    def settings(self) -> dict[str, Any]:
+        """What decides whether a later run may skip the file, {} in files of others; raises UserError for what is none of that."""
+        try:
+            settings = json.loads(self.attributes().get("settings", "{}"))
+        except (TypeError, ValueError, RecursionError):
+            settings = None
+        if not isinstance(settings, dict):
+            raise UserError(f"{self.filename}: its attribute settings is not as a stage writes it; {self.mend}")
+        return settings
+
+
+def is_dataset(found: Any, kind: str) -> bool:
+    """Whether something of a file is a dataset of a kind: numpy's letters for its numbers, s for texts, and its dimensions, as "f2"."""
+    if not isinstance(found, h5py.Dataset) or found.ndim != int(kind[-1]):
+        return False
+    return (found.dtype.kind in kind[:-1] and found.dtype.names is None) or ("s" in kind and bool(h5py.check_string_dtype(found.dtype)))
+
+
+def open_hdf5(path: Path, mend: str, **datasets: str) -> InsideFile:
     """Open a file for reading; raises UserError with `mend`, the way to make it, when it is missing, not whole or another one.
 
-    datasets: names that it must have, and their numbers of dimensions.
+    datasets: names that it must have, and their kinds, see is_dataset.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; make it with: {mend}")
+        what = "is no file; move it away, then make one with" if path.exists() else "does not exist; make it with"
+        raise UserError(f"{path} {what}: {mend}")
     open(path, "rb").close()  # a file that must not be read is a whole one, and this error names it
     again = f"remove it, then make it with: {mend}"
     try:
@@ -127,10 +171,9 @@ def open_hdf5(path: Path, mend: str, **datasets: int) -> InsideFile:
         raise UserError(f"{path}: no whole hdf5 file ({one_line(error)}); {again}") from None
     file.mend = again
     try:
-        for name, dimensions in datasets.items():
-            found = file.get(name)
-            if not isinstance(found, h5py.Dataset) or found.ndim != dimensions:
-                raise UserError(f"{path}: has no dataset `{name}` of {dimensions} dimensions; {again}")
+        for name, kind in datasets.items():
+            if not is_dataset(file.get(name), kind):
+                raise UserError(f"{path}: has no dataset `{name}` of {kind[-1]} dimensions and of {KINDS[kind[0]]}; {again}")
     except OSError as error:
         file.close()
         raise UserError(f"{path}: no whole hdf5 file ({one_line(error)}); {again}") from None

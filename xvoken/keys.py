@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xvoken.disk import all_written, quoted, sha256_of_lines, sha256_of_rows, write_lines
-from xvoken.hdf5 import open_hdf5, writing_hdf5
+from xvoken.hdf5 import is_dataset, open_hdf5, writing_hdf5
 from xvoken.messages import UserError
+
+BLOCK = 1 << 16  # rows looked at at once
 
 
 @dataclass
@@ -85,7 +87,7 @@ def require(where: Path, image_set: str, load: str) -> None:
 
 def read_settings(where: Path, image_set: str) -> dict[str, Any]:
     with _open(where, image_set) as file:
-        return json.loads(file.attrs.get("settings", "{}"))
+        return file.settings()
 
 
 def read(where: Path, image_set: str) -> Keys:
@@ -96,17 +98,21 @@ def read(where: Path, image_set: str) -> Keys:
     keys, attributes = read_vectors(where, image_set)
     ids, paths = (_lines(where / f"{image_set}.{ending}", len(keys)) for ending in ("ids", "path"))
     with _open(where, image_set) as file:  # files of others may hold none
-        inside = file["ids"].asstr()[:].tolist() if "ids" in file and h5py.check_string_dtype(file["ids"].dtype) else ids
+        inside = file["ids"].asstr(errors="surrogateescape")[:].tolist() if is_dataset(file.get("ids"), "s1") else ids
+    mend = "remove the set's files beside it and extract it again"
     if inside != ids:
-        mend = "remove the set's files beside it and extract it again"
         raise UserError(f"{where / f'{image_set}.ids'}: its ids differ from those in {keys_file(where, image_set)}; {mend}")
+    for start in range(0, len(keys), BLOCK):  # a score that is not finite stands above all others
+        if not np.isfinite(keys[start : start + BLOCK]).all():
+            bad = start + int(np.argmin(np.isfinite(keys[start : start + BLOCK]).all(1)))
+            raise UserError(f"{keys_file(where, image_set)}: the key of row {bad} is not finite; {mend}")
     return Keys(keys, ids, paths, attributes)
 
 
 def read_vectors(where: Path, image_set: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """`read` without ids and paths, which take longer and, as Python's texts, memory in every process: keys and attributes."""
     with _open(where, image_set) as file:
-        return _mapped(file["keys"]), dict(file.attrs)
+        return _mapped(file["keys"]), file.attributes()
 
 
 def _mapped(dataset: h5py.Dataset) -> NDArray[np.float32]:
@@ -120,7 +126,7 @@ def _mapped(dataset: h5py.Dataset) -> NDArray[np.float32]:
 
 def _open(where: Path, image_set: str) -> h5py.File:
     make = f"python vokenization/extract_vision_keys.py --load-dir {where.parent} --image-sets {image_set}"
-    return open_hdf5(keys_file(where, image_set), make, keys=2)
+    return open_hdf5(keys_file(where, image_set), make, keys="f2")
 
 
 def _lines(path: Path, rows: int) -> list[str]:

@@ -8,8 +8,8 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from xvoken.disk import quoted
 from xvoken.messages import RunError, UserError, say
 
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # Lustre, for one, where it is mounted without
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 LONGEST = 4096  # bytes; old runs that held a lock together wrote their numbers one behind another
 
 
@@ -32,8 +33,9 @@ def locked(path: Path, what: str, shared: bool = False, wait: bool = False) -> I
         file.close()
         file = _held(path, what, shared, wait)
     with file:
-        file.truncate(0)
-        os.pwrite(file.fileno(), str(os.getpid()).encode(), 0)
+        with suppress(OSError):  # no room: then a refusal names no process, and what is to be written says what is wrong
+            file.truncate(0)
+            os.pwrite(file.fileno(), str(os.getpid()).encode(), 0)
         yield file
 
 
@@ -75,6 +77,8 @@ def _opened(path: Path) -> FileIO:
             except OSError as error:
                 if error.errno == errno.ELOOP:
                     raise _a_link(path) from None
+                if error.errno == errno.ENXIO:  # a socket
+                    raise _no_lock(path) from None
                 raise
             found = os.fstat(file.fileno())
             if stat.S_ISREG(found.st_mode) and found.st_nlink < 2:
@@ -132,25 +136,41 @@ def locked_alone(file: FileIO, path: Path) -> bool:
 
 
 @contextmanager
-def sole_writer(output: Path, what: Path | None = None, wait: bool = False) -> Iterator[None]:
+def sole_writer(output: Path, what: Path | None = None, wait: bool = False) -> Iterator[Callable[[], None]]:
     """Be the only run that writes the file `output` (with others: `what`, for the message) while the block runs.
 
     For stages without parts, which have a lock of their own. Whether the output is finished already is to be asked inside,
     or two runs find both that it is not. Nothing is left behind: the lock lies beside the output, and is removed while held.
+    Gives a function that raises RunError where the lock's folder was removed meanwhile, and another run may be at work.
     """
-    path = lock_file(output)
+    path, what = lock_file(output), what or output
     made = [folder for folder in path.parents if not folder.exists()]
-    try:
-        with locked(path, (what or output).as_posix(), wait=wait) as file:
-            try:
-                yield
-            finally:
-                if still_there(file, path):
-                    path.unlink()
-    finally:
-        for folder in made:  # those that nothing was written to
-            with suppress(OSError):
-                folder.rmdir()
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(locked(path, what.as_posix(), wait=wait))
+        except OSError as error:
+            if error.errno not in READ_ONLY or _writable(path.parent):
+                raise
+            yield lambda: None  # nothing can be written here; what is finished can be found so all the same
+            return
+
+        def require() -> None:
+            if not still_there(file, path):
+                raise removed(what)
+
+        try:
+            yield require
+        finally:
+            if still_there(file, path):
+                path.unlink()
+            for folder in made:  # those that nothing was written to
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, or in the nearest one above that there is."""
+    return os.access(next(place for place in (folder, *folder.parents) if place.exists()), os.W_OK)
 
 
 def lock_file(output: Path) -> Path:

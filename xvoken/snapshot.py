@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xvoken.disk import replacing, sha256_of_file, write_json
+from xvoken.disk import replacing, replacing_files, sha256_of_file, write_json
 from xvoken.messages import UserError
 
 FORMAT = "xvoken-matcher-1"
@@ -74,9 +74,15 @@ def metrics_file(folder: Path) -> Path:
     return folder / "metrics.jsonl"
 
 
-def needed(folder: Path) -> tuple[Path, Path]:
-    """Files without which nobody can use a finished training."""
-    return tensors_file(folder, "BEST"), tokenizer_folder(folder) / "tokenizer.json"
+def write_tokenizer(folder: Path, tokenizer: Any) -> Path:
+    """Save a tokenizer of transformers with the snapshot; returns its folder."""
+    with replacing_files(tokenizer_folder(folder)) as temporary:
+        tokenizer.save_pretrained(temporary)
+    return tokenizer_folder(folder)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    return (tokenizer_folder(folder) / "tokenizer.json").is_file()
 
 
 def write(folder: Path, tag: str, config: dict[str, Any], tensors: dict[str, Tensor], command: list[str]) -> None:
@@ -120,6 +126,6 @@ def check(folder: Path) -> str:
     """Read a snapshot whole and say what it is; raises UserError."""
     snapshot = read(folder)
     model = snapshot.config["model"]
-    if not (tokenizer_folder(snapshot.folder) / "tokenizer.json").is_file():
+    if not has_tokenizer(snapshot.folder):
         raise UserError(f"{snapshot.folder}: its tokenizer/ is missing")
     return f"matcher {model['visn']} + {model['lang']}, {model['dim']}-d, epoch {snapshot.config.get('epoch')}, {snapshot.hash}"

@@ -54,7 +54,9 @@ def from_pretrained(loader: Any, source: str, what: str, mend: str, **options: A
     logging.set_verbosity_error()
     try:
         return loader.from_pretrained(source, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file, or a config of other types, raises whatever comes of it
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"{what}: wants to run Python code of its own (auto_map in its config), which is never run here; "

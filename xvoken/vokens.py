@@ -82,13 +82,13 @@ def write_ids(path: Path, ids: list[str]) -> None:
 
 def read_settings(hdf5_path: Path) -> dict[str, Any]:
     with open_hdf5(hdf5_path, MAKE) as file:
-        return json.loads(file.attrs.get("settings", "{}"))
+        return file.settings()
 
 
 def read(where: Path, corpus_name: str, sets: str) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str]]:
     """indices (L, k), scores (L, k) and the ids of the index' rows."""
     path = hdf5_file(where, corpus_name, sets)
-    with open_hdf5(path, MAKE, indices=2, scores=2) as file:
+    with open_hdf5(path, MAKE, indices="i2", scores="f2") as file:
         indices, scores = file["indices"][:], file["scores"][:]
     return indices, scores, read_ids(where, corpus_name, sets)
 
@@ -106,7 +106,7 @@ def _require(path: Path, hdf5_path: Path) -> None:
 
 def slabs(hdf5_path: Path, lines: int = 1 << 16) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
     """First line, indices (l, k) and scores (l, k), some lines at a time, so that memory does not grow with the corpus."""
-    with open_hdf5(hdf5_path, MAKE, indices=2, scores=2) as file:
+    with open_hdf5(hdf5_path, MAKE, indices="i2", scores="f2") as file:
         for start in range(0, len(file["indices"]), lines):
             yield start, file["indices"][start : start + lines], file["scores"][start : start + lines]
 

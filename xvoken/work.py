@@ -11,7 +11,6 @@ same bytes.
     OUTPUT.parts/error.log       the traceback of the range that stopped the last run
 """
 
-import glob
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,10 +21,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from xvoken.disk import all_written, differences, quoted, read_json, write_json
+from xvoken.disk import all_written, differences, quoted, read_json, remove_temporary, write_json
 from xvoken.engine import Engine
 from xvoken.job import Job
-from xvoken.leftovers import discard, parts_folder, remove_discarded
+from xvoken.leftovers import discard, parts_folder, remove_discarded, strange
 from xvoken.locks import locked, locked_alone, no_link, removed, still_there
 from xvoken.messages import RunError, UserError, one_line, progress, say
 from xvoken.processes import Task, run_here, run_in_processes
@@ -73,6 +72,8 @@ class Parts:
         """
         share, path = self.engine.share, self.folder / "lock"
         no_link(self.folder)
+        if found := strange(self.folder):
+            raise UserError(f"{found} is nothing of ours, and would be removed with the parts; move it away, then run the same command")
         self._lock = stack.enter_context(locked(path, self.output.as_posix(), shared=bool(share), wait=bool(share)))
         if self.done.exists():  # the caller has looked before, but another run may have ended since
             if not (self.folder / "plan.json").exists():
@@ -127,8 +128,7 @@ class Parts:
         if self.engine.share and not locked_alone(self._lock, self.folder / "lock"):
             return self._joined_by_another()
         for path in (self.output, *self.also):  # a kill while joining leaves them, and they can be large
-            for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-                leftover.unlink(missing_ok=True)
+            remove_temporary(path)
         self.joins = True
         return True
 
