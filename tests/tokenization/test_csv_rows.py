@@ -120,3 +120,8 @@ def test_time_grows_with_the_file_only(tmp_path: Path, script: Callable[..., str
         started = time.perf_counter()
         prepared(script, tmp_path / name, "\n".join(["context,response", "first,x", *rows]))
         assert time.perf_counter() - started < 10
+
+
+def test_a_mark_in_front(tmp_path: Path, script: Callable[..., str]):
+    """Excel writes it."""
+    assert prepared(script, tmp_path, "\ufeffcontext,response\nhello,x\n") == (["hello"], [])

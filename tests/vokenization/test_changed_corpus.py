@@ -81,6 +81,18 @@ def test_retrieval_for_another_text(corpus: Path, retrieve: Callable, process: C
         assert "skipped" in retrieve()
 
 
+def test_files_of_others_beside_the_corpus(corpus: Path, retrieve: Callable, script: Callable[..., str]):
+    """Their names begin as those of its tokens do."""
+    retrieve()
+    corpus.with_name(f"{corpus.name}.notes.hdf5").write_text("notes")
+    corpus.with_name(f"{corpus.name}.dir.hdf5").mkdir()
+    edit(corpus)
+    for run in (retrieve, lambda: script("scripts.check", vokens_of(corpus), tokens_of(corpus))):
+        with pytest.raises(UserError, match=rf"of another text than .* holds now; .*rm {tokens_of(corpus)}") as caught:
+            run()
+        assert "notes" not in str(caught.value) and "dir.hdf5" not in str(caught.value)
+
+
 def test_images_of_tokens_that_were_made_again(corpus: Path, retrieve: Callable, script: Callable[..., str], world: World):
     retrieve()
     edit(corpus)

@@ -1,6 +1,7 @@
 """How a training ends that can't go on, or that was killed at the last moment; and two at once."""
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,9 @@ def test_a_training_killed_behind_its_last_epoch_gets_its_card(world: World, mat
     (output / "README.md").write_text("edited")
     assert "wrote" not in script("xmatching.main", *flags[1:])
     assert (output / "README.md").read_text() == "edited"
+    shutil.rmtree(snapshots.tokenizer_folder(output))
+    assert "wrote what was missing" in script("xmatching.main", *flags[1:])
+    assert snapshots.has_tokenizer(output)
     snapshots.tensors_file(output, "BEST").unlink()
     assert "BEST.safetensors is gone" in train(flags[1:]).stderr
 
@@ -65,10 +69,11 @@ def test_a_second_training_of_the_same_output_is_refused(world: World, matcher: 
 
 
 def test_a_snapshot_removed_in_mid_training_is_a_failure(world: World, matcher: Path, tmp_path: Path, script: Callable):
-    """What is saved afterwards is no snapshot: its tokenizer is gone."""
+    """Another run may be at work there by now."""
     output = tmp_path / "m"
     process = start([sys.executable, str(ROOT / "xmatching/main.py"), *world.train_flags(output, "--epochs", 20)])
     wait_until(snapshots.training_file(output).exists, what="an epoch")
     subprocess.run(["rm", "-r", output], stderr=subprocess.DEVNULL)
     error = process.communicate(timeout=120)[1]
-    assert process.returncode == 1 and "is gone, something has removed it; run the same command" in error.splitlines()[-1], error
+    assert process.returncode == 1 and f"error: {output} was removed while this run was at work in it" in error.splitlines()[-1], error
+    assert not output.exists() or not snapshots.training_file(output).exists()

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from xvoken.disk import all_there, differences, fingerprint, read_json, replacing, same_settings, write_json, write_text
+from xvoken.disk import (
+    all_there,
+    all_written,
+    differences,
+    fingerprint,
+    read_json,
+    remove_temporary,
+    replacing,
+    same_settings,
+    write_json,
+    write_text,
+)
 from xvoken.messages import RunError, UserError
 
 
@@ -67,3 +78,29 @@ def test_companions_and_commands_to_copy(tmp_path: Path):
         all_there(folder / "a.hdf5", folder / "a.ids", folder / "a.path")
     with pytest.raises(UserError, match=f"after: rm '{folder}/a.hdf5'$"):
         same_settings(folder / "a.hdf5", {"a": 1}, {"a": 2})
+
+
+def test_only_temporary_files_of_this_name_are_removed(tmp_path: Path):
+    """`lines.album.9` has names that begin with those of `lines.album`, and another run may be writing it."""
+    ours, theirs = ".lines.album.4711-0123abcd.tmp", ".lines.album.9.report.json.4711-0123abcd.tmp"
+    for name in (ours, theirs, ".lines.album.notes.tmp"):
+        (tmp_path / name).touch()
+    (tmp_path / ".lines.album.4712.tmp").mkdir()
+    remove_temporary(tmp_path / "lines.album")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lines.album.4712.tmp", theirs, ".lines.album.notes.tmp"]
+
+
+def test_what_is_gone_is_named_with_the_command_that_mends(tmp_path: Path):
+    done, companion = tmp_path / "a b.hdf5", tmp_path / "a b.ids"
+    with pytest.raises(RunError, match="a b.hdf5 was written and is gone, .* run the same command to make it again"):
+        all_written(done, companion)
+    done.touch()
+    with pytest.raises(RunError, match=r"a b.ids was written and is gone, .* run the same command after: rm '.*a b.hdf5'"):
+        all_written(done, companion)
+
+
+def test_a_folder_in_the_way_is_named(tmp_path: Path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(UserError, match=r"a.json is a folder, and a file is to be written there"):
+        write_json(tmp_path / "a.json", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -14,6 +14,7 @@ from ctx.context import Context
 from scripts.check import check
 from tests import ctx_fixtures as fixtures
 from xvoken import corpus, keys, vokens
+from xvoken.hdf5 import open_hdf5
 from xvoken.messages import UserError
 
 SECRET = b"the password of the shop is swordfish. "
@@ -213,3 +214,89 @@ def test_a_file_may_be_a_link_itself(tmp_path: Path):
     path = write_textual(tmp_path / "data")
     (tmp_path / "txt_ctx.hdf5").symlink_to(path)
     assert len(read_all(Context(tmp_path / "txt_ctx.hdf5"))) == 2
+
+
+def written(path: Path, change: Callable[[h5py.File], object]) -> Path:
+    with h5py.File(path, "r+") as file:
+        change(file)
+    return path
+
+
+def replaced(name: str, data: object, **options: object) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_dataset(name, data=data, **options)
+
+    return change
+
+
+@pytest.mark.parametrize("value", [np.arange(3), h5py.Empty("f4"), b"\xff\xfe"], ids=["an array", "nothing", "not UTF-8"])
+@pytest.mark.parametrize("name", ["settings", "sha256", "snapshot_hash"])
+def test_attributes_of_other_types(tmp_path: Path, name: str, value: object):
+    path = written(write_keys(tmp_path), lambda file: file.attrs.__setitem__(name, value))
+    with pytest.raises(UserError, match=f"{path}: its attribute {name} is not one text or number"):
+        keys.read(tmp_path, "s")
+    written(path, lambda file: file.attrs.__setitem__("mean of the pictures", value))  # somebody's own
+    written(path, lambda file: file.attrs.__delitem__(name))
+    assert len(keys.read(tmp_path, "s").keys) == 3
+
+
+@pytest.mark.parametrize("value", ["{", "[1]", "3", "[" * 100_000, 7])
+def test_settings_that_are_none(tmp_path: Path, value: object):
+    written(write_keys(tmp_path), lambda file: file.attrs.__setitem__("settings", value))
+    with pytest.raises(UserError, match="its attribute settings is not as a stage writes it; remove it, then"):
+        keys.read_settings(tmp_path, "s")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.where(np.eye(3, DIM), np.nan, unit(3)), "the key of row 0 is not finite"),
+        (unit(3) > 0, "no dataset `keys` of 2 dimensions and of floats"),
+        (unit(3).astype(complex), "no dataset `keys` of 2 dimensions and of floats"),
+        (np.array([[b"a"] * DIM] * 3), "no dataset `keys` of 2 dimensions and of floats"),
+        (np.zeros((3, DIM), [("a", "f4")]), "no dataset `keys` of 2 dimensions and of floats"),
+    ],
+)
+def test_keys_that_are_none(tmp_path: Path, data: np.ndarray, message: str):
+    written(write_keys(tmp_path), replaced("keys", data))
+    with pytest.raises(UserError, match=message):
+        keys.read(tmp_path, "s")
+
+
+@pytest.mark.parametrize("ids", [np.array([b"a", b"b", b"\xff"], object), np.array("a", object)], ids=["not UTF-8", "scalar"])
+def test_ids_that_are_none(tmp_path: Path, ids: np.ndarray):
+    written(write_keys(tmp_path), replaced("ids", ids, dtype=h5py.string_dtype()))
+    if ids.ndim:
+        with pytest.raises(UserError, match=r"s.ids: its ids differ from those in"):
+            keys.read(tmp_path, "s")
+    else:  # no list of ids: the file of others that has none
+        assert keys.read(tmp_path, "s").ids == ["a", "b", "c"]
+
+
+def test_tokens_that_are_none(tmp_path: Path):
+    path = write_tokens(tmp_path)
+    for wrong in (-1, 9):
+        written(path, replaced("tokens", np.array([7, 8, wrong], np.int32)))
+        read = corpus.Corpus(tmp_path / "c.txt", "t", vocabulary=9)
+        assert read.slab(0, 1)[0].tolist() == [7, 8]
+        with pytest.raises(UserError, match=f"token id {wrong}, the tokenizer has ids below 9; make it again"):
+            read.slab(0, 2)
+        read.file.close()
+    written(path, replaced("tokens", np.array([7, 8, 9.5])))
+    with pytest.raises(UserError, match="no dataset `tokens` of 1 dimensions and of whole numbers"):
+        corpus.Corpus(tmp_path / "c.txt", "t")
+
+
+def test_captions_that_are_none(tmp_path: Path):
+    for change in (replaced("0/captions", [1, 2]), replaced("0/keys", unit()), replaced("0/features", ["a", "b"])):
+        path = written(write_captions(tmp_path), change)
+        with pytest.raises(UserError, match="group 0 does not hold keys, features and captions of one length"):
+            check(path)
+
+
+def test_a_dataset_that_nothing_was_written_to(tmp_path: Path):
+    """HDF5 stores nothing of it, and gives its fill value."""
+    path = written(write_vokens(tmp_path), lambda file: file.create_dataset("more", (100,), "i4"))
+    with open_hdf5(path, "a stage") as file:
+        assert not file["more"][:].any()

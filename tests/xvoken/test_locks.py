@@ -1,14 +1,16 @@
 """Locks: what stands under their names is never overwritten."""
 
 import os
+import resource
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import World
+from tests.conftest import ROOT, World
 from tests.xvoken.test_work import EXPECTED, SquareJob, squares
 from xvoken.messages import RunError, UserError
 
@@ -94,3 +96,32 @@ def test_a_file_system_without_locks(world: World, tmp_path: Path, process: Call
     output = tmp_path / "c.txt.tiny-bert.hdf5"
     assert done.returncode == code and told.format(f"{output}.parts", output) in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and output.exists() == (code == 0)
+
+
+def test_finished_work_in_a_read_only_place_is_skipped(world: World, matcher: Path, tmp_path: Path):
+    """As a shared data set is: where nothing can be written, no lock is needed to find that nothing is to be done."""
+    shutil.copytree(matcher, tmp_path / "shared/m")
+    ids = ["vokenization/create_image_ids.py", "--image-sets", "shapes_valid", "--ids-root", tmp_path / "shared/ids", *world.roots]
+    training = ["xmatching/main.py", *world.train_flags(tmp_path / "shared/m")]
+    subprocess.run([sys.executable, *map(str, ids)], cwd=ROOT, check=True, capture_output=True)
+    run = "; ".join(" ".join([sys.executable, *map(str, command)]) for command in (ids, training))
+    # Its owner can't write either where it is mounted so; root could in spite of any chmod.
+    mount = f"mount --bind {tmp_path}/shared {tmp_path}/shared && mount -o remount,ro,bind {tmp_path}/shared"
+    command = ["unshare", "--map-root-user", "--mount", "bash", "-c", f"{mount} && {run}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr.count("skipped:") == 2, done.stderr
+    new = [sys.executable, "vokenization/create_image_ids.py", "--image-sets", "shapes_train", *map(str, ids[3:])]
+    command[-1] = f"{mount} && {' '.join(new)}"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Read-only file system; choose another place" in done.stderr, done.stderr
+
+
+def test_a_lock_on_a_full_disk_is_removed_too(tmp_path: Path):
+    program = "from pathlib import Path; from xvoken.locks import sole_writer\nwith sole_writer(Path('new/a.json')): print('in')"
+    limits = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # noqa: E731
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program], cwd=tmp_path, env=environment, text=True, capture_output=True, preexec_fn=limits
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())

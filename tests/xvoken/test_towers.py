@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,15 @@ def test_weights_hash_sees_every_tensor():
     assert weights_hash(one) == weights_hash(two)
     two.bn1.running_mean[0] += 1
     assert weights_hash(one) != weights_hash(two)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("model.safetensors", b"\x08"), ("config.json", b"[]"), ("config.json", b'{"model_type": "bert", "hidden_size": "a"}')],
+)
+def test_a_damaged_model_is_one_line(world: World, tmp_path: Path, name: str, content: bytes):
+    """A download that broke off, for one."""
+    folder = shutil.copytree(world.bert, tmp_path / "bert")
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match="text model .*bert: can't be loaded from"):
+        TextTower(str(folder), (1,))

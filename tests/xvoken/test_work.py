@@ -1,6 +1,7 @@
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from xvoken.disk import save_array, save_arrays
 from xvoken.engine import Engine
+from xvoken.leftovers import discard, remove_leftover
 from xvoken.locks import locked
 from xvoken.messages import RunError, UserError
 from xvoken.work import LOCAL, Parts, ranges
@@ -196,3 +198,26 @@ def test_what_was_promised_is_there_or_the_run_has_failed(tmp_path: Path, gone: 
             for name in {"out", "out.also"} - {gone}:
                 (tmp_path / name).touch()
     assert (tmp_path / "out.parts/000000.json").exists()  # and the next run only joins
+
+
+def test_what_others_put_among_the_parts_is_not_removed(tmp_path: Path):
+    output = tmp_path / "out"
+    notes = tmp_path / "out.parts/my notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("precious")
+    with pytest.raises(UserError, match=r"my notes.txt is nothing of ours, and would be removed with the parts; move it away"):
+        squares(output, SquareJob(), workers=1)
+    remove_leftover(output)
+    discard(notes.parent)
+    assert [path.name for path in notes.parent.iterdir()] == ["my notes.txt"]
+    notes.unlink()
+    assert squares(output, SquareJob(), workers=1) == EXPECTED
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.write_text("[" * 100_000)], ids=["fifo", "nested"])
+def test_a_plan_that_can_not_be_read(tmp_path: Path, make: Callable[[Path], object]):
+    (tmp_path / "out.parts").mkdir()
+    make(tmp_path / "out.parts/plan.json")
+    with pytest.raises(UserError, match=r"plan.json is no .*; start over with: rm -r"):
+        squares(tmp_path / "out", SquareJob(), workers=1)
