@@ -123,13 +123,13 @@ class InsideFile(Inside, h5py.File):
         """Its attributes that are one text or number, as Python's own; raises UserError where one of OURS is not that."""
         found = {}
         for name in self.attrs:
-            value = self.attrs[name]
-            value = value.item() if isinstance(value, np.generic) else value
             try:
+                value = self.attrs[name]
+                value = value.item() if isinstance(value, np.generic) else value
                 value = value.decode() if isinstance(value, bytes) else value
                 if isinstance(value, str):
                     value.encode()
-            except UnicodeError:
+            except (UnicodeError, OSError, TypeError):  # the two last: types that numpy has not
                 value = None
             if isinstance(value, str | int | float):
                 found[name] = value
