@@ -48,7 +48,8 @@ def make_context(
     if not pictures.ids:
         raise UserError("no images to encode; look at --dataset_root or --images")
     if db and k > len(db.keys):
-        raise UserError(f"--k {k}: the caption database has {len(db.keys)} phrases only; take --k {len(db.keys)} or fewer")
+        most = len(db.keys)
+        raise UserError(f"--k {k}: the caption database has {most} phrases only; take --k {most} or fewer (K={most} for the bash script)")
     with ExitStack() as stack:
         for path in (visual, textual):  # the lock of the parts is one file's only
             if path:

@@ -131,7 +131,7 @@ def recall_html(record: dict[str, Any]) -> str:
     for direction in ("text_to_image", "image_to_text"):
         found, chance = record[direction], record["chance"][direction]
         cells = "".join(f"<td>{found[f'R{k}']:.1f} <small>{chance[f'R{k}']:.2f}</small></td>" for k in (1, 5, 10))
-        rows.append(f"<tr><th>{direction.replace('_', ' ')}</th>{cells}<td>{found['median_rank']:.0f}</td></tr>")
+        rows.append(f"<tr><th>{direction.replace('_', ' ')}</th>{cells}<td>{found['median_rank']:.1f}</td></tr>")
     head = "<tr><th></th><th>R@1</th><th>R@5</th><th>R@10</th><th>median rank</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 

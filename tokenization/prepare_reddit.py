@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 
 from tokenization.csv_rows import BadRow, csv_rows
-from xvoken.disk import all_written, read_json, replacing, same_settings, sha256_of_file, write_json
+from xvoken.disk import all_written, quoted, read_json, replacing, same_settings, sha256_of_file, write_json
 from xvoken.flags import Parser, at_least_one
 from xvoken.locks import sole_writer
 from xvoken.messages import UserError, progress, run_main, say
@@ -31,6 +31,7 @@ from xvoken.messages import UserError, progress, run_main, say
 SPLITS = ("train", "valid", "test")
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
 NOT_JSON = (ValueError, RecursionError)  # also for numbers of thousands of digits, and for brackets in brackets in ...
+CSV_READER = 2  # the first one lost rows behind an open quote
 LARGEST_CELL = 1 << 27  # characters; of the reader's own limit, a long dialogue is beyond it
 
 
@@ -100,8 +101,14 @@ def done(raw: Path, output: Path, settings: dict[str, Any]) -> bool:
     if not output.exists():
         return False
     if receipt.exists():
-        same_settings(output, read_json(receipt, f"make both again after: rm {output} {receipt}"), settings)
+        then = read_json(receipt, f"make both again after: rm {output} {receipt}")
+        same_settings(output, then | {"reader": settings.get("reader")}, settings | {"reader": settings.get("reader")})
         say(f"skipped: {output} holds the dialogues of {raw} already")
+        if settings.get("reader") != then.get("reader"):
+            say(
+                f"warning: {output} was made by a version that lost the rows behind a quote that is never closed; where {raw.name} may "
+                f"have one, make it again after: rm {quoted(output)}"
+            )
         return True
     if newer := output.stat().st_mtime >= raw.stat().st_mtime:
         say(f"skipped: {output} is newer than {raw}; to make it again: rm {output}")
@@ -113,6 +120,8 @@ def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> 
     settings = {
         "limit": limit, "with_response": with_response, "raw": raw.name, "bytes": raw.stat().st_size, "sha256": sha256_of_file(raw),
     }  # fmt: skip
+    if raw.suffix in (".csv", ".tsv"):
+        settings["reader"] = CSV_READER
     skipped_path = output.with_name(output.name.replace(".pkl.txt", ".skipped.tsv"))
     with sole_writer(output):
         if done(raw, output, settings):

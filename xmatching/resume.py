@@ -17,7 +17,7 @@ from xmatching.model import Matcher
 from xmatching.training import Learner, Training
 from xvoken import snapshot as snapshots
 from xvoken.disk import differences, replacing_files, write_lines
-from xvoken.messages import UserError
+from xvoken.messages import UserError, say
 
 
 @dataclass
@@ -60,6 +60,11 @@ def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progres
         if changed:
             raise UserError(f"{output} was trained with other settings ({changed}); choose another --output, or: rm -r {output}")
     progress = Progress(header["records"], tensors, len(header["records"]))
+    if resume and progress.epoch < config["training"]["epochs"] and "equal_scores" not in header:
+        say(
+            f"warning: {output}: its first {progress.epoch} epochs were measured by a version that took equal scores for hits; where many "
+            "scores are equal their recall is too high, and BEST is chosen among all epochs as they were measured"
+        )
     if progress.epoch < config["training"]["epochs"] and not resume:
         raise UserError(f"{output} holds a run that stopped after epoch {progress.epoch}; add --resume to go on, or: rm -r {output}")
     return progress
@@ -80,7 +85,9 @@ def save_epoch(output: Path, learner: Learner, config: dict[str, Any], progress:
     tensors |= {f"objective.{name}": tensor for name, tensor in learner.objective.state_dict().items()}
     for number, state in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
-    snapshots.write_tensors(snapshots.training_file(output), tensors, {"config": config, "records": progress.records})
+    snapshots.write_tensors(
+        snapshots.training_file(output), tensors, {"config": config, "records": progress.records, "equal_scores": "random order"}
+    )
 
 
 def _save_towers(output: Path, tag: str, matcher: Matcher, config: dict[str, Any]) -> None:

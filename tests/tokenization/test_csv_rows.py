@@ -1,6 +1,7 @@
 """Records of CSV files against the library's DictReader where they are whole, and around quotes that are not closed."""
 
 import csv
+import json
 import random
 import time
 from collections.abc import Callable
@@ -125,3 +126,12 @@ def test_time_grows_with_the_file_only(tmp_path: Path, script: Callable[..., str
 def test_a_mark_in_front(tmp_path: Path, script: Callable[..., str]):
     """Excel writes it."""
     assert prepared(script, tmp_path, "\ufeffcontext,response\nhello,x\n") == (["hello"], [])
+
+
+def test_dialogues_of_the_version_that_lost_rows(tmp_path: Path, script: Callable[..., str]):
+    prepared(script, tmp_path, "context,response\nhello,x\n")
+    receipt = tmp_path / "out/valid.pkl.txt.json"
+    assert "warning" not in script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+    receipt.write_text(json.dumps({key: value for key, value in json.loads(receipt.read_text()).items() if key != "reader"}))
+    printed = script("tokenization.prepare_reddit", tmp_path, tmp_path / "out")
+    assert "skipped" in printed and f"make it again after: rm {tmp_path}/out/valid.pkl.txt\n" in printed

@@ -155,6 +155,19 @@ def test_check_of_images_with_their_tokens(corpus: Path, retrieve: Callable, scr
     assert "21 lines" in script("scripts.check", vokens_of(corpus))
 
 
+def test_check_of_two_corpora_with_one_name(corpus: Path, retrieve: Callable, script: Callable[..., str], world: World):
+    """As every prepared one is called train.pkl.txt: the images are of one of them."""
+    retrieve()
+    other = corpus.parent / "other" / corpus.name
+    other.parent.mkdir()
+    other.write_text("another one\n")
+    script("tokenization.tokenize_dataset", other.parent, other.name, world.bert)
+    for given in ([tokens_of(other), tokens_of(corpus)], [tokens_of(corpus), tokens_of(other)]):
+        assert "21 lines" in script("scripts.check", vokens_of(corpus), *given)
+    with pytest.raises(UserError, match=f"{vokens_of(corpus)} was made of another text than {other} holds now"):
+        script("scripts.check", vokens_of(corpus), tokens_of(other))
+
+
 def test_check_of_images_beside_their_corpus(corpus: Path, retrieve: Callable, script: Callable[..., str]):
     """Also of a part of the images: the lines of the whole run's images, which lie beside it too, are no corpus."""
     for more in ([], ["--max-img-num", 7]):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, World
+from tests.scale_fixtures import killed_behind
 from xvoken import snapshot as snapshots
 
 RECIPE = ["--recipe", "best", "--views", 3, "--epochs", 40]
@@ -79,3 +80,19 @@ def test_other_settings_are_refused(world: World, tmp_path: Path, script: Callab
     with pytest.raises(UserError, match="was trained with other settings"):
         value = {"--lr": 0.5, "--views": 2, "--head": "linear", "--precision": "bf16"}[flag]
         script("xmatching.main", *world.train_flags(tmp_path / "out", "--epochs", 1, flag, value))
+
+
+def test_going_on_with_epochs_of_the_version_that_took_equal_scores_for_hits(world: World, tmp_path: Path, script: Callable[..., str]):
+    """Their recall and that of the epochs to come are two things: it says so, and goes on."""
+    flags = world.train_flags(tmp_path / "m", "--epochs", 2)
+    command = ["xmatching/main.py", *flags]
+    killed_behind("metrics.jsonl", command)  # the first epoch's, whose state is not saved yet
+    killed_behind(snapshots.training_file(tmp_path / "m").name, command)
+    tensors, header = snapshots.read_tensors(snapshots.training_file(tmp_path / "m"))
+    assert len(header["records"]) == 1
+    assert "took equal scores for hits" not in script("xmatching.main", *flags, "--resume")
+    del header["equal_scores"]
+    snapshots.write_tensors(snapshots.training_file(tmp_path / "m"), tensors, header)
+    printed = script("xmatching.main", *flags, "--resume")
+    assert "its first 1 epochs were measured by a version that took equal scores for hits" in printed
+    assert "wrote the matcher" in printed
