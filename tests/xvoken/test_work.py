@@ -159,7 +159,8 @@ def test_parts_removed_in_mid_run_stop_it(tmp_path: Path, workers: int, at: int)
     job = SquareJob("remove", at, once=tmp_path / "once")
     with pytest.raises(RunError, match=r"out.parts was removed while this run was at work in it; run the same command again$"):
         squares(tmp_path / "out", job, workers)
-    assert not (tmp_path / "out").exists() and not list((tmp_path / "out.parts").glob("*.json"))
+    # What another worker wrote at that moment may lie there, but without a plan, so that it counts for nothing.
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.parts/plan.json").exists()
     assert squares(tmp_path / "out", job, workers) == EXPECTED
     assert sorted(path.name for path in tmp_path.iterdir()) == ["once", "out"]
 
