@@ -134,7 +134,8 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
     output, also = corpora.tokens_file(path, name), (corpora.text_file(path, name), corpora.line_file(path, name))
     if output.exists():
         with open_hdf5(output, corpora.MAKE, tokens="iu1") as file:
-            then = {key: file.attributes().get(key) for key in settings}
+            made = file.attributes()
+        then = {key: made.get(key) for key in settings}
         same_settings(output, then | {"limit": then["limit"] or "all"}, settings | {"limit": limit or "all"})
         all_there(output, *also)
         remove_leftover(output)

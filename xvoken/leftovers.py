@@ -11,7 +11,7 @@ from xvoken.locks import locked
 from xvoken.messages import UserError
 
 # The names in a folder of parts; the hidden ones are temporary, also those of NFS for what is removed while open.
-OURS = re.compile(r"plan\.json|lock(\.\d+-of-\d+)?|error\.log|keys\.npy|\d{6}\..+|\..+\.tmp|\.nfs.+")
+PART_NAMES = re.compile(r"plan\.json|lock(\.\d+-of-\d+)?|error\.log|keys\.npy|\d{6}\..+|\..+\.tmp|\.nfs.+")
 
 
 def parts_folder(output: Path) -> Path:
@@ -30,7 +30,7 @@ def remove_leftover(output: Path) -> None:
 
 def strange(folder: Path) -> Path | None:
     """Something in a folder of parts that no run has put there, or None: it would be removed with the parts."""
-    return next((path for path in sorted(folder.glob("*")) if not OURS.fullmatch(path.name)), None)
+    return next((path for path in sorted(folder.glob("*")) if not PART_NAMES.fullmatch(path.name)), None)
 
 
 def discard(folder: Path) -> None:
@@ -39,7 +39,7 @@ def discard(folder: Path) -> None:
     One that holds something strange stays, with that alone.
     """
     if strange(folder):
-        for path in [path for path in folder.iterdir() if OURS.fullmatch(path.name)]:
+        for path in [path for path in folder.iterdir() if PART_NAMES.fullmatch(path.name)]:
             path.unlink(missing_ok=True)
         return
     with suppress(FileNotFoundError):  # somebody has removed it already
