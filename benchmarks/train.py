@@ -96,7 +96,7 @@ def build(args: Namespace, towers: Towers, part: CaptionedSet, precision: str, f
         pictures = ViewsJob(towers.image_spec, paths, Crops(args.views, args.crop_scale, args.seed), precision, IMAGE_BATCH, 0)
     else:
         pictures = ImageJob(towers.image_spec, paths, precision, IMAGE_BATCH, 0)
-    captions = TextJob(towers.text_spec, args.lang, sentences, towers.max_len, precision, 64)
+    captions = TextJob(towers.text_spec, towers.tokenizer, sentences, towers.max_len, precision, 64)
     taken = []
     for name, job, items in (("pictures", pictures, len(paths)), ("captions", captions, len(sentences))):
         job.setup("cpu")

@@ -27,11 +27,11 @@ from ctx.phrases import read_lines, read_visual_genome
 from ctx.run import today
 from xvoken.devices import cast_weights
 from xvoken.disk import quoted, same_settings, save_arrays, sha256_of_lines
-from xvoken.encoders import Encoder, load_encoder
+from xvoken.encoders import Encoder, TextTowerSpec, load_encoder
 from xvoken.flags import Parser
 from xvoken.leftovers import remove_leftover
-from xvoken.messages import UserError, run_main, say
-from xvoken.text_batches import Padding, batches_by_length, encode_batches, tokenize
+from xvoken.messages import run_main, say
+from xvoken.text_batches import Padding, batches_by_length, encode_batches, require_finite, shown, tokenize
 from xvoken.work import Parts
 
 CHUNK = 2048  # phrases a part, and a group of the file
@@ -52,8 +52,7 @@ class PhrasesJob:
         tower = self.encoder.text_tower
         self.width = tower.width
         self.tower, self.head = cast_weights(tower, self.precision).to(device), self.encoder.text_head.to(device)
-        most = min(self.encoder.max_len, tower.max_tokens)
-        self.padding = Padding.of(self.encoder.tokenizer, most, self.encoder.fixed_length)
+        self.padding = Padding.of(self.encoder.tokenizer, tower.max_tokens, self.encoder.fixed_length)
 
     @torch.inference_mode()
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
@@ -66,24 +65,11 @@ class PhrasesJob:
         for batch, pooled in encode_batches(self.tower, tokens, offsets, batches, self.padding, self.device, self.precision):
             keys[batch] = self.head(pooled.float()).cpu().numpy()
             features[batch] = pooled.float().cpu().numpy()
-        self._require_sound(features, keys, start, part)
+        after = f", or take another model, after: rm -r {quoted(part.parent)}"
+        for vectors, unit in ((features, False), (keys, True)):
+            require_finite(vectors, lambda row: f"phrase {shown(self.phrases[start + row])}", self.precision, after, unit)
         save_arrays(part.with_suffix(".npz"), keys=keys, features=features)
         return {"cut": int((lengths + self.padding.specials > self.padding.max_tokens).sum())}
-
-    def _require_sound(self, features: NDArray[np.float32], keys: NDArray[np.float32], start: int, part: Path) -> None:
-        """Raise UserError for a phrase without a vector.
-
-        Not left out, as a picture is: phrases are few and chosen, and a model that fails on one is not to be trusted with the
-        others unseen. Not kept: a score that is NaN stands above all others, for every picture.
-        """
-        sound = np.isfinite(features).all(1) & (np.linalg.norm(keys, axis=1) > 0.5)  # of length 1; NaN or 0 after an overflow
-        if len(bad := np.flatnonzero(~sound)):
-            phrase, others = json.dumps(self.phrases[start + bad[0]], ensure_ascii=False), f" and of {len(bad) - 1} more"
-            precision = "" if self.precision == "fp32" else ", or take --precision fp32"
-            raise UserError(
-                f"phrase {phrase}: the model's output for it{others if len(bad) > 1 else ''} is not finite; leave it out{precision}, "
-                f"or take another model, after: rm -r {quoted(part.parent)}"
-            )
 
 
 def part_groups(parts: Parts, phrases: list[str]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], list[str]]]:
@@ -98,8 +84,10 @@ def encode(model: str, encoder: Encoder, phrases: list[str], machine: Machine, o
         "model": encoder.name, "model_hash": encoder.hash, "precision": machine.precision,
         "phrases": len(phrases), "data": sha256_of_lines(phrases)[:16],
     }  # fmt: skip
+    if isinstance(encoder.text_spec, TextTowerSpec):  # a matcher: earlier versions cut at the length of its training
+        settings["cut"] = "at the tower's length"
     if output.exists():
-        same_settings(output, caption_db.read_settings(output), settings)
+        same_settings(output, {name: settings[name] for name in settings if name == "cut"} | caption_db.read_settings(output), settings)
         say(f"skipped: {output} holds these {len(phrases):,} phrases already")
         remove_leftover(output)
         return
@@ -111,7 +99,7 @@ def encode(model: str, encoder: Encoder, phrases: list[str], machine: Machine, o
         }  # fmt: skip
         caption_db.write(output, part_groups(parts, phrases), attributes)
         cut = sum(summary["cut"] for summary in parts.summaries())
-    print(f"wrote {len(phrases):,} phrases ({cut:,} cut to {encoder.max_len} tokens) to {output}")
+    print(f"wrote {len(phrases):,} phrases ({cut:,} cut to the tower's length) to {output}")
 
 
 def main() -> None:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ctx import crops
 from xvoken.decoding import batches_ahead
-from xvoken.devices import autocast, cast_weights, upload
+from xvoken.devices import autocast, upload
 from xvoken.disk import save_arrays
 from xvoken.encoders import load_encoder
 from xvoken.image_features import leave_out
+from xvoken.image_towers import for_inference
 from xvoken.pictures import BrokenPicture, load_picture
 from xvoken.torch_index import TorchIndex
 
@@ -78,7 +79,7 @@ class ViewsJob:
         self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
         encoder = load_encoder(self.model, image=True)
         self.view = encoder.image_tower.view
-        self.tower = cast_weights(encoder.image_tower, self.precision).to(device)
+        self.tower = for_inference(encoder.image_tower, self.precision).to(device)
         self.width = encoder.image_tower.width
         self.head = encoder.image_head.to(device)
         # Mapped, not read: all workers of the machine share one copy.

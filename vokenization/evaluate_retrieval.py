@@ -8,6 +8,7 @@ writes  snap/xmatching/NAME/eval/{IMAGE_SET}.json: images, captions, text_to_ima
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,7 @@ from xvoken.text_features import text_features
 from xvoken.token_features import sentence_means, token_features
 
 
-def evaluate_set(
-    encoder: Encoder, tokenizer: str, name: str, keys_dir: Path, langs: list[str], roots: Roots, options: dict[str, Any]
-) -> dict[str, Any]:
+def evaluate_set(encoder: Encoder, name: str, keys_dir: Path, langs: list[str], roots: Roots, options: dict[str, Any]) -> dict[str, Any]:
     """The record of one image set: all its captions against all its keys."""
     if not lxmert_file(name, roots).exists() and name not in LXMERT_NAMES:
         raise UserError(f"{name}: has no captions to evaluate with; sets that have some in {roots.lxmert}: {captioned_sets(roots)}")
@@ -47,9 +46,8 @@ def evaluate_set(
         say(f"{name}: {len(captioned.captions) - len(captions)} captions of pictures without a key left out")
     sentences = list(dict.fromkeys(text for _, text in captioned.captions))
     by_token = encoder.level == "token"
-    features = (token_features if by_token else text_features)(
-        encoder.text_spec, encoder.text_tower, encoder.tokenizer, tokenizer, sentences, encoder.max_len, label=name, **options
-    )
+    made = token_features if by_token else partial(text_features, fixed_length=encoder.fixed_length)
+    features = made(encoder.text_spec, encoder.text_tower, encoder.tokenizer, sentences, encoder.max_len, label=name, **options)
     with torch.inference_mode():
         text = (
             sentence_means(features, encoder.text_head)
@@ -79,10 +77,9 @@ def main() -> None:
     for image_set in listed_sets([args.image_sets]):
         name, _ = split_name(image_set)
         keys_dir = args.keys_dir or key_files.folder(encoder.home)
-        tokenizer = encoder.tokenizer.name_or_path
         path = (args.output or encoder.home / "eval") / f"{name}.json"
         with sole_writer(path):
-            record = evaluate_set(encoder, tokenizer, name, keys_dir, args.langs.split(","), Roots.of(args), options)
+            record = evaluate_set(encoder, name, keys_dir, args.langs.split(","), Roots.of(args), options)
             write_json(path, {**record, "snapshot": encoder.name, "snapshot_hash": encoder.hash})
             all_written(path)
         print(f"{name}: {table(record)}\nwrote {path}")

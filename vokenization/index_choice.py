@@ -18,6 +18,7 @@ from xvoken.encoders import Encoder
 from xvoken.indexing import build_index
 from xvoken.locks import sole_writer
 from xvoken.messages import UserError, say
+from xvoken.text_batches import require_finite
 
 INDEXES = ("auto", "flat", *EFFORT)
 SAMPLE, NEAR = 256, 64  # lines that recall is measured on; how far an empty one's stand-in may lie behind it
@@ -114,6 +115,7 @@ def measure(index: ApproximateIndex, job: VokenizeJob, corpus: Corpus, lines: in
     encoding = replace(job)  # the job itself is sent to the workers, without a model
     encoding.setup_encoder("cpu")
     queries = encoding.sample_queries(tokens, offsets)
+    require_finite(queries, lambda row: f"{corpus.path}: a line of it", job.precision)
     exact = build_index(index.keys, job.backend, "cpu").search(queries, job.topk)[0]
     reached = approximate.tune(index, queries, exact, target)
     return {

@@ -51,6 +51,8 @@ class TokenVokenizeJob(VokenizeJob):
         scores = np.full((stop - start, self.topk), np.nan, np.float32)
         vokens = np.full(offsets[-1], -1, np.int32)
         for batch, lines, words in self.batches(tokens, offsets):
+            self.require_finite(lines, start + batch, part, unit=False)  # means of unit vectors
+            self.require_finite(words, start + np.repeat(batch, kept[batch]), part)
             scores[batch], indices[batch] = self.index.search(lines, self.topk)
             vokens[flat_rows(offsets[batch], kept[batch])] = self.index.search(words, 1)[1][:, 0]
         save_arrays(part.with_suffix(".npz"), indices=indices, scores=scores, counts=counts, vokens=vokens)

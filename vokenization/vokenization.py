@@ -12,11 +12,11 @@ from xvoken import keys as key_files
 from xvoken.approximate import ApproximateIndex, SavedIndex
 from xvoken.corpus import Corpus
 from xvoken.devices import cast_weights
-from xvoken.disk import save_arrays
+from xvoken.disk import quoted, save_arrays
 from xvoken.encoders import load_encoder
 from xvoken.indexing import build_joined
 from xvoken.messages import UserError
-from xvoken.text_batches import Padding, batches_by_length, encode_batches, lines_on
+from xvoken.text_batches import Padding, batches_by_length, encode_batches, lines_on, require_finite
 from xvoken.text_towers import vocabulary_size
 
 
@@ -118,6 +118,11 @@ class VokenizeJob:
         """What the index is asked for these lines (L, none empty), or a part of it -> (Q, dim)"""
         return self.encode(tokens, offsets)
 
+    def require_finite(self, vectors: NDArray[np.float32], lines: NDArray[np.int64], part: Path, unit: bool = True) -> None:
+        """Raise UserError where the vector (n, dim) of one of these lines (n,) is none."""
+        again = f", after: rm -r {quoted(part.parent)}"
+        require_finite(vectors, lambda row: f"{self.corpus}: line {lines[row] + 1}", self.precision, again, unit)
+
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         tokens, offsets = self.lines.slab(start, stop)
         counts = np.diff(offsets)
@@ -126,6 +131,7 @@ class VokenizeJob:
         indices = np.full((stop - start, self.topk), -1, np.int32)
         scores = np.full((stop - start, self.topk), np.nan, np.float32)
         if len(filled):
+            self.require_finite(queries[filled], start + filled, part)
             scores[filled], indices[filled] = self.index.search(queries[filled], self.topk)
         save_arrays(part.with_suffix(".npz"), indices=indices, scores=scores, counts=counts)
         return {"empty": int((counts == 0).sum()), "cut": int((counts + self.padding.specials > self.padding.max_tokens).sum())}

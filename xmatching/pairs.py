@@ -26,8 +26,7 @@ class Towers:
     def __init__(self, args: Namespace, tokenizer: str | None = None):
         self.text_spec = TextTowerSpec(args.lang, args.lang_layers, args.text_pool)
         self.image_spec = ImageTowerSpec(args.visn, args.visn_weights, args.visn_pool)
-        self.tokenizer_name = tokenizer or args.lang
-        self.tokenizer = load_tokenizer(self.tokenizer_name)
+        self.tokenizer = load_tokenizer(tokenizer or args.lang)
         self.text, self.image = self.text_spec.build(), self.image_spec.build()
         self.max_len = min(args.max_len, self.text.max_tokens)
 
@@ -94,7 +93,7 @@ def _image_rows(args: Namespace, towers: Towers, part: CaptionedSet, views: int)
 def _text_rows(args: Namespace, towers: Towers, part: CaptionedSet, sentences: list[str]) -> Any:
     made = token_features if args.level == "token" else text_features
     return made(
-        towers.text_spec, towers.text, towers.tokenizer, towers.tokenizer_name, sentences, towers.max_len,
+        towers.text_spec, towers.text, towers.tokenizer, sentences, towers.max_len,
         label=part.name, **_options(args),
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Token ids of many lines in one array, cut into padded batches of similar length."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xvoken.devices import autocast, upload
+from xvoken.messages import UserError
 from xvoken.text_towers import end_id, special_ids
 
 TEXT_ON_GPU = 8  # times as many lines a batch, and a part, on a GPU
@@ -87,6 +89,26 @@ def encode_batches(
         with torch.inference_mode(), autocast(device, precision):
             out = tower(ids, mask)
         yield rows, out
+
+
+def require_finite(vectors: NDArray[np.floating], name: Callable[[int], str], precision: str, mend: str = "", unit: bool = False) -> None:
+    """Raise UserError for texts without a vector: (n, d) with a row that is not finite, or not of length 1 where it should be (`unit`).
+
+    Not left out, as pictures are: a model that fails on one text is not to be trusted with the others unseen. Not kept: a score
+    that is NaN stands above all others. name: what a row is called; mend: what else has to be done then.
+    """
+    sound = np.isfinite(vectors).all(1)
+    if unit:
+        sound &= np.linalg.norm(vectors, axis=1) > 0.5  # NaN or 0 where a product or the length overflows
+    if len(bad := np.flatnonzero(~sound)):
+        others = f" and of {len(bad) - 1} more" if len(bad) > 1 else ""
+        lower = "" if precision == "fp32" else ", or take --precision fp32"
+        raise UserError(f"{name(int(bad[0]))}: the model's output for it{others} is not finite; leave it out{lower}{mend}")
+
+
+def shown(text: str) -> str:
+    """A text for a message, in quotes."""
+    return json.dumps(text if len(text) <= 100 else f"{text[:97]}...", ensure_ascii=False)
 
 
 def pad_lines(tokens: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64], padding: Padding) -> tuple[Tensor, Tensor]:

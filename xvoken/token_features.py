@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from xvoken.devices import autocast, resolve_precision
 from xvoken.disk import fingerprint, read_json, save_array, write_json
 from xvoken.encoders import TextTowerSpec
 from xvoken.features import part_arrays, write_rows
 from xvoken.leftovers import remove_leftover
-from xvoken.text_batches import lines_on, pad_lines, tokenize
+from xvoken.text_batches import lines_on, pad_lines, require_finite, shown, tokenize
 from xvoken.text_features import TEXT_CHUNK, TextJob, text_settings
 from xvoken.text_towers import TextTower, base_name
 from xvoken.work import Parts
@@ -37,7 +38,7 @@ class TokenJob(TextJob):
     """Sentences -> the tower's states of their tokens; see xvoken.work.Job."""
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
-        tokens, offsets = tokenize(self.tokens, self.sentences[start:stop])
+        tokens, offsets = tokenize(self.tokenizer, self.sentences[start:stop])
         lengths = np.minimum(np.diff(offsets), self.padding.max_tokens - 2) + 2
         ends = np.concatenate([[0], np.cumsum(lengths)])
         rows = np.empty((ends[-1], self.tower.width), np.float16)
@@ -47,6 +48,9 @@ class TokenJob(TextJob):
             with torch.inference_mode(), autocast(self.device, self.precision):
                 states = self.tower.tokens(ids.to(self.device), mask.to(self.device))
             rows[flat_rows(ends[batch], lengths[batch])] = states[mask.bool()].half().cpu().numpy()
+        require_finite(
+            rows, lambda row: f"sentence {shown(self.sentences[start + int(np.searchsorted(ends, row, 'right')) - 1])}", self.precision
+        )
         for ending, array in ((".npy", rows), (".lengths.npy", lengths)):
             save_array(part.with_suffix(ending), array)
         return {"tokens": int(ends[-1])}
@@ -59,7 +63,7 @@ def flat_rows(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[
 
 
 def token_features(
-    spec: TextTowerSpec, tower: TextTower, tokenizer: Any, tokenizer_name: str, sentences: list[str], max_len: int, *,
+    spec: TextTowerSpec, tower: TextTower, tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_len: int, *,
     cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 64,
 ) -> TokenFeatures:  # fmt: skip
     """The tower's states of all tokens, from the cache or made now; arguments as for `text_features`."""
@@ -68,7 +72,7 @@ def token_features(
     path = cache / f"{label}-{base_name(spec.name)}-tokens-{fingerprint(settings)}.npy"
     offsets_file, receipt = path.with_suffix(".offsets.npy"), path.with_suffix(".json")
     if not receipt.exists():
-        job = TokenJob(spec, tokenizer_name, sentences, max_len, precision, batch_size)
+        job = TokenJob(spec, tokenizer, sentences, max_len, precision, batch_size)
         with Parts(path, len(sentences), lines_on(devices[0], TEXT_CHUNK), settings, (offsets_file, receipt), done=receipt) as parts:
             parts.run(job, devices, desc=f"{label}, tokens", unit="sent")
             _join(parts, path, offsets_file, tower.width)

@@ -1,18 +1,22 @@
 """One interface for both kinds of dual encoders: CLIP where a matcher was, a matcher where CLIP was."""
 
+import json
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel, SiglipModel
 
 from tests import ctx_fixtures as fixtures
 from xvoken import keys, vokens
+from xvoken.decoding import IMAGE_BATCH
 from xvoken.encoders import load_encoder
 from xvoken.messages import UserError
 from xvoken.pictures import load_picture
+from xvoken.text_features import text_features
 
 
 @pytest.fixture
@@ -62,6 +66,73 @@ def test_clip_is_evaluated_as_a_matcher_is(world, at, script):
     script("vokenization.create_image_ids", *shared, "--ids-root", at / "ids")
     script("vokenization.extract_vision_keys", "--load", "tiny-clip", *shared, *fast, "--ids-root", at / "ids")
     assert "12 captions, 6 images" in script("vokenization.evaluate_retrieval", "--load", "tiny-clip", *shared, *fast)
+
+
+def test_siglip_is_evaluated_with_the_padding_that_it_was_trained_with(world, at, script):
+    """Against transformers' own way: every text padded to the model's length, its padding looked at."""
+    model = SiglipModel.from_pretrained(fixtures.save_siglip(at / "siglip")).eval()
+    tokenizer = AutoTokenizer.from_pretrained("siglip")
+    colours = ["red", "blue", "green", "black"]
+    shared = ["--image-sets", "shapes_valid", *world.roots]
+    fast = ["--num-workers", 1, "--device", "cpu", "--cache", at / "cache", "--precision", "fp32"]
+    script("vokenization.create_image_ids", *shared, "--ids-root", at / "ids")
+    script("vokenization.extract_vision_keys", "--load", "siglip", *shared, *fast, "--ids-root", at / "ids")
+    assert "12 captions, 6 images" in script("vokenization.evaluate_retrieval", "--load", "siglip", *shared, *fast)
+    encoder = load_encoder("siglip", text=True)
+    sentences = ["a red dog", *colours, "a big old car near the house and a tree under the blue sky with the cat"]
+    options = {"cache": at / "cache", "label": "x", "devices": ["cpu"], "precision": "fp32", "fixed_length": encoder.fixed_length}
+    found = text_features(encoder.text_spec, encoder.text_tower, encoder.tokenizer, sentences, encoder.max_len, **options)
+    inputs = tokenizer(sentences, padding="max_length", truncation=True, max_length=12, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        np.testing.assert_allclose(found.rows, model.text_model(input_ids=inputs).pooler_output, rtol=2e-3, atol=2e-3)
+
+
+def test_a_resnet_is_the_same_in_bf16_for_keys_and_for_context(world, matcher, at, script):
+    shared = ["--image-sets", "shapes_valid", *world.roots, "--ids-root", at / "ids"]
+    script("vokenization.create_image_ids", *shared)
+    fast = ["--num-workers", 1, "--device", "cpu", "--precision", "bf16", "--cache", at / "cache", "--output", at / "keys"]
+    script("vokenization.extract_vision_keys", "--load", matcher, *shared, *fast)
+    again = ["--device", "cpu", "--num_workers", 1, "--precision", "bf16", "--batch_size", IMAGE_BATCH]
+    script("ctx.encode_images", "--model", matcher, "--images", world.folder / "images", *again)
+    ids = (at / "ids/shapes_valid.ids").read_text().split()
+    rows = np.load(next((at / "cache").glob("shapes_valid-*.npy")))
+    with h5py.File("outputs/image_features/vis_ctx.hdf5") as vis:
+        for name, row in zip(ids, rows, strict=True):
+            np.testing.assert_allclose(vis[name][:], row, rtol=1e-3, atol=1e-3)
+
+
+def test_a_matcher_cuts_phrases_where_it_cuts_lines(world, at, script):
+    """At the tower's length; the length of training's captions is only that of recall, which is measured as in training."""
+    script("xmatching.main", *world.train_flags(at / "m", "--max-len", 5, "--epochs", 1))
+    long = ["a red circle and a blue square", "a red circle and a green square"]  # alike in their first three tokens
+    (at / "phrases.txt").write_text("\n".join(long) + "\n")
+    flags = ["--model", at / "m", "--device", "cpu", "--num_workers", 1, "--captions", "phrases.txt"]
+    assert "(0 cut to the tower's length)" in script("ctx.encode_captions", *flags)
+    with h5py.File("outputs/captions_db/caption_db.hdf5", "r+") as db:
+        assert abs(db["0/features"][0] - db["0/features"][1]).max() > 1e-3
+        settings = json.loads(db.attrs["settings"])
+        settings.pop("cut")  # as files of earlier versions
+        db.attrs["settings"] = json.dumps(settings)
+    assert "skipped" in script("ctx.encode_captions", *flags)
+
+
+def test_a_text_without_a_vector_ends_retrieval_and_evaluation(world, at, script):
+    """Its score would stand above all others, or nowhere."""
+    tensors = load_file(fixtures.save_clip(at / "clip") / "model.safetensors")
+    tensors["text_model.final_layer_norm.weight"][3] = torch.inf
+    save_file(tensors, at / "clip/model.safetensors", {"format": "pt"})
+    (at / "lines.txt").write_text("\na red circle\nblue square\n")
+    shared = ["--image-sets", "shapes_valid", *world.roots]
+    fast = ["--num-workers", 1, "--device", "cpu"]
+    script("vokenization.create_image_ids", *shared, "--ids-root", at / "ids")
+    script("vokenization.extract_vision_keys", "--load", "clip", *shared, *fast, "--ids-root", at / "ids", "--cache", at / "cache")
+    script("tokenization.tokenize_dataset", at, "lines.txt", "clip")
+    output = "is not finite; leave it out, or take --precision fp32, after: rm -r"
+    with pytest.raises(UserError, match=f"lines.txt: line 2: the model's output for it and of 1 more {output}"):
+        again = ["--image-sets", "shapes_valid", *fast, "--corpus", at / "lines.txt", "--precision", "bf16", "--topk", 2]
+        script("vokenization.vokenize_corpus_mp", "--load", "clip", *again)
+    with pytest.raises(UserError, match='sentence "a .*": the model\'s output for it and of 11 more is not finite; leave it out$'):
+        script("vokenization.evaluate_retrieval", "--load", "clip", *shared, *fast, "--cache", at / "cache", "--precision", "fp32")
 
 
 def test_clip_without_a_tokenizer_is_refused(at):

@@ -16,6 +16,7 @@ from xvoken.job import prepare
 from xvoken.messages import UserError
 from xvoken.text_batches import TEXT_ON_GPU
 from xvoken.text_features import TextJob
+from xvoken.text_towers import load_tokenizer
 from xvoken.torch_index import TorchIndex
 from xvoken.views import Crops, ViewsJob
 
@@ -59,7 +60,7 @@ def test_augmented_views(world: World, pictures: list[str], tmp_path: Path):
 
 def test_sentences(world: World, tmp_path: Path):
     sentences = [f"a {'very ' * (n % 7)}long line" if n % 9 else "" for n in range(200)]
-    jobs = [TextJob(TextTowerSpec(str(world.bert), (1,)), str(world.bert), sentences, 20, "fp32", 16) for _ in range(2)]
+    jobs = [TextJob(TextTowerSpec(str(world.bert), (1,)), load_tokenizer(str(world.bert)), sentences, 20, "fp32", 16) for _ in range(2)]
     plain, fast = (rows_on(device, job, len(sentences), tmp_path / device) for device, job in zip(("cpu", GPU), jobs, strict=True))
     assert plain[0] == fast[0] and jobs[1].batch_size == 16 * TEXT_ON_GPU
     np.testing.assert_allclose(plain[1].astype(np.float32), fast[1].astype(np.float32), atol=2e-3)
