@@ -30,13 +30,17 @@ from torchvision.transforms import functional as F
 
 from benchmarks import worlds
 from benchmarks.measure import make_parser
-from ctx import caption_db, context_files
 from ctx.run import BATCH
 from ctx.views import Views, ViewsJob
-from xvoken.devices import autocast, cores, cpu_has_bf16
-from xvoken.image_sets import folder_ids
-from xvoken.messages import UserError, run_main, say
-from xvoken.text_towers import load_tokenizer
+from xvoken.cli.main import run_main
+from xvoken.console import say
+from xvoken.encoders.precision import autocast
+from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.errors import UserError
+from xvoken.files import context as context_files
+from xvoken.files import phrases as caption_db
+from xvoken.machine import cores, cpu_has_bf16
+from xvoken.pictures.sources import folder_ids
 
 PHRASES, K = 20_000, 16
 

@@ -17,11 +17,12 @@ import torch
 
 from benchmarks import worlds
 from benchmarks.measure import parse_args, report, seconds, threads
-from xvoken.decoding import DECODERS, IMAGE_BATCH, ON_GPU, Pictures
-from xvoken.devices import autocast, cores, resolve_precision
-from xvoken.image_features import ImageJob
-from xvoken.image_towers import for_inference
-from xvoken.messages import run_main
+from xvoken.cache.images import ImageJob
+from xvoken.cli.main import run_main
+from xvoken.encoders.image import for_inference
+from xvoken.encoders.precision import autocast
+from xvoken.machine import cores, resolve_precision
+from xvoken.pictures.batches import DECODERS, IMAGE_BATCH, ON_GPU, Pictures
 
 
 @torch.inference_mode()

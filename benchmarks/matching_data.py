@@ -16,9 +16,10 @@ from xmatching.model import Matcher
 from xmatching.pairs import Towers, load_pairs
 from xmatching.param import HEAD_FLAGS, parse_args
 from xmatching.training import Learner, Training
-from xvoken.image_sets import Roots, read_captioned
-from xvoken.messages import UserError
-from xvoken.text_towers import load_tokenizer
+from xvoken.cli.flags import roots_of
+from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.errors import UserError
+from xvoken.files.image_sets import read_captioned
 
 ROOT = Path(__file__).resolve().parents[1]
 COCO_SAMPLE, DEMO = ROOT.parent / "shared/coco_sample", ROOT / "data/demo"
@@ -90,7 +91,7 @@ class Bench:
         data = (args.train_imgs, args.valid_imgs if held_out else None, args.text_pool, args.visn_pool, args.lang_layers)
         key = hashlib.sha256(repr((*data, args.views, args.crop_scale)).encode()).hexdigest()
         if key not in self.loaded:
-            towers, roots = Towers(args), Roots.of(args)
+            towers, roots = Towers(args), roots_of(args)
             train = [read_captioned(name, args.train_langs, roots, args.limit) for name in args.train_imgs]
             other = [read_captioned(name, args.valid_langs, roots, args.limit) for name in args.valid_imgs] if held_out else train
             self.loaded[key] = towers, load_pairs(args, towers, train, augment=True), load_pairs(args, towers, other, augment=False)

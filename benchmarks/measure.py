@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from xvoken.devices import cores
-from xvoken.flags import Help, Parser
+from xvoken.cli.flags import Help, Parser
+from xvoken.machine import cores
 
 
 def make_parser(description: str) -> Parser:

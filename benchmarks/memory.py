@@ -21,7 +21,7 @@ sys.path[0] = str(ROOT)
 
 from benchmarks import worlds
 from benchmarks.measure import machine, make_parser
-from xvoken.messages import run_main
+from xvoken.cli.main import run_main
 
 CODE = """
 import runpy, sys

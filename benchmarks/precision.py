@@ -23,7 +23,8 @@ import h5py
 
 from benchmarks.matching_data import COCO_SAMPLE, Source, coco_sample, small_source
 from benchmarks.measure import machine, parse_args
-from xvoken.messages import run_main, say
+from xvoken.cli.main import run_main
+from xvoken.console import say
 
 KEYS = {"fp32": ["--precision", "fp32"], "bf16": ["--precision", "bf16"], "torchcodec": ["--decoder", "torchcodec"]}
 WAYS = {"sentences": ("fp32", "bf16"), "both": ("bf16", "bf16"), "torchcodec": ("torchcodec", "fp32")}  # keys, precision of the lines

@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.matching_data import Bench, Source, small_source, sources, train_and_measure
 from benchmarks.measure import make_parser, threads
 from xmatching.recipes import RECIPES
-from xvoken.messages import run_main, say
+from xvoken.cli.main import run_main
+from xvoken.console import say
 from xvoken.recall import TOP
 
 DIRECTIONS = ("text_to_image", "image_to_text")

@@ -22,11 +22,12 @@ from benchmarks import worlds
 from benchmarks.measure import parse_args, report, seconds, threads
 from vokenization.vokenization import VokenizeJob
 from vokenization.vokenize_corpus_mp import CHUNK
-from xvoken import keys as key_files
-from xvoken.devices import autocast, cores, resolve_precision
-from xvoken.messages import run_main
-from xvoken.text_batches import batches_by_length, lines_on, pad_lines
-from xvoken.work import ranges
+from xvoken.cli.main import run_main
+from xvoken.encoders.batches import batches_by_length, lines_on, pad_lines
+from xvoken.encoders.precision import autocast
+from xvoken.files import keys as key_files
+from xvoken.machine import cores, resolve_precision
+from xvoken.work.parts import ranges
 
 BATCH = 64  # the stage's default
 

@@ -22,12 +22,12 @@ import faiss
 import torch
 
 from benchmarks.measure import parse_args, report, seconds, threads
-from xvoken import approximate
-from xvoken.approximate import ApproximateIndex, SavedIndex
-from xvoken.devices import cores
-from xvoken.faiss_index import FaissIndex
-from xvoken.messages import run_main
-from xvoken.torch_index import TorchIndex
+from xvoken.cli.main import run_main
+from xvoken.machine import cores
+from xvoken.search import approximate
+from xvoken.search.approximate import ApproximateIndex, SavedIndex
+from xvoken.search.faiss_exact import FaissIndex
+from xvoken.search.torch_exact import TorchIndex
 
 
 def unit(rows: int, seed: int) -> torch.Tensor:

@@ -26,8 +26,9 @@ from benchmarks.matching_data import Bench, Source, small_source, sources, train
 from benchmarks.measure import make_parser, threads
 from xmatching.data import carve
 from xmatching.recipes import BEST
-from xvoken.devices import cores
-from xvoken.messages import run_main, say
+from xvoken.cli.main import run_main
+from xvoken.console import say
+from xvoken.machine import cores
 
 RECORD = Path(__file__).with_name("search_recipe.jsonl")
 GAIN = 0.3  # points of the score that a change has to bring: less is noise, and views cost their time

@@ -20,13 +20,13 @@ import torch
 from benchmarks import worlds
 from benchmarks.keys import tower_alone
 from benchmarks.measure import parse_args, report, seconds, threads
-from xvoken.decoding import IMAGE_BATCH, Pictures, on_device
-from xvoken.devices import resolve_precision
-from xvoken.image_features import ImageJob
-from xvoken.image_towers import for_inference
-from xvoken.messages import run_main
-from xvoken.processes import run_in_processes
-from xvoken.work import ranges
+from xvoken.cache.images import ImageJob
+from xvoken.cli.main import run_main
+from xvoken.encoders.image import for_inference
+from xvoken.machine import resolve_precision
+from xvoken.pictures.batches import IMAGE_BATCH, Pictures, on_device
+from xvoken.work.local import run_in_processes
+from xvoken.work.parts import ranges
 
 WORKERS = 2
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: it has files named like standard modules
 
-from xvoken.devices import cores
+from xvoken.machine import cores
 
 os.environ["RAYON_NUM_THREADS"] = str(cores())  # in a container the library may count fewer
 
@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.measure import parse_args, report, seconds
 from tokenization.tokenize_dataset import tokenize_corpus
-from xvoken import corpus as corpora
-from xvoken.messages import run_main
-from xvoken.text_towers import load_tokenizer
+from xvoken.cli.main import run_main
+from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.files import corpus as corpora
 
 TOKENIZER = "minilm"
 

@@ -31,18 +31,22 @@ from xmatching.main import make_learner
 from xmatching.pairs import Towers
 from xmatching.param import HEAD_FLAGS
 from xmatching.training import Learner, Training
-from xvoken.decoding import IMAGE_BATCH
-from xvoken.devices import autocast, cast_weights, resolve_precision
-from xvoken.features import Features
-from xvoken.image_features import ImageJob
-from xvoken.image_sets import CaptionedSet, Roots, read_captioned
-from xvoken.image_towers import for_inference
-from xvoken.messages import run_main, say
-from xvoken.pictures import load_picture
-from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
-from xvoken.text_features import TextJob
-from xvoken.text_towers import load_tokenizer
-from xvoken.views import Crops, ViewsJob
+from xvoken.cache.augmented import ViewsJob
+from xvoken.cache.features import Features
+from xvoken.cache.images import ImageJob
+from xvoken.cache.texts import TextJob
+from xvoken.cli.flags import roots_of
+from xvoken.cli.main import run_main
+from xvoken.console import say
+from xvoken.encoders.batches import Padding, batches_by_length, pad_lines, tokenize
+from xvoken.encoders.image import for_inference
+from xvoken.encoders.precision import autocast, cast_weights
+from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.files.image_sets import CaptionedSet, read_captioned
+from xvoken.machine import resolve_precision
+from xvoken.pictures.augment import Crops
+from xvoken.pictures.batches import IMAGE_BATCH
+from xvoken.pictures.decode import load_picture
 
 COCO_PICTURES, COCO_CAPTIONS = 118_287, 591_753  # train2014 and nominival
 EPOCHS = 25
@@ -146,7 +150,7 @@ def measure(flags: Namespace, source: Source, folder: Path) -> None:
         str(flags.views),
     ]
     args = source.args("published", more)
-    part = read_captioned(args.train_imgs[0], args.train_langs, Roots.of(args))
+    part = read_captioned(args.train_imgs[0], args.train_langs, roots_of(args))
     towers, precision = Towers(args), resolve_precision("auto", "cpu")
     say("the towers in the loop ...")
     theirs = published_way(args, towers, part, 32 if flags.small else flags.pairs) * COCO_CAPTIONS * EPOCHS

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from xvoken import keys as key_files
-from xvoken import snapshot as snapshots
-from xvoken.encoders import ImageTowerSpec, TextTowerSpec, build_heads
-from xvoken.text_towers import load_tokenizer, tokenizer_hash, weights_hash
+from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec, build_heads
+from xvoken.encoders.text import weights_hash
+from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
+from xvoken.files import keys as key_files
 
 
 def text_tower(folder: Path, layers: int = 12, width: int = 768) -> TextTowerSpec:

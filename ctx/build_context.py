@@ -4,7 +4,7 @@
 
 reads   outputs/captions_db/caption_db.hdf5; COCO's annotations and pictures (--dataset_root), or any folder (--images)
 writes  outputs/image_features/vis_ctx.hdf5 and outputs/retrieved_captions/txt_ctx.hdf5, or both to outputs/EXP_NAME/;
-        see ctx/context_files.py
+        see xvoken/files/context.py
 """
 
 import sys
@@ -14,11 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
-from ctx import caption_db
 from ctx.options import OUTPUTS, add_model_flags, add_picture_flags, add_retrieval_flags
 from ctx.run import load_inputs, make_context
-from xvoken.flags import Parser
-from xvoken.messages import run_main
+from xvoken.cli.flags import Parser
+from xvoken.cli.main import run_main
+from xvoken.files import phrases as caption_db
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     add_model_flags(parser, "", "views")
     args = parser.parse_args()
     machine, pictures, encoder = load_inputs(args)
-    db = caption_db.read(args.caption_db, encoder, args.model)
+    db = caption_db.read(args.caption_db, args.model, encoder.name, encoder.hash, encoder.dim)
     visual = OUTPUTS / (args.exp_name or "image_features") / "vis_ctx.hdf5"
     textual = OUTPUTS / (args.exp_name or "retrieved_captions") / "txt_ctx.hdf5"
     make_context(args.model, encoder, pictures, machine, visual, textual, db, args.k)

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from xvoken.disk import read_json
-from xvoken.image_sets import folder_ids
-from xvoken.messages import UserError, say
+from xvoken.console import say
+from xvoken.errors import UserError
+from xvoken.files.safe import read_json
+from xvoken.pictures.sources import folder_ids
 
 YEARS = ("2014", "2017")
 # The Karpathy split's id files, by the annotation file that their ids are of.

@@ -8,9 +8,7 @@ import itertools
 from PIL import Image
 
 FIVE, NINE = 0.6, 0.4  # share of height and width
-SLICES = {"whole": slice(0, 1), "five": slice(1, 6), "nine": slice(6, 15)}
 VIEWS = 15
-
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, right and bottom not included
 
 

@@ -3,7 +3,7 @@
     python ctx/encode_captions.py --device 1
 
 reads   Visual Genome's attributes.json and relationships.json (--ann_dir), or the lines of any text file (--captions)
-writes  outputs/captions_db/caption_db.hdf5: keys, features and captions in groups; see ctx/caption_db.py
+writes  outputs/captions_db/caption_db.hdf5: keys, features and captions in groups; see xvoken/files/phrases.py
 """
 
 import json
@@ -21,18 +21,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ctx import caption_db
 from ctx.options import OUTPUTS, Machine, add_model_flags
 from ctx.phrases import read_lines, read_visual_genome
 from ctx.run import today
-from xvoken.devices import cast_weights
-from xvoken.disk import quoted, same_settings, save_arrays, sha256_of_lines
-from xvoken.encoders import Encoder, TextTowerSpec, load_encoder
-from xvoken.flags import Parser
-from xvoken.leftovers import remove_leftover
-from xvoken.messages import run_main, say
-from xvoken.text_batches import Padding, batches_by_length, encode_batches, require_finite, shown, tokenize
-from xvoken.work import Parts
+from xvoken.cli.flags import Parser
+from xvoken.cli.main import run_main
+from xvoken.console import say
+from xvoken.encoders.batches import Padding, batches_by_length, encode_batches, require_finite, shown, tokenize
+from xvoken.encoders.encoder import Encoder, load_encoder
+from xvoken.encoders.matcher import TextTowerSpec
+from xvoken.encoders.precision import cast_weights
+from xvoken.files import phrases as caption_db
+from xvoken.files.safe import quoted, same_settings, save_arrays, sha256_of_lines
+from xvoken.work.parts import Parts, remove_leftover
 
 CHUNK = 2048  # phrases a part, and a group of the file
 BATCH = {"cpu": 64, "gpu": 2048}  # phrases a batch
@@ -40,7 +41,7 @@ BATCH = {"cpu": 64, "gpu": 2048}  # phrases a batch
 
 @dataclass
 class PhrasesJob:
-    """Phrases -> pooled features and keys; see xvoken.work.Job."""
+    """Phrases -> pooled features and keys; see xvoken.work.local.Job."""
 
     model: str
     phrases: list[str]

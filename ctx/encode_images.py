@@ -3,7 +3,7 @@
     python ctx/encode_images.py --device 0
 
 reads   COCO's annotations and pictures (--dataset_root), or any folder (--images); the model
-writes  outputs/image_features/vis_ctx.hdf5: one float32 dataset (768,) per picture; see ctx/context_files.py
+writes  outputs/image_features/vis_ctx.hdf5: one float32 dataset (768,) per picture; see xvoken/files/context.py
 """
 
 import sys
@@ -15,8 +15,8 @@ import xvoken.interrupts  # noqa: F401
 
 from ctx.options import OUTPUTS, add_model_flags, add_picture_flags
 from ctx.run import load_inputs, make_context
-from xvoken.flags import Parser
-from xvoken.messages import run_main
+from xvoken.cli.flags import Parser
+from xvoken.cli.main import run_main
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from xvoken.devices import PRECISIONS, cores, cpu_has_bf16, resolve_precision, workers_on
-from xvoken.messages import UserError, say
+from xvoken.console import say
+from xvoken.errors import UserError
+from xvoken.machine import PRECISIONS, cores, cpu_has_bf16, resolve_precision, workers_on
 
 OUTPUTS = Path("outputs")
 MODEL = "openai/clip-vit-base-patch32"

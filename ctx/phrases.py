@@ -16,7 +16,8 @@ from typing import Any
 
 import ijson
 
-from xvoken.messages import UserError, one_line, progress, say
+from xvoken.console import progress, say
+from xvoken.errors import UserError, one_line
 
 SYNSET = re.compile(r"(.+)\.[a-z]\.\d+")
 DOWNLOAD = "download and unzip it again: https://homes.cs.washington.edu/~ranjay/visualgenome/api.html"

@@ -3,7 +3,7 @@
     python ctx/retrieve_captions.py --device 1
 
 reads   outputs/captions_db/caption_db.hdf5; COCO's annotations and pictures (--dataset_root), or any folder (--images)
-writes  outputs/retrieved_captions/txt_ctx.hdf5: features, scores and texts of the top k; see ctx/context_files.py
+writes  outputs/retrieved_captions/txt_ctx.hdf5: features, scores and texts of the top k; see xvoken/files/context.py
 """
 
 import sys
@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
-from ctx import caption_db
 from ctx.options import OUTPUTS, add_model_flags, add_picture_flags, add_retrieval_flags
 from ctx.run import load_inputs, make_context
-from xvoken.flags import Parser
-from xvoken.messages import run_main
+from xvoken.cli.flags import Parser
+from xvoken.cli.main import run_main
+from xvoken.files import phrases as caption_db
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     add_model_flags(parser, "retrieved_captions", "views")
     args = parser.parse_args()
     machine, pictures, encoder = load_inputs(args)
-    db = caption_db.read(args.caption_db, encoder, args.model)
+    db = caption_db.read(args.caption_db, args.model, encoder.name, encoder.hash, encoder.dim)
     make_context(args.model, encoder, pictures, machine, textual=OUTPUTS / args.exp_name / "txt_ctx.hdf5", db=db, k=args.k)
 
 

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctx import context_files as files
-from ctx.caption_db import CaptionDB
 from ctx.coco import Pictures, read_pictures
 from ctx.options import Machine
 from ctx.views import ViewsJob
-from xvoken.disk import same_settings, save_array
-from xvoken.encoders import Encoder, load_encoder
-from xvoken.image_features import hash_of_pictures
-from xvoken.leftovers import remove_leftover
-from xvoken.locks import sole_writer
-from xvoken.messages import RunError, UserError, progress, say
-from xvoken.work import Parts, read_skipped
+from xvoken.console import progress, say
+from xvoken.encoders.encoder import Encoder, load_encoder
+from xvoken.errors import RunError, UserError
+from xvoken.files import context as files
+from xvoken.files.image_ids import hash_of_pictures
+from xvoken.files.locks import sole_writer
+from xvoken.files.phrases import CaptionDB
+from xvoken.files.safe import same_settings, save_array
+from xvoken.work.parts import Parts, read_skipped, remove_leftover
 
 CHUNK = {"cpu": 64, "gpu": 2048}  # pictures a part, at most
 BATCH = {"cpu": 16, "gpu": 960}  # views a batch: the activations of more of them leave a core's cache

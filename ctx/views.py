@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctx import crops
-from xvoken.decoding import batches_ahead
-from xvoken.devices import autocast, upload
-from xvoken.disk import save_arrays
-from xvoken.encoders import load_encoder
-from xvoken.image_features import leave_out
-from xvoken.image_towers import for_inference
-from xvoken.pictures import BrokenPicture, load_picture
-from xvoken.torch_index import TorchIndex
+from xvoken.cache.images import leave_out
+from xvoken.encoders.encoder import load_encoder
+from xvoken.encoders.image import for_inference
+from xvoken.encoders.precision import autocast, upload
+from xvoken.files.safe import save_arrays
+from xvoken.pictures.batches import batches_ahead
+from xvoken.pictures.decode import BrokenPicture, load_picture
+from xvoken.search.torch_exact import TorchIndex
 
 
 class Views(torch.utils.data.Dataset):
@@ -61,7 +61,7 @@ def full_batches(items: Iterator[tuple[int, Tensor]], size: int) -> Iterator[tup
 
 @dataclass
 class ViewsJob:
-    """Pictures -> pooled features of the whole, and the k best phrases of each view; see xvoken.work.Job.
+    """Pictures -> pooled features of the whole, and the k best phrases of each view; see xvoken.work.local.Job.
 
     keys: .npy file of the phrases' keys (n, d), or None for the features alone, which need one view a picture.
     """

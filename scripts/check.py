@@ -15,12 +15,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
-from ctx import caption_db, context_files
-from xvoken import approximate, corpus, image_ids, keys, snapshot, vokens
-from xvoken.disk import quoted
-from xvoken.flags import Parser
-from xvoken.hdf5 import open_hdf5
-from xvoken.messages import PATH_FAULTS, UserError, one_line, run_main
+from xvoken.cli.flags import Parser
+from xvoken.cli.main import PATH_FAULTS, run_main
+from xvoken.encoders import snapshot
+from xvoken.errors import UserError, one_line
+from xvoken.files import context as context_files
+from xvoken.files import corpus, image_ids, keys, vokens
+from xvoken.files import phrases as caption_db
+from xvoken.files.hdf5 import open_hdf5
+from xvoken.files.safe import quoted
+from xvoken.search import approximate
 
 
 def check(path: Path, given: Sequence[Path] = ()) -> str:

@@ -21,13 +21,15 @@ import xvoken.interrupts  # noqa: F401
 
 from PIL import Image
 
-from ctx.context import Context
-from ctx.crops import SLICES, boxes
-from xvoken.disk import read_json, replacing, write_lines
-from xvoken.flags import Parser
-from xvoken.messages import UserError, run_main, say
-from xvoken.pictures import BrokenPicture, load_picture
-from xvoken.shards import find
+from ctx.crops import boxes
+from xvoken.cli.flags import Parser
+from xvoken.cli.main import run_main
+from xvoken.console import say
+from xvoken.errors import UserError
+from xvoken.files.context import SLICES, Context
+from xvoken.files.safe import read_json, replacing, write_lines
+from xvoken.pictures.decode import BrokenPicture, load_picture
+from xvoken.pictures.sources import find
 
 HELD_OUT = 8  # pictures of OpenMoji; a seeded shuffle has mixed the held-out ones already
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "hubble_deep_field.jpg")

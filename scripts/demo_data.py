@@ -22,9 +22,11 @@ import xvoken.interrupts  # noqa: F401
 
 from PIL import Image, ImageDraw, ImageFont
 
-from xvoken.disk import replacing, write_json, write_lines
-from xvoken.flags import Parser
-from xvoken.messages import UserError, progress, run_main, say
+from xvoken.cli.flags import Parser
+from xvoken.cli.main import run_main
+from xvoken.console import progress, say
+from xvoken.errors import UserError
+from xvoken.files.safe import replacing, write_json, write_lines
 
 SIDE, FONT_SIZE = 300, 212  # the drawing keeps clear of what the image tower's centre crop cuts off
 HELD_OUT, VALID = 400, 100  # pictures that training never sees: for the last look, and to choose an epoch by

@@ -24,13 +24,14 @@ import xvoken.interrupts  # noqa: F401
 import numpy as np
 
 from scripts.demo_context import context_section, shown
-from xvoken import keys as key_files
-from xvoken import snapshot as snapshots
-from xvoken import vokens
-from xvoken.corpus import same_text
-from xvoken.disk import quoted, read_json, write_text
-from xvoken.flags import Parser
-from xvoken.messages import UserError, run_main
+from xvoken.cli.flags import Parser
+from xvoken.cli.main import run_main
+from xvoken.encoders import snapshot as snapshots
+from xvoken.errors import UserError
+from xvoken.files import keys as key_files
+from xvoken.files import vokens
+from xvoken.files.corpus import same_text
+from xvoken.files.safe import quoted, read_json, write_text
 
 THUMB = 144  # pixels
 BEST, ANY = 24, 24  # lines shown: those with the highest scores, and a random sample

@@ -15,9 +15,9 @@ case "$GPUS" in
         export CUDA_VISIBLE_DEVICES=
         PROCESSES=1
         ;;
-    auto) PROCESSES=$(python -c "import torch; print(max(1, torch.cuda.device_count()))") ;;
+    auto) PROCESSES=$(python -c "from xvoken.machine import gpu_count; print(max(1, gpu_count()))") ;;
     *)
-        read -r VISIBLE PROCESSES < <(python -m xvoken.devices "$GPUS" || echo failed 0)
+        read -r VISIBLE PROCESSES < <(python xmatching/gpus.py "$GPUS" || echo failed 0)
         [[ "$PROCESSES" != 0 ]] || exit 2
         [[ "$VISIBLE" == none ]] || export CUDA_VISIBLE_DEVICES=$VISIBLE
         ;;

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from xvoken.console import show_log
+
 ROOT = Path(__file__).resolve().parents[1]
 # What is told to a user must not depend on a hub that may or may not be reached from here.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What is started in the background (nohup, CI) ignores Ctrl-C, and so would all that the tests start: as at a terminal instead.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+show_log()  # as commands do
 COLOURS = ["red", "green", "blue", "yellow", "black", "white", "orange", "purple", "pink", "brown", "grey", "cyan"]
 SHAPES = ["circle", "square"]
 
@@ -61,7 +64,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     from safetensors.torch import save_file
     from transformers import BertConfig, BertModel
 
-    from xvoken.text_towers import load_tokenizer
+    from xvoken.encoders.tokenizer import load_tokenizer
 
     folder = tmp_path_factory.mktemp("world")
     entries = {"train": [], "valid": []}

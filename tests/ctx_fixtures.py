@@ -23,7 +23,7 @@ from transformers import (
     SiglipModel,
 )
 
-from xvoken.messages import run_main
+from xvoken.cli.main import run_main
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"landscape": (160, 97), "portrait": (61, 148), "square": (96, 96), "tiny": (1, 1), "pair": (3, 2), "huge": (2301, 1702)}

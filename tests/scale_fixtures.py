@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from xvoken.messages import run_main
+from xvoken.cli.main import run_main
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES, PICTURES = 50_000, 800
@@ -257,9 +257,10 @@ def _make_snapshot(folder: Path) -> None:
     from torchvision import models
     from transformers import BertConfig, BertModel
 
-    from xvoken import snapshot as snapshots
-    from xvoken.encoders import ImageTowerSpec, TextTowerSpec, build_heads
-    from xvoken.text_towers import load_tokenizer, weights_hash
+    from xvoken.encoders import snapshot as snapshots
+    from xvoken.encoders.encoder import ImageTowerSpec, TextTowerSpec, build_heads
+    from xvoken.encoders.text import weights_hash
+    from xvoken.encoders.tokenizer import load_tokenizer
 
     torch.manual_seed(0)
     tokenizer = load_tokenizer("minilm")

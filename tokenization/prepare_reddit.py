@@ -23,10 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 
 from tokenization.csv_rows import BadRow, csv_rows
-from xvoken.disk import all_written, quoted, read_json, replacing, same_settings, sha256_of_file, write_json
-from xvoken.flags import Parser, at_least_one
-from xvoken.locks import sole_writer
-from xvoken.messages import UserError, progress, run_main, say
+from xvoken.cli.flags import Parser, at_least_one
+from xvoken.cli.main import run_main
+from xvoken.console import progress, say
+from xvoken.errors import UserError
+from xvoken.files.locks import sole_writer
+from xvoken.files.safe import all_written, quoted, read_json, replacing, same_settings, sha256_of_file, write_json
 
 SPLITS = ("train", "valid", "test")
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv")

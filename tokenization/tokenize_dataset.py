@@ -3,7 +3,7 @@
     python tokenization/tokenize_dataset.py data/reddit train.pkl.txt bert-base-uncased
 
 reads   DATA_DIR/FILE, UTF-8, one text a line (tabs between utterances count as blanks)
-writes  DATA_DIR/FILE.TOK, FILE.TOK.hdf5 (tokens int32), FILE.TOK.line; see xvoken/corpus.py
+writes  DATA_DIR/FILE.TOK, FILE.TOK.hdf5 (tokens int32), FILE.TOK.line; see xvoken/files/corpus.py
 """
 
 import codecs
@@ -24,17 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenization.line_tokenizer import LineTokenizer
-from xvoken import corpus as corpora
-from xvoken.devices import cores
-from xvoken.disk import all_there, replacing, same_settings, save_arrays
-from xvoken.engine import Engine
-from xvoken.flags import Parser, at_least_one
-from xvoken.hdf5 import open_hdf5
-from xvoken.leftovers import remove_leftover
-from xvoken.messages import UserError, run_main, say
-from xvoken.report import write_report
-from xvoken.text_towers import base_name, full_name, load_tokenizer, tokenizer_hash, vocabulary_size
-from xvoken.work import LOCAL, Parts
+from xvoken.cli.flags import Parser, add_engine_flags, at_least_one, engine_of
+from xvoken.cli.main import run_main
+from xvoken.console import say
+from xvoken.encoders.tokenizer import base_name, full_name, load_tokenizer, tokenizer_hash, vocabulary_size
+from xvoken.errors import UserError
+from xvoken.files import corpus as corpora
+from xvoken.files.hdf5 import open_hdf5
+from xvoken.files.safe import all_there, replacing, same_settings, save_arrays
+from xvoken.machine import cores
+from xvoken.work.parts import LOCAL, Engine, Parts, remove_leftover
+from xvoken.work.product import write_report
 
 CHUNK = 20_000  # lines a part
 LINES_AT_ONCE = 1000  # lines that a thread tokenizes in one call
@@ -83,7 +83,7 @@ def scan(path: Path, limit: int | None = None) -> Scan:
 
 @dataclass
 class TokenizeJob:
-    """Lines -> token ids, as text and as arrays; see xvoken.work.Job."""
+    """Lines -> token ids, as text and as arrays; see xvoken.work.local.Job."""
 
     path: Path
     starts: list[int]
@@ -164,9 +164,9 @@ def main() -> None:
     )
     parser.add_argument("--num-workers", type=at_least_one, default=1, help="processes; one uses all cores already (default: 1)")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N lines (default: all)")
-    Engine.add_flags(parser)
+    add_engine_flags(parser)
     args = parser.parse_args()
-    tokenize_corpus(Path(args.data_dir) / args.file, args.tokenizer, args.num_workers, args.limit, Engine.of(args))
+    tokenize_corpus(Path(args.data_dir) / args.file, args.tokenizer, args.num_workers, args.limit, engine_of(args))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 reads   data/lxmert/*.json (order of the file), or a folder of pictures (sorted by name): open_images, NAME=FOLDER,
         or tar shards, as if they were unpacked to a folder: 'NAME=FOLDER/{00000..00099}.tar'
-writes  data/vokenization/images/{IMAGE_SET}.ids, for shards also .members; see xvoken/image_ids.py
+writes  data/vokenization/images/{IMAGE_SET}.ids, for shards also .members; see xvoken/files/image_ids.py
 A set whose order is fixed is compared, never changed.
 """
 
@@ -16,12 +16,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
-from xvoken import image_ids
-from xvoken.flags import Help, Parser, at_least_one
-from xvoken.image_sets import LXMERT_NAMES, Roots, folder_ids, listed_sets, lxmert_file, read_captioned, shard_ids, split_name
-from xvoken.locks import sole_writer
-from xvoken.messages import UserError, run_main, say
-from xvoken.shards import Member, is_shards
+from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least_one, roots_of
+from xvoken.cli.main import run_main
+from xvoken.console import say
+from xvoken.errors import UserError
+from xvoken.files import image_ids
+from xvoken.files.image_sets import LXMERT_NAMES, Roots, listed_sets, lxmert_file, read_captioned, split_name
+from xvoken.files.locks import sole_writer
+from xvoken.pictures.sources import Member, folder_ids, is_shards, shard_ids
 
 
 def ordered_ids(name: str, folder: Path | None, roots: Roots, langs: list[str]) -> list[str] | dict[str, Member]:
@@ -57,11 +59,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--langs", default="mscoco", help="sources of sentences that an LXMERT file must have, with commas")
     parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder for the .ids files")
-    Roots.add_flags(parser)
+    add_roots_flags(parser)
     args = parser.parse_args()
     for image_set in listed_sets(args.image_sets):
         name, folder = split_name(image_set)
-        found = ordered_ids(name, folder, Roots.of(args), args.langs.split(","))
+        found = ordered_ids(name, folder, roots_of(args), args.langs.split(","))
         ids = sample(list(found), args.num_images, args.seed)[: args.limit]
         members = [found[i] for i in ids] if isinstance(found, dict) else None
         path = image_ids.ids_file(args.ids_root, name)

@@ -18,18 +18,19 @@ import xvoken.interrupts  # noqa: F401
 
 import torch
 
-from vokenization.vokenization import read_gallery
-from xvoken import keys as key_files
-from xvoken.devices import add_flags, workers_on
-from xvoken.disk import all_written, write_json
-from xvoken.encoders import Encoder, load_encoder
-from xvoken.flags import Help, Parser
-from xvoken.image_sets import LXMERT_NAMES, Roots, captioned_sets, listed_sets, lxmert_file, read_captioned, split_name
-from xvoken.locks import sole_writer
-from xvoken.messages import UserError, run_main, say
+from xvoken.cache.texts import sentence_means, text_features, token_features
+from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, roots_of
+from xvoken.cli.main import run_main
+from xvoken.console import say
+from xvoken.encoders.encoder import Encoder, load_encoder
+from xvoken.errors import UserError
+from xvoken.files import keys as key_files
+from xvoken.files.image_sets import LXMERT_NAMES, Roots, captioned_sets, listed_sets, lxmert_file, read_captioned, split_name
+from xvoken.files.keys import read_gallery
+from xvoken.files.locks import sole_writer
+from xvoken.files.safe import all_written, write_json
+from xvoken.machine import workers_on
 from xvoken.recall import evaluate, table
-from xvoken.text_features import text_features
-from xvoken.token_features import sentence_means, token_features
 
 
 def evaluate_set(encoder: Encoder, name: str, keys_dir: Path, langs: list[str], roots: Roots, options: dict[str, Any]) -> dict[str, Any]:
@@ -68,9 +69,9 @@ def main() -> None:
     parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), with commas")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: eval/ in the snapshot)")
-    Roots.add_flags(parser)
+    add_roots_flags(parser)
     parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
-    add_flags(parser, "text tower", "as training takes it, whose cache is then used again")
+    add_compute_flags(parser, "text tower", "as training takes it, whose cache is then used again")
     args = parser.parse_args()
     encoder = load_encoder(args.load, text=True)
     options = {"cache": Path(args.cache), "devices": workers_on(args.device, args.num_workers), "precision": args.precision}
@@ -79,7 +80,7 @@ def main() -> None:
         keys_dir = args.keys_dir or key_files.folder(encoder.home)
         path = (args.output or encoder.home / "eval") / f"{name}.json"
         with sole_writer(path):
-            record = evaluate_set(encoder, name, keys_dir, args.langs.split(","), Roots.of(args), options)
+            record = evaluate_set(encoder, name, keys_dir, args.langs.split(","), roots_of(args), options)
             write_json(path, {**record, "snapshot": encoder.name, "snapshot_hash": encoder.hash})
             all_written(path)
         print(f"{name}: {table(record)}\nwrote {path}")

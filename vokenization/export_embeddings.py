@@ -18,12 +18,13 @@ import xvoken.interrupts  # noqa: F401
 
 import numpy as np
 
-from xvoken import keys as key_files
-from xvoken.disk import all_written, quoted, replacing, save_array
-from xvoken.flags import Help, Parser, at_least_one
-from xvoken.image_sets import Roots, listed_sets, lxmert_file, read_captioned, split_name
-from xvoken.locks import sole_writer
-from xvoken.messages import UserError, run_main
+from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least_one, roots_of
+from xvoken.cli.main import run_main
+from xvoken.errors import UserError
+from xvoken.files import keys as key_files
+from xvoken.files.image_sets import Roots, listed_sets, lxmert_file, read_captioned, split_name
+from xvoken.files.locks import sole_writer
+from xvoken.files.safe import all_written, quoted, replacing, save_array
 
 
 def captions_of(name: str, langs: list[str], roots: Roots) -> dict[str, str]:
@@ -82,14 +83,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder to write to (default: export/ in the snapshot)")
     parser.add_argument("--rows-per-file", type=at_least_one, default=1_000_000, help="keys in a file")
     parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), with commas")
-    Roots.add_flags(parser)
+    add_roots_flags(parser)
     args = parser.parse_args()
     keys_dir = args.keys_dir or key_files.folder(args.load)
     for image_set in listed_sets([args.image_sets]):
         name, _ = split_name(image_set)
         keys = key_files.read(keys_dir, name)
         folder = (args.output or keys_dir.parent / "export") / name
-        files = export(keys, captions_of(name, args.langs.split(","), Roots.of(args)), folder, args.rows_per_file)
+        files = export(keys, captions_of(name, args.langs.split(","), roots_of(args)), folder, args.rows_per_file)
         print(f"wrote {len(keys.ids):,} keys of {keys.keys.shape[1]} dimensions to {folder} ({files} .npy and .parquet)")
 
 

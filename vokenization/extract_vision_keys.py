@@ -4,7 +4,7 @@
 
 reads   data/vokenization/images/{IMAGE_SET}.ids and the pictures, in files or tar shards; the snapshot
 writes  snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5 (keys float32 (N, dim), ids), .ids, .path, .skipped.tsv;
-        see xvoken/keys.py. What the frozen tower makes of the pictures is kept in data/cache.
+        see xvoken/files/keys.py. What the frozen tower makes of the pictures is kept in data/cache.
 """
 
 import shlex
@@ -21,19 +21,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xvoken import image_ids
-from xvoken import keys as key_files
-from xvoken.decoding import DECODERS, IMAGE_BATCH, ON_GPU, require_decoder
-from xvoken.devices import add_flags, resolve_precision, suggest_bf16, workers_on
-from xvoken.disk import all_there, same_settings, sha256_of_lines
-from xvoken.encoders import Encoder, load_encoder
-from xvoken.engine import Engine
-from xvoken.features import Features
-from xvoken.flags import Help, Parser, at_least_one
-from xvoken.image_features import hash_of_pictures, image_features
-from xvoken.image_sets import Roots, listed_sets, split_name
-from xvoken.locks import sole_writer
-from xvoken.messages import UserError, run_main, say
+from xvoken.cache.features import Features
+from xvoken.cache.images import image_features
+from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, add_roots_flags, at_least_one, engine_of, roots_of
+from xvoken.cli.main import run_main
+from xvoken.console import say
+from xvoken.encoders.encoder import Encoder, load_encoder
+from xvoken.errors import UserError
+from xvoken.files import image_ids
+from xvoken.files import keys as key_files
+from xvoken.files.image_ids import hash_of_pictures
+from xvoken.files.image_sets import Roots, listed_sets, split_name
+from xvoken.files.locks import sole_writer
+from xvoken.files.safe import all_there, same_settings, sha256_of_lines
+from xvoken.machine import resolve_precision, suggest_bf16, workers_on
+from xvoken.pictures.batches import DECODERS, IMAGE_BATCH, ON_GPU, require_decoder
 
 BLOCK = 8192  # pictures whose vectors are in memory at once
 
@@ -112,7 +114,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--output-dir", "--output", dest="output", help="folder for the keys (default: keys/ in the snapshot)")
     parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder of the .ids files")
-    Roots.add_flags(parser)
+    add_roots_flags(parser)
     parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N pictures of each set")
     parser.add_argument("--batch-size", type=at_least_one, default=IMAGE_BATCH, help=f"pictures in a batch (times {ON_GPU} on a GPU)")
@@ -120,8 +122,8 @@ def main() -> None:
         "--decoder", choices=DECODERS, default="pillow",
         help="of pictures; torchcodec: JPEG files are decoded and scaled on the GPU, where Pillow on all cores is too slow for the tower",
     )  # fmt: skip
-    add_flags(parser, "tower", "as training takes it, whose cache is then used again")
-    Engine.add_flags(parser)
+    add_compute_flags(parser, "tower", "as training takes it, whose cache is then used again")
+    add_engine_flags(parser)
     args = parser.parse_args()
     require_decoder(args.decoder)
     devices = workers_on(args.device, args.num_workers)
@@ -133,10 +135,10 @@ def main() -> None:
         "precision": args.precision,
         "batch_size": args.batch_size,
         "decoder": args.decoder,
-        "engine": Engine.of(args),
+        "engine": engine_of(args),
     }
     for image_set in listed_sets(args.image_sets):
-        extract(encoder, image_set, where, options, Roots.of(args), args.ids_root, args.limit)
+        extract(encoder, image_set, where, options, roots_of(args), args.ids_root, args.limit)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 reads   FOLDER/img_emb/img_emb_*.npy: float16 or float32 (n, dim), files in the order of their names
         FOLDER/metadata/metadata_*.parquet: image_path of each row; without these files rows are named by their numbers
 writes  snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5 (keys float32 (N, dim) of length 1, ids), .ids, .path, .skipped.tsv;
-        see xvoken/keys.py
+        see xvoken/files/keys.py
 """
 
 import sys
@@ -23,13 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vokenization.export_embeddings import load_pyarrow
-from xvoken import keys as key_files
-from xvoken.disk import all_there, fingerprint, same_settings, sha256_of_file
-from xvoken.encoders import Encoder, load_encoder
-from xvoken.flags import Help, Parser
-from xvoken.image_sets import split_name
-from xvoken.locks import sole_writer
-from xvoken.messages import UserError, one_line, progress, run_main, say
+from xvoken.cli.flags import Help, Parser
+from xvoken.cli.main import run_main
+from xvoken.console import progress, say
+from xvoken.encoders.encoder import Encoder, load_encoder
+from xvoken.errors import UserError, one_line
+from xvoken.files import keys as key_files
+from xvoken.files.image_sets import split_name
+from xvoken.files.locks import sole_writer
+from xvoken.files.safe import all_there, fingerprint, same_settings, sha256_of_file
 
 BLOCK = 8192  # rows in memory at once
 

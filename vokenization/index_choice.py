@@ -9,16 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from vokenization.vokenization import Gallery, VokenizeJob
-from xvoken import approximate
-from xvoken.approximate import EFFORT, ApproximateIndex, SavedIndex
-from xvoken.corpus import Corpus
-from xvoken.disk import fingerprint, write_json
-from xvoken.encoders import Encoder
-from xvoken.indexing import build_index
-from xvoken.locks import sole_writer
-from xvoken.messages import UserError, say
-from xvoken.text_batches import require_finite
+from vokenization.vokenization import VokenizeJob
+from xvoken.console import say
+from xvoken.encoders.batches import require_finite
+from xvoken.encoders.encoder import Encoder
+from xvoken.errors import UserError
+from xvoken.files.corpus import Corpus
+from xvoken.files.keys import Gallery
+from xvoken.files.locks import sole_writer
+from xvoken.files.safe import fingerprint, write_json
+from xvoken.search import approximate
+from xvoken.search.approximate import EFFORT, ApproximateIndex, SavedIndex
+from xvoken.search.index import build_index
 
 INDEXES = ("auto", "flat", *EFFORT)
 SAMPLE, NEAR = 256, 64  # lines that recall is measured on; how far an empty one's stand-in may lie behind it
@@ -26,7 +28,7 @@ SAMPLE, NEAR = 256, 64  # lines that recall is measured on; how far an empty one
 
 @dataclass(frozen=True)
 class Choice:
-    """kind: flat (exact) or a kind of xvoken.approximate; recall: what an approximate one has to reach."""
+    """kind: flat (exact) or a kind of xvoken.search.approximate; recall: what an approximate one has to reach."""
 
     kind: str = "flat"
     recall: float = 0.95

@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from vokenization.vokenization import VokenizeJob
-from xvoken.devices import autocast
-from xvoken.disk import save_arrays
-from xvoken.text_batches import batches_by_length, pad_lines
-from xvoken.text_towers import masked_mean
-from xvoken.token_features import flat_rows
+from xvoken.cache.texts import flat_rows
+from xvoken.encoders.batches import batches_by_length, pad_lines
+from xvoken.encoders.precision import autocast
+from xvoken.encoders.text import masked_mean
+from xvoken.files.safe import save_arrays
 
 
 class TokenVokenizeJob(VokenizeJob):
-    """Lines of tokens -> best row of each token, and best rows of each line by the mean of its tokens; see xvoken.work.Job."""
+    """Lines of tokens -> best row of each token, and best rows of each line by the mean of its tokens; see xvoken.work.local.Job."""
 
     def kept(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of each line that the tower sees."""

@@ -8,72 +8,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xvoken import keys as key_files
-from xvoken.approximate import ApproximateIndex, SavedIndex
-from xvoken.corpus import Corpus
-from xvoken.devices import cast_weights
-from xvoken.disk import quoted, save_arrays
-from xvoken.encoders import load_encoder
-from xvoken.indexing import build_joined
-from xvoken.messages import UserError
-from xvoken.text_batches import Padding, batches_by_length, encode_batches, lines_on, require_finite
-from xvoken.text_towers import vocabulary_size
-
-
-@dataclass
-class Gallery:
-    """The rows of an index: keys float32 (N, dim) in a block for each image set, ids `{IMAGE_SET}/{image id}`, file names."""
-
-    blocks: list[NDArray[np.float32]]
-    ids: list[str]
-    names: list[str]
-    made_by: list[str]
-
-    @property
-    def keys(self) -> NDArray[np.float32]:
-        return joined(self.blocks)
-
-
-def joined(blocks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """All blocks in one array; of several a copy."""
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-
-
-def read_gallery(keys_dir: Path, image_sets: list[str], encoder_hash: str, dim: int, most: int | None = None) -> Gallery:
-    """The keys of several image sets, one set after another; raises UserError for keys of another snapshot."""
-    keys, ids, names, made_by = [], [], [], []
-    for image_set in image_sets:
-        read = key_files.read(keys_dir, image_set)
-        path = key_files.keys_file(keys_dir, image_set)
-        mend = f"remove it, then: python vokenization/extract_vision_keys.py --load-dir {keys_dir.parent} --image-sets {image_set}"
-        if read.keys.shape[1] != dim:
-            raise UserError(f"{path}: keys of {read.keys.shape[1]} dimensions, the snapshot's sentences have {dim}; {mend}")
-        maker = read.attributes.get("snapshot_hash", encoder_hash)  # files of the predecessors do not say
-        if maker != encoder_hash:
-            raise UserError(f"{path}: keys of another snapshot ({maker}, this one is {encoder_hash}); {mend}")
-        keys.append(read.keys)
-        ids += [f"{image_set}/{i}" for i in read.ids]
-        names += [Path(p).name for p in read.paths]
-        made_by.append(f"{image_set} {maker} {read.identity}")
-    return Gallery(_first(keys, most), ids[:most], names[:most], made_by)
-
-
-def read_blocks(keys_dir: Path, image_sets: list[str], most: int | None = None) -> list[NDArray[np.float32]]:
-    """The keys of `read_gallery` alone, for workers: whoever started them has read and checked the rest."""
-    return _first([key_files.read_vectors(keys_dir, image_set)[0] for image_set in image_sets], most)
-
-
-def _first(blocks: list[NDArray[np.float32]], most: int | None) -> list[NDArray[np.float32]]:
-    """The first `most` rows of all blocks."""
-    if most is None:
-        return blocks
-    starts = np.cumsum([0, *map(len, blocks)])
-    return [block[: most - start] for block, start in zip(blocks, starts.tolist(), strict=False) if start < most]
+from xvoken.encoders.batches import Padding, batches_by_length, encode_batches, lines_on, require_finite
+from xvoken.encoders.encoder import load_encoder
+from xvoken.encoders.precision import cast_weights
+from xvoken.encoders.tokenizer import vocabulary_size
+from xvoken.files.corpus import Corpus
+from xvoken.files.keys import joined, read_blocks
+from xvoken.files.safe import quoted, save_arrays
+from xvoken.search.approximate import ApproximateIndex, SavedIndex
+from xvoken.search.index import build_joined
 
 
 @dataclass
 class VokenizeJob:
-    """Lines of tokens -> best rows and scores; see xvoken.work.Job.
+    """Lines of tokens -> best rows and scores; see xvoken.work.local.Job.
 
     saved: an approximate index to search instead of all keys.
     """

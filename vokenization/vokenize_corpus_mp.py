@@ -3,8 +3,8 @@
     python vokenization/vokenize_corpus_mp.py --load snap/xmatching/NAME --corpus data/reddit/valid.pkl.txt
 
 reads   CORPUS.TOK.hdf5 and .line; snap/xmatching/NAME and its keys/{IMAGE_SET}.hdf5
-writes  snap/xmatching/NAME/vokens/{corpus}.{IMAGE_SET}, .hdf5 (indices, scores, vokens), .ids; see xvoken/vokens.py
-        with an approximate --index also keys/{IMAGE_SET}.{KIND}.faiss and .json; see xvoken/approximate.py
+writes  snap/xmatching/NAME/vokens/{corpus}.{IMAGE_SET}, .hdf5 (indices, scores, vokens), .ids; see xvoken/files/vokens.py
+        with an approximate --index also keys/{IMAGE_SET}.{KIND}.faiss and .json; see xvoken/search/approximate.py
 """
 
 import argparse
@@ -21,23 +21,24 @@ from numpy.typing import NDArray
 
 from vokenization.index_choice import Choice, prepare
 from vokenization.token_vokens import TokenVokenizeJob
-from vokenization.vokenization import Gallery, VokenizeJob, read_gallery
-from xvoken import keys as key_files
-from xvoken import vokens
-from xvoken.corpus import Corpus, same_text
-from xvoken.devices import add_flags, resolve_precision, suggest_bf16, workers_on
-from xvoken.disk import all_there, quoted, same_settings, sha256_of_lines
-from xvoken.encoders import Encoder, load_encoder
-from xvoken.engine import Engine
-from xvoken.flags import Help, Parser, at_least, at_least_one
-from xvoken.image_sets import listed_sets, split_name
-from xvoken.indexing import BACKENDS, require_backend
-from xvoken.leftovers import remove_leftover
-from xvoken.messages import UserError, run_main, say
-from xvoken.report import write_report
-from xvoken.text_batches import TEXT_ON_GPU, lines_on
-from xvoken.text_towers import base_name, tokenizer_hash, vocabulary_size
-from xvoken.work import LOCAL, Parts
+from vokenization.vokenization import VokenizeJob
+from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, engine_of
+from xvoken.cli.main import run_main
+from xvoken.console import say
+from xvoken.encoders.batches import TEXT_ON_GPU, lines_on
+from xvoken.encoders.encoder import Encoder, load_encoder
+from xvoken.encoders.tokenizer import base_name, tokenizer_hash, vocabulary_size
+from xvoken.errors import UserError
+from xvoken.files import keys as key_files
+from xvoken.files import vokens
+from xvoken.files.corpus import Corpus, same_text
+from xvoken.files.image_sets import listed_sets, split_name
+from xvoken.files.keys import Gallery, read_gallery
+from xvoken.files.safe import all_there, quoted, same_settings, sha256_of_lines
+from xvoken.machine import resolve_precision, suggest_bf16, workers_on
+from xvoken.search.index import BACKENDS, require_backend
+from xvoken.work.parts import LOCAL, Engine, Parts, remove_leftover
+from xvoken.work.product import write_report
 
 CHUNK = 2048  # lines a part
 EXACT = Choice()
@@ -121,8 +122,8 @@ def parse_args() -> argparse.Namespace:
     Choice.add_flags(parser)
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="exact search by faiss or torch; auto: the faster one here")
     parser.add_argument("--batch-size", type=at_least_one, default=64, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
-    add_flags(parser, "text tower", "bf16 where it is fast")
-    Engine.add_flags(parser)
+    add_compute_flags(parser, "text tower", "bf16 where it is fast")
+    add_engine_flags(parser)
     return parser.parse_args()
 
 
@@ -154,7 +155,7 @@ def main() -> None:
         topk=args.topk, backend=args.backend, precision=resolve_precision(args.precision, devices[0]), batch_size=args.batch_size,
         workers=len(devices),
     )  # fmt: skip
-    vokenize(job, corpus, gallery, output, sets, devices, args.limit, encoder, Engine.of(args), choice)
+    vokenize(job, corpus, gallery, output, sets, devices, args.limit, encoder, engine_of(args), choice)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from transformers import BatchEncoding
 
-from xvoken.decoding import Pictures
-from xvoken.features import Features
-from xvoken.pictures import View
-from xvoken.text_batches import Padding, pad_lines, tokenize
-from xvoken.token_features import TokenFeatures, flat_rows
+from xvoken.cache.features import Features
+from xvoken.cache.texts import TokenFeatures, flat_rows
+from xvoken.encoders.batches import Padding, pad_lines, tokenize
+from xvoken.pictures.batches import Pictures
+from xvoken.pictures.view import View
 
 
 class Inputs(Protocol):

@@ -19,13 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import get_args_parser, run
-
-from xvoken.devices import cores
-from xvoken.flags import Parser, at_least_one
-from xvoken.messages import RunError, UserError, run_main
+from xvoken.cli.flags import Parser, at_least_one
+from xvoken.cli.main import run_main
+from xvoken.errors import RunError, UserError
+from xvoken.machine import cores
 
 LOST = 75  # exit code of a process that ends because another one is gone
 MAIN = str(Path(__file__).with_name("main.py"))
@@ -33,6 +30,10 @@ MAIN = str(Path(__file__).with_name("main.py"))
 
 def launch(processes: int, flags: list[str]) -> int:
     """Run the training; returns 0, or the exit code of the process that failed by itself, not for the loss of another."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import get_args_parser, run
+
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
@@ -73,10 +74,7 @@ def main() -> None:
     processes, flags = args.processes, args.flags
     if processes > 1 or os.environ.get("NNODES", "1") != "1":
         sys.exit(launch(processes, flags))
-    sys.argv = [MAIN, *flags]  # one process needs no rendezvous
-    from xmatching.main import main as train
-
-    train()
+    os.execv(sys.executable, [sys.executable, MAIN, *flags])  # one process needs no rendezvous
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 reads   data/lxmert/*.json, data/mscoco/images/, the towers' published weights
 writes  OUTPUT/BEST.safetensors, LAST.safetensors (+ .json), tokenizer/, metrics.jsonl, curves.png, README.md (the
-        model's card); see xvoken/snapshot.py
-        data/cache/: outputs of frozen towers, see xvoken/features.py and xvoken/views.py
+        model's card); see xvoken/encoders/snapshot.py
+        data/cache/: outputs of frozen towers, see xvoken/cache/features.py and xvoken/cache/augmented.py
 """
 
 import os
@@ -36,18 +36,21 @@ from xmatching.predecessors import start_from
 from xmatching.report import Reporter, draw_curves, epoch_line, write_card
 from xmatching.resume import Progress, load_progress, save_epoch
 from xmatching.training import Learner, Training
-from xvoken import snapshot as snapshots
-from xvoken.devices import resolve_precision
-from xvoken.disk import all_there, all_written
-from xvoken.image_sets import CaptionedSet, Roots, read_captioned
-from xvoken.locks import sole_writer
-from xvoken.messages import RunError, UserError, run_main, say
+from xvoken.cli.flags import roots_of
+from xvoken.cli.main import run_main
+from xvoken.console import say
+from xvoken.encoders import snapshot as snapshots
+from xvoken.errors import RunError, UserError
+from xvoken.files.image_sets import CaptionedSet, read_captioned
+from xvoken.files.locks import sole_writer
+from xvoken.files.safe import all_there, all_written
+from xvoken.machine import resolve_precision
 from xvoken.recall import table
 
 
 def read_sets(args: Namespace) -> tuple[list[CaptionedSet], list[CaptionedSet]]:
     """The sets to train and to validate on."""
-    roots = Roots.of(args)
+    roots = roots_of(args)
     train = [] if args.test_only else [read_captioned(name, args.train_langs, roots, args.limit) for name in args.train_imgs]
     return train, [read_captioned(name, args.valid_langs, roots, args.limit) for name in args.valid_imgs]
 

@@ -7,9 +7,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from xvoken.encoders import build_heads
-from xvoken.image_towers import ImageTower
-from xvoken.text_towers import TextTower, masked_mean
+from xvoken.encoders.image import ImageTower
+from xvoken.encoders.matcher import build_heads
+from xvoken.encoders.text import TextTower, masked_mean
 
 
 class Matcher(nn.Module):

@@ -8,16 +8,17 @@ import numpy as np
 from torch import nn
 
 from xmatching.data import CachedInputs, Inputs, PairBatches, PictureInputs, TokenInputs, TokenStates
-from xvoken.devices import workers_on
-from xvoken.encoders import ImageTowerSpec, TextTowerSpec
-from xvoken.features import Features
-from xvoken.image_features import image_features
-from xvoken.image_sets import CaptionedSet
-from xvoken.messages import say
-from xvoken.text_features import text_features
-from xvoken.text_towers import load_tokenizer, tokenizer_hash, weights_hash
-from xvoken.token_features import token_features
-from xvoken.views import Crops, view_features
+from xvoken.cache.augmented import view_features
+from xvoken.cache.features import Features
+from xvoken.cache.images import image_features
+from xvoken.cache.texts import text_features, token_features
+from xvoken.console import say
+from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
+from xvoken.encoders.text import weights_hash
+from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
+from xvoken.files.image_sets import CaptionedSet
+from xvoken.machine import workers_on
+from xvoken.pictures.augment import Crops
 
 
 class Towers:

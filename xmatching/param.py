@@ -7,13 +7,12 @@ from xmatching.objective import LOSSES
 from xmatching.recipes import RECIPES
 from xmatching.report import REPORTS
 from xmatching.training import OPTIMIZERS, SCHEDULES, Training
-from xvoken.devices import PRECISIONS
-from xvoken.flags import Help, Parser, at_least, at_least_one
-from xvoken.heads import HEADS
-from xvoken.image_sets import Roots
-from xvoken.image_towers import POOLS as IMAGE_POOLS
-from xvoken.messages import UserError
-from xvoken.text_towers import POOLS as TEXT_POOLS
+from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least, at_least_one
+from xvoken.encoders.image import POOLS as IMAGE_POOLS
+from xvoken.encoders.text import POOLS as TEXT_POOLS
+from xvoken.errors import UserError
+from xvoken.kinds import HEADS
+from xvoken.machine import PRECISIONS
 
 HEAD_FLAGS = ("head", "dim", "hidden", "hidden_layers", "dropout", "level")  # what a config says of the heads
 LEVELS = ("sentence", "token")
@@ -59,7 +58,7 @@ def _data_flags(group: Any) -> None:
         "--views", type=at_least(0), default=Training.views, help="cached augmented views a picture; 0: evaluation view only"
     )
     group.add_argument("--crop-scale", type=float, default=Training.crop_scale, help="least share of a picture's area in a view")
-    Roots.add_flags(group)
+    add_roots_flags(group)
     group.add_argument("--cache", default="data/cache", help="folder for what frozen towers make of the data")
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from xmatching.model import Matcher
-from xvoken import snapshot as snapshots
-from xvoken.messages import UserError, one_line
-from xvoken.text_towers import TextTower, weights_hash
+from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.text import TextTower, weights_hash
+from xvoken.errors import UserError, one_line
 
 HEADS = {"lang_model.mlp.": "text_head.layers.", "visn_model.mlp.": "image_head.layers."}
 TOWERS = {"lang_model.backbone.": ("text_tower", "lang"), "visn_model.backbone.": ("image_tower", "visn")}

@@ -4,8 +4,9 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from xvoken.disk import replacing, write_text
-from xvoken.messages import UserError, one_line, say
+from xvoken.console import say
+from xvoken.errors import UserError, one_line
+from xvoken.files.safe import replacing, write_text
 from xvoken.recall import TOP, table
 
 REPORTS = ("none", "tensorboard", "wandb", "trackio")

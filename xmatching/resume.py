@@ -15,9 +15,10 @@ from torch import Tensor
 from xmatching.metric import rsum
 from xmatching.model import Matcher
 from xmatching.training import Learner, Training
-from xvoken import snapshot as snapshots
-from xvoken.disk import differences, replacing_files, write_lines
-from xvoken.messages import UserError, say
+from xvoken.console import say
+from xvoken.encoders import snapshot as snapshots
+from xvoken.errors import UserError
+from xvoken.files.safe import differences, replacing_files, write_lines
 
 
 @dataclass
@@ -92,7 +93,7 @@ def save_epoch(output: Path, learner: Learner, config: dict[str, Any], progress:
 
 def _save_towers(output: Path, tag: str, matcher: Matcher, config: dict[str, Any]) -> None:
     """Trained towers lie beside the heads; the config learns their hashes."""
-    from xvoken.text_towers import weights_hash
+    from xvoken.encoders.text import weights_hash
 
     if matcher.text_tower:
         with replacing_files(snapshots.text_tower_folder(output, tag)) as folder:

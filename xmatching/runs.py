@@ -15,10 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 
 from xmatching.metric import rsum
-from xvoken import snapshot as snapshots
-from xvoken.disk import read_json
-from xvoken.flags import Parser
-from xvoken.messages import UserError, run_main, say
+from xvoken.cli.flags import Parser
+from xvoken.cli.main import run_main
+from xvoken.console import say
+from xvoken.encoders import snapshot as snapshots
+from xvoken.errors import UserError
+from xvoken.files.safe import read_json
 
 COLUMNS = ("run", "R@1", "R@5", "R@10", "i2t R@1", "images", "epoch", "loss", "head", "pool", "lr", "minutes")
 

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from xmatching.data import PairBatches
 from xmatching.model import Matcher, gather_batch, pad_tokens
 from xmatching.objective import Objective
-from xvoken.devices import autocast, cores
+from xvoken.encoders.precision import autocast
+from xvoken.machine import cores
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 SCHEDULES = ("constant", "cosine")

@@ -1,7 +1,7 @@
 """The first seconds of a script, in which it imports: Ctrl-C and a missing package end it with one line, as later on.
 
 Entry scripts import this module before all others; it imports the standard library only. Once a script's `main()` runs,
-xvoken.messages.run_main hears Ctrl-C itself.
+xvoken.cli.main.run_main hears Ctrl-C itself.
 """
 
 import os

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xvoken.messages import UserError
+from xvoken.errors import UserError
 
 TOP = (1, 5, 10)
 CHUNK = 4096  # sentences scored at once: memory stays at CHUNK x pictures

@@ -11,7 +11,7 @@ from ctx.coco import read_pictures
 from ctx.phrases import read_lines, read_visual_genome
 from tests import ctx_fixtures as fixtures
 from tests.ctx_fixtures import run_script
-from xvoken.messages import UserError
+from xvoken.errors import UserError
 
 
 @pytest.fixture(scope="module")

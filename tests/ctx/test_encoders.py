@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel, SiglipModel
 
 from tests import ctx_fixtures as fixtures
-from xvoken import keys, vokens
-from xvoken.decoding import IMAGE_BATCH
-from xvoken.encoders import load_encoder
-from xvoken.messages import UserError
-from xvoken.pictures import load_picture
-from xvoken.text_features import text_features
+from xvoken.cache.texts import text_features
+from xvoken.encoders.encoder import load_encoder
+from xvoken.errors import UserError
+from xvoken.files import keys, vokens
+from xvoken.pictures.batches import IMAGE_BATCH
+from xvoken.pictures.decode import load_picture
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ctx import context_files, crops
+from ctx import crops
 from tests import ctx_fixtures as fixtures
 from tests.ctx_fixtures import run_script
-from xvoken.encoders import load_encoder
-from xvoken.image_features import NOT_FINITE
-from xvoken.pictures import load_picture
+from xvoken.cache.images import NOT_FINITE
+from xvoken.encoders.encoder import load_encoder
+from xvoken.files import context as context_files
+from xvoken.pictures.decode import load_picture
 
 SIZES = {f"{number:02}": (40 + 3 * number, 70 - 2 * number) for number in range(9)}
 DATABASE = "outputs/captions_db/caption_db.hdf5"

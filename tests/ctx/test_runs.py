@@ -12,11 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ctx import caption_db, context_files, run
-from ctx.context import Context
+from ctx import run
 from tests import ctx_fixtures as fixtures
 from tests.ctx_fixtures import ROOT, run_script
 from tests.scale_fixtures import stopped_behind
+from xvoken.files import context as context_files
+from xvoken.files import phrases as caption_db
+from xvoken.files.context import Context
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import h5py
 import pytest
 
 from tests.conftest import World
-from xvoken.messages import UserError
+from xvoken.errors import UserError
 
 
 def test_check_of_missing_and_foreign_files(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts.demo_data import PACKAGES
-from xvoken.messages import UserError
+from xvoken.errors import UserError
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from scripts.demo_page import Line, choose, curve_svg, page, thumbnail
-from xvoken.messages import UserError
+from xvoken.errors import UserError
 from xvoken.recall import evaluate
 
 

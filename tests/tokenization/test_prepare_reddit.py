@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tokenization import prepare_reddit as module
-from xvoken.messages import UserError
+from xvoken.errors import UserError
 
 ROWS = [
     {"context": ["hi\tthere", "  what\nis \u00a0 up "], "response": "not\r\nmuch"},

@@ -8,9 +8,9 @@ from transformers import BertTokenizerFast
 
 from tests.conftest import World
 from tokenization import tokenize_dataset as module
-from xvoken import corpus as corpora
-from xvoken.messages import UserError
-from xvoken.text_towers import load_tokenizer
+from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.errors import UserError
+from xvoken.files import corpus as corpora
 
 NAME = "tiny-bert"
 LINES = [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import World
-from xvoken.messages import UserError
+from xvoken.errors import UserError
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_no_snapshot(copy: Path, script: Callable[..., str], world: World):
 
 
 def test_snapshot_of_other_towers(copy: Path, script: Callable[..., str], world: World):
-    from xvoken import snapshot as snapshots
+    from xvoken.encoders import snapshot as snapshots
 
     tensors, config = snapshots.read_tensors(copy / "BEST.safetensors")
     config["model"]["lang_hash"] = "0" * 16
@@ -220,7 +220,7 @@ def test_mistakes_end_with_code_2_and_one_line(world: World, tmp_path: Path, pro
 
 
 def test_damaged_files_are_found_by_check(copy: Path, script: Callable[..., str]):
-    from xvoken import keys, vokens
+    from xvoken.files import keys, vokens
 
     vokenize(script, copy)
     rewrite(copy / "vokens/lines.txt.shapes_train.hdf5", lambda file: file["indices"].__setitem__((0, 0), 18))
@@ -235,7 +235,7 @@ def test_damaged_files_are_found_by_check(copy: Path, script: Callable[..., str]
 
 
 def test_damaged_results_are_refused(copy: Path, script: Callable[..., str]):
-    from xvoken import vokens
+    from xvoken.files import vokens
 
     vokenize(script, copy)
     results = copy / "vokens/lines.txt.shapes_train.hdf5"

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from tests.conftest import World
-from xvoken import image_ids, keys, vokens
-from xvoken.encoders import load_encoder
-from xvoken.pictures import load_picture
+from xvoken.encoders.encoder import load_encoder
+from xvoken.files import image_ids, keys, vokens
+from xvoken.pictures.decode import load_picture
 
 SETS = "shapes_train_shapes_valid"
 
@@ -129,7 +129,7 @@ def test_evaluation_agrees_with_the_training(world: World, keyed: Path, tmp_path
 
 def test_evaluation_computes_as_keys_and_retrieval_do(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str], monkeypatch):
     """In fp32 where nothing is said, also on a machine whose bf16 is fast."""
-    monkeypatch.setattr("xvoken.devices.cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("xvoken.machine.cpu_has_bf16", lambda: True)
     flags = ["--load", keyed, "--image-sets", "shapes_valid", *world.roots, "--device", "cpu", "--num-workers", 1]
     script("vokenization.evaluate_retrieval", *flags, "--cache", tmp_path / "cache", "--output", tmp_path)
     (receipt,) = (json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*.json") if "report" not in path.name)
@@ -179,7 +179,7 @@ def test_vokens_of_lines():
 
 
 def test_coco_pictures_lie_in_their_split(tmp_path: Path):
-    from xvoken.image_sets import Roots
+    from xvoken.files.image_sets import Roots
 
     roots = Roots(tmp_path, tmp_path / "coco", tmp_path / "vg")
     assert roots.picture("COCO_val2014_000000000785") == tmp_path / "coco/val2014/COCO_val2014_000000000785.jpg"

@@ -12,9 +12,9 @@ import pytest
 from scripts.check import check
 from scripts.demo_page import read_lines
 from tests.conftest import World
-from xvoken import keys, vokens
-from xvoken.disk import sha256_of_file
-from xvoken.messages import UserError
+from xvoken.errors import UserError
+from xvoken.files import keys, vokens
+from xvoken.files.safe import sha256_of_file
 
 SETS = ["shapes_train"]
 

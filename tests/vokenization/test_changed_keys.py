@@ -10,8 +10,8 @@ import pytest
 
 from scripts.check import check
 from tests.conftest import World
-from xvoken import keys
-from xvoken.messages import UserError
+from xvoken.errors import UserError
+from xvoken.files import keys
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_check_counts_the_ids_of_retrieved_images(retrieve: list[object], tmp_pa
 
 def test_shares_of_keys_with_other_settings(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str], monkeypatch):
     """They have a cache file each, by their settings: one would wait for the other for ever."""
-    monkeypatch.setattr("xvoken.image_features.IMAGE_CHUNK", 6)
+    monkeypatch.setattr("xvoken.cache.images.IMAGE_CHUNK", 6)
     flags = ["--load-dir", keyed, "--image-sets", "shapes_train", "--ids-root", world.folder / "ids", *world.roots, "--num-workers", 1]
     extract = ["vokenization.extract_vision_keys", *flags, "--cache", tmp_path / "cache", "--output", tmp_path / "keys"]
     script(*extract, "--part", 1, "--parts", 2)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import World
-from xvoken import keys
-from xvoken.messages import UserError
+from xvoken.errors import UserError
+from xvoken.files import keys
 
 
 def test_keys_of_both_decoders(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):

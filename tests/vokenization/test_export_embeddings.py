@@ -9,8 +9,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from vokenization import export_embeddings
-from xvoken import keys as key_files
-from xvoken.messages import UserError
+from xvoken.errors import UserError
+from xvoken.files import keys as key_files
 
 
 def test_export_writes_what_readers_expect(tmp_path: Path, monkeypatch) -> None:

@@ -13,8 +13,8 @@ import pytest
 from scripts.check import check
 from tests.conftest import World
 from vokenization import import_embeddings
-from xvoken import keys, vokens
-from xvoken.messages import UserError
+from xvoken.errors import UserError
+from xvoken.files import keys, vokens
 
 DIM = 16  # of the tests' matcher
 

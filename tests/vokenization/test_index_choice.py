@@ -10,12 +10,12 @@ import pytest
 
 from tests.conftest import World
 from vokenization.index_choice import SAMPLE, affordable, sample_lines
-from xvoken import keys as key_files
-from xvoken import vokens
-from xvoken.approximate import index_file, receipt_file
-from xvoken.corpus import Corpus
-from xvoken.encoders import load_encoder
-from xvoken.messages import UserError
+from xvoken.encoders.encoder import load_encoder
+from xvoken.errors import UserError
+from xvoken.files import keys as key_files
+from xvoken.files import vokens
+from xvoken.files.corpus import Corpus
+from xvoken.search.approximate import index_file, receipt_file
 
 KINDS = ("ivf", "hnsw", "ivfpq")
 

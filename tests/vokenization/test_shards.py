@@ -14,11 +14,11 @@ import pytest
 from scripts.check import check
 from scripts.demo_page import thumbnail
 from tests.conftest import World
-from xvoken import image_ids, keys
-from xvoken.image_sets import Roots, folder_ids, shard_ids
-from xvoken.messages import UserError
-from xvoken.pictures import BrokenPicture, load_picture, size_of
-from xvoken.shards import Member, expand, find, is_shards
+from xvoken.errors import UserError
+from xvoken.files import image_ids, keys
+from xvoken.files.image_sets import Roots
+from xvoken.pictures.decode import BrokenPicture, load_picture
+from xvoken.pictures.sources import Member, expand, find, folder_ids, is_shards, shard_ids, size_of
 
 ROOTS = Roots(Path("a"), Path("b"), Path("c"))
 
@@ -57,7 +57,7 @@ def unpack(pattern: Path, folder: Path) -> Path:
 
 
 def test_shards_give_the_bytes_of_a_folder(keyed: Path, shards: Path, tmp_path: Path, script: Callable[..., str], monkeypatch):
-    monkeypatch.setattr("xvoken.image_features.IMAGE_CHUNK", 4)  # parts enough for two processes
+    monkeypatch.setattr("xvoken.cache.images.IMAGE_CHUNK", 4)  # parts enough for two processes
     for kind, source in (("tars", shards), ("folder", unpack(shards, tmp_path / "unpacked"))):
         flags = ["--ids-root", tmp_path / kind / "ids"]
         printed = script("vokenization.create_image_ids", "--image-sets", f"mine={source}", *flags)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT, World
 from tests.scale_fixtures import start, stopped_behind, wait_until
-from xvoken import image_ids, keys
+from xvoken.files import image_ids, keys
 
 
 def go_on(process: subprocess.Popen) -> str:

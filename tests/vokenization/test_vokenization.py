@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import World
-from vokenization.vokenization import VokenizeJob, read_blocks, read_gallery
-from xvoken import keys
-from xvoken.encoders import load_encoder
+from vokenization.vokenization import VokenizeJob
+from xvoken.encoders.encoder import load_encoder
+from xvoken.files import keys
+from xvoken.files.keys import read_blocks, read_gallery
 
 SETS = ["shapes_train", "shapes_valid"]
 

@@ -21,8 +21,8 @@ from xmatching.data import CachedInputs, PairBatches
 from xmatching.model import Matcher
 from xmatching.objective import LOSSES
 from xmatching.training import Learner, Training
-from xvoken import snapshot as snapshots
-from xvoken.features import Features
+from xvoken.cache.features import Features
+from xvoken.encoders import snapshot as snapshots
 
 CONFIG = {"text_width": 6, "image_width": 5, "hidden": 8, "dim": 4, "dropout": 0.0}
 

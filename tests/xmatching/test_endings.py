@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT, World
 from tests.scale_fixtures import killed_behind, start, wait_until
-from xvoken import snapshot as snapshots
+from xvoken.encoders import snapshot as snapshots
 
 
 def train(flags: list[str], limit: int = resource.RLIM_INFINITY) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import BertModel
 
 from tests.conftest import ROOT, World
-from xvoken.messages import UserError
+from xvoken.errors import UserError
 
 LAYERS = {"vokenization": ("mlp.0", "mlp.3"), "maria": ("mlp.linears.0", "mlp.linears.1", "mlp.linears.2")}
 
@@ -98,8 +98,8 @@ def test_test_only_measures_what_is_loaded(world: World, tmp_path: Path, script:
 
 
 def test_test_only_repeats_the_record_of_the_training(world: World, matcher: Path, script: Callable[..., str]):
+    from xvoken.encoders.snapshot import read
     from xvoken.recall import table
-    from xvoken.snapshot import read
 
     roots = [*world.roots, "--valid-imgs", "shapes_valid", "--cache", f"{world.folder}/cache", "--precision", "fp32"]
     printed = script("xmatching.main", *roots, "--num-workers", 1, "--test-only", "--load", matcher)
@@ -109,8 +109,8 @@ def test_test_only_repeats_the_record_of_the_training(world: World, matcher: Pat
 def test_test_only_takes_the_tokenizer_of_a_fine_tuned_snapshot(world: World, tuned: Path, script: Callable[..., str]):
     """Its text tower's folder holds none. Trained towers ran in other batches and in full precision: what scores almost the same may
     change places, so that a query or two may count otherwise."""
+    from xvoken.encoders.snapshot import read
     from xvoken.recall import TOP
-    from xvoken.snapshot import read
 
     roots = [*world.roots, "--valid-imgs", "shapes_valid", "--cache", f"{world.folder}/cache", "--precision", "fp32"]
     printed = script("xmatching.main", *roots, "--num-workers", 1, "--test-only", "--load", tuned)
@@ -126,7 +126,7 @@ def test_training_goes_on_from_published_weights(world: World, tmp_path: Path, s
     torch.save(published_state(project) | published_towers(world), tmp_path / "BEST.pth")
     still = ["--epochs", 1, "--lr", 1e-9, *size_flags(project)]
     script("xmatching.main", *world.train_flags(tmp_path / "out", "--load", tmp_path / "BEST.pth", *still))
-    from xvoken.snapshot import read
+    from xvoken.encoders.snapshot import read
 
     loaded = read(tmp_path / "out").tensors
     for ours, theirs in (("text_head", "lang_model"), ("image_head", "visn_model")):
@@ -135,8 +135,8 @@ def test_training_goes_on_from_published_weights(world: World, tmp_path: Path, s
 
 
 def test_trained_towers_go_on_from_those_of_the_snapshot(world: World, tuned: Path, tmp_path: Path, script: Callable[..., str]):
-    from xvoken import snapshot as snapshots
-    from xvoken.text_towers import TextTower
+    from xvoken.encoders import snapshot as snapshots
+    from xvoken.encoders.text import TextTower
 
     still = ["--epochs", 1, "--lr", 1e-12, "--tower-lr", 1e-12, "--dropout", 0]
     script("xmatching.main", *world.train_flags(tmp_path / "m", "--load", tuned, "--lang-finetune", "--visn-finetune", *still))

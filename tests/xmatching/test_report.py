@@ -13,7 +13,7 @@ from xmatching.param import parse_args
 from xmatching.recipes import BEST
 from xmatching.report import Reporter, draw_curves
 from xmatching.training import Training
-from xvoken.messages import UserError
+from xvoken.errors import UserError
 
 
 def test_published_recipe_is_the_default():

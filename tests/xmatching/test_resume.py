@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT, World
 from tests.scale_fixtures import killed_behind
-from xvoken import snapshot as snapshots
+from xvoken.encoders import snapshot as snapshots
 
 RECIPE = ["--recipe", "best", "--views", 3, "--epochs", 40]
 
@@ -62,7 +62,7 @@ def test_a_finished_training_of_an_older_version_is_recognized(world: World, tmp
 
 
 def test_old_heads_load(world: World, matcher: Path, tmp_path: Path):
-    from xvoken.encoders import load_encoder
+    from xvoken.encoders.encoder import load_encoder
 
     tensors, config = snapshots.read_tensors(snapshots.tensors_file(matcher, "BEST"))
     for name in snapshots.MODEL_DEFAULTS:
@@ -74,7 +74,7 @@ def test_old_heads_load(world: World, matcher: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("flag", ["--lr", "--views", "--head", "--precision"])
 def test_other_settings_are_refused(world: World, tmp_path: Path, script: Callable[..., str], flag: str):
-    from xvoken.messages import UserError
+    from xvoken.errors import UserError
 
     script("xmatching.main", *world.train_flags(tmp_path / "out", "--epochs", 1))
     with pytest.raises(UserError, match="was trained with other settings"):

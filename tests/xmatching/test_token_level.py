@@ -12,11 +12,11 @@ import torch
 
 from tests.conftest import World
 from xmatching.data import TokenStates
-from xvoken import keys as key_files
-from xvoken.encoders import load_encoder
-from xvoken.messages import UserError
+from xvoken.cache.texts import TokenFeatures
+from xvoken.encoders.encoder import load_encoder
+from xvoken.errors import UserError
+from xvoken.files import keys as key_files
 from xvoken.recall import evaluate
-from xvoken.token_features import TokenFeatures
 
 LINES = ["a red circle", "", "blue", "square painted yellow , and " + "circle " * 60]
 
@@ -92,7 +92,7 @@ def compare_indexes(world: World, folder: Path, encoder, script: Callable[..., s
 
 def compare_with_towers(world: World, folder: Path, keys: torch.Tensor, encoder) -> None:
     """The validation record of the training is the recall of the mean of the tokens' scores."""
-    from xvoken.image_sets import Roots, read_captioned
+    from xvoken.files.image_sets import Roots, read_captioned
 
     valid = read_captioned("shapes_valid", ["mscoco"], Roots(world.folder / "lxmert", world.folder, world.folder / "images"))
     with torch.inference_mode():

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from tests.conftest import World
 from xmatching.data import CachedInputs, PairBatches
 from xmatching.param import parse_args
-from xvoken import snapshot as snapshots
-from xvoken.encoders import load_encoder
-from xvoken.features import Features
-from xvoken.image_sets import Roots, read_captioned
-from xvoken.messages import UserError
-from xvoken.pictures import load_picture
+from xvoken.cache.features import Features
+from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.encoder import load_encoder
+from xvoken.errors import UserError
+from xvoken.files.image_sets import Roots, read_captioned
+from xvoken.pictures.decode import load_picture
 from xvoken.recall import evaluate
 
 
@@ -150,8 +150,8 @@ def test_a_second_run_is_skipped_and_other_settings_are_refused(world: World, ma
 
 
 def test_towers_are_run_once(world: World, matcher: Path, tmp_path: Path, script: Callable, monkeypatch: pytest.MonkeyPatch):
-    from xvoken.image_towers import ImageTower
-    from xvoken.text_towers import TextTower
+    from xvoken.encoders.image import ImageTower
+    from xvoken.encoders.text import TextTower
 
     def fail(*_: object) -> None:
         raise AssertionError("a frozen tower ran again")

@@ -10,12 +10,14 @@ from PIL import Image
 
 from tests.conftest import World
 from xmatching.data import CachedInputs
-from xvoken.decoding import Pictures
-from xvoken.encoders import ImageTowerSpec
-from xvoken.features import Features
-from xvoken.image_features import image_features
-from xvoken.pictures import View, load_picture
-from xvoken.views import Crops, ViewedPictures, view_features
+from xvoken.cache.augmented import view_features
+from xvoken.cache.features import Features
+from xvoken.cache.images import image_features
+from xvoken.encoders.matcher import ImageTowerSpec
+from xvoken.pictures.augment import Crops, ViewedPictures
+from xvoken.pictures.batches import Pictures
+from xvoken.pictures.decode import load_picture
+from xvoken.pictures.view import View
 
 VIEW = View(40, 32, (0.5,) * 3, (0.5,) * 3)
 
@@ -78,7 +80,7 @@ def test_the_evaluation_view_is_that_of_the_plain_cache_to_the_bit(tmp_path: Pat
 
 
 def test_two_workers_make_the_bytes_of_one(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("xvoken.views.IMAGE_CHUNK", 16)  # parts of 4 pictures
+    monkeypatch.setattr("xvoken.cache.augmented.IMAGE_CHUNK", 16)  # parts of 4 pictures
     spec = ImageTowerSpec("resnet18", str(world.resnet))
     tower, paths = spec.build(), sorted((world.folder / "images").iterdir())[:10]
     ids = [f"{number}" for number in range(len(paths))]
@@ -115,8 +117,8 @@ def test_training_with_best_recipe(world: World, tmp_path: Path, script: Callabl
 
 @torch.inference_mode()
 def test_bf16_towers_agree_with_fp32(world: World):
-    from xvoken.devices import autocast
-    from xvoken.encoders import TextTowerSpec
+    from xvoken.encoders.encoder import TextTowerSpec
+    from xvoken.encoders.precision import autocast
 
     torch.manual_seed(0)
     image, text = ImageTowerSpec("efficientnet_lite2").build(), TextTowerSpec("minilm", (4, 3, 2, 1), "mean").build()

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xvoken import approximate
-from xvoken.approximate import EFFORT, ApproximateIndex, SavedIndex, ensure_index, identity, index_file, recall, receipt_file, tune
-from xvoken.indexing import build_index
-from xvoken.locks import sole_writer
-from xvoken.messages import UserError, disk_full
+from xvoken.errors import UserError, disk_full
+from xvoken.files.locks import sole_writer
+from xvoken.search import approximate
+from xvoken.search.approximate import EFFORT, ApproximateIndex, SavedIndex, ensure_index, identity, index_file, recall, receipt_file, tune
+from xvoken.search.index import build_index
 
 
 def clustered(rows: int, seed: int, dim: int = 32, spread: float = 0.6) -> np.ndarray:

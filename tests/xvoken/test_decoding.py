@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from tests.ctx_fixtures import save_clip
-from xvoken import decoding
-from xvoken.decoding import Pictures, TorchcodecPictures, batches_ahead, open_pictures, require_decoder
-from xvoken.encoders import load_encoder
-from xvoken.messages import UserError
-from xvoken.pictures import View
-from xvoken.shards import scan
+from xvoken.encoders.encoder import load_encoder
+from xvoken.errors import UserError
+from xvoken.pictures import batches as decoding
+from xvoken.pictures.batches import Pictures, TorchcodecPictures, batches_ahead, open_pictures, require_decoder
+from xvoken.pictures.sources import scan
+from xvoken.pictures.view import View
 
 VIEW = View(64, 56, (0.0,) * 3, (1.0,) * 3)
 
@@ -135,7 +135,7 @@ def test_pictures_in_a_tar(folder: Path, tmp_path_factory: pytest.TempPathFactor
 def test_a_picture_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "x").write_bytes(jpeg(photo(100, 80)))
     monkeypatch.setattr(decoding, "MAX_PIXELS", 5000)
-    monkeypatch.setattr("xvoken.pictures.MAX_PIXELS", 5000)
+    monkeypatch.setattr("xvoken.pictures.decode.MAX_PIXELS", 5000)
     assert TorchcodecPictures([str(tmp_path / "x")], VIEW, "cpu").__getitems__([0]) == ["too large: 100 x 80"]
 
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from xvoken.devices import cores, torchrun_processes, workers_on
-from xvoken.messages import UserError
+from xmatching.gpus import torchrun_processes
+from xvoken.errors import UserError
+from xvoken.machine import cores, workers_on
 
 
 def test_on_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch):

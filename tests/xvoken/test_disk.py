@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from xvoken.disk import (
+from xvoken.errors import RunError, UserError
+from xvoken.files.safe import (
     all_there,
     all_written,
     differences,
@@ -16,7 +17,6 @@ from xvoken.disk import (
     write_json,
     write_text,
 )
-from xvoken.messages import RunError, UserError
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path):

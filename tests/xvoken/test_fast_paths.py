@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from xvoken.corpus import IdText
-from xvoken.decoding import Pictures, batches_ahead
-from xvoken.devices import autocast, cast_weights
-from xvoken.pictures import View, load_picture
+from xvoken.encoders.precision import autocast, cast_weights
+from xvoken.files.corpus import IdText
+from xvoken.pictures.batches import Pictures, batches_ahead
+from xvoken.pictures.decode import load_picture
+from xvoken.pictures.view import View
 
 VIEW = View(256, 224, (0.0,) * 3, (1.0,) * 3)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-import xvoken.torch_index as module
-from xvoken.faiss_index import FaissIndex
-from xvoken.torch_index import TorchIndex
+import xvoken.search.torch_exact as module
+from xvoken.search.faiss_exact import FaissIndex
+from xvoken.search.torch_exact import TorchIndex
 
 
 def unit(rows: int, dim: int, seed: int) -> np.ndarray:

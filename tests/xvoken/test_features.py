@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from xvoken.encoders import TextTowerSpec
-from xvoken.text_features import text_features
-from xvoken.text_towers import full_name, load_tokenizer
+from xvoken.cache.texts import text_features
+from xvoken.encoders.matcher import TextTowerSpec
+from xvoken.encoders.tokenizer import full_name, load_tokenizer
 
 
 def test_a_snapshot_finds_what_its_training_made_of_sentences(tmp_path: Path) -> None:

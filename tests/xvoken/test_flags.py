@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from xvoken.flags import Help, Parser, at_least, at_least_one
+from xvoken.cli.flags import Help, Parser, at_least, at_least_one
 
 
 def test_help_names_defaults_where_there_are_some():

@@ -9,13 +9,14 @@ import h5py
 import numpy as np
 import pytest
 
-from ctx import caption_db, context_files
-from ctx.context import Context
 from scripts.check import check
 from tests import ctx_fixtures as fixtures
-from xvoken import corpus, keys, vokens
-from xvoken.hdf5 import open_hdf5
-from xvoken.messages import UserError
+from xvoken.errors import UserError
+from xvoken.files import context as context_files
+from xvoken.files import corpus, keys, vokens
+from xvoken.files import phrases as caption_db
+from xvoken.files.context import Context
+from xvoken.files.hdf5 import open_hdf5
 
 SECRET = b"the password of the shop is swordfish. "
 DIM = 4

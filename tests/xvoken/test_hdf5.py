@@ -10,8 +10,8 @@ WRITE = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from xvoken.hdf5 import writing_hdf5
-from xvoken.messages import run_main
+from xvoken.files.hdf5 import writing_hdf5
+from xvoken.cli.main import run_main
 
 def main():
     limit, rows, how = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]

@@ -2,10 +2,10 @@ import faiss
 import numpy as np
 import pytest
 
-from xvoken import torch_index as module
-from xvoken.faiss_index import FAISS_GPU_MOST, FaissIndex
-from xvoken.indexing import build_index, build_joined
-from xvoken.messages import UserError
+from xvoken.errors import UserError
+from xvoken.search import torch_exact as module
+from xvoken.search.faiss_exact import FAISS_GPU_MOST, FaissIndex
+from xvoken.search.index import build_index, build_joined
 
 
 def brute_force(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

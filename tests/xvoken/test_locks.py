@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT, World
 from tests.xvoken.test_work import EXPECTED, SquareJob, squares
-from xvoken.messages import RunError, UserError
+from xvoken.errors import RunError, UserError
 
 THESIS = "years of work\n"
 
@@ -117,7 +117,7 @@ def test_finished_work_in_a_read_only_place_is_skipped(world: World, matcher: Pa
 
 
 def test_a_lock_on_a_full_disk_is_removed_too(tmp_path: Path):
-    program = "from pathlib import Path; from xvoken.locks import sole_writer\nwith sole_writer(Path('new/a.json')): print('in')"
+    program = "from pathlib import Path; from xvoken.files.locks import sole_writer\nwith sole_writer(Path('new/a.json')): print('in')"
     limits = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # noqa: E731
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

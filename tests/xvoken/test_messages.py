@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import World
-from xvoken.messages import PATH_FAULTS, disk_full, run_main
+from xvoken.cli.main import PATH_FAULTS, run_main
+from xvoken.errors import disk_full
 
 
 def ended(main: Callable[[], object], capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:

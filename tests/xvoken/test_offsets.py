@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xvoken import offsets
-from xvoken.messages import UserError
+from xvoken.errors import UserError
+from xvoken.files import offsets
 
 
 @pytest.mark.parametrize("lines", [1, 4, 7, 8, 9, 100])

@@ -8,17 +8,18 @@ import torch
 
 from tests.conftest import World
 from vokenization.vokenization import VokenizeJob
-from xvoken.decoding import IMAGE_BATCH, ON_GPU
-from xvoken.encoders import ImageTowerSpec, TextTowerSpec
-from xvoken.image_features import NOT_FINITE, ImageJob
-from xvoken.indexing import build_index
-from xvoken.job import prepare
-from xvoken.messages import UserError
-from xvoken.text_batches import TEXT_ON_GPU
-from xvoken.text_features import TextJob
-from xvoken.text_towers import load_tokenizer
-from xvoken.torch_index import TorchIndex
-from xvoken.views import Crops, ViewsJob
+from xvoken.cache.augmented import ViewsJob
+from xvoken.cache.images import NOT_FINITE, ImageJob
+from xvoken.cache.texts import TextJob
+from xvoken.encoders.batches import TEXT_ON_GPU
+from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
+from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.errors import UserError
+from xvoken.pictures.augment import Crops
+from xvoken.pictures.batches import IMAGE_BATCH, ON_GPU
+from xvoken.search.index import build_index
+from xvoken.search.torch_exact import TorchIndex
+from xvoken.work.local import prepare
 
 GPU = "cpu:0"
 
@@ -90,7 +91,7 @@ def test_no_room_for_the_keys(monkeypatch: pytest.MonkeyPatch):
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("xvoken.torch_index.TorchIndex.__init__", full)
+    monkeypatch.setattr("xvoken.search.torch_exact.TorchIndex.__init__", full)
     with pytest.raises(UserError, match="cuda:0: has no room for 1,000 keys, 0.0 GB; take --index ivf"):
         build_index(np.zeros((1000, 4), np.float32), "torch", "cuda:0")
 

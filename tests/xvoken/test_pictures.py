@@ -17,7 +17,8 @@ import torch
 from PIL import Image, ImageFile
 from torchvision.transforms import CenterCrop, InterpolationMode, PILToTensor, Resize
 
-from xvoken.pictures import BrokenPicture, View, load_picture
+from xvoken.pictures.decode import BrokenPicture, load_picture
+from xvoken.pictures.view import View
 
 VIEW = View(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -171,7 +172,7 @@ def test_decoding_in_threads_leaves_the_warnings_of_others_as_they_were(tmp_path
 
 def test_what_pillow_warns_of_is_not_shown(tmp_path: Path, process: Callable[..., subprocess.CompletedProcess[str]]):
     path = saved(tmp_path / "x.jpg", noise(30, 20), exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
-    code = f"from xvoken.pictures import load_picture; print(load_picture({str(path)!r}).size)"
+    code = f"from xvoken.pictures.decode import load_picture; print(load_picture({str(path)!r}).size)"
     done = process(sys.executable, "-W", "always", "-c", code)
     assert done.stdout == "(30, 20)\n" and "Corrupt EXIF" not in done.stderr
     with pytest.warns(UserWarning, match="Corrupt EXIF"):

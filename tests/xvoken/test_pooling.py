@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.conftest import World
-from xvoken.encoders import ImageTowerSpec, TextTowerSpec, build_heads
-from xvoken.messages import UserError
+from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec, build_heads
+from xvoken.errors import UserError
 
 
 @torch.inference_mode()
@@ -68,7 +68,7 @@ def test_maps_of_efficientnet_lite():
 
 
 def test_maps_of_an_unknown_tower_say_so():
-    from xvoken.stage_maps import stages
+    from xvoken.encoders.image import stages
 
     with pytest.raises(UserError, match="not for vgg11"):
         stages(torch.nn.Linear(2, 2), "vgg11")
@@ -76,7 +76,7 @@ def test_maps_of_an_unknown_tower_say_so():
 
 def test_a_tower_without_a_map_says_so():
     with pytest.raises(UserError, match="no average pooling of a last map"):
-        from xvoken.image_towers import POOLS, _replace_pooling
+        from xvoken.encoders.image import POOLS, _replace_pooling
 
         _replace_pooling(torch.nn.Sequential(torch.nn.Linear(2, 2)), POOLS["max"](), "vit_b_16", "max")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from xvoken.messages import UserError
-from xvoken.ray_engine import run_in_ray
+from xvoken.errors import UserError
+from xvoken.work.ray import run_in_ray
 
 
 @pytest.mark.parametrize("prefix", ["", "ray://"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from xvoken import recall as module
-from xvoken.messages import UserError
+from xvoken.errors import UserError
 from xvoken.recall import chance, evaluate, ranks, recall, table
 
 

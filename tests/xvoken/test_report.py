@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.conftest import World
 from tests.scale_fixtures import killed_behind
-from xvoken.report import report_file, write_report
-from xvoken.work import Parts
+from xvoken.work.parts import Parts
+from xvoken.work.product import report_file, write_report
 
 
 @dataclass

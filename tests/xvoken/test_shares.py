@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from xvoken.engine import Engine
-from xvoken.leftovers import remove_leftover
-from xvoken.messages import UserError
-from xvoken.work import LOCAL, Parts
+from xvoken.cli.flags import add_engine_flags, engine_of
+from xvoken.errors import UserError
+from xvoken.work.parts import LOCAL, Engine, Parts, remove_leftover
 
 
 @dataclass
@@ -130,10 +129,10 @@ def test_join_waits_for_all_shares_and_joins_what_is_there(tmp_path: Path) -> No
 )
 def test_flags_that_do_not_go_together(flags: str, message: str) -> None:
     parser = argparse.ArgumentParser()
-    Engine.add_flags(parser)
+    add_engine_flags(parser)
     with pytest.raises(UserError, match=message):
-        Engine.of(parser.parse_args(flags.split()))
-    assert Engine.of(parser.parse_args(["--part", "2", "--parts", "2"])).share == (2, 2)
+        engine_of(parser.parse_args(flags.split()))
+    assert engine_of(parser.parse_args(["--part", "2", "--parts", "2"])).share == (2, 2)
 
 
 def test_joining_with_other_settings_leaves_no_plan(tmp_path: Path):

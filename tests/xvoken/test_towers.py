@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
 
 from tests.conftest import World
-from xvoken.image_towers import ImageTower
-from xvoken.messages import UserError
-from xvoken.text_batches import Padding, batches_by_length, pad_lines, tokenize
-from xvoken.text_towers import TextTower, base_name, full_name, load_tokenizer, tokenizer_hash, weights_hash
+from xvoken.encoders.batches import Padding, batches_by_length, pad_lines, tokenize
+from xvoken.encoders.image import ImageTower
+from xvoken.encoders.text import TextTower, weights_hash
+from xvoken.encoders.tokenizer import base_name, full_name, load_tokenizer, tokenizer_hash
+from xvoken.errors import UserError
 
 
 def test_text_tower_against_transformers(world: World):

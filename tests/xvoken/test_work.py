@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xvoken.disk import save_array, save_arrays
-from xvoken.engine import Engine
-from xvoken.leftovers import discard, remove_leftover
-from xvoken.locks import locked
-from xvoken.messages import RunError, UserError
-from xvoken.work import LOCAL, Parts, ranges
+from xvoken.errors import RunError, UserError
+from xvoken.files.locks import locked
+from xvoken.files.safe import save_array, save_arrays
+from xvoken.work.parts import LOCAL, Engine, Parts, discard, ranges, remove_leftover
 
 
 @dataclass

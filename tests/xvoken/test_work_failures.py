@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from xvoken.job import out_of_memory
-from xvoken.messages import RunError, UserError
-from xvoken.work import Parts
+from xvoken.errors import RunError, UserError, out_of_memory
+from xvoken.work.parts import Parts
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""What frozen towers made of texts and pictures, computed once."""

@@ -1,0 +1,105 @@
+"""Augmented views of pictures through a frozen tower, cached beside the evaluation view.
+
+    CACHE/{label}-{tower}-views-{hash}.npy     float16 (N, V, width), NaN where a picture could not be used
+    CACHE/{label}-{tower}-views-{hash}.json    settings (crops and seed among them) and skipped rows
+
+One pass over the pictures makes both files; each picture is decoded once, a large JPEG twice: crops are cut from the whole of it.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xvoken.cache.features import Features, load_features, part_arrays, write_rows
+from xvoken.cache.images import IMAGE_CHUNK, as_float16, image_cache, leave_out
+from xvoken.encoders.image import ImageTower, for_inference
+from xvoken.encoders.matcher import ImageTowerSpec
+from xvoken.encoders.precision import autocast, upload
+from xvoken.files.safe import fingerprint, save_array, write_json
+from xvoken.machine import resolve_precision
+from xvoken.pictures.augment import Crops, ViewedPictures
+from xvoken.pictures.batches import IMAGE_BATCH, batches_ahead, on_device
+from xvoken.work.parts import Parts, read_skipped, remove_leftover
+
+
+@dataclass
+class Views:
+    """rows: float16 (N, V, width), memory-mapped; evaluation: the features of the same pictures without augmentation."""
+
+    rows: NDArray[np.float16]
+    evaluation: Features
+
+
+@dataclass
+class ViewsJob:
+    """Pictures -> tower outputs of all their views, the evaluation view first; see xvoken.work.local.Job."""
+
+    spec: ImageTowerSpec
+    paths: list[str]
+    crops: Crops
+    precision: str
+    batch_size: int
+    workers: int
+
+    def setup(self, device: str) -> None:
+        self.device = device
+        self.tower = for_inference(self.spec.build(), self.precision).to(device)
+        self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        rows = np.full((stop - start, 1 + self.crops.count, self.tower.width), np.nan, np.float16)
+        skipped: list[list[Any]] = []
+        found: list[tuple[list[int], Tensor]] = []
+        pictures = ViewedPictures(self.paths, range(start, stop), self.tower.view, self.crops)
+        for first, items in batches_ahead(pictures, max(1, self.batch_size // (1 + self.crops.count)), self.threads):
+            good = [i for i, item in enumerate(items) if not isinstance(item, str)]
+            skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
+            if good:
+                found.append(([first + i for i in good], self._embed(torch.cat([items[i] for i in good]))))
+        for places, views in found:  # only now: a GPU is not waited for between batches
+            rows[places] = as_float16(views).reshape(len(places), -1, self.tower.width)
+        skipped = leave_out(rows, start, skipped)
+        save_array(part.with_suffix(".npy"), rows)
+        return {"skipped": skipped}
+
+    def _embed(self, views: Tensor) -> Tensor:
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            batches = views.tensor_split(math.ceil(len(views) / self.batch_size))
+            return torch.cat([self.tower(upload(batch, self.device)) for batch in batches])
+
+
+def view_features(
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], crops: Crops, *,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = IMAGE_BATCH,
+) -> Views:  # fmt: skip
+    """The tower's output for all views of each picture, from the cache or made now; arguments as for `image_features`."""
+    precision = resolve_precision(precision, devices[0])
+    plain, plain_settings = image_cache(spec, tower, ids, paths, cache, label, precision)
+    settings = {**plain_settings, "crops": asdict(crops)}
+    path = cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
+    receipt, plain_receipt = path.with_suffix(".json"), plain.with_suffix(".json")
+    if not receipt.exists():
+        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size, len(devices))
+        chunk = max(1, IMAGE_CHUNK // (1 + crops.count))
+        with Parts(path, len(ids), chunk, settings, (receipt,), done=receipt) as parts:
+            parts.run(job, devices, desc=f"{label}, {crops.count} views", unit="img")
+            skipped = read_skipped(parts)
+            if not plain_receipt.exists():
+                _join(parts, plain, (len(ids), tower.width), 0)
+                write_json(plain_receipt, {"settings": plain_settings, "skipped": skipped})
+            _join(parts, path, (len(ids), crops.count, tower.width), slice(1, None))
+            write_json(receipt, {"settings": settings, "skipped": skipped})
+    else:
+        remove_leftover(path)
+    return Views(np.load(path, mmap_mode="r"), load_features(plain))
+
+
+def _join(parts: Parts, path: Path, shape: tuple[int, ...], views: slice | int) -> None:
+    """Write the given views of all parts into one file."""
+    write_rows(path, shape, (rows[:, views] for rows in part_arrays(parts)))

@@ -1,0 +1,91 @@
+"""What frozen towers make of pictures and sentences, computed once and kept on disk.
+
+    CACHE/{label}-{hash}.npy     float16 (N, width), one row an item; NaN where a picture could not be used
+    CACHE/{label}-{hash}.json    settings (tower, its weights' hash, view, precision, data) and skipped rows
+
+The hash follows from the settings, so that a cache is found again by whoever needs the same: training,
+key extraction, evaluation.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xvoken.errors import UserError
+from xvoken.files.safe import differences, quoted, read_json, replacing, write_json
+from xvoken.work.parts import LOCAL, Engine, Parts, read_skipped, remove_leftover
+from xvoken.work.product import write_report
+
+
+@dataclass
+class Features:
+    """rows: float16 (N, width), memory-mapped; skipped: [row, reason] of rows that hold NaN; path: the file."""
+
+    rows: NDArray[np.float16]
+    skipped: list[tuple[int, str]]
+    path: Path
+
+    @property
+    def usable(self) -> NDArray[np.int64]:
+        """Row numbers that hold features."""
+        return np.delete(np.arange(len(self.rows)), [row for row, _ in self.skipped])
+
+
+def cached(
+    path: Path, label: str, settings: dict[str, Any], job: Any, total: int, chunk: int, width: int,
+    devices: list[str], unit: str, engine: Engine = LOCAL,
+) -> Features | None:  # fmt: skip
+    """The features at `path`, from the disk or made now by the job; None while other shares of the work are missing."""
+    receipt = path.with_suffix(".json")
+    if not receipt.exists():
+        if engine.share or engine.join:
+            _same_as_other_shares(path, settings)
+        with Parts(path, total, chunk, settings, (receipt,), engine, done=receipt) as parts:
+            if not parts.run(job, devices, desc=label, unit=unit):
+                return None
+            write_rows(path, (total, width), part_arrays(parts))
+            write_report(parts, items=total)
+            write_json(receipt, {"settings": settings, "skipped": read_skipped(parts)})
+    else:
+        remove_leftover(path)
+    return load_features(path)
+
+
+def _same_as_other_shares(path: Path, settings: dict[str, Any]) -> None:
+    """Raise UserError where other shares of this work have other settings: theirs have another name, and would never meet ours."""
+    kind, _, _ = path.stem.rpartition("-")
+    for other in sorted(path.parent.glob(f"{escape(kind)}-*.npy.parts/plan.json")):
+        then = read_json(other, f"remove {other.parent} to start over")["settings"]
+        if changed := differences(then, json.loads(json.dumps(settings))):  # as it reads back: JSON knows no tuples
+            mend = f"give all the same, or, if those are of an earlier run: rm -r {quoted(other.parent)}"
+            raise UserError(f"{other.parent}: shares of the same work with other settings ({changed}); {mend}")
+
+
+def load_features(path: Path) -> Features:
+    """Open a finished cache."""
+    receipt = path.with_suffix(".json")
+    facts = read_json(receipt, f"remove {receipt} to make it again")
+    return Features(np.load(path, mmap_mode="r"), [tuple(row) for row in facts["skipped"]], path)
+
+
+def write_rows(path: Path, shape: tuple[int, ...], blocks: Iterable[NDArray[np.float16]]) -> None:
+    """Write float16 blocks that follow each other as one .npy file of `shape`, atomically.
+
+    Not through a memory map: there a full disk is a SIGBUS instead of an error.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as out:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(out, header)
+        for block in blocks:
+            out.write(np.ascontiguousarray(block))
+
+
+def part_arrays(parts: Parts) -> Iterator[NDArray[np.float16]]:
+    for number in range(len(parts.ranges)):
+        yield parts.load(number, ".npy")

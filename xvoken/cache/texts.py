@@ -1,0 +1,166 @@
+"""What a frozen text tower makes of sentences, computed once; the files: xvoken/cache/features.py."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from xvoken.cache.features import Features, cached, part_arrays, write_rows
+from xvoken.encoders.batches import Padding, batches_by_length, encode_batches, lines_on, pad_lines, require_finite, shown, tokenize
+from xvoken.encoders.matcher import TextTowerSpec
+from xvoken.encoders.precision import autocast, cast_weights
+from xvoken.encoders.text import TextTower, weights_hash
+from xvoken.encoders.tokenizer import base_name, tokenizer_hash
+from xvoken.files.safe import fingerprint, read_json, save_array, sha256_of_lines, write_json
+from xvoken.machine import resolve_precision
+from xvoken.work.parts import Parts, remove_leftover
+
+TEXT_CHUNK = 1024  # sentences a part
+
+
+@dataclass
+class TextJob:
+    """Sentences -> tower outputs; see xvoken.work.local.Job."""
+
+    spec: TextTowerSpec
+    tokenizer: PreTrainedTokenizerBase
+    sentences: list[str]
+    max_len: int
+    precision: str
+    batch_size: int
+    fixed_length: bool = False
+
+    def setup(self, device: str) -> None:
+        self.device = device
+        self.batch_size = lines_on(device, self.batch_size)
+        self.tower = cast_weights(self.spec.build(), self.precision).to(device)
+        self.padding = Padding.of(self.tokenizer, min(self.max_len, self.tower.max_tokens), self.fixed_length)
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        rows = np.empty((stop - start, self.tower.width), np.float16)
+        tokens, offsets = tokenize(self.tokenizer, self.sentences[start:stop])
+        lengths = np.diff(offsets)
+        # A sentence without tokens is [CLS][SEP] here: a caption is never dropped.
+        batches = [np.flatnonzero(lengths == 0), *batches_by_length(lengths, self.batch_size)]
+        for batch, out in list(encode_batches(self.tower, tokens, offsets, batches, self.padding, self.device, self.precision)):
+            with np.errstate(over="ignore"):  # beyond 65,504: infinite, see below
+                rows[batch] = out.float().cpu().numpy()
+        self._require_finite(rows, start)
+        save_array(part.with_suffix(".npy"), rows)
+        return {"truncated": int((lengths + self.padding.specials > self.padding.max_tokens).sum())}
+
+    def _require_finite(self, rows: NDArray[np.float16], start: int) -> None:
+        require_finite(rows, lambda row: f"sentence {shown(self.sentences[start + row])}", self.precision)
+
+
+def text_features(
+    spec: TextTowerSpec, tower: TextTower, tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_len: int, *,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 64, fixed_length: bool = False,
+) -> Features:  # fmt: skip
+    """The tower's output for each sentence, cut to `max_len` tokens with the special ones, from the cache or made now.
+
+    Raises UserError for a sentence for which it is not finite.
+    """
+    precision = resolve_precision(precision, devices[0])
+    pool = {} if spec.pool == "cls" else {"pool": spec.pool}
+    settings = text_settings(spec, tower, tokenizer, sentences, max_len, precision) | pool
+    job = TextJob(spec, tokenizer, sentences, max_len, precision, batch_size, fixed_length)
+    path = cache / f"{label}-{base_name(spec.name)}-{fingerprint(settings)}.npy"
+    return cached(path, label, settings, job, len(sentences), lines_on(devices[0], TEXT_CHUNK), tower.width, devices, "sent")
+
+
+def text_settings(
+    spec: TextTowerSpec, tower: TextTower, tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_len: int, precision: str
+) -> dict[str, Any]:
+    """What the tower's outputs for these sentences depend on.
+
+    The tower goes by its base name: a training may know it by a short name, its snapshot has the hub id.
+    """
+    return {
+        "tower": base_name(spec.name), "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len,
+        "tokenizer": tokenizer_hash(tokenizer), "precision": precision,
+        "sentences": len(sentences), "data": sha256_of_lines(sentences),
+    }  # fmt: skip
+
+
+@dataclass
+class TokenFeatures:
+    """rows: float16 (T, width), memory-mapped; offsets: int64 (N + 1,)."""
+
+    rows: NDArray[np.float16]
+    offsets: NDArray[np.int64]
+
+
+@dataclass
+class TokenJob(TextJob):
+    """Sentences -> the tower's states of their tokens; see xvoken.work.local.Job."""
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        tokens, offsets = tokenize(self.tokenizer, self.sentences[start:stop])
+        lengths = np.minimum(np.diff(offsets), self.padding.max_tokens - 2) + 2
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        rows = np.empty((ends[-1], self.tower.width), np.float16)
+        order = np.argsort(lengths, kind="stable")
+        for batch in np.split(order, range(self.batch_size, len(order), self.batch_size)):
+            ids, mask = pad_lines(tokens, offsets[batch], np.diff(offsets)[batch], self.padding)
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                states = self.tower.tokens(ids.to(self.device), mask.to(self.device))
+            rows[flat_rows(ends[batch], lengths[batch])] = states[mask.bool()].half().cpu().numpy()
+        require_finite(
+            rows, lambda row: f"sentence {shown(self.sentences[start + int(np.searchsorted(ends, row, 'right')) - 1])}", self.precision
+        )
+        for ending, array in ((".npy", rows), (".lengths.npy", lengths)):
+            save_array(part.with_suffix(ending), array)
+        return {"tokens": int(ends[-1])}
+
+
+def flat_rows(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of several sentences, one sentence after another: (lengths.sum(),)"""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+
+def token_features(
+    spec: TextTowerSpec, tower: TextTower, tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_len: int, *,
+    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 64,
+) -> TokenFeatures:  # fmt: skip
+    """The tower's states of all tokens, from the cache or made now; arguments as for `text_features`."""
+    precision = resolve_precision(precision, devices[0])
+    settings = {**text_settings(spec, tower, tokenizer, sentences, max_len, precision), "level": "token"}
+    path = cache / f"{label}-{base_name(spec.name)}-tokens-{fingerprint(settings)}.npy"
+    offsets_file, receipt = path.with_suffix(".offsets.npy"), path.with_suffix(".json")
+    if not receipt.exists():
+        job = TokenJob(spec, tokenizer, sentences, max_len, precision, batch_size)
+        with Parts(path, len(sentences), lines_on(devices[0], TEXT_CHUNK), settings, (offsets_file, receipt), done=receipt) as parts:
+            parts.run(job, devices, desc=f"{label}, tokens", unit="sent")
+            _join(parts, path, offsets_file, tower.width)
+            write_json(receipt, {"settings": settings})
+    else:
+        remove_leftover(path)
+    read_json(receipt, f"remove {receipt} to make it again")
+    return TokenFeatures(np.load(path, mmap_mode="r"), np.load(offsets_file))
+
+
+@torch.inference_mode()
+def sentence_means(features: TokenFeatures, head: nn.Module) -> Tensor:
+    """What stands for a sentence on token level: the mean of its tokens in the joint space -> float32 (N, dim)"""
+    means = []
+    for start in range(0, len(features.offsets) - 1, TEXT_CHUNK):
+        offsets = features.offsets[start : start + TEXT_CHUNK + 1]
+        lengths = torch.from_numpy(np.diff(offsets))
+        vectors = head(torch.from_numpy(features.rows[offsets[0] : offsets[-1]].astype(np.float32)))  # (t, dim)
+        owner = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        means.append(torch.zeros(len(lengths), vectors.shape[1]).index_add_(0, owner, vectors) / lengths[:, None])
+    return torch.cat(means)
+
+
+def _join(parts: Parts, path: Path, offsets_file: Path, width: int) -> None:
+    lengths = np.concatenate([parts.load(number, ".lengths.npy") for number in range(len(parts.ranges))])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    save_array(offsets_file, offsets)
+    write_rows(path, (int(offsets[-1]), width), part_arrays(parts))

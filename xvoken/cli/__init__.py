@@ -1,0 +1,1 @@
+"""Flags, and how a command begins and ends."""

@@ -1,0 +1,47 @@
+"""How a command begins and ends: one clear line for a mistake, and the exit code."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from xvoken.interrupts import STOPPED, hear_by_exception
+
+from xvoken.console import say, show_log
+from xvoken.errors import UserError, disk_full, one_line
+
+_IN_THE_WAY = "choose another place, or move what is in the way"
+_NO_RIGHT = "choose another place, or give this user the right to it"
+# Faults of a path that a user gave, and what mends them.
+PATH_FAULTS = {
+    errno.ENOENT: "look for a mistake in the name, or make it first", errno.ENOTDIR: _IN_THE_WAY, errno.EISDIR: _IN_THE_WAY,
+    errno.EEXIST: _IN_THE_WAY, errno.EACCES: _NO_RIGHT, errno.EPERM: _NO_RIGHT, errno.EROFS: _NO_RIGHT,
+}  # fmt: skip
+
+
+def run_main(main: Callable[[], object]) -> None:
+    """Run a script's `main()`; turn its mistakes into one line and an exit code instead of a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else a warning at every fork
+    hear_by_exception()
+    show_log()
+    try:
+        main()
+    except UserError as error:
+        say(f"error: {one_line(error)}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        say(STOPPED)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output (head, less) left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if disk_full(error):
+            where = f" for {error.filename}" if getattr(error, "filename", None) else ""
+            say(f"error: no room on the disk{where}; make room, then run the same command to go on")
+            sys.exit(1)
+        if not (isinstance(error, OSError) and error.errno in PATH_FAULTS):
+            raise
+        fault = f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
+        say(f"error: {fault}; {PATH_FAULTS[error.errno]}")
+        sys.exit(UserError.exit_code)

@@ -1,0 +1,1 @@
+"""Towers, heads, and the encoders made of them."""

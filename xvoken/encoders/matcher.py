@@ -1,0 +1,83 @@
+"""A trained matcher as an encoder: its towers by their names, its heads from the snapshot."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.encoder import Encoder
+from xvoken.encoders.image import ImageTower
+from xvoken.encoders.text import TextTower, weights_hash
+from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.errors import UserError
+from xvoken.kinds import HEADS, made_by
+
+
+@dataclass(frozen=True)
+class TextTowerSpec:
+    """How a process builds a text tower: a name or folder, the layers used and how tokens are pooled."""
+
+    name: str
+    layers: tuple[int, ...]
+    pool: str = "cls"
+
+    def build(self) -> TextTower:
+        return TextTower(self.name, self.layers, self.pool).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class ImageTowerSpec:
+    """How a process builds an image tower: a name, a weights file or the published weights, and the pooling."""
+
+    name: str
+    weights: str | None = None
+    pool: str = "avg"
+
+    def build(self) -> ImageTower:
+        return ImageTower(self.name, self.weights, self.pool).eval().requires_grad_(False)
+
+
+def load_matcher(load: str, text: bool, image: bool) -> Encoder:
+    """Load a snapshot (folder or .safetensors file) with the towers asked for.
+
+    Raises UserError where there is none, or when a tower is not the one that the heads were trained on.
+    """
+    snapshot = snapshots.read(load)
+    model = {**snapshots.MODEL_DEFAULTS, **snapshot.config["model"]}
+    lang, visn_weights = snapshots.tower_sources(snapshot)
+    text_spec = TextTowerSpec(lang, tuple(model["lang_layers"]), model["text_pool"])
+    image_spec = ImageTowerSpec(model["visn"], visn_weights, model["visn_pool"])
+    heads = nn.ModuleDict(build_heads(model)).eval().requires_grad_(False)
+    heads.load_state_dict(snapshot.tensors)
+    encoder = Encoder(
+        name=snapshot.folder.name, hash=snapshot.hash, dim=model["dim"], max_len=model["max_len"],
+        tokenizer=load_tokenizer(str(snapshots.tokenizer_folder(snapshot.folder))),
+        text_spec=text_spec, image_spec=image_spec, text_head=heads["text_head"], image_head=heads["image_head"],
+        tokenizer_name=model["lang"], home=snapshot.folder, level=model["level"],
+    )  # fmt: skip
+    if text:
+        encoder.text_tower = text_spec.build()
+        _same_tower(encoder.text_tower, model["lang_hash"], "text tower", text_spec.name, load)
+    if image:
+        encoder.image_tower = image_spec.build()
+        _same_tower(encoder.image_tower, model["visn_hash"], "image tower", image_spec.name, load)
+    return encoder
+
+
+def build_heads(model: dict[str, Any]) -> dict[str, nn.Module]:
+    """The two heads that a config describes, with random weights."""
+    entry, knobs = HEADS[model.get("head", "mlp")]
+    size = {name: model[name] for name in ("hidden", "dim", "dropout", *knobs) if name in model}
+    head = made_by(entry)
+    return {"text_head": head(model["text_width"], **size), "image_head": head(model["image_width"], **size)}
+
+
+def _same_tower(tower: nn.Module, expected: str, what: str, name: str, load: str | Path) -> None:
+    found = weights_hash(tower)
+    if found != expected:
+        raise UserError(
+            f"{load}: its {what} {name} has other weights here ({found}) than in training ({expected}); "
+            "bring those weights back, or train again"
+        )

@@ -1,0 +1,61 @@
+"""Pretrained text encoders."""
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from xvoken.encoders.tokenizer import _load, full_name
+from xvoken.errors import UserError
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Name a module by the bytes of its tensors, in the order of their names: 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+POOLS = ("cls", "mean")
+
+
+def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens: states (B, T, d), mask (B, T), 1 for tokens and 0 for padding -> (B, d)"""
+    return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+class TextTower(nn.Module):
+    """Hidden states of some layers, concatenated, at the first token or averaged over all tokens.
+
+    pool: "cls" (first token, as published) or "mean" (of all tokens, special ones counted in).
+    layers: counted from the last one, (4, 3, 2, 1) = the last four, as in Vokenization (Tan & Bansal, 2020).
+    width: size of the output; max_tokens: the longest input, special tokens counted in.
+    """
+
+    def __init__(self, name: str, layers: tuple[int, ...] = (4, 3, 2, 1), pool: str = "cls"):
+        super().__init__()
+        from transformers import AutoModel
+
+        self.name, self.layers, self.pool = full_name(name), layers, pool
+        self.model = _load(AutoModel, name, "text model", use_safetensors=True).float()
+        config = self.model.config
+        if not layers or min(layers) < 1 or max(layers) > config.num_hidden_layers:
+            raise UserError(f"--lang-layers {','.join(map(str, layers))}: {name} has layers 1 to {config.num_hidden_layers}")
+        self.width = config.hidden_size * len(layers)
+        # RoBERTa's positions start behind its padding id, so that two of them are never used.
+        reserved = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+        self.max_tokens = config.max_position_embeddings - reserved
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """ids, mask: int64 (B, T), mask 1 for tokens and 0 for padding -> (B, width)"""
+        states = self.tokens(ids, mask)
+        if self.pool == "cls":
+            return states[:, 0]
+        return masked_mean(states, mask)
+
+    def tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The same for every token, without pooling -> (B, T, width)"""
+        states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        return torch.cat([states[-layer] for layer in sorted(self.layers, reverse=True)], dim=-1)

@@ -1,0 +1,53 @@
+"""What goes wrong: a user's mistake, a run that fails, a full disk, memory that runs out."""
+
+import errno
+import os
+import re
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class UserError(Exception):
+    """A mistake the user can mend; its text is one line: what is wrong, where, and what mends it."""
+
+    exit_code = 2
+
+
+class RunError(UserError):
+    """The run itself failed (a worker died, the disk is full); finished work stays on disk."""
+
+    exit_code = 1
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what led to it, is a full disk, quota or file-size limit.
+
+    h5py, safetensors and tokenizers tell the number only in their text, faiss only the system's words for it, numpy's
+    tofile nothing of it.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            return True
+        text = str(error)
+        marks = [mark for number in DISK_FULL for mark in (f"errno = {number},", f"(os error {number})", f"({os.strerror(number)})")]
+        if any(mark in text for mark in marks) or re.search(r"^\d+ requested and \d+ written", text):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def one_line(text: object) -> str:
+    """Fold any text into one printable line."""
+    return " ".join(str(text).split())
+
+
+OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "bad_alloc", "unable to allocate",
+    "_status_alloc_failed", "_allocation_failed", "_allocator_failure",  # cuBLAS and cuDNN up to 8, cuDNN from 9 on, nvJPEG
+)  # fmt: skip
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether numpy, torch (CPU or GPU, or a library that it calls there) or faiss could not get memory."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(mark in text for mark in OUT_OF_MEMORY)

@@ -1,0 +1,1 @@
+"""What lies on the disk: safe writing, locks, and one module a format."""

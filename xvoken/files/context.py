@@ -1,0 +1,170 @@
+"""The two context files that captioners read, as Xmodal-Ctx lays them out.
+
+vis_ctx.hdf5    one float32 dataset (f,) per picture, named by its id: the vision tower's pooled output before the
+                projection; attribute fdim = f
+txt_ctx.hdf5    a group per picture, in it `whole`, `five` and `nine`, each with features float32 (..., k, d),
+                scores float32 (..., k) (inner products of normalized projections, descending), texts (..., k);
+                ... is nothing, 5 or 9
+Attributes of both: model, model_hash, revision, date, settings. A picture that can't be used is in neither;
+{file}.skipped.tsv has id, path and reason of each.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xvoken.errors import UserError
+from xvoken.files import context as context_files
+from xvoken.files.hdf5 import open_hdf5, writing_hdf5
+from xvoken.files.phrases import CaptionDB
+from xvoken.files.safe import write_lines
+
+SLICES = {"whole": slice(0, 1), "five": slice(1, 6), "nine": slice(6, 15)}
+
+
+def skipped_file(path: Path) -> Path:
+    return path.with_suffix(".skipped.tsv")
+
+
+def write_visual(
+    path: Path, rows: Iterable[tuple[str, NDArray[np.float32]]], width: int, skipped: list[tuple[str, str, str]], attributes: dict[str, Any]
+) -> None:
+    """rows: id and features (width,) of each picture."""
+    write_lines(skipped_file(path), ("\t".join(row) for row in skipped))
+    with writing_hdf5(path) as file:
+        file.attrs["fdim"] = width
+        for image_id, features in rows:
+            file.create_dataset(image_id, data=features)
+        file.attrs.update(attributes)
+
+
+def write_textual(
+    path: Path, rows: Iterable[tuple[str, NDArray[np.int32], NDArray[np.float32]]], db: CaptionDB,
+    skipped: list[tuple[str, str, str]], attributes: dict[str, Any],
+) -> None:  # fmt: skip
+    """rows: id, best phrases' rows in the database (15, k), their scores (15, k) of each picture."""
+    write_lines(skipped_file(path), ("\t".join(row) for row in skipped))
+    texts = h5py.string_dtype()
+    with writing_hdf5(path) as file:
+        for image_id, best, scores in rows:
+            features, captions = db.features[best], db.captions[best]  # (15, k, d), (15, k)
+            for name, views in SLICES.items():
+                at = 0 if name == "whole" else views
+                group = file.create_group(f"{image_id}/{name}")
+                group.create_dataset("features", data=features[at])
+                group.create_dataset("scores", data=scores[at])
+                group.create_dataset("texts", data=captions[at], dtype=texts)
+        file.attrs.update(attributes)
+
+
+def textual_bytes(pictures: int, k: int, width: int) -> int:
+    """About how large txt_ctx.hdf5 gets."""
+    return pictures * (15 * k * (4 * width + 4 + 16 + 24) + 6000)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    with open_file(path) as file:
+        return file.settings()
+
+
+def open_file(path: Path) -> h5py.File:
+    """One of the two, for reading."""
+    return open_hdf5(path, "python ctx/build_context.py")
+
+
+def check_visual(path: Path) -> str:
+    """Hold shapes, types and values against the layout; says what the file holds or raises UserError."""
+    with open_file(path) as file:
+        width = file.attributes().get("fdim", 0)
+        for image_id, features in file.items():
+            if not isinstance(features, h5py.Dataset) or features.shape != (width,) or features.dtype != np.float32:
+                raise UserError(f"{path}: {image_id} is not float32 ({width},), as fdim says")
+            if not np.isfinite(features[:]).all():
+                raise UserError(f"{path}: {image_id} holds values that are no numbers")
+        return f"visual context of {len(file):,} pictures, {width}-d, by {file.attributes().get('model', 'unknown')}"
+
+
+def check_textual(path: Path) -> str:
+    """Hold shapes, types and the order of scores against the layout; says what the file holds or raises UserError."""
+    k = 0
+    with open_file(path) as file:
+        for image_id, group in file.items():
+            k = k or len(group["whole/scores"])
+            for name, ahead in (("whole", ()), ("five", (5,)), ("nine", (9,))):
+                view = group[name]
+                parts = {part: view[part] for part in ("features", "scores", "texts")}
+                shapes = {part: dataset.shape for part, dataset in parts.items()}
+                if shapes["scores"] != (*ahead, k) or shapes["texts"] != (*ahead, k) or shapes["features"][:-1] != (*ahead, k):
+                    raise UserError(f"{path}: {image_id}/{name} has shapes {shapes}, top {k} expected")
+                if (np.diff(parts["scores"][:], axis=-1) > 0).any():
+                    raise UserError(f"{path}: scores of {image_id}/{name} do not descend")
+        return f"textual context of {len(file):,} pictures, top {k}, by {file.attributes().get('model', 'unknown')}"
+
+
+class Context(torch.utils.data.Dataset):
+    """Item i: what was retrieved for picture i, a dict of
+
+    image_id     text
+    features     float32 (k, d) of `whole`, (5, k, d) of `five`, (9, k, d) of `nine`
+    scores       float32 (k,), (5, k) or (9, k)
+    texts        a list of k texts, or of 5 or 9 lists of them
+    visual       float32 (f,), the picture's own features, if vis_ctx.hdf5 was given
+
+    views: whole, five or nine; k: only the best k; image_ids: these pictures in this order (default: all, by name).
+    For any number of DataLoader workers: each opens the files once. The default collation makes tensors of a batch;
+    texts come transposed then, so pass a collate_fn of your own where you need them.
+    """
+
+    def __init__(
+        self, textual: str | Path, views: str = "whole", k: int | None = None,
+        image_ids: Sequence[object] | None = None, visual: str | Path | None = None,
+    ):  # fmt: skip
+        if views not in SLICES:
+            raise UserError(f"views {views!r}: not one of {', '.join(SLICES)}")
+        self.paths = {"textual": Path(textual), **({"visual": Path(visual)} if visual else {})}
+        self.views, self.k = views, k
+        self._files: tuple[int, dict[str, h5py.File]] = (-1, {})
+        there = self._open("textual")
+        self.image_ids = sorted(there, key=_numbers_first) if image_ids is None else [str(i) for i in image_ids]
+        missing = next((i for i in self.image_ids if any(i not in self._open(name) for name in self.paths)), None)
+        if missing is not None:
+            raise UserError(f"{textual}: no context of picture {missing}; see its .skipped.tsv")
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        image_id = self.image_ids[i]
+        group = self._open("textual")[f"{image_id}/{self.views}"]
+        best = (..., slice(self.k))
+        item = {
+            "image_id": image_id,
+            "features": torch.from_numpy(group["features"][..., slice(self.k), :]),
+            "scores": torch.from_numpy(group["scores"][best]),
+            "texts": group["texts"].asstr()[best].tolist(),
+        }
+        if "visual" in self.paths:
+            item["visual"] = torch.from_numpy(self._open("visual")[image_id][:])
+        return item
+
+    def _open(self, name: str) -> h5py.File:
+        """This process's own handle: one that came over a fork shares its place in the file with the parent's."""
+        if self._files[0] != os.getpid():
+            self._files = (os.getpid(), {})
+        files = self._files[1]
+        if name not in files:
+            files[name] = context_files.open_file(self.paths[name])
+        return files[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": (-1, {})}
+
+
+def _numbers_first(image_id: str) -> tuple[bool, int, str]:
+    return (not image_id.isdecimal(), int(image_id) if image_id.isdecimal() else 0, image_id)

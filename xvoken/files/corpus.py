@@ -1,0 +1,190 @@
+"""A tokenized corpus on disk, as Vokenization lays it out.
+
+    FILE.TOK         line i: the token ids of line i, no special tokens, separated by blanks
+    FILE.TOK.hdf5    dataset `tokens`, int32 (N,): the lines one after another; attributes say what made it
+    FILE.TOK.line    L + 1 offsets, one a line: line i is tokens[line[i] : line[i + 1]]
+
+L is the number of lines of FILE, empty ones included.
+"""
+
+from collections.abc import Callable, Iterable
+from glob import escape
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xvoken.errors import UserError
+from xvoken.files.hdf5 import open_hdf5, writing_hdf5
+from xvoken.files.offsets import Offsets
+from xvoken.files.safe import quoted, replacing, sha256_of_file
+
+SLAB = 1 << 14  # lines that `check` reads at once
+MAKE = "python tokenization/tokenize_dataset.py DATA_DIR FILE TOKENIZER"
+
+
+def text_file(corpus: Path, tokenizer_name: str) -> Path:
+    return corpus.with_name(f"{corpus.name}.{tokenizer_name}")
+
+
+def tokens_file(corpus: Path, tokenizer_name: str) -> Path:
+    return corpus.with_name(f"{corpus.name}.{tokenizer_name}.hdf5")
+
+
+def line_file(corpus: Path, tokenizer_name: str) -> Path:
+    return corpus.with_name(f"{corpus.name}.{tokenizer_name}.line")
+
+
+def same_text(corpus: Path, made: Path, then: object, again: str) -> None:
+    """Refuse `made`, a file made of this corpus or of its tokens, where the corpus' text is another one now; raises UserError.
+
+    then: the sha256 that the file keeps of the text; of tokens that do not name theirs, the predecessors', it keeps that of the
+    tokens file. again: what makes the file again when the tokens are right.
+    Where the text is missing (tokens are shipped alone), or nothing is kept, there is nothing to compare.
+    """
+    if then is None or not corpus.is_file() or then == (now := sha256_of_file(corpus)):
+        return
+    tokens = sorted(path for path in corpus.parent.glob(f"{escape(corpus.name)}.*.hdf5") if path.is_file())
+    if then in map(sha256_of_file, tokens):
+        return
+    stale = [_make_again(corpus, path, now) for path in ([made] if made in tokens else tokens)]
+    order = ", then ".join([*filter(None, stale), again])
+    raise UserError(
+        f"{made} was made of another text than {corpus} holds now; bring the old text back, or make all again, in this order: {order}"
+    )
+
+
+def _make_again(corpus: Path, tokens: Path, now: str) -> str:
+    """The commands that make a tokens file again; none for one of the text as it is now, or for another file."""
+    try:
+        with open_hdf5(tokens, MAKE, tokens="iu1") as file:
+            made = file.attributes()
+    except UserError:
+        return ""  # somebody's file of such a name
+    if made.get("corpus") in (None, now):
+        return ""
+    source = made.get("source", tokens.name.removeprefix(f"{corpus.name}.").removesuffix(".hdf5"))
+    files = [path for path in (tokens, tokens.with_suffix(".line"), tokens.with_suffix("")) if path.exists()]
+    only = f" --limit {made['limit']}" if made.get("limit") else ""
+    return f"rm {' '.join(map(quoted, files))} && {_tokenize(corpus, source)}{only}"
+
+
+def _tokenize(corpus: Path, tokenizer: str) -> str:
+    return f"python tokenization/tokenize_dataset.py {quoted(corpus.parent)} {quoted(corpus.name)} {quoted(tokenizer)}"
+
+
+class IdText:
+    """Token ids to the bytes of a text file, by table: no Python work per token. vocabulary: ids are below it."""
+
+    def __init__(self, vocabulary: int):
+        digits = [f"{i} ".encode() for i in range(vocabulary)]
+        self.lengths = np.array([len(word) for word in digits], np.int64)
+        self.table = np.array(digits, dtype=f"S{self.lengths.max()}").view(np.uint8).reshape(vocabulary, -1)
+
+    def lines(self, ids: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Tokens (n,), tokens of each line (l,) -> the text: ids separated by blanks, every line ended by a newline"""
+        padded = self.table[ids]
+        text = padded[padded != 0]
+        ends = np.zeros(len(ids) + 1, np.int64)  # where the text of each token ends, with its blank
+        np.cumsum(self.lengths[ids], out=ends[1:])
+        line_ends = ends[np.cumsum(counts)]
+        text[line_ends[counts > 0] - 1] = ord("\n")
+        return np.insert(text, line_ends[counts == 0], ord("\n")) if (counts == 0).any() else text
+
+
+def write(
+    corpus: Path, tokenizer_name: str, parts: Iterable[tuple[Path, NDArray[np.int32], NDArray[np.int64]]],
+    attributes: dict[str, Any], report: Callable[[int, int], object],
+) -> tuple[int, int]:  # fmt: skip
+    """Join parts (text file, tokens (n,), token counts of the lines) to the three files; returns lines, tokens.
+
+    The hdf5 file is renamed last: where it stands, the other two are whole, and `report` was called with lines and tokens.
+    """
+    lines = total = 0
+    with (
+        writing_hdf5(tokens_file(corpus, tokenizer_name)) as file,
+        replacing(line_file(corpus, tokenizer_name)) as line_path,
+        replacing(text_file(corpus, tokenizer_name)) as text_path,
+    ):
+        with open(line_path, "wb") as line_out, open(text_path, "wb") as text_out:
+            tokens = file.create_dataset("tokens", (0,), np.int32, maxshape=(None,), chunks=(1 << 18,))
+            line_out.write(b"0\n")
+            for text_part, ids, counts in parts:
+                text_out.write(text_part.read_bytes())
+                line_out.write(("\n".join(map(str, (total + np.cumsum(counts)).tolist())) + "\n").encode())
+                tokens.resize((total + len(ids),))
+                tokens[total:] = ids
+                lines, total = lines + len(counts), total + len(ids)
+            file.attrs.update({**attributes, "lines": lines})
+        report(lines, total)
+    return lines, total
+
+
+class Corpus:
+    """A tokenized corpus, open for reading. Raises UserError when a file is missing or the files disagree.
+
+    source: the tokenizer as it is given to tokenize_dataset.py, for the message; vocabulary: what all ids must be below.
+    offsets: L + 1 of them, see Offsets;
+    attributes: what the hdf5 file says of itself (empty in files made by others).
+    """
+
+    def __init__(self, corpus: Path, tokenizer_name: str, source: str | None = None, vocabulary: int | None = None):
+        self.path = tokens_file(corpus, tokenizer_name)
+        line_path = line_file(corpus, tokenizer_name)
+        for path in (self.path, line_path):
+            if not path.is_file():
+                raise UserError(f"{path} does not exist; make it with: {_tokenize(corpus, source or tokenizer_name)}")
+        self.file = open_hdf5(self.path, MAKE, tokens="iu1")
+        self.tokens = self.file["tokens"]
+        self.vocabulary = vocabulary
+        self.attributes = self.file.attributes()
+        self.offsets = Offsets(line_path, f"make it again: {MAKE}")
+        if self.offsets[-1] != len(self.tokens):
+            raise UserError(
+                f"{line_path}: ends at token {self.offsets[-1]}, but {self.path} holds {len(self.tokens)}; make both again: {MAKE}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def identity(self) -> str:
+        """What a file made of these tokens keeps of them: sha256 of the text, or of the tokens file if it does not name its text."""
+        return str(self.attributes.get("corpus") or sha256_of_file(self.path))
+
+    def largest_token(self) -> int:
+        """The largest token id of the corpus, -1 if there is none."""
+        step = 1 << 24
+        return max((int(self.tokens[i : i + step].max()) for i in range(0, len(self.tokens), step)), default=-1)
+
+    def slab(self, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Lines start to stop: their tokens (n,), read at once, and offsets into them (stop - start + 1,)."""
+        offsets = self.offsets[start : stop + 1]
+        tokens = self.tokens[offsets[0] : offsets[-1]]
+        if self.vocabulary and len(tokens) and (tokens.min() < 0 or tokens.max() >= self.vocabulary):
+            wrong = tokens.min() if tokens.min() < 0 else tokens.max()
+            raise UserError(f"{self.path}: token id {wrong}, the tokenizer has ids below {self.vocabulary}; make it again: {MAKE}")
+        return tokens, offsets - offsets[0]
+
+
+def check(corpus: Path, tokenizer_name: str) -> str:
+    """Compare the three files with each other and with the text; says what they hold or raises UserError."""
+    read = Corpus(corpus, tokenizer_name)
+    retrieve = "python vokenization/vokenize_corpus_mp.py (and the flags it had), after rm of the images retrieved for it"
+    same_text(corpus, read.path, read.attributes.get("corpus"), retrieve)
+    path = text_file(corpus, tokenizer_name)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist, {read.path} does; make them again: {MAKE}")
+    at = 0
+    with open(path, encoding="ascii", errors="replace") as text:
+        while at <= len(read) and (lines := list(islice(text, SLAB))):
+            ids, offsets = read.slab(at, min(at + len(lines), len(read)))
+            for number, (line, start, stop) in enumerate(zip(lines, offsets, offsets[1:], strict=False), at + 1):
+                if line.split() != list(map(str, ids[start:stop].tolist())):
+                    raise UserError(f"{path}: line {number} differs from {read.path}; make them again: {MAKE}")
+            at += len(lines)
+    if at != len(read):
+        raise UserError(f"{path}: has {at} lines, {line_file(corpus, tokenizer_name)} has {len(read)}")
+    return f"corpus of {len(read):,} lines, {len(read.tokens):,} tokens of {read.attributes.get('tokenizer', 'unknown')}"

@@ -1,0 +1,138 @@
+"""The fixed order of an image set on disk.
+
+data/vokenization/images/{IMAGE_SET}.ids     one id a line; its line number is the picture's number for good
+data/vokenization/images/{IMAGE_SET}.json    where the pictures come from: {"folder": ...}, {"lxmert": ...} or
+                                              {"pattern": FOLDER/*.tar, "shards": {tar: bytes of it, ...}}
+data/vokenization/images/{IMAGE_SET}.members for shards: number of the tar, byte offset and size of each id, with tabs
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from xvoken.errors import UserError
+from xvoken.files.image_sets import FOLDERS, LXMERT_NAMES, Roots, lxmert_file
+from xvoken.files.safe import all_written, quoted, read_json, sha256_of_lines, write_json, write_lines
+from xvoken.pictures.sources import Member, expand, is_shards, size_of
+
+ROOT = Path("data/vokenization/images")
+
+
+def ids_file(root: Path, image_set: str) -> Path:
+    return root / f"{image_set}.ids"
+
+
+def source_file(root: Path, image_set: str) -> Path:
+    return root / f"{image_set}.json"
+
+
+def members_file(root: Path, image_set: str) -> Path:
+    return root / f"{image_set}.members"
+
+
+def write(root: Path, image_set: str, ids: list[str], folder: Path | None, members: list[Member] | None = None) -> bool:
+    """Fix the order; returns False if that order stood already, raises UserError if another one did.
+
+    members: for tar shards, one an id. Where they lie is written in both cases: shards may be made again.
+    """
+    path = ids_file(root, image_set)
+    stands = path.exists()
+    if stands:
+        then = read(root, image_set)
+        if then != ids:
+            at = next((i for i, (a, b) in enumerate(zip(then, ids, strict=False)) if a != b), min(len(then), len(ids)))
+            raise UserError(
+                f"{path} fixes {len(then)} pictures, there are {len(ids)} now, first difference at line {at + 1}; keys made "
+                f"with it go by that order: keep it, choose another name for the new set, or start over with: rm {quoted(path)}"
+            )
+    if members is not None:
+        numbers = {tar: number for number, tar in enumerate(expand(folder))}
+        write_lines(members_file(root, image_set), (f"{numbers[m.tar]}\t{m.offset}\t{m.size}" for m in members))
+        sizes = {tar: os.path.getsize(tar) for tar in numbers}
+        write_json(source_file(root, image_set), {"pattern": str(folder), "shards": sizes})
+    if not stands:
+        if members is None:
+            write_json(source_file(root, image_set), {"folder": str(folder)} if folder else {"lxmert": image_set})
+        write_lines(path, ids)
+        all_written(path, source_file(root, image_set), *([] if members is None else [members_file(root, image_set)]))
+    return not stands
+
+
+def read(root: Path, image_set: str) -> list[str]:
+    path = ids_file(root, image_set)
+    try:
+        ids = path.read_text(encoding="utf-8").split("\n")[:-1]
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; make it with: python vokenization/create_image_ids.py --image-sets {image_set}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; make it again after: rm {quoted(path)}") from None
+    if not ids:
+        raise UserError(f"{path} is empty; make it again after: rm {quoted(path)}")
+    return ids
+
+
+def paths(root: Path, image_set: str, ids: list[str], folder: Path | None, roots: Roots) -> list[Path | Member]:
+    """The pictures' paths. `folder` overrides the one, or the tar shards, that the order was made from.
+
+    Raises UserError for shards that are missing or have changed.
+    """
+    path = source_file(root, image_set)
+    source = read_json(path, f"remove {path}") if path.exists() else {}
+    if is_shards(folder) if folder else "shards" in source:
+        return _members(root, image_set, ids, folder, source)
+    if folder is None and "folder" in source:
+        folder = Path(source["folder"])
+    if folder is not None:
+        return [folder / i for i in ids]
+    return [roots.picture(i) for i in ids]
+
+
+def _members(root: Path, image_set: str, ids: list[str], pattern: Path | None, source: dict[str, Any]) -> list[Member]:
+    again = f"python vokenization/create_image_ids.py --image-sets '{image_set}={pattern or source['pattern']}' (and the flags it had)"
+    then = source.get("shards", {})
+    tars = expand(pattern) if pattern else list(then)
+    if [os.path.basename(tar) for tar in tars] != [os.path.basename(tar) for tar in then]:
+        path = source_file(root, image_set)
+        raise UserError(f"{pattern}: not the {len(then)} shards that {path} names; read their headers with: {again}")
+    for tar, size in zip(tars, then.values(), strict=True):
+        if not os.path.isfile(tar):
+            raise UserError(f"{tar}: no such shard; bring it back, or say where the shards are: --image-sets '{image_set}=FOLDER/*.tar'")
+        if os.path.getsize(tar) != size:
+            now = f"has {os.path.getsize(tar)} bytes, had {size} when its headers were read"
+            raise UserError(f"{tar}: {now}; bring that shard back, or read them again with: {again}")
+    places = _read_places(members_file(root, image_set), len(ids), again)
+    return [Member(tars[number], name, offset, size) for name, (number, offset, size) in zip(ids, places, strict=True)]
+
+
+def _read_places(path: Path, number: int, again: str) -> list[tuple[int, ...]]:
+    """(number of the tar, offset, size) of the first `number` pictures."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1][:number]
+        places = [tuple(map(int, line.split("\t"))) for line in lines]
+    except (FileNotFoundError, ValueError):
+        places = []
+    if len(places) < number or any(len(place) != 3 for place in places):
+        raise UserError(f"{path}: not the places of {number} pictures, a line each; make it again with: {again}")
+    return places
+
+
+def known_sets(root: Path, roots: Roots) -> str:
+    """Names one may give, for messages."""
+    names = {p.stem for p in root.glob("*.ids")} | {n for n in LXMERT_NAMES if lxmert_file(n, roots).exists()} | set(FOLDERS)
+    return ", ".join(sorted(names | {p.stem for p in roots.lxmert.glob("*.json")} - set(LXMERT_NAMES.values())))
+
+
+def check(root: Path, image_set: str) -> str:
+    ids = read(root, image_set)
+    if len(set(ids)) < len(ids):
+        raise UserError(f"{ids_file(root, image_set)}: the same id stands on two lines")
+    path = source_file(root, image_set)
+    if path.exists() and "shards" in read_json(path, f"remove {path}"):
+        _read_places(members_file(root, image_set), len(ids), "python vokenization/create_image_ids.py, with the flags it had")
+    return f"order of {len(ids):,} pictures, {json.dumps(ids[0])} to {json.dumps(ids[-1])}"
+
+
+def hash_of_pictures(ids: list[str], paths: list[Path | Member]) -> str:
+    """Of ids and file sizes: reading all pictures to know them would take as long as the work."""
+    return sha256_of_lines(f"{i}\t{size_of(path)}" for i, path in zip(ids, paths, strict=True))

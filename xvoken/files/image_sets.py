@@ -1,0 +1,124 @@
+"""Named sets of pictures, with captions (LXMERT layout) or without (any folder, or tar shards).
+
+LXMERT_ROOT/mscoco_train.json    a list of {img_id, sentf: {mscoco: [sentences]}}
+COCO_ROOT/train2014/COCO_train2014_000000000009.jpg     pictures whose img_id is COCO_{split}_{12 digits}
+IMAGE_ROOT/2331999.jpg           all other pictures: {img_id}.jpg or another usual ending
+"""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xvoken.errors import UserError
+from xvoken.files.safe import read_json
+from xvoken.pictures.sources import ENDINGS
+
+# Image sets that are LXMERT files under another name.
+LXMERT_NAMES = {
+    "coco_train": "mscoco_train",
+    "coco_nominival": "mscoco_nominival",
+    "coco_minival": "mscoco_minival",
+    "vg_nococo": "vgnococo",
+}
+FOLDERS = {"open_images": "data/open_images/images"}
+COCO_ID = re.compile(r"COCO_(\w+)_\d{12}")
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where sets and pictures lie."""
+
+    lxmert: Path
+    coco: Path
+    images: Path
+
+    def picture(self, img_id: str) -> Path:
+        """The path of a picture by its id; of a missing one, the path it should have."""
+        if coco := COCO_ID.fullmatch(img_id):
+            return self.coco / coco[1] / f"{img_id}.jpg"
+        paths = [self.images / f"{img_id}{ending}" for ending in ENDINGS]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+
+@dataclass
+class CaptionedSet:
+    """ids and paths: one a picture; captions: (index of its picture, sentence), in the order of the file."""
+
+    name: str
+    ids: list[str]
+    paths: list[Path]
+    captions: list[tuple[int, str]]
+
+
+def lxmert_file(name: str, roots: Roots) -> Path:
+    return roots.lxmert / f"{LXMERT_NAMES.get(name, name)}.json"
+
+
+def captioned_sets(roots: Roots) -> str:
+    """The LXMERT files that there are, for messages."""
+    return ", ".join(sorted(path.stem for path in roots.lxmert.glob("*.json"))) or "none"
+
+
+def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None = None) -> CaptionedSet:
+    """Read an LXMERT file by its name or the image set's: all pictures, and the sentences of these sources.
+
+    Raises UserError for a missing file, another layout, a picture listed twice, or no sentence at all.
+    """
+    path = lxmert_file(name, roots)
+    rows = read_json(path, f"README.md, 'Real data', says how to get it (in {roots.lxmert} there are: {captioned_sets(roots)})")
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: a list of {{img_id, sentf}} was expected, this is a JSON {type(rows).__name__}")
+    ids, captions = [], []
+    for number, row in enumerate(rows[:limit]):
+        img_id, sentences = _parse(row, langs, f"{path}: entry {number}")
+        ids.append(img_id)
+        captions += [(number, sentence) for sentence in sentences]
+    if len(set(ids)) < len(ids):
+        twice = Counter(ids).most_common(1)[0][0]
+        raise UserError(f"{path}: picture {twice} is listed twice; join its entries to one")
+    if not captions:
+        sources = sorted({source for row in rows[:limit] for source in row["sentf"]})
+        raise UserError(f"{path}: no sentence of {', '.join(langs)} in it; its sources are: {', '.join(sources) or 'none'}")
+    return CaptionedSet(name, ids, [roots.picture(i) for i in ids], captions)
+
+
+def _parse(row: Any, langs: list[str], where: str) -> tuple[str, list[str]]:
+    try:
+        img_id, sentf = row["img_id"], row["sentf"]
+        given = {lang: sentf.get(lang, []) for lang in langs}
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{where} is not {{img_id, sentf: {{source: [sentences]}}}}") from None
+    for lang, listed in given.items():
+        if not isinstance(listed, list):  # the letters of a text are texts too
+            shown = json.dumps({"img_id": img_id, "sentf": {lang: listed}}, ensure_ascii=False)
+            shown = shown if len(shown) <= 160 else f"{shown[:157]}..."
+            meant = json.dumps({"img_id": img_id, "sentf": {lang: ["a caption", "another caption"]}}, ensure_ascii=False)
+            raise UserError(f"{where}: {shown}, a list of sentences was expected: {meant}")
+    sentences = [sentence for lang in langs for sentence in given[lang]]
+    if not isinstance(img_id, str) or not all(isinstance(sentence, str) for sentence in sentences):
+        raise UserError(f"{where}: img_id and sentences must be texts")
+    if not img_id.isprintable():
+        raise UserError(f"{where}: img_id {img_id!r} has a character that can't stand in a list of ids")
+    return img_id, sentences
+
+
+def listed_sets(words: list[str]) -> list[str]:
+    """Image sets as given on the command line, with commas or several words; raises UserError for a name given twice."""
+    sets = [image_set for word in words for image_set in word.split(",")]
+    name, times = Counter(split_name(image_set)[0] for image_set in sets).most_common(1)[0]
+    if times > 1:
+        raise UserError(
+            f"image set {name} is given {times} times; a range of shards stands in quotes: '{name}=FOLDER/{{00000..00099}}.tar'"
+        )
+    return sets
+
+
+def split_name(image_set: str) -> tuple[str, Path | None]:
+    """`name` or `name=folder` -> name, folder (or tar shards) of the pictures (None for a set of captions)."""
+    name, _, folder = image_set.strip().partition("=")
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UserError(f"image set {image_set!r}: names are made of letters, digits, - _ .; a folder is given as name=folder")
+    return name, Path(folder or FOLDERS[name]) if folder or name in FOLDERS else None

@@ -1,0 +1,199 @@
+"""Keys of an image set: one vector of length 1 a picture, in the joint space of a snapshot.
+
+snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5    keys float32 (N, dim), ids (N,) texts; attributes say what made them
+snap/xmatching/NAME/keys/{IMAGE_SET}.ids     id of each row        {IMAGE_SET}.path    its file
+snap/xmatching/NAME/keys/{IMAGE_SET}.skipped.tsv    id, path and reason of pictures without a row
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from xvoken.errors import UserError
+from xvoken.files import keys as key_files
+from xvoken.files.hdf5 import is_dataset, open_hdf5, writing_hdf5
+from xvoken.files.safe import all_written, quoted, sha256_of_lines, sha256_of_rows, write_lines
+
+BLOCK = 1 << 16  # rows looked at at once
+
+
+@dataclass
+class Keys:
+    """keys float32 (N, dim); ids and paths: one a row; attributes of the file."""
+
+    keys: NDArray[np.float32]
+    ids: list[str]
+    paths: list[str]
+    attributes: dict[str, Any]
+
+    @property
+    def identity(self) -> str:
+        """Hash of the ids and the keys: what is made of them depends on these alone."""
+        content = self.attributes.get("sha256") or sha256_of_rows(self.keys)  # files of others do not say
+        return sha256_of_lines([str(content), *self.ids])[:16]
+
+
+def folder(load: Path) -> Path:
+    """Where the keys of a snapshot are kept, if nothing else is said."""
+    return (load.parent if load.suffix == ".safetensors" else load) / "keys"
+
+
+def keys_file(where: Path, image_set: str) -> Path:
+    return where / f"{image_set}.hdf5"
+
+
+def companions(where: Path, image_set: str) -> tuple[Path, Path]:
+    """Files that have to be there with the hdf5 file."""
+    return where / f"{image_set}.ids", where / f"{image_set}.path"
+
+
+def write(
+    where: Path, image_set: str, blocks: Iterable[NDArray[np.float32]], dim: int, ids: list[str], paths: list[str],
+    skipped: list[tuple[str, str, str]], settings: dict[str, Any], attributes: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write all files of an image set; the hdf5 file is renamed last.
+
+    blocks: arrays (n, dim) that follow each other; settings: what decides whether a later run may skip this.
+    """
+    write_lines(where / f"{image_set}.ids", ids)
+    write_lines(where / f"{image_set}.path", paths)
+    write_lines(where / f"{image_set}.skipped.tsv", ("\t".join(row) for row in skipped))
+    with writing_hdf5(keys_file(where, image_set)) as file:
+        keys = file.create_dataset("keys", (len(ids), dim), np.float32)
+        row, digest = 0, hashlib.sha256()
+        for block in blocks:
+            keys[row : row + len(block)] = block
+            digest.update(np.ascontiguousarray(block, np.float32))
+            row += len(block)
+        file.create_dataset("ids", data=ids, dtype=h5py.string_dtype())
+        file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True), "sha256": digest.hexdigest()})
+    all_written(keys_file(where, image_set), *companions(where, image_set))
+
+
+def require(where: Path, image_set: str, load: str) -> None:
+    """Raise UserError with the command that makes the keys, if they are missing; load: the model as it was named."""
+    path = keys_file(where, image_set)
+    if not path.is_file():
+        elsewhere = "" if where == folder(Path(load)) else f" --output {quoted(where)}"
+        mend = f"python vokenization/extract_vision_keys.py --load-dir {quoted(load)} --image-sets {image_set}{elsewhere}"
+        raise UserError(f"{path} does not exist; make it with: {mend}")
+
+
+def read_settings(where: Path, image_set: str) -> dict[str, Any]:
+    with _open(where, image_set) as file:
+        return file.settings()
+
+
+def read(where: Path, image_set: str) -> Keys:
+    """The keys of one image set, mapped into memory, so that all processes share one copy.
+
+    Raises UserError for a missing or foreign file.
+    """
+    keys, attributes = read_vectors(where, image_set)
+    ids, paths = (_lines(where / f"{image_set}.{ending}", len(keys)) for ending in ("ids", "path"))
+    with _open(where, image_set) as file:  # files of others may hold none
+        inside = file["ids"].asstr(errors="surrogateescape")[:].tolist() if is_dataset(file.get("ids"), "s1") else ids
+    mend = "remove the set's files beside it and extract it again"
+    if inside != ids:
+        raise UserError(f"{where / f'{image_set}.ids'}: its ids differ from those in {keys_file(where, image_set)}; {mend}")
+    for start in range(0, len(keys), BLOCK):  # a score that is not finite stands above all others
+        if not np.isfinite(keys[start : start + BLOCK]).all():
+            bad = start + int(np.argmin(np.isfinite(keys[start : start + BLOCK]).all(1)))
+            raise UserError(f"{keys_file(where, image_set)}: the key of row {bad} is not finite; {mend}")
+    return Keys(keys, ids, paths, attributes)
+
+
+def read_vectors(where: Path, image_set: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """`read` without ids and paths, which take longer and, as Python's texts, memory in every process: keys and attributes."""
+    with _open(where, image_set) as file:
+        return _mapped(file["keys"]), file.attributes()
+
+
+def _mapped(dataset: h5py.Dataset) -> NDArray[np.float32]:
+    """A dataset as an array: mapped where it lies in one piece, as in our files, else read (others may compress)."""
+    at = dataset.id.get_offset()
+    if at is None or dataset.dtype != np.float32:
+        return dataset[:].astype(np.float32, copy=False)
+    # Copy on write, since torch warns of arrays that it could not write to.
+    return np.memmap(dataset.file.filename, np.float32, "c", at, dataset.shape)
+
+
+def _open(where: Path, image_set: str) -> h5py.File:
+    make = f"python vokenization/extract_vision_keys.py --load-dir {where.parent} --image-sets {image_set}"
+    return open_hdf5(keys_file(where, image_set), make, keys="f2")
+
+
+def _lines(path: Path, rows: int) -> list[str]:
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+    if len(lines) != rows:
+        raise UserError(f"{path}: has {len(lines)} lines for {rows} keys; remove the set's files beside it and extract it again")
+    return lines
+
+
+def check(where: Path, image_set: str) -> str:
+    """Read the files of a set, hold them against each other; says what they hold or raises UserError."""
+    read_back = read(where, image_set)
+    lengths = np.linalg.norm(read_back.keys, axis=1)
+    if not np.allclose(lengths, 1, atol=1e-3):
+        raise UserError(f"{keys_file(where, image_set)}: row {int(np.argmax(abs(lengths - 1)))} is not of length 1")
+    if read_back.attributes.get("sha256", content := sha256_of_rows(read_back.keys)) != content:
+        raise UserError(f"{keys_file(where, image_set)}: its keys are not those that were written; remove it and make it again")
+    return f"{len(read_back.ids):,} keys of {read_back.keys.shape[1]} dimensions by {read_back.attributes.get('snapshot', 'unknown')}"
+
+
+@dataclass
+class Gallery:
+    """The rows of an index: keys float32 (N, dim) in a block for each image set, ids `{IMAGE_SET}/{image id}`, file names."""
+
+    blocks: list[NDArray[np.float32]]
+    ids: list[str]
+    names: list[str]
+    made_by: list[str]
+
+    @property
+    def keys(self) -> NDArray[np.float32]:
+        return joined(self.blocks)
+
+
+def joined(blocks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """All blocks in one array; of several a copy."""
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def read_gallery(keys_dir: Path, image_sets: list[str], encoder_hash: str, dim: int, most: int | None = None) -> Gallery:
+    """The keys of several image sets, one set after another; raises UserError for keys of another snapshot."""
+    keys, ids, names, made_by = [], [], [], []
+    for image_set in image_sets:
+        read = key_files.read(keys_dir, image_set)
+        path = key_files.keys_file(keys_dir, image_set)
+        mend = f"remove it, then: python vokenization/extract_vision_keys.py --load-dir {keys_dir.parent} --image-sets {image_set}"
+        if read.keys.shape[1] != dim:
+            raise UserError(f"{path}: keys of {read.keys.shape[1]} dimensions, the snapshot's sentences have {dim}; {mend}")
+        maker = read.attributes.get("snapshot_hash", encoder_hash)  # files of the predecessors do not say
+        if maker != encoder_hash:
+            raise UserError(f"{path}: keys of another snapshot ({maker}, this one is {encoder_hash}); {mend}")
+        keys.append(read.keys)
+        ids += [f"{image_set}/{i}" for i in read.ids]
+        names += [Path(p).name for p in read.paths]
+        made_by.append(f"{image_set} {maker} {read.identity}")
+    return Gallery(_first(keys, most), ids[:most], names[:most], made_by)
+
+
+def read_blocks(keys_dir: Path, image_sets: list[str], most: int | None = None) -> list[NDArray[np.float32]]:
+    """The keys of `read_gallery` alone, for workers: whoever started them has read and checked the rest."""
+    return _first([key_files.read_vectors(keys_dir, image_set)[0] for image_set in image_sets], most)
+
+
+def _first(blocks: list[NDArray[np.float32]], most: int | None) -> list[NDArray[np.float32]]:
+    """The first `most` rows of all blocks."""
+    if most is None:
+        return blocks
+    starts = np.cumsum([0, *map(len, blocks)])
+    return [block[: most - start] for block, start in zip(blocks, starts.tolist(), strict=False) if start < most]

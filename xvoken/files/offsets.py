@@ -1,0 +1,74 @@
+"""A text file of growing offsets, one a line, read in slabs: memory does not grow with the file.
+
+A sparse index holds the byte at which every EVERY-th line starts: 8 bytes for EVERY lines.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xvoken.errors import UserError
+
+EVERY = 4096
+BLOCK = 1 << 22  # bytes read at once
+
+
+class Offsets:
+    """The numbers of the file `path`, checked once: they start with 0 and never shrink.
+
+    Raises UserError, with `mend` for the way out, for any other file. `offsets[i]` is an int, `offsets[a:b]` int64 (b - a,).
+    """
+
+    def __init__(self, path: Path, mend: str):
+        self.path = path
+        self.wrong = UserError(f"{path}: not a list of growing offsets that starts with 0; {mend}")
+        self.starts, self.size, self.last = [0], 0, 0
+        with open(path, "rb") as file:
+            at = 0
+            while block := file.read(BLOCK):
+                block += file.readline()
+                self._index(block, at)
+                at += len(block)
+        if not self.size:
+            raise self.wrong
+
+    def _index(self, block: bytes, at: int) -> None:
+        """Check a block of whole lines that starts at byte `at`, and note where every EVERY-th of its lines starts."""
+        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+        lines = len(ends) + (not block.endswith(b"\n"))
+        numbers = self._parse(block, lines)
+        if (self.size == 0 and numbers[0] != 0) or numbers[0] < self.last or (np.diff(numbers) < 0).any():
+            raise self.wrong
+        ahead = range(EVERY - self.size % EVERY, len(ends) + 1, EVERY)  # lines of this block before each start
+        self.starts += [at + int(ends[line - 1]) + 1 for line in ahead]
+        self.size, self.last = self.size + lines, int(numbers[-1])
+
+    def _parse(self, text: bytes, lines: int) -> NDArray[np.int64]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)
+            try:
+                numbers = np.fromstring(text, np.int64, sep="\n")
+            except (ValueError, DeprecationWarning):
+                raise self.wrong from None
+        if len(numbers) != lines:
+            raise self.wrong
+        return numbers
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, which: int | slice) -> int | NDArray[np.int64]:
+        if not isinstance(which, slice):
+            line = range(self.size)[which]  # negative ones and IndexError as for a list
+            return int(self[line : line + 1][0])
+        start, stop, step = which.indices(self.size)
+        if stop <= start:
+            return np.zeros(0, np.int64)
+        first, last = start // EVERY, -(-stop // EVERY)
+        with open(self.path, "rb") as file:
+            file.seek(self.starts[first])
+            text = file.read(self.starts[last] - self.starts[first] if last < len(self.starts) else -1)
+        numbers = self._parse(text, min(last * EVERY, self.size) - first * EVERY)
+        return numbers[start - first * EVERY : stop - first * EVERY : step]

@@ -1,0 +1,137 @@
+"""The images retrieved for a corpus.
+
+{corpus}.{IMAGE_SET}         line i: file names of the best images of line i, best first, tab-separated;
+                             empty for an empty line
+{corpus}.{IMAGE_SET}.hdf5    indices int32 (L, k), scores float32 (L, k) (inner products; -1 and NaN for an
+                             empty line), vokens int32 (N,), one a token: the first token of a line carries
+                             the row r of its best image, every further one -r - 1. Of a matcher on token
+                             level: each token's own best row; -1 for what was cut off a line. Attribute `index`, of
+                             approximate search: the index' kind and its recall of the exact images
+{corpus}.{IMAGE_SET}.ids     row r of the index: {IMAGE_SET}/{image id}
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xvoken.errors import UserError
+from xvoken.files.hdf5 import open_hdf5, writing_hdf5
+from xvoken.files.safe import quoted, replacing, write_lines
+
+MAKE = "python vokenization/vokenize_corpus_mp.py"
+
+
+def folder(load: Path) -> Path:
+    return (load.parent if load.suffix == ".safetensors" else load) / "vokens"
+
+
+def text_file(where: Path, corpus_name: str, sets: str) -> Path:
+    return where / f"{corpus_name}.{sets}"
+
+
+def hdf5_file(where: Path, corpus_name: str, sets: str) -> Path:
+    return where / f"{corpus_name}.{sets}.hdf5"
+
+
+def ids_file(where: Path, corpus_name: str, sets: str) -> Path:
+    return where / f"{corpus_name}.{sets}.ids"
+
+
+def line_vokens(best: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Best row of each line (L,) and its number of tokens (L,) -> a voken for each token (counts.sum(),)
+
+    Sentence level as Vokenization's language-model training reads it: r at the first token, -r - 1 behind it.
+    """
+    vokens = np.repeat(-best - 1, counts)
+    firsts = (np.cumsum(counts) - counts)[counts > 0]
+    vokens[firsts] = best[counts > 0]
+    return vokens.astype(np.int32)
+
+
+def write(
+    path: Path, hdf5_path: Path, parts: Iterable[tuple[NDArray, ...]],
+    lines: int, tokens: int, k: int, names: list[str], settings: dict[str, Any], attributes: dict[str, Any],
+) -> None:  # fmt: skip
+    """Join parts (indices (l, k), scores (l, k), token counts (l,) and, on token level, vokens); the hdf5 file is renamed last.
+
+    names: file name of each row of the index.
+    """
+    with writing_hdf5(hdf5_path) as file, replacing(path) as text_temporary:
+        with open(text_temporary, "w", encoding="utf-8", newline="\n") as text:
+            indices = file.create_dataset("indices", (lines, k), np.int32)
+            scores = file.create_dataset("scores", (lines, k), np.float32)
+            vokens = file.create_dataset("vokens", (tokens,), np.int32)
+            line = token = 0
+            for part_indices, part_scores, counts, *by_token in parts:
+                part_vokens = by_token[0] if by_token else line_vokens(part_indices[:, 0], counts)
+                indices[line : line + len(counts)] = part_indices
+                scores[line : line + len(counts)] = part_scores
+                vokens[token : token + len(part_vokens)] = part_vokens
+                text.writelines("\t".join(names[r] for r in row if r >= 0) + "\n" for row in part_indices)
+                line, token = line + len(counts), token + len(part_vokens)
+            file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True)})
+
+
+def write_ids(path: Path, ids: list[str]) -> None:
+    write_lines(path, ids)
+
+
+def read_settings(hdf5_path: Path) -> dict[str, Any]:
+    with open_hdf5(hdf5_path, MAKE) as file:
+        return file.settings()
+
+
+def read(where: Path, corpus_name: str, sets: str) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str]]:
+    """indices (L, k), scores (L, k) and the ids of the index' rows."""
+    path = hdf5_file(where, corpus_name, sets)
+    with open_hdf5(path, MAKE, indices="i2", scores="f2") as file:
+        indices, scores = file["indices"][:], file["scores"][:]
+    return indices, scores, read_ids(where, corpus_name, sets)
+
+
+def read_ids(where: Path, corpus_name: str, sets: str) -> list[str]:
+    path = ids_file(where, corpus_name, sets)
+    _require(path, hdf5_file(where, corpus_name, sets))
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _require(path: Path, hdf5_path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist, {hdf5_path} does; make both again with: {MAKE}, after: rm {quoted(hdf5_path)}")
+
+
+def slabs(hdf5_path: Path, lines: int = 1 << 16) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
+    """First line, indices (l, k) and scores (l, k), some lines at a time, so that memory does not grow with the corpus."""
+    with open_hdf5(hdf5_path, MAKE, indices="i2", scores="f2") as file:
+        for start in range(0, len(file["indices"]), lines):
+            yield start, file["indices"][start : start + lines], file["scores"][start : start + lines]
+
+
+def check(where: Path, corpus_name: str, sets: str) -> str:
+    """Hold the files against each other; says what they hold or raises UserError."""
+    path = hdf5_file(where, corpus_name, sets)
+    ids, total, k = read_ids(where, corpus_name, sets), 0, 0
+    if (images := read_settings(path).get("images", len(ids))) != len(ids):
+        ids_path = ids_file(where, corpus_name, sets)
+        raise UserError(
+            f"{ids_path}: {len(ids)} ids, {images} images were searched; make both again with: {MAKE}, after: rm {quoted(path)}"
+        )
+    for start, indices, scores in slabs(path):
+        if indices.max(initial=-1) >= len(ids):
+            raise UserError(f"{path}: row {indices.max()} is beyond the {len(ids)} ids")
+        if (rising := (np.diff(scores, axis=1) > 0).any(1)).any():
+            raise UserError(f"{path}: scores of line {start + int(rising.argmax()) + 1} do not descend")
+        if not ((indices < 0) == np.isnan(scores)).all():
+            raise UserError(f"{path}: an empty line with scores, or a line without")
+        total, k = start + len(indices), indices.shape[1]
+    text_path = text_file(where, corpus_name, sets)
+    _require(text_path, path)
+    with open(text_path, encoding="utf-8") as text:
+        lines = sum(1 for _ in text)
+    if lines != total:
+        raise UserError(f"{text_path}: {lines} lines, the hdf5 file has {total}; make both again with: {MAKE}, after: rm {quoted(path)}")
+    return f"top {k} of {len(ids):,} images for {lines:,} lines"

@@ -1,0 +1,91 @@
+"""Which processors do the work, and in which precision."""
+
+import ctypes
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+from xvoken.console import log
+from xvoken.errors import UserError
+
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+def cores() -> int:
+    """Cores this process may use (containers and taskset counted in)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpu_count() -> int:
+    """GPUs that torch can use here. Where no driver is, torch is not asked: its import takes seconds."""
+    if "torch" not in sys.modules and not _has_driver():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _has_driver() -> bool:
+    """Whether NVIDIA's driver or AMD's is there."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
+
+
+def workers_on(device: str, num_workers: int | None) -> list[str]:
+    """One device per worker process.
+
+    device: "auto" (all visible GPUs, else the CPU), "cpu", "cuda", or a GPU's number.
+    num_workers: processes; default one per GPU, or one per core.
+    """
+    gpus = gpu_count()
+    if num_workers is not None and num_workers < 1:
+        raise UserError(f"--num-workers {num_workers}: at least 1 is needed")
+    if device == "cpu" or (device == "auto" and not gpus):
+        return ["cpu"] * (num_workers or cores())
+    if device in ("auto", "cuda"):
+        if not gpus:
+            raise UserError("--device cuda: this machine has no GPU; use --device cpu or auto")
+        return [f"cuda:{i % gpus}" for i in range(num_workers or gpus)]
+    if not device.isdigit():
+        raise UserError(f"--device {device}: not one of auto, cpu, cuda or a GPU's number")
+    if not gpus:
+        log.info(f"no GPU on this machine: --device {device} runs on the CPU")
+        return ["cpu"] * (num_workers or cores())
+    if int(device) >= gpus:
+        raise UserError(f"--device {device}: GPU {device} does not exist, this machine has 0 to {gpus - 1}")
+    return [f"cuda:{device}"] * (num_workers or 1)
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has bf16 matrix units (AMX or AVX512-BF16); elsewhere bf16 is slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Turn "auto" into "bf16" where the device has the units for it, else "fp32"."""
+    if precision != "auto":
+        return precision
+    return "bf16" if (cpu_has_bf16() if device == "cpu" else _gpu_has_bf16()) else "fp32"
+
+
+def _gpu_has_bf16() -> bool:
+    import torch
+
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def suggest_bf16(precision: str, device: str) -> None:
+    """Say what bf16 would bring where fp32 is the default and the device has the units."""
+    if precision == "fp32" and resolve_precision("auto", device) == "bf16":
+        log.info(
+            "fp32, as it is most exact; this machine has bf16 units: --precision bf16 is several times as fast (--help says what it costs)"
+        )

@@ -1,0 +1,1 @@
+"""From where pictures lie to the pixels that a tower takes."""

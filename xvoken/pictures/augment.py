@@ -1,0 +1,74 @@
+"""Augmented views of pictures: random crops and flips, the same ones for the same seed."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from xvoken.pictures.decode import BrokenPicture, load_picture, reduced
+from xvoken.pictures.view import View
+
+RATIO = (3 / 4, 4 / 3)  # of the crops' sides, as in torchvision's RandomResizedCrop
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Random resized crops and flips, as Vokenization augments: `count` of each picture.
+
+    scale: the least share of the picture's area in a crop; the most is all of it.
+    """
+
+    count: int
+    scale: float
+    seed: int
+
+    def __call__(self, picture: Image.Image, view: View, number: int) -> Tensor:
+        """Picture `number` of its set -> uint8 (count, 3, crop, crop); the same for the same number and seed"""
+        rng = np.random.default_rng([self.seed, number])
+        cuts = [self._cut(picture, view, rng) for _ in range(self.count)]
+        return torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2)
+
+    def _cut(self, picture: Image.Image, view: View, rng: np.random.Generator) -> NDArray[np.uint8]:
+        box = self._box(*picture.size, rng)
+        cut = np.asarray(picture.resize((view.crop, view.crop), Image.Resampling[view.resample.upper()], box=box))
+        return cut[:, ::-1] if rng.random() < 0.5 else cut
+
+    def _box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of a crop, in pixels."""
+        for _ in range(10):
+            area = width * height * rng.uniform(self.scale, 1)
+            ratio = math.exp(rng.uniform(*map(math.log, RATIO)))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                break
+        else:  # a very long picture: the largest crop of a ratio that is allowed
+            w, h = min(width, max(1, round(height * RATIO[1]))), min(height, max(1, round(width / RATIO[0])))
+        left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+        return left, top, left + w, top + h
+
+
+@dataclass
+class ViewedPictures(torch.utils.data.Dataset):
+    """Item i: evaluation view and crops of picture `numbers[i]` as uint8 (1 + V, 3, H, W), or the reason why there are none."""
+
+    paths: list[str]
+    numbers: range
+    view: View
+    crops: Crops
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, i: int) -> Tensor | str:
+        number = self.numbers[i]
+        try:
+            whole = load_picture(self.paths[number])
+            # As `image_features` decodes it: the evaluation view is cached under one name, whichever of us comes first.
+            plain = load_picture(self.paths[number], self.view.resize) if reduced(whole, self.view.resize) else whole
+        except BrokenPicture as error:
+            return str(error)
+        return torch.cat([self.view(plain)[None], self.crops(whole, self.view, number)])

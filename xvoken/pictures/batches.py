@@ -1,0 +1,166 @@
+"""Pictures of a range as the input of an image tower: decoded by Pillow or torchcodec, ahead of the tower where that helps."""
+
+import io
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from xvoken.errors import UserError, one_line, out_of_memory
+from xvoken.machine import cores
+from xvoken.pictures.decode import MAX_PIXELS, BrokenPicture, at_fault, load_picture
+from xvoken.pictures.sources import Member
+from xvoken.pictures.view import View
+
+IMAGE_BATCH, ON_GPU = 8, 32  # pictures a batch: the maps of more of them leave a core's cache; times ON_GPU on a GPU
+DECODERS = ("pillow", "torchcodec")
+PIXELS_AT_ONCE = 1 << 26  # decoded together by torchcodec: at most 1 GB as float32, whatever the pictures' sizes
+LONGEST = 4  # a picture longer than this many times its shorter side is left to Pillow, which scales only the crop
+JPEG_END = b"\xff\xd9"
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Item i: the view of picture i as uint8 (3, H, W), or the reason (str) why there is none."""
+
+    def __init__(self, paths: list[str | Member], view: View):
+        self.paths, self.view = paths, view
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> Tensor | str:
+        try:
+            return self.view(load_picture(self.paths[i], self.view.resize))
+        except BrokenPicture as error:
+            return str(error)
+
+
+class TorchcodecPictures(Pictures):
+    """The same, a batch at a time: JPEG files are decoded, scaled and cut on the device (on a GPU by nvJPEG).
+
+    What torchcodec takes for the same picture as Pillow goes this way; all else (other formats, CMYK, cut-off or very
+    long pictures) is left to Pillow. A picture's way depends on the picture alone, not on the batch. Against Pillow:
+    decoded on a CPU bit for bit the same, scaled within one grey level (bilinear).
+    """
+
+    def __init__(self, paths: list[str | Member], view: View, device: str):
+        super().__init__(paths, view)
+        self.device = torch.device(device)
+        self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+
+    @torch.inference_mode()
+    def __getitems__(self, rows: Sequence[int]) -> list[Tensor | str]:
+        items: list[Tensor | str | None] = [None] * len(rows)
+        waiting: list[tuple[int, bytes]] = []
+        pixels = 0
+        for place, row in enumerate(rows):
+            data, size = self._jpeg(self.paths[row])
+            if pixels + size > PIXELS_AT_ONCE:
+                self._decode(waiting, items)
+                waiting, pixels = [], 0
+            if data:
+                waiting.append((place, data))
+                pixels += size
+        self._decode(waiting, items)
+        return [self._by_pillow(row) if item is None else item for row, item in zip(rows, items, strict=True)]
+
+    def _by_pillow(self, row: int) -> Tensor | str:
+        item = self[row]
+        return item if isinstance(item, str) else item.to(self.device)
+
+    def _jpeg(self, path: str | Member) -> tuple[bytes, int]:
+        """Content and number of pixels of a file that torchcodec can take; nothing for any other."""
+        try:
+            with path.open() if isinstance(path, Member) else open(path, "rb") as file:
+                data = file.read()
+            with Image.open(io.BytesIO(data), formats=["JPEG"]) as header:
+                (width, height), mode = header.size, header.mode
+        except Exception as error:  # whatever is wrong with it, Pillow will say
+            if not at_fault(error):
+                raise
+            return b"", 0
+        usual = mode in ("RGB", "L") and width * height <= MAX_PIXELS and max(width, height) <= LONGEST * min(width, height)
+        return (data, width * height) if usual and data.rstrip(b"\0").endswith(JPEG_END) else (b"", 0)
+
+    def _decode(self, waiting: list[tuple[int, bytes]], items: list[Tensor | str | None]) -> None:
+        """Put the views of the pictures (place, content) at their places; pictures of one size are scaled together."""
+        with torch.cuda.stream(self.stream):  # none on a CPU: then this is no more than the block
+            by_size: dict[torch.Size, list[tuple[int, Tensor]]] = {}
+            for place, picture in self._decoded(waiting):
+                by_size.setdefault(picture.shape, []).append((place, picture))
+            for same_size in by_size.values():
+                views = self.view.of_pixels(torch.stack([picture for _, picture in same_size]))
+                for (place, _), view in zip(same_size, views, strict=True):
+                    items[place] = view
+            if self.stream:  # made in this stream, used in the tower's: finished before, and not reused before that is done
+                self.stream.synchronize()
+                for place, _ in waiting:
+                    if items[place] is not None:
+                        items[place].record_stream(torch.cuda.default_stream(self.device))
+
+    def _decoded(self, waiting: list[tuple[int, bytes]]) -> list[tuple[int, Tensor]]:
+        from torchcodec.decoders import decode_jpeg
+
+        if not waiting:
+            return []
+        try:
+            return list(zip([place for place, _ in waiting], decode_jpeg([data for _, data in waiting], device=self.device), strict=True))
+        except RuntimeError as error:  # one broken file fails its whole batch
+            if out_of_memory(error):
+                raise
+            if len(waiting) == 1:
+                return []
+            return [found for one in waiting for found in self._decoded([one])]
+
+
+def open_pictures(paths: list[str | Member], view: View, decoder: str, device: str) -> Pictures:
+    """The pictures as one of DECODERS makes them."""
+    return TorchcodecPictures(paths, view, device) if decoder == "torchcodec" else Pictures(paths, view)
+
+
+def require_decoder(decoder: str) -> None:
+    """Raise UserError when its package is missing, or made for another torch."""
+    if decoder == "torchcodec":
+        try:
+            import torchcodec.decoders  # noqa: F401
+        except (ImportError, OSError, RuntimeError) as error:
+            mend = "pip install -r requirements-torchcodec.txt -c constraints.txt"
+            raise UserError(f"--decoder torchcodec: can't be loaded ({one_line(error)[:120]}); run: {mend}") from None
+
+
+def batches_ahead(pictures: torch.utils.data.Dataset, size: int, threads: ThreadPoolExecutor | None) -> Iterator[tuple[int, list[Any]]]:
+    """(first item, items) of each batch; with `threads`, two batches are decoded while the caller uses another.
+
+    A dataset with __getitems__ (torch's protocol) makes a batch together, in one thread. Threads suffice: decoders and
+    scalers work without holding Python's lock, and they share the pixels.
+    """
+    together = getattr(pictures, "__getitems__", None)
+    batches = [range(first, min(first + size, len(pictures))) for first in range(0, len(pictures), size)]
+    if threads is None:
+        for rows in batches:
+            yield rows.start, together(rows) if together else [pictures[i] for i in rows]
+        return
+    coming: deque[tuple[int, list[Future]]] = deque()
+    for rows in batches:
+        futures = [threads.submit(together, rows)] if together else [threads.submit(lambda i: [pictures[i]], i) for i in rows]
+        coming.append((rows.start, futures))
+        if len(coming) > 2:
+            yield _finished(*coming.popleft())
+    for first, futures in coming:
+        yield _finished(first, futures)
+
+
+def _finished(first: int, futures: list[Future]) -> tuple[int, list[Any]]:
+    return first, [item for future in futures for item in future.result()]
+
+
+def on_device(device: str, batch_size: int, workers: int) -> tuple[int, ThreadPoolExecutor | None]:
+    """Pictures a batch, and the threads that decode beside a worker: none on a CPU, where it does that itself.
+
+    workers: processes that share the machine's cores.
+    """
+    return (batch_size, None) if device == "cpu" else (batch_size * ON_GPU, ThreadPoolExecutor(max(1, cores() // workers)))

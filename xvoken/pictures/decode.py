@@ -1,0 +1,90 @@
+"""From a file to pixels: safe decoding."""
+
+import errno
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from xvoken.errors import one_line
+from xvoken.pictures.sources import Member, size_of
+
+MAX_PIXELS = 100_000_000  # more than any camera's; a small file can claim far more and fill the memory
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
+REDUCED = ("JPEG", "MPO")  # formats that are decoded at a fraction; MPO: a JPEG with more pictures behind it
+# What the system says of a file that can't be had, whatever the machine's state; EINVAL: a broken file points far behind its end.
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL)
+# Pillow warns of every odd picture. Once and for all: filters belong to the process, and pictures are decoded in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class BrokenPicture(Exception):
+    """A picture that can't be used; its text is the reason, fit for a list."""
+
+
+def load_picture(path: str | Path | Member, short_side: int = 0) -> Image.Image:
+    """Decode a file of any usual format to RGB, upright, transparency on white, first frame of an animation.
+
+    short_side: pixels that the caller will scale the shorter side to. A JPEG of several times that is decoded at a
+    half, a quarter or an eighth, still twice as large: the same to the eye and to a grey level on average, and faster.
+
+    The content decides the format, not the ending. Raises BrokenPicture, and what is not the picture's fault as it is.
+    """
+    try:
+        with path.open() if isinstance(path, Member) else open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise BrokenPicture(f"too large: {width} x {height}")
+            if (by := _fraction(picture, short_side)) > 1:
+                picture.draft(None, (width // by, height // by))
+            picture.load()
+            upright = _rgb(ImageOps.exif_transpose(picture))
+            upright.format = picture.format  # lost on the way; for `reduced`
+            return upright
+    except BrokenPicture:
+        raise
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        if not at_fault(error):
+            raise
+        raise BrokenPicture(_reason(error, path)) from None
+
+
+def _fraction(picture: Image.Image, short_side: int) -> int:
+    """n, where a picture is decoded at 1/n, or at the next power of two above that; whole for less than 2."""
+    return min(picture.size) // (2 * short_side) if short_side and picture.format in REDUCED else 1
+
+
+def reduced(whole: Image.Image, short_side: int) -> bool:
+    """Whether `load_picture` with this short side gives another picture than `whole`, which it gave without one."""
+    return _fraction(whole, short_side) > 1
+
+
+def at_fault(error: Exception) -> bool:
+    """Whether the picture is, which is then left out for good, and not the machine: out of memory, too many open files, a
+    disk that fails. What Pillow itself finds wrong is an OSError without a number."""
+    return not isinstance(error, MemoryError) and getattr(error, "errno", None) in (None, *NO_FILE)
+
+
+def _reason(error: Exception, path: str | Path | Member) -> str:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "missing"
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture" if size_of(path if isinstance(path, Member) else Path(path)) else "empty file"
+    if isinstance(error, Image.DecompressionBombError):
+        return "too large"
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        return f"can't be read: {os.strerror(error.errno)}"
+    return f"can't be decoded: {one_line(error)[:80] or type(error).__name__}"
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion clips instead of scaling
+        grey = np.asarray(picture).astype(np.int64)
+        return Image.fromarray((grey // 257 if grey.max() > 255 else grey).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")

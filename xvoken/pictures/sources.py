@@ -1,0 +1,164 @@
+"""Where pictures lie: in folders, or in tar shards, as img2dataset and webdataset write them, read where they are.
+
+Nothing is unpacked. A picture in a shard is a `Member`. Its text, /data/00000.tar/000000007.jpg, is where it would lie if the shard
+were a folder.
+"""
+
+import io
+import os
+import posixpath
+import re
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from glob import glob
+from pathlib import Path
+from typing import IO
+
+from xvoken.console import progress
+from xvoken.errors import UserError, one_line
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """The file `name` inside a tar: `size` bytes from byte `offset` on."""
+
+    tar: str
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.tar}/{self.name}"
+
+    def open(self) -> IO[bytes]:
+        """Its content; raises FileNotFoundError if the tar is gone."""
+        tar = _opened(self.tar)  # held: another thread may go on to the next shard meanwhile
+        return io.BytesIO(os.pread(tar.fileno(), self.size, self.offset))  # not seek and read: threads share the file
+
+
+@lru_cache(maxsize=2)  # pictures in the order of their names lie in one shard after another
+def _opened(tar: str) -> IO[bytes]:
+    return open(tar, "rb", buffering=0)
+
+
+def is_shards(source: Path) -> bool:
+    """Whether pictures are given as tar files: FOLDER/{00000..00099}.tar, FOLDER/*.tar or one of them."""
+    return bool(re.search(r"\.(tar(\.\w+)?|tgz)$", source.name)) and not source.is_dir()
+
+
+def expand(pattern: Path) -> list[str]:
+    """The tar files that a range in braces, a glob or a plain path names, in order, each once; raises UserError if one is missing."""
+    tars = list(dict.fromkeys(tar for text in _ranges(str(pattern)) for tar in sorted(glob(text)) or [text]))
+    missing = [tar for tar in tars if not os.path.isfile(tar)]
+    if missing or not tars:
+        there = f" ({len(missing)} of {len(tars)} are missing); those that are there: '{RANGE.sub('*', str(pattern))}'"
+        raise UserError(f"{missing[0] if missing else pattern}: no such tar file{there if len(tars) > 1 else ''}")
+    return tars
+
+
+def _ranges(text: str) -> list[str]:
+    """As the shell expands it: x{08..10} -> x08, x09, x10."""
+    found = RANGE.search(text)
+    if not found:
+        return [text]
+    numbers = range(int(found[1]), int(found[2]) + 1)
+    return [whole for n in numbers for whole in _ranges(f"{text[: found.start()]}{n:0{len(found[1])}}{text[found.end() :]}")]
+
+
+def scan(tars: list[str], wanted: Callable[[str], bool]) -> tuple[dict[str, Member], int]:
+    """The files of all tars whose names are wanted, by name, and how many others there are; only headers are read.
+
+    Names are those that unpacking would give. Raises UserError for what is no tar, and for a name that is in two of them.
+    """
+    found: dict[str, Member] = {}
+    others = done = 0
+    with progress(total=sum(map(os.path.getsize, tars)), desc="tar headers", unit="B") as bar:
+        for tar in tars:
+            for header in _headers(tar, lambda text: bar.write(text, file=sys.stderr)):
+                bar.update(done + header.offset_data - bar.n)
+                name = posixpath.normpath(header.name.lstrip("/"))
+                if not header.isreg() or header.issparse() or ".." in header.name.split("/") or not wanted(name):
+                    others += not header.isdir()
+                    continue
+                if name in found and found[name].tar != tar:
+                    raise UserError(f"{name} is in {found[name].tar} and in {tar}: give them as two image sets, or rename the files")
+                found[name] = Member(tar, name, header.offset_data, header.size)
+            done += os.path.getsize(tar)
+            bar.update(done - bar.n)
+    return found, others
+
+
+def _headers(tar: str, tell: Callable[[str], None]) -> Iterator[tarfile.TarInfo]:
+    """The headers of all whole members. A cut or damaged tar gives those before the fault, then a warning."""
+    size = os.path.getsize(tar)
+    count, ended = 0, False
+    try:
+        with tarfile.open(tar, "r:") as file:
+            # `offset` is where the next header stands, behind the data of this one.
+            while (header := file.next()) is not None and header.offset_data <= file.offset <= size:
+                file.members.clear()  # it would keep them all
+                count += 1
+                yield header
+            if header is None:  # also for a header that can't be read; a whole tar ends with blocks of zeros
+                file.fileobj.seek(file.offset)
+                ended = not any(file.fileobj.read(tarfile.BLOCKSIZE) or b"cut")
+    except OSError as error:
+        raise UserError(f"{tar}: can't be read ({error.strerror})") from None
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        if size and not count:
+            reason = f"can't be read as a tar file ({one_line(error)})"
+            raise UserError(f"{tar}: {reason}; decompress it if it is compressed, else make it again or leave it out") from None
+    if not ended:
+        tell(
+            f"warning: {tar} is cut off or damaged behind {count:,} members; those are used. If it is still written to, wait and run again"
+        )
+
+
+@lru_cache(maxsize=8)
+def _contents(tar: str) -> dict[str, Member]:
+    return scan([tar], lambda name: True)[0]
+
+
+def find(path: Path) -> Path | Member:
+    """What a line of keys/{IMAGE_SET}.path names: a member of a tar, or a file as it is."""
+    tar = next((str(parent) for parent in path.parents if parent.suffix == ".tar" and parent.is_file()), None)
+    return _contents(tar).get(path.relative_to(tar).as_posix(), path) if tar else path
+
+
+def size_of(path: Path | Member) -> int:
+    """Bytes of a picture's file, wherever it lies; -1 if there is none."""
+    if isinstance(path, Member):
+        return path.size
+    return path.stat().st_size if path.is_file() else -1
+
+
+def folder_ids(folder: Path) -> tuple[list[str], int]:
+    """Ids (paths below the folder) of all pictures, sorted by name, and how many other files there are."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of pictures; put them there, or give the set as name=folder")
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    usable = sorted(filter(_is_id, (path.relative_to(folder).as_posix() for path in files)))
+    if not usable:
+        hint = f"; its tar shards are given as '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
+        raise UserError(f"{folder}: no pictures in it ({', '.join(ENDINGS)}){hint}")
+    return usable, len(files) - len(usable)
+
+
+def shard_ids(pattern: Path) -> tuple[dict[str, Member], int]:
+    """The same for tar shards, where they lie in them: ids in the order of a folder that they were unpacked to."""
+    found, others = scan(expand(pattern), _is_id)
+    if not found:
+        raise UserError(f"{pattern}: no pictures in it ({', '.join(ENDINGS)})")
+    return {name: found[name] for name in sorted(found)}, others
+
+
+def _is_id(name: str) -> bool:
+    """Whether a file below a folder is a picture whose name can stand in a list."""
+    hidden = os.path.basename(name).startswith(".")
+    return os.path.splitext(name)[1].lower() in ENDINGS and not hidden and name.isprintable() and not name.startswith(" ")

@@ -1,0 +1,1 @@
+"""Long work in parts, and what a stage makes of it."""

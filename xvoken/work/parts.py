@@ -1,0 +1,277 @@
+"""Long work in parts: cut into fixed ranges, done by any number of processes, joined in order.
+
+The ranges depend on the size of the work only, each part is on disk whole or not at all, and every CPU
+worker computes with the same number of threads: any number of workers, kills and restarts gives the
+same bytes.
+
+    OUTPUT.parts/plan.json       total, chunk and settings; another plan is refused
+    OUTPUT.parts/000003.*        the files of part 3, written by the job
+    OUTPUT.parts/000003.json     part 3 is whole; holds the job's summary of it
+    OUTPUT.parts/lock*           held by the runs at work
+    OUTPUT.parts/error.log       the traceback of the range that stopped the last run
+"""
+
+import glob
+import json
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from xvoken.console import log, progress
+from xvoken.errors import RunError, UserError, one_line
+from xvoken.files.locks import locked, locked_alone, no_link, removed, still_there
+from xvoken.files.safe import all_written, differences, quoted, read_json, remove_temporary, write_json
+from xvoken.work.local import Job, Task, run_here, run_in_processes
+from xvoken.work.ray import run_in_ray
+
+
+@dataclass(frozen=True)
+class Engine:
+    """name: local or ray; share: (I, N), only every N-th range from the I-th on, counted from 1; join: do none."""
+
+    name: str = "local"
+    ray_address: str | None = None
+    share: tuple[int, int] | None = None
+    join: bool = False
+
+
+LOCAL = Engine()
+
+
+def ranges(total: int, chunk: int) -> list[tuple[int, int]]:
+    """Cut 0..total into contiguous (start, stop) of `chunk` items, the last one shorter."""
+    return [(start, min(start + chunk, total)) for start in range(0, total, chunk)]
+
+
+class Parts:
+    """The parts of one output. Use as a context manager: leaving it without an error removes them.
+
+    output: the file that the caller writes from the parts before leaving; also: others that it writes with it, all of which
+    must be there then; done: the one of them that is written last (default: output).
+    settings: everything the bytes depend on; engine: who does the work, see Engine.
+    Raises UserError when another run is at work on them, or when those on disk were made with other settings.
+    """
+
+    def __init__(
+        self, output: Path, total: int, chunk: int, settings: dict[str, Any], also: tuple[Path, ...] = (), engine: Engine = LOCAL,
+        done: Path | None = None,
+    ):  # fmt: skip
+        self.output, self.also, self.done, self.engine, self.joins, self.too_late = output, also, done or output, engine, False, False
+        self.folder = parts_folder(output)
+        self.ranges = ranges(total, chunk)
+        # As it reads back: JSON knows no tuples, and a plan must equal itself.
+        self.plan = json.loads(json.dumps({"total": total, "chunk": chunk, "settings": settings}))
+
+    def __enter__(self) -> "Parts":
+        with ExitStack() as stack:
+            self.too_late = not self._locked(stack)
+            if not self.too_late:
+                self._check_plan()
+            self._stack = stack.pop_all()
+        return self
+
+    def _locked(self, stack: ExitStack) -> bool:
+        """Hold the locks; False if, while we waited for the share that joins, the parts were joined and removed.
+
+        A share that comes late, or that the cluster has started again, is no mistake: it waits.
+        """
+        share, path = self.engine.share, self.folder / "lock"
+        no_link(self.folder)
+        if found := strange(self.folder):
+            raise UserError(f"{found} is nothing of ours, and would be removed with the parts; move it away, then run the same command")
+        self._lock = stack.enter_context(locked(path, self.output.as_posix(), shared=bool(share), wait=bool(share)))
+        if self.done.exists():  # the caller has looked before, but another run may have ended since
+            if not (self.folder / "plan.json").exists():
+                discard(self.folder)
+            if not share:
+                raise UserError(f"another run has just finished {self.output}; run the same command again")
+            return False
+        remove_discarded(self.folder)
+        if share:
+            name = f"share {share[0]} of {share[1]} of {self.output}"
+            stack.enter_context(locked(self.folder / f"lock.{share[0]}-of-{share[1]}", name))
+        return True
+
+    def _check_plan(self) -> None:
+        plan_file, found = self.folder / "plan.json", list(self.folder.glob("[0-9]" * 6 + ".*"))
+        if plan_file.exists():  # looked for behind the parts: another share writes it before them
+            start_over = f"start over with: rm -r {quoted(self.folder)}"
+            then = read_json(plan_file, start_over)
+            if not isinstance(then, dict) or not isinstance(then.get("settings"), dict):
+                raise UserError(f"{plan_file}: not a plan of a run; {start_over}")
+            changed = differences(then["settings"], self.plan["settings"]) or differences(then, self.plan)
+            if changed:
+                raise UserError(
+                    f"{self.folder} holds the parts of an unfinished run with other settings ({changed}); go on with those, or {start_over}"
+                )
+        else:  # of a run that went on when its folder had been removed, with whatever settings
+            for stray in found:
+                stray.unlink(missing_ok=True)
+        if not self.engine.join:  # which only asks for what others have done
+            write_json(plan_file, self.plan)
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        with self._stack:
+            if kind is None and self.joins:
+                all_written(self.output, *self.also)
+                discard(self.folder)
+
+    def missing(self) -> list[int]:
+        """Numbers of the parts that are not done yet."""
+        return [n for n in range(len(self.ranges)) if not self.part(n).with_suffix(".json").exists()]
+
+    def _ready_to_join(self) -> bool:
+        """Whether the caller is to join the parts now: of several shares that end together, only the first."""
+        self._require_folder()
+        missing = self.missing()
+        if lost := [number for number in missing if self._ours(number)]:
+            what = f"{len(lost)} of {len(self.ranges)} parts were done and are gone, something has removed them (part {lost[0]} for one)"
+            raise RunError(f"{self.folder}: {what}; run the same command again")
+        if missing:
+            log.info(f"{self.output}: {len(missing)} of {len(self.ranges)} parts are left to other shares; who ends last joins, or --join")
+            return False
+        if self.engine.share and not locked_alone(self._lock, self.folder / "lock"):
+            return self._joined_by_another()
+        for path in (self.output, *self.also):  # a kill while joining leaves them, and they can be large
+            remove_temporary(path)
+        self.joins = True
+        return True
+
+    def _require_folder(self) -> None:
+        """Raise RunError where our lock is gone: what we write from now on would be nobody's, or another run's."""
+        if not still_there(self._lock, self.folder / "lock"):
+            raise removed(self.folder)
+
+    def _ours(self, number: int) -> bool:
+        """Whether a part is this run's to do."""
+        return not self.engine.share or number % self.engine.share[1] == self.engine.share[0] - 1
+
+    def _joined_by_another(self) -> bool:
+        log.info(f"{self.output}: joined by another share")
+        return False
+
+    def part(self, number: int) -> Path:
+        """The path of a part without its ending."""
+        return self.folder / f"{number:06d}"
+
+    def load(self, number: int, ending: str = ".npz") -> Any:
+        """A file of a part: arrays by name of an .npz, else one array, mapped. Raises UserError for a damaged one."""
+        path = self.part(number).with_suffix(ending)
+        try:
+            if ending != ".npz":
+                return np.load(path, mmap_mode="r")
+            with np.load(path) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            mend = f"do this part again: rm {quoted(self.part(number))}.*, then the same command"
+            raise UserError(f"{path}: no whole file ({one_line(error)[:100]}); {mend}") from None
+
+    def summaries(self, numbers: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
+        """What the job said of its parts, of all if no numbers are given."""
+        for number in range(len(self.ranges)) if numbers is None else numbers:
+            yield read_json(self.part(number).with_suffix(".json"), f"remove {self.folder} to start over")
+
+    def run(self, job: Job, devices: list[str], desc: str, unit: str) -> bool:
+        """Do what is not done yet, one process per device (none extra for a single CPU worker).
+
+        Returns whether the caller is to join the parts: not where other shares are still to come.
+        """
+        if self.too_late:
+            return self._joined_by_another()
+        todo = self.missing()
+        if self.engine.join and todo:
+            raise UserError(f"{self.output}: {len(todo)} of {len(self.ranges)} parts are missing, the first is {todo[0]}; run their shares")
+        done = set(range(len(self.ranges))) - set(todo)
+        todo = [number for number in todo if self._ours(number)]
+        if todo:
+            self._do(job, [(self.ranges[n], self.part(n)) for n in todo], devices[: len(todo)], done, desc, unit)
+        return self._ready_to_join()
+
+    def _do(self, job: Job, tasks: list[Task], devices: list[str], done: set[int], desc: str, unit: str) -> None:
+        log = self.folder / "error.log"
+        earlier = [_counts(summary) for summary in self.summaries(done)]
+        skipped = sum(left_out for _, left_out in earlier)
+        with progress(total=self.plan["total"], initial=sum(items for items, _ in earlier), desc=desc, unit=unit) as bar:
+
+            def tell(text: str) -> None:
+                bar.write(f"{desc}: {text}", file=sys.stderr)
+
+            def advance(summary: dict[str, Any]) -> None:
+                nonlocal skipped
+                items, left_out = _counts(summary)
+                skipped += left_out
+                if skipped:
+                    bar.set_postfix_str(f"skipped={skipped}", refresh=False)
+                bar.update(items)
+                self._require_folder()
+
+            if self.engine.name == "ray":
+                run_in_ray(job, tasks, self.engine.ray_address, advance, tell, log)
+            elif devices == ["cpu"]:
+                run_here(job, tasks, advance, tell, log)
+            else:
+                run_in_processes(job, tasks, devices, advance, tell, log)
+
+
+def _counts(summary: dict[str, Any]) -> tuple[int, int]:
+    """Items of a part, and how many of them were skipped."""
+    return summary["items"], len(summary.get("skipped", []))
+
+
+def read_skipped(parts: Parts) -> list[list[Any]]:
+    """All [item, reason, ...] rows that the parts skipped, in order."""
+    return [row for summary in parts.summaries() for row in summary.get("skipped", [])]
+
+
+# The names in a folder of parts; the hidden ones are temporary, also those of NFS for what is removed while open.
+PART_NAMES = re.compile(r"plan\.json|lock(\.\d+-of-\d+)?|error\.log|keys\.npy|\d{6}\..+|\..+\.tmp|\.nfs.+")
+
+
+def parts_folder(output: Path) -> Path:
+    return output.with_name(output.name + ".parts")
+
+
+def remove_leftover(output: Path) -> None:
+    """Remove the parts of a finished output: a kill can come between the last rename and the clean-up."""
+    folder = parts_folder(output)
+    remove_discarded(folder)
+    if folder.is_dir() and not folder.is_symlink() and not strange(folder):
+        # Whoever holds the lock is still joining, and removes them next; what is no lock of ours is left alone.
+        with suppress(UserError), locked(folder / "lock", output.as_posix()):
+            discard(folder)
+
+
+def strange(folder: Path) -> Path | None:
+    """Something in a folder of parts that no run has put there, or None: it would be removed with the parts."""
+    return next((path for path in sorted(folder.glob("*")) if not PART_NAMES.fullmatch(path.name)), None)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder of parts; first out of the way, so that a run that starts now finds it whole or not at all.
+
+    One that holds something strange stays, with that alone.
+    """
+    if strange(folder):
+        for path in [path for path in folder.iterdir() if PART_NAMES.fullmatch(path.name)]:
+            path.unlink(missing_ok=True)
+        return
+    with suppress(FileNotFoundError):  # somebody has removed it already
+        folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.done"))  # process ids come again, in a container always
+    remove_discarded(folder)
+
+
+def remove_discarded(folder: Path) -> None:
+    """Remove what is out of the way already; another run may be doing so, and what can't be removed harms nothing."""
+    ours = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]+\.done")
+    for discarded in folder.parent.glob(f".{glob.escape(folder.name)}.*.done"):
+        if ours.fullmatch(discarded.name):
+            shutil.rmtree(discarded, ignore_errors=True)

@@ -1,0 +1,102 @@
+"""The Ray engine: the same ranges in actors of a Ray cluster, which restarts and places them by itself.
+
+A range whose actor dies with its node is done again elsewhere; one that kills three actors stops the run.
+"""
+
+import math
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from xvoken.errors import RunError, UserError, one_line
+from xvoken.work.local import ATTEMPTS, KEPT, Job, Task, do_range, failed, prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Actor:
+    """A worker of the cluster: holds the job's models, does one range after another."""
+
+    def __init__(self, job: Job, device: str, folder: str):
+        os.chdir(folder)  # paths may be relative to where the run was started
+        self.job = job
+        prepare(job, device)
+
+    def do(self, items: tuple[int, int], part: str) -> tuple[dict[str, Any], list[str]]:
+        said: list[str] = []
+        return do_range(self.job, items, Path(part), said.append), said
+
+
+def run_in_ray(
+    job: Job, tasks: list[Task], address: str | None,
+    done: Callable[[dict[str, Any]], None], tell: Callable[[str], None], log: Path,
+) -> None:  # fmt: skip
+    """Do the ranges in actors, one a GPU of the cluster, or one a core where it has no GPU."""
+    if address:
+        _require_answer(address)
+        if (Path.home() / ".ray/auth_token").exists():  # `ray start` asks for it then, and a driver does not give it by itself
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--engine ray: Ray is not installed; run: pip install -r requirements-ray.txt") from None
+    environment = {"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}}
+    try:
+        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"--ray-address {address}: no Ray cluster answers there ({one_line(error)[:200]})") from None
+    try:
+        _run(ray, job, tasks, done, tell, log)
+    finally:
+        ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raise UserError where nothing listens: Ray itself tries for ten minutes and more, without a word."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), 5).close()
+        except OSError as error:
+            raise UserError(f"--ray-address {address}: nothing answers there ({error}); start it with: ray start --head") from None
+
+
+def _run(ray: Any, job: Job, tasks: list[Task], done: Callable, tell: Callable, log: Path) -> None:
+    has = ray.cluster_resources()
+    gpus = int(has.get("GPU", 0)) if getattr(job, "uses_gpu", True) else 0
+    number = min(len(tasks), gpus or int(has.get("CPU", 1)))
+    if hasattr(job, "workers"):
+        job.workers = math.ceil(number / max(1, sum(node["Alive"] for node in ray.nodes())))
+    # Without a GPU an actor needs a core to be placed and none to stay: after a node's end all fit on what is left.
+    options = {"num_gpus": 1} if gpus else {}
+    kind = ray.remote(Actor).options(max_restarts=-1, max_task_retries=ATTEMPTS - 1, scheduling_strategy="SPREAD", **options)
+    shared = ray.put(job)
+    waiting = iter(tasks)
+    at_work: dict[Any, tuple[Any, Task]] = {}
+
+    def give(actor: Any) -> None:
+        task = next(waiting, None)
+        if task is None:
+            ray.kill(actor)  # its GPU may be what an actor that lost its node waits for
+        else:
+            at_work[actor.do.remote(task[0], str(task[1]))] = (actor, task)
+
+    for _ in range(number):
+        give(kind.remote(shared, "cuda:0" if gpus else "cpu", os.getcwd()))
+    while at_work:
+        for ready in ray.wait(list(at_work), num_returns=1)[0]:
+            actor, (items, _) = at_work.pop(ready)
+            try:
+                summary, said = ray.get(ready)
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, UserError):
+                    raise error.cause from None
+                raise failed(one_line(f"{type(error.cause).__name__}: {error.cause}"), str(error), items, log) from None
+            except ray.exceptions.RayError as error:
+                raise RunError(f"{log.parent}: an actor died on items {items[0]} to {items[1]} ({one_line(error)[:300]}); {KEPT}") from None
+            for line in said:
+                tell(line)
+            done(summary)
+            give(actor)
