@@ -24,6 +24,7 @@ IMPORT = "vokenization/import_embeddings.py"
 VOKENIZE = ["vokenization/vokenize_corpus_mp.py", *CPU, "--load", "snap/pins", "--corpus"]
 LONG = [*VOKENIZE, "corpus/long.txt", "--image-sets", "few", "--topk", "1", "--parts", "2", "--part"]
 CTX = ["--model", "models/clip", "--device", "cpu", "--num_workers", "1"]
+GENOME = ["--caption_db", "outputs/genome/caption_db.hdf5"]
 
 COMMANDS = [
     ["tokenization/prepare_reddit.py", "raw", "reddit", "--limit", "3"],
@@ -59,7 +60,7 @@ COMMANDS = [
     ["ctx/build_context.py", *CTX, "--images", "mine", "--k", "7"],
     ["ctx/encode_captions.py", *CTX, "--captions", "corpus/many.txt", "--exp_name", "many"],
     ["ctx/encode_images.py", *CTX, "--images", "images", "--exp_name", "alone"],
-    ["ctx/retrieve_captions.py", *CTX, "--dataset_root", "coco", "--caption_db", "outputs/genome/caption_db.hdf5", "--k", "4", "--exp_name", "coco"],
+    ["ctx/retrieve_captions.py", *CTX, "--dataset_root", "coco", *GENOME, "--k", "4", "--exp_name", "coco"],
 ]  # fmt: skip
 
 
