@@ -1,7 +1,7 @@
 """Runs the stages of a checkout at small size, one command after another, in one process: `python chain.py ROOT`, in the world's folder.
 
 What they keep of their parts is gone when a stage is done, so that it is copied just before: kept/{OUTPUT}.json holds the plan, the
-names of the parts' files and their summaries.
+parts' files with their arrays, and their summaries.
 """
 
 import json
@@ -11,6 +11,8 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+
+import numpy as np
 
 CPU = ["--device", "cpu", "--num-workers", "1", "--precision", "fp32"]
 ROOTS = ["--lxmert-root", "lxmert", "--image-root", "images", "--coco-root", "coco"]
@@ -64,6 +66,17 @@ COMMANDS = [
 ]  # fmt: skip
 
 
+def part_content(path: Path) -> object:
+    """Types and shapes of the arrays of a part, by name where they have names; the size of another file."""
+    if path.suffix == ".npy":
+        array = np.load(path)
+        return [str(array.dtype), *array.shape]
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            return {name: [str(array.dtype), *array.shape] for name, array in arrays.items()}
+    return path.stat().st_size
+
+
 def keep_parts(event: str, details: tuple) -> None:
     """An audit hook: copy what a folder of parts holds when it is moved out of the way, or removed."""
     if event not in ("os.rename", "shutil.rmtree") or not str(details[0]).endswith(".parts"):
@@ -74,8 +87,8 @@ def keep_parts(event: str, details: tuple) -> None:
     parts = sorted(path for path in folder.iterdir() if path.name[:6].isdigit())
     kept = {
         "plan": json.loads((folder / "plan.json").read_text()),
-        "files": [path.name for path in parts],
-        "summaries": [json.loads(path.read_text()) for path in parts if path.suffix == ".json"],
+        "files": {path.name: part_content(path) for path in parts if path.suffix != ".json"},
+        "summaries": {path.name: json.loads(path.read_text()) for path in parts if path.suffix == ".json"},
     }
     name = os.path.relpath(folder).removesuffix(".parts").replace("/", "__")
     Path("kept", f"{name}.json").write_text(json.dumps(kept, ensure_ascii=False))
@@ -98,12 +111,13 @@ def run_all(root: Path) -> None:
 
 
 def start(root: Path, world: Path) -> None:
-    """Run the stages of a checkout in a world, in a process of their own, on the CPU; raises RuntimeError with what was printed."""
+    """Run the stages of a checkout in a world, in a process of their own, on the CPU; raises RuntimeError with what the last one said."""
     env = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, str(Path(__file__).resolve()), str(root)]
     done = subprocess.run(command, cwd=world, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
-        raise RuntimeError(done.stdout[-4000:])
+        before, _, last = done.stdout.rpartition("\n$ ")
+        raise RuntimeError(f"the stages of {root} do not run: {last or before}")
 
 
 if __name__ == "__main__":

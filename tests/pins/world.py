@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
+from transformers.utils import logging
 
 COLOURS = {"red": (220, 30, 20), "green": (20, 180, 40), "blue": (30, 40, 210)}
 SHAPES = ("circle", "square", "bar")
@@ -94,6 +95,7 @@ def png(colour: str, shape: str, width: int, height: int) -> bytes:
 
 def build(folder: Path) -> None:
     """Everything, in an empty folder."""
+    logging.disable_progress_bar()
     _pictures(folder)
     _texts(folder)
     towers = _towers(folder)
