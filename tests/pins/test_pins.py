@@ -94,8 +94,8 @@ def test_no_pin_is_left_over() -> None:
 
 def test_pinned_rankings_are_clear(done: Path) -> None:
     """Neighbours in a ranking are further apart than processors differ, so that its order is a fact of the world."""
-    paths = [*done.glob("snap/*/vokens/lines.txt.few*.hdf5"), *done.glob("outputs/*/txt_ctx.hdf5")]
-    assert len(paths) == 5
+    paths = [*done.glob("snap/**/vokens/lines.txt.few*.hdf5"), *done.glob("outputs/*/txt_ctx.hdf5")]
+    assert len(paths) == 6
     for path in paths:
         scores: list[np.ndarray] = []
         with h5py.File(path) as file:

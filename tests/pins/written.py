@@ -89,10 +89,20 @@ def receipts(world: Path, pattern: str, names: set[str] = MASKED) -> dict[str, A
     return {str(path.relative_to(world)): masked(json.loads(path.read_text()), names) for path in sorted(world.glob(pattern))}
 
 
+def nameless(world: Path, value: Any) -> Any:
+    """The same without fingerprints of settings that hold a processor of transformers: those grow with its versions."""
+    found = json.dumps(value)
+    for path in sorted((world / "cache").glob("*-clip-*.json")):
+        facts = json.loads(path.read_text())
+        if "config" in facts.get("settings", {}).get("view", {}):
+            found = found.replace(path.stem, path.stem.rpartition("-")[0] + "-...")
+    return json.loads(found)
+
+
 def tokenize(world: Path) -> dict[str, Any]:
     found = {}
-    for corpus in ("corpus/lines.txt", "corpus/long.txt", "reddit/train.pkl.txt"):
-        path = world / f"{corpus}.bert"
+    for corpus in ("corpus/lines.txt.bert", "corpus/lines.txt.clip", "corpus/long.txt.bert", "reddit/train.pkl.txt.bert"):
+        path = world / corpus
         found[corpus] = {"text": text(path), "line": text(Path(f"{path}.line")), "hdf5": hdf5(Path(f"{path}.hdf5"))}
     reports = receipts(world, "corpus/*.report.json") | receipts(world, "reddit/*.report.json")
     return {**found, "reports": reports, "parts": {**kept(world, "corpus/"), **kept(world, "reddit/")}}
@@ -114,6 +124,7 @@ def extract_vision_keys(world: Path) -> dict[str, Any]:
         "snap/pins/keys/mine",
         "snap/pins/keys/tars",
         "snap/token/keys/shapes_valid",
+        "snap/xmatching/clip/keys/shapes_valid",
         "in_bf16/shapes_valid",
     ):
         files = {ending: text(world / f"{stem}.{ending}") for ending in ("ids", "path", "skipped.tsv")}
@@ -129,7 +140,8 @@ def cache(world: Path) -> dict[str, Any]:
         arrays[path.name] = {"type": str(array.dtype), "shape": list(array.shape)}
         if array.dtype.kind != "f":
             arrays[path.name]["content"] = listed(array)
-    return {"arrays": arrays, "receipts": receipts(world, "cache/*.json"), "parts": kept(world, "cache/")}
+    found = {"arrays": arrays, "receipts": receipts(world, "cache/*.json"), "parts": kept(world, "cache/")}
+    return {kind: dict(sorted(part.items())) for kind, part in masked(nameless(world, found), {"config"}).items()}
 
 
 def training(world: Path) -> dict[str, Any]:
@@ -171,6 +183,7 @@ def vokenize(world: Path) -> dict[str, Any]:
         "snap/pins/vokens/lines.txt.few",
         "snap/pins/vokens/lines.txt.few_many.7",
         "snap/token/vokens/lines.txt.few",
+        "snap/xmatching/clip/vokens/lines.txt.few",
         "snap/pins/vokens/long.txt.few",
     ):
         files = {"text": text(world / stem), "ids": text(world / f"{stem}.ids")}
@@ -184,7 +197,7 @@ def vokenize(world: Path) -> dict[str, Any]:
             content["attributes"]["index"] = list(content["attributes"]["index"])
         found[stem] = {"ids": [ids[0], ids[-2], len(ids)], "hdf5": content}
     measured = MASKED | {"id", "recall", "most"}
-    reports = receipts(world, "snap/*/vokens/*.report.json", measured)
+    reports = receipts(world, "snap/**/vokens/*.report.json", measured)
     parts = {name: masked(part, measured) for start in ("snap/", "in_bf16/") for name, part in kept(world, start).items()}
     return {**found, "reports": reports, "parts": parts}
 
@@ -197,7 +210,7 @@ def index(world: Path) -> dict[str, Any]:
 
 
 def evaluate(world: Path) -> dict[str, Any]:
-    return {str(path.relative_to(world)): shape_of(json.loads(path.read_text())) for path in sorted(world.glob("snap/*/eval/*.json"))}
+    return {str(path.relative_to(world)): shape_of(json.loads(path.read_text())) for path in sorted(world.glob("snap/**/eval/*.json"))}
 
 
 def embeddings(world: Path) -> dict[str, Any]:
@@ -234,7 +247,8 @@ def files(world: Path) -> list[str]:
     """All that stands in the world, by name; of folders that transformers writes, the folder."""
     names = {str(path.relative_to(world)) for path in world.rglob("*") if path.is_file()}
     folders = ("bert/", "models/", "kept/")
-    return sorted({re.sub(r"(/tokenizer|_tower)/.*", r"\1/", name) for name in names if not name.startswith(folders)})
+    names = {re.sub(r"(/tokenizer|_tower)/.*", r"\1/", name) for name in names if not name.startswith(folders)}
+    return sorted(nameless(world, list(names)))
 
 
 STAGES: dict[str, Callable[[Path], Any]] = {
