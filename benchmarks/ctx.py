@@ -34,7 +34,6 @@ from ctx.run import BATCH
 from ctx.views import Views, ViewsJob
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.encoders.precision import autocast
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
 from xvoken.files import context as context_files
@@ -130,14 +129,13 @@ def worker(job: ViewsJob, alone: bool, start: int, stop: int, part: Path, gate: 
     """One process: load, wait for the others, then the job on its pictures, or the tower alone on their views."""
     torch.set_num_threads(1)
     job.setup("cpu")
-    pictures = Views(job.paths, job.view, 15)
+    pictures = Views(job.paths, job.encoder.image.view, 15)
     views = torch.cat([pictures[i] for i in range(start, stop)]) if alone else None
     gate.wait()
     started = time.time()
     if alone:
         for batch in views.split(job.batch_size):
-            with torch.inference_mode(), autocast("cpu", job.precision):
-                job.tower(batch)
+            job.encoder.image.features(batch)
     else:
         job.run(start, stop, part)
     gate.wait()

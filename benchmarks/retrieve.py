@@ -39,15 +39,15 @@ def straightforward(job: VokenizeJob, index: object, lines: int, tower: torch.nn
         stop = min(start + 32, lines)
         sentences = [corpus.tokens[corpus.offsets[i] : corpus.offsets[i + 1]] for i in range(start, stop)]
         lengths = np.array([len(sentence) for sentence in sentences])
-        ids, mask = pad_lines(np.concatenate(sentences), np.cumsum(lengths) - lengths, lengths, job.padding)
-        index.search(head(tower(ids.to(job.device), mask.to(job.device))).cpu().numpy(), job.topk)
+        ids, mask = pad_lines(np.concatenate(sentences), np.cumsum(lengths) - lengths, lengths, job.encoder.text.padding)
+        index.search(head(tower(ids.to(job.encoder.device), mask.to(job.encoder.device))).cpu().numpy(), job.topk)
 
 
 @torch.inference_mode()
 def tower_alone(job: VokenizeJob, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    with autocast(job.device, job.precision):
+    with autocast(job.encoder.device, job.precision):
         for ids, mask in batches:
-            out = job.tower(ids, mask)
+            out = job.encoder.text.tower(ids, mask)
     out.cpu()
 
 
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         job.setup(args.device)
         tokens, offsets = job.lines.slab(0, lines)
         counts = np.diff(offsets)
-        padded = [pad_lines(tokens, offsets[rows], counts[rows], job.padding) for rows in batches_by_length(counts, batch)]
+        padded = [pad_lines(tokens, offsets[rows], counts[rows], job.encoder.text.padding) for rows in batches_by_length(counts, batch)]
         batches = [(ids.to(args.device), mask.to(args.device)) for ids, mask in padded]
         tower_alone(job, batches[:2])
         rows = {"limit": seconds(lambda: tower_alone(job, batches), 2)}
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
         faiss.omp_set_num_threads(torch.get_num_threads())
         part = lines // 4  # a quarter is enough to know its rate
         plain = text.build().to(args.device)
-        taken = seconds(lambda: straightforward(job, flat, part, plain, job.head))
+        taken = seconds(lambda: straightforward(job, flat, part, plain, job.encoder.text_head))
         rows["straightforward"] = taken * lines / part
     more = {"keys": number, "tokens": len(tokens), "precision": precision, "threads": cores() if gpu else 1}
     report("retrieve", "lines", lines, rows, args.device, **more)

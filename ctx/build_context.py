@@ -27,11 +27,12 @@ def main() -> None:
     add_retrieval_flags(parser)
     add_model_flags(parser, "", "views")
     args = parser.parse_args()
-    machine, pictures, encoder = load_inputs(args)
+    inputs = load_inputs(args)
+    encoder = inputs.encoder
     db = caption_db.read(args.caption_db, args.model, encoder.name, encoder.hash, encoder.dim)
     visual = OUTPUTS / (args.exp_name or "image_features") / "vis_ctx.hdf5"
     textual = OUTPUTS / (args.exp_name or "retrieved_captions") / "txt_ctx.hdf5"
-    make_context(args.model, encoder, pictures, machine, visual, textual, db, args.k)
+    make_context(inputs, visual, textual, db, args.k)
 
 
 if __name__ == "__main__":

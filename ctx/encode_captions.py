@@ -18,21 +18,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ctx.options import OUTPUTS, Machine, add_model_flags
+from ctx.options import OUTPUTS, add_model_flags, compute_of
 from ctx.phrases import read_lines, read_visual_genome
 from ctx.run import today
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.encoders.batches import Padding, batches_by_length, encode_batches, require_finite, shown, tokenize
+from xvoken.encoders.batches import all_batches, require_finite, shown
 from xvoken.encoders.encoder import Encoder, load_encoder
 from xvoken.encoders.matcher import TextTowerSpec
-from xvoken.encoders.precision import cast_weights
 from xvoken.files import phrases as caption_db
 from xvoken.files.safe import quoted, same_settings, save_arrays, sha256_of_lines
+from xvoken.machine import Compute
 from xvoken.work.parts import Parts, remove_leftover
 
 CHUNK = 2048  # phrases a part, and a group of the file
@@ -49,28 +48,22 @@ class PhrasesJob:
     batch_size: int
 
     def setup(self, device: str) -> None:
-        self.device, self.encoder = device, load_encoder(self.model, text=True)
-        tower = self.encoder.text_tower
-        self.width = tower.width
-        self.tower, self.head = cast_weights(tower, self.precision).to(device), self.encoder.text_head.to(device)
-        self.padding = Padding.of(self.encoder.tokenizer, tower.max_tokens, self.encoder.fixed_length)
+        self.encoder = load_encoder(self.model, ["text"], device, self.precision)
 
-    @torch.inference_mode()
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
-        features = np.empty((stop - start, self.width), np.float32)
-        keys = np.empty((stop - start, self.encoder.dim), np.float32)
-        tokens, offsets = tokenize(self.encoder.tokenizer, self.phrases[start:stop])
+        text = self.encoder.text
+        tokens, offsets = text.tokenize(self.phrases[start:stop])
         lengths = np.diff(offsets)
-        # A phrase that the tokenizer knows nothing of is [start][end] here: it keeps its row.
-        batches = [np.flatnonzero(lengths == 0), *batches_by_length(lengths, self.batch_size)]
-        for batch, pooled in encode_batches(self.tower, tokens, offsets, batches, self.padding, self.device, self.precision):
-            keys[batch] = self.head(pooled.float()).cpu().numpy()
+        features = np.empty((len(lengths), text.width), np.float32)
+        keys = np.empty((len(lengths), self.encoder.dim), np.float32)
+        for batch, pooled in text.features(tokens, offsets, all_batches(lengths, self.batch_size)):
+            keys[batch] = self.encoder.text_vectors(pooled).cpu().numpy()
             features[batch] = pooled.float().cpu().numpy()
         after = f", or take another model, after: rm -r {quoted(part.parent)}"
         for vectors, unit in ((features, False), (keys, True)):
             require_finite(vectors, lambda row: f"phrase {shown(self.phrases[start + row])}", self.precision, after, unit)
         save_arrays(part.with_suffix(".npz"), keys=keys, features=features)
-        return {"cut": int((lengths + self.padding.specials > self.padding.max_tokens).sum())}
+        return {"cut": text.cut(lengths)}
 
 
 def part_groups(parts: Parts, phrases: list[str]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], list[str]]]:
@@ -79,10 +72,10 @@ def part_groups(parts: Parts, phrases: list[str]) -> Iterator[tuple[NDArray[np.f
         yield arrays["keys"], arrays["features"], phrases[start:stop]
 
 
-def encode(model: str, encoder: Encoder, phrases: list[str], machine: Machine, output: Path) -> None:
+def encode(model: str, encoder: Encoder, phrases: list[str], compute: Compute, output: Path) -> None:
     """Write the database, unless it stands there already."""
     settings = {
-        "model": encoder.name, "model_hash": encoder.hash, "precision": machine.precision,
+        "model": encoder.name, "model_hash": encoder.hash, "precision": compute.precision,
         "phrases": len(phrases), "data": sha256_of_lines(phrases)[:16],
     }  # fmt: skip
     if isinstance(encoder.text_spec, TextTowerSpec):  # a matcher: earlier versions cut at the length of its training
@@ -93,7 +86,7 @@ def encode(model: str, encoder: Encoder, phrases: list[str], machine: Machine, o
         remove_leftover(output)
         return
     with Parts(output, len(phrases), CHUNK, settings) as parts:
-        parts.run(PhrasesJob(model, phrases, machine.precision, machine.batch_size), machine.devices, desc=output.name, unit="phrases")
+        parts.run(PhrasesJob(model, phrases, compute.precision, compute.batch_size), compute.devices, desc=output.name, unit="phrases")
         attributes = {
             "model": model, "model_hash": encoder.hash, "revision": encoder.revision, "date": today(),
             "phrases": len(phrases), "settings": json.dumps(settings, sort_keys=True),
@@ -111,10 +104,10 @@ def main() -> None:
     parser.add_argument("--captions", type=Path, help="a text file, one phrase a line, instead of Visual Genome")
     add_model_flags(parser, "captions_db", "phrases")
     args = parser.parse_args()
-    machine = Machine.of(args, BATCH)
-    encoder = load_encoder(args.model)  # first: a model that is missing should not show after minutes of reading
+    compute, _ = compute_of(args, BATCH)
+    encoder = load_encoder(args.model, [], "cpu")  # first: a model that is missing should not show after minutes of reading
     phrases = read_lines(args.captions, args.limit) if args.captions else read_visual_genome(args.ann_dir, args.limit)
-    encode(args.model, encoder, phrases, machine, OUTPUTS / args.exp_name / "caption_db.hdf5")
+    encode(args.model, encoder, phrases, compute, OUTPUTS / args.exp_name / "caption_db.hdf5")
 
 
 if __name__ == "__main__":

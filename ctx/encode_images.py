@@ -24,8 +24,8 @@ def main() -> None:
     add_picture_flags(parser)
     add_model_flags(parser, "image_features", "views")
     args = parser.parse_args()
-    machine, pictures, encoder = load_inputs(args)
-    make_context(args.model, encoder, pictures, machine, visual=OUTPUTS / args.exp_name / "vis_ctx.hdf5")
+    inputs = load_inputs(args)
+    make_context(inputs, visual=OUTPUTS / args.exp_name / "vis_ctx.hdf5")
 
 
 if __name__ == "__main__":

@@ -1,50 +1,33 @@
 """Flags that the four entry scripts share, and what they decide: where and how to compute."""
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from xvoken.console import say
 from xvoken.errors import UserError
-from xvoken.machine import PRECISIONS, cores, cpu_has_bf16, resolve_precision, workers_on
+from xvoken.machine import PRECISIONS, Compute, cores, cpu_has_bf16, gpu_count, resolve_precision, workers_on
 
 OUTPUTS = Path("outputs")
 MODEL = "openai/clip-vit-base-patch32"
 CAPTION_DB = OUTPUTS / "captions_db/caption_db.hdf5"
 
 
-@dataclass
-class Machine:
-    """devices: one per process; decoders: threads that decode beside each (0: itself); precision; batch_size: items."""
+def compute_of(args: argparse.Namespace, batch: dict[str, int]) -> tuple[Compute, int]:
+    """How to compute, and the threads that decode beside each process (0: it decodes by itself).
 
-    devices: list[str]
-    decoders: int
-    precision: str
-    batch_size: int
-
-    @property
-    def kind(self) -> str:
-        return "cpu" if self.devices[0] == "cpu" else "gpu"
-
-    @classmethod
-    def of(cls, args: argparse.Namespace, batch: dict[str, int]) -> "Machine":
-        """batch: items in a batch on a "cpu" and on a "gpu", where --batch_size does not say."""
-        for flag in ("batch_size", "limit", "k"):
-            if (number := getattr(args, flag, None)) is not None and number < 1:
-                raise UserError(f"--{flag} {number}: must be at least 1")
-        device, gpus = args.device, torch.cuda.device_count()
-        if device.isdigit() and int(device) >= gpus > 0:
-            say(f"no GPU {device} on this machine, which has 0 to {gpus - 1}: --device {device} runs on the CPU")
-            device = "cpu"
-        on_gpu = gpus > 0 and device != "cpu"
-        devices = workers_on(device, None if on_gpu else args.num_workers)
-        if not on_gpu and args.precision == "fp32" and cpu_has_bf16():
-            say("this CPU has bf16 units: --precision bf16 is about four times as fast, and moves scores by less than 0.001")
-        decoders = args.num_workers or max(1, cores() // len(devices))
-        size = args.batch_size or batch["gpu" if on_gpu else "cpu"]
-        return cls(devices, decoders if on_gpu else 0, resolve_precision(args.precision, devices[0]), size)
+    batch: items in a batch on a "cpu" and on a "gpu", where --batch_size does not say.
+    """
+    for flag in ("batch_size", "limit", "k"):
+        if (number := getattr(args, flag, None)) is not None and number < 1:
+            raise UserError(f"--{flag} {number}: must be at least 1")
+    # On a GPU --num_workers are threads beside it, on a CPU processes.
+    on_gpu = gpu_count() > 0 and args.device != "cpu"
+    devices = tuple(workers_on(args.device, None if on_gpu else args.num_workers))
+    if not on_gpu and args.precision == "fp32" and cpu_has_bf16():
+        say("this CPU has bf16 units: --precision bf16 is about four times as fast, and moves scores by less than 0.001")
+    decoders = args.num_workers or max(1, cores() // len(devices))
+    size = args.batch_size or batch["gpu" if on_gpu else "cpu"]
+    return Compute(devices, resolve_precision(args.precision, devices[0]), size), decoders if on_gpu else 0
 
 
 def add_model_flags(parser: argparse.ArgumentParser, exp_name: str, items: str) -> None:

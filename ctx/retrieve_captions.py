@@ -26,9 +26,10 @@ def main() -> None:
     add_retrieval_flags(parser)
     add_model_flags(parser, "retrieved_captions", "views")
     args = parser.parse_args()
-    machine, pictures, encoder = load_inputs(args)
+    inputs = load_inputs(args)
+    encoder = inputs.encoder
     db = caption_db.read(args.caption_db, args.model, encoder.name, encoder.hash, encoder.dim)
-    make_context(args.model, encoder, pictures, machine, textual=OUTPUTS / args.exp_name / "txt_ctx.hdf5", db=db, k=args.k)
+    make_context(inputs, textual=OUTPUTS / args.exp_name / "txt_ctx.hdf5", db=db, k=args.k)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctx.coco import Pictures, read_pictures
-from ctx.options import Machine
+from ctx.options import compute_of
 from ctx.views import ViewsJob
 from xvoken.console import progress, say
 from xvoken.encoders.encoder import Encoder, load_encoder
@@ -23,6 +24,7 @@ from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.locks import sole_writer
 from xvoken.files.phrases import CaptionDB
 from xvoken.files.safe import same_settings, save_array
+from xvoken.machine import Compute
 from xvoken.work.parts import Parts, read_skipped, remove_leftover
 
 CHUNK = {"cpu": 64, "gpu": 2048}  # pictures a part, at most
@@ -30,22 +32,30 @@ BATCH = {"cpu": 16, "gpu": 960}  # views a batch: the activations of more of the
 ROOM = 1.02  # of the estimate that must be free on the disk
 
 
-def load_inputs(args: argparse.Namespace) -> tuple[Machine, Pictures, Encoder]:
-    """What all three scripts need, from their flags; cheap checks first."""
-    machine = Machine.of(args, BATCH)
+@dataclass
+class Inputs:
+    """What all three scripts need. decoders: threads beside each process, see ctx.options.compute_of."""
+
+    model: str
+    encoder: Encoder
+    pictures: Pictures
+    compute: Compute
+    decoders: int
+
+
+def load_inputs(args: argparse.Namespace) -> Inputs:
+    """From the flags; cheap checks first."""
+    compute, decoders = compute_of(args, BATCH)
     pictures = read_pictures(args.images, args.dataset_root, args.limit)
-    return machine, pictures, load_encoder(args.model, image=True)
+    return Inputs(args.model, load_encoder(args.model, ["image"], "cpu"), pictures, compute, decoders)
 
 
-def make_context(
-    model: str, encoder: Encoder, pictures: Pictures, machine: Machine,
-    visual: Path | None = None, textual: Path | None = None, db: CaptionDB | None = None, k: int = 16,
-) -> None:  # fmt: skip
+def make_context(inputs: Inputs, visual: Path | None = None, textual: Path | None = None, db: CaptionDB | None = None, k: int = 16) -> None:
     """Write the files asked for, unless they stand there already, in one pass over the pictures.
 
-    encoder: `model` with its image tower; textual needs db. Raises UserError when no picture can be used.
+    textual needs db. Raises UserError when no picture can be used.
     """
-    if not pictures.ids:
+    if not inputs.pictures.ids:
         raise UserError("no images to encode; look at --dataset_root or --images")
     if db and k > len(db.keys):
         most = len(db.keys)
@@ -54,35 +64,35 @@ def make_context(
         for path in (visual, textual):  # the lock of the parts is one file's only
             if path:
                 stack.enter_context(sole_writer(path))
-        if wanted := _unfinished(encoder, pictures, machine, visual, textual, db, k):
-            _write_context(model, encoder, pictures, machine, visual, textual, db, k, wanted)
+        if wanted := _unfinished(inputs, visual, textual, db, k):
+            _write_context(inputs, visual, textual, db, k, wanted)
 
 
 def _write_context(
-    model: str, encoder: Encoder, pictures: Pictures, machine: Machine, visual: Path | None, textual: Path | None, db: CaptionDB | None,
-    k: int, wanted: dict[Path, dict[str, Any]],
-) -> None:  # fmt: skip
+    inputs: Inputs, visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int, wanted: dict[Path, dict[str, Any]]
+) -> None:
     """wanted: the files to write, with their settings."""
+    encoder, pictures, compute = inputs.encoder, inputs.pictures, inputs.compute
     with_crops = textual in wanted
     main = textual if with_crops else visual
     if with_crops:
         _room_for(textual, files.textual_bytes(len(pictures.ids), k, db.features.shape[1]))
     paths = [str(path) for path in pictures.paths]
     also = tuple(path for path in wanted if path != main)
-    with Parts(main, len(paths), part_size(len(paths), machine.kind), wanted[main], also) as parts:
-        job = ViewsJob(model, paths, machine.precision, machine.batch_size, machine.decoders)
+    with Parts(main, len(paths), part_size(len(paths), compute.device), wanted[main], also) as parts:
+        job = ViewsJob(inputs.model, paths, compute.precision, compute.batch_size, inputs.decoders)
         if with_crops:
             job.keys, job.k = str(parts.folder / "keys.npy"), k
             save_array(Path(job.keys), db.keys)
-        parts.run(job, machine.devices, desc=main.name, unit="img")
+        parts.run(job, compute.devices, desc=main.name, unit="img")
         skipped = [(pictures.ids[row], paths[row], reason) for row, reason in read_skipped(parts)]
         if len(skipped) == len(paths):
             raise UserError(f"none of the {len(paths)} pictures can be used, {paths[0]} for one: {skipped[0][2]}")
-        attributes = {"model": model, "model_hash": encoder.hash, "revision": encoder.revision, "date": today()}
+        attributes = {"model": inputs.model, "model_hash": encoder.hash, "revision": encoder.revision, "date": today()}
         if visual in wanted:
             rows = ((image_id, pooled) for image_id, pooled, _, _ in _rows(parts, pictures.ids, visual))
             settings = json.dumps(wanted[visual], sort_keys=True)
-            files.write_visual(visual, rows, encoder.image_tower.width, skipped, {**attributes, "settings": settings})
+            files.write_visual(visual, rows, encoder.image.width, skipped, {**attributes, "settings": settings})
         if with_crops:
             found = ((image_id, best, scores) for image_id, _, best, scores in _rows(parts, pictures.ids, textual))
             settings = json.dumps(wanted[textual], sort_keys=True)
@@ -91,10 +101,10 @@ def _write_context(
     print(f"wrote the context of {len(paths) - len(skipped):,} pictures to {' and '.join(map(str, wanted))}{left_out}")
 
 
-def part_size(pictures: int, kind: str) -> int:
+def part_size(pictures: int, device: str) -> int:
     """Pictures a part: small enough that a few pictures still are work for many processes. Not by their number, which
     must not change the bytes."""
-    return min(CHUNK[kind], max(8, pictures // 64))
+    return min(CHUNK["cpu" if device == "cpu" else "gpu"], max(8, pictures // 64))
 
 
 def today() -> str:
@@ -102,12 +112,11 @@ def today() -> str:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
-def _unfinished(
-    encoder: Encoder, pictures: Pictures, machine: Machine, visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int
-) -> dict[Path, dict[str, Any]]:
+def _unfinished(inputs: Inputs, visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int) -> dict[Path, dict[str, Any]]:
     """Settings of each file that is not there yet; raises UserError for one made with other settings."""
+    encoder, pictures = inputs.encoder, inputs.pictures
     settings = {
-        "model": encoder.name, "model_hash": encoder.hash, "precision": machine.precision, "pictures": len(pictures.ids),
+        "model": encoder.name, "model_hash": encoder.hash, "precision": inputs.compute.precision, "pictures": len(pictures.ids),
         "data": hash_of_pictures(pictures.ids, pictures.paths)[:16],
     }  # fmt: skip
     wanted = {visual: settings} if visual else {}

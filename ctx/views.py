@@ -14,8 +14,6 @@ from torch import Tensor
 from ctx import crops
 from xvoken.cache.images import leave_out
 from xvoken.encoders.encoder import load_encoder
-from xvoken.encoders.image import for_inference
-from xvoken.encoders.precision import autocast, upload
 from xvoken.files.safe import save_arrays
 from xvoken.pictures.batches import batches_ahead
 from xvoken.pictures.decode import BrokenPicture, load_picture
@@ -75,32 +73,24 @@ class ViewsJob:
     k: int = 0
 
     def setup(self, device: str) -> None:
-        self.device = device
         self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
-        encoder = load_encoder(self.model, image=True)
-        self.view = encoder.image_tower.view
-        self.tower = for_inference(encoder.image_tower, self.precision).to(device)
-        self.width = encoder.image_tower.width
-        self.head = encoder.image_head.to(device)
+        self.encoder = load_encoder(self.model, ["image"], device, self.precision)
         # Mapped, not read: all workers of the machine share one copy.
         self.index = TorchIndex(np.load(self.keys, mmap_mode="c"), device) if self.keys else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         count, views = stop - start, crops.VIEWS if self.index else 1
-        pooled = np.full((count, self.width), np.nan, np.float32)
+        pooled = np.full((count, self.encoder.image.width), np.nan, np.float32)
         best = np.full((count * views, self.k), -1, np.int32)
         scores = np.full((count * views, self.k), np.nan, np.float32)
         skipped: list[list[Any]] = []
         for pixels, places in full_batches(self._pictures(start, stop, views, skipped), self.batch_size):
-            with torch.inference_mode():
-                with autocast(self.device, self.precision):
-                    features = self.tower(upload(pixels, self.device))
-                features = features.float()
-                sound = features.isfinite().all(1)
-                if self.index:
-                    keys = self.head(features)
-                    scores[places], best[places] = self.index.search(keys.cpu().numpy(), self.k)
-                    sound &= keys.norm(dim=1) > 0.5  # of length 1, but NaN or 0 where a product or the length overflows
+            features = self.encoder.image.features(pixels).float()
+            sound = features.isfinite().all(1)
+            if self.index:
+                keys = self.encoder.image_vectors(features)
+                scores[places], best[places] = self.index.search(keys.cpu().numpy(), self.k)
+                sound &= keys.norm(dim=1) > 0.5  # of length 1, but NaN or 0 where a product or the length overflows
             whole = places % views == 0
             pooled[places[whole] // views] = features.cpu().numpy()[whole]
             # A view spoils its picture. The whole comes first, so that nothing is written over this.
@@ -112,7 +102,7 @@ class ViewsJob:
         return {"skipped": skipped}
 
     def _pictures(self, start: int, stop: int, views: int, skipped: list[list[Any]]) -> Iterator[tuple[int, Tensor]]:
-        pictures = Views(self.paths[start:stop], self.view, views)
+        pictures = Views(self.paths[start:stop], self.encoder.image.view, views)
         at_once = max(1, self.batch_size // views)
         for first, items in batches_ahead(pictures, at_once, self.threads):
             for number, item in enumerate(items, first):

@@ -32,8 +32,8 @@ from xvoken.errors import UserError
 from xvoken.files import corpus as corpora
 from xvoken.files.hdf5 import open_hdf5
 from xvoken.files.safe import all_there, replacing, same_settings, save_arrays
-from xvoken.machine import cores
-from xvoken.work.parts import LOCAL, Engine, Parts, remove_leftover
+from xvoken.machine import LOCAL, Engine, cores
+from xvoken.work.parts import Parts, remove_leftover
 from xvoken.work.product import write_report
 
 CHUNK = 20_000  # lines a part

@@ -8,7 +8,6 @@ writes  snap/xmatching/NAME/eval/{IMAGE_SET}.json: images, captions, text_to_ima
 """
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import xvoken.interrupts  # noqa: F401
 import torch
 
 from xvoken.cache.texts import sentence_means, text_features, token_features
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, roots_of
+from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, compute_of, roots_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.encoder import Encoder, load_encoder
@@ -29,11 +28,11 @@ from xvoken.files.image_sets import LXMERT_NAMES, Roots, captioned_sets, listed_
 from xvoken.files.keys import read_gallery
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import all_written, write_json
-from xvoken.machine import workers_on
+from xvoken.machine import Compute
 from xvoken.recall import evaluate, table
 
 
-def evaluate_set(encoder: Encoder, name: str, keys_dir: Path, langs: list[str], roots: Roots, options: dict[str, Any]) -> dict[str, Any]:
+def evaluate_set(encoder: Encoder, name: str, keys_dir: Path, langs: list[str], roots: Roots, compute: Compute) -> dict[str, Any]:
     """The record of one image set: all its captions against all its keys."""
     if not lxmert_file(name, roots).exists() and name not in LXMERT_NAMES:
         raise UserError(f"{name}: has no captions to evaluate with; sets that have some in {roots.lxmert}: {captioned_sets(roots)}")
@@ -47,14 +46,13 @@ def evaluate_set(encoder: Encoder, name: str, keys_dir: Path, langs: list[str], 
         say(f"{name}: {len(captioned.captions) - len(captions)} captions of pictures without a key left out")
     sentences = list(dict.fromkeys(text for _, text in captioned.captions))
     by_token = encoder.level == "token"
-    made = token_features if by_token else partial(text_features, fixed_length=encoder.fixed_length)
-    features = made(encoder.text_spec, encoder.text_tower, encoder.tokenizer, sentences, encoder.max_len, label=name, **options)
-    with torch.inference_mode():
-        text = (
-            sentence_means(features, encoder.text_head)
-            if by_token
-            else encoder.text_head(torch.from_numpy(features.rows.astype("float32")))
-        )
+    # Cut as in training, whose validation measured the same, and whose cache is found again.
+    made = token_features if by_token else text_features
+    features = made(encoder.text_spec, encoder.text.tower, encoder.tokenizer, sentences, encoder.max_len, compute, name)
+    if by_token:
+        text = sentence_means(features, encoder.text_head)
+    else:
+        text = encoder.text_vectors(torch.from_numpy(features.rows.astype("float32")))
     text_row = {sentence: row for row, sentence in enumerate(sentences)}
     rows = torch.tensor([text_row[sentence] for _, sentence in captions])
     return evaluate(text[rows], torch.from_numpy(gallery.keys), torch.tensor([row for row, _ in captions]))
@@ -73,14 +71,14 @@ def main() -> None:
     parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
     add_compute_flags(parser, "text tower", "as training takes it, whose cache is then used again")
     args = parser.parse_args()
-    encoder = load_encoder(args.load, text=True)
-    options = {"cache": Path(args.cache), "devices": workers_on(args.device, args.num_workers), "precision": args.precision}
+    encoder = load_encoder(args.load, ["text"], "cpu")
+    compute = compute_of(args)
     for image_set in listed_sets([args.image_sets]):
         name, _ = split_name(image_set)
         keys_dir = args.keys_dir or key_files.folder(encoder.home)
         path = (args.output or encoder.home / "eval") / f"{name}.json"
         with sole_writer(path):
-            record = evaluate_set(encoder, name, keys_dir, args.langs.split(","), roots_of(args), options)
+            record = evaluate_set(encoder, name, keys_dir, args.langs.split(","), roots_of(args), compute)
             write_json(path, {**record, "snapshot": encoder.name, "snapshot_hash": encoder.hash})
             all_written(path)
         print(f"{name}: {table(record)}\nwrote {path}")

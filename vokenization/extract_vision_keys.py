@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 
 from xvoken.cache.features import Features
 from xvoken.cache.images import image_features
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, add_roots_flags, at_least_one, engine_of, roots_of
+from xvoken.cli.flags import (
+    Help,
+    Parser,
+    add_compute_flags,
+    add_engine_flags,
+    add_roots_flags,
+    at_least_one,
+    compute_of,
+    roots_of,
+)
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.encoder import Encoder, load_encoder
@@ -34,7 +43,7 @@ from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.image_sets import Roots, listed_sets, split_name
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import all_there, same_settings, sha256_of_lines
-from xvoken.machine import resolve_precision, suggest_bf16, workers_on
+from xvoken.machine import Compute, suggest_bf16
 from xvoken.pictures.batches import DECODERS, IMAGE_BATCH, ON_GPU, require_decoder
 
 BLOCK = 8192  # pictures whose vectors are in memory at once
@@ -44,9 +53,7 @@ def key_blocks(encoder: Encoder, features: Features) -> Iterator[NDArray[np.floa
     """Vectors of the usable rows, (n, dim) at a time, each of length 1."""
     rows = features.usable
     for start in range(0, len(rows), BLOCK):
-        block = torch.from_numpy(features.rows[rows[start : start + BLOCK]].astype(np.float32))
-        with torch.inference_mode():
-            yield encoder.image_head(block).numpy()
+        yield encoder.image_vectors(torch.from_numpy(features.rows[rows[start : start + BLOCK]].astype(np.float32))).numpy()
 
 
 def finished(where: Path, name: str, settings: dict[str, Any]) -> bool:
@@ -61,9 +68,7 @@ def finished(where: Path, name: str, settings: dict[str, Any]) -> bool:
     return True
 
 
-def extract(
-    encoder: Encoder, image_set: str, where: Path, options: dict[str, Any], roots: Roots, ids_root: Path, limit: int | None
-) -> None:
+def extract(encoder: Encoder, image_set: str, where: Path, compute: Compute, roots: Roots, ids_root: Path, limit: int | None) -> None:
     """Write the keys of one image set, unless they stand there already."""
     name, folder = split_name(image_set)
     if not image_ids.ids_file(ids_root, name).exists():
@@ -78,12 +83,12 @@ def extract(
     settings = {
         "snapshot": encoder.name, "snapshot_hash": encoder.hash, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16],
         "data": data[:16],
-        "precision": resolve_precision(options["precision"], options["devices"][0]), "decoder": options["decoder"],
+        "precision": compute.precision, "decoder": compute.decoder,
     }  # fmt: skip
     if finished(where, name, settings):
         return
-    suggest_bf16(options["precision"], options["devices"][0])
-    features = image_features(encoder.image_spec, encoder.image_tower, ids, paths, label=name, data=data, **options)
+    suggest_bf16(compute)
+    features = image_features(encoder.image_spec, encoder.image.tower, ids, paths, compute, name, data)
     if features is None:
         return
     rows, path = features.usable.tolist(), key_files.keys_file(where, name)
@@ -126,19 +131,11 @@ def main() -> None:
     add_engine_flags(parser)
     args = parser.parse_args()
     require_decoder(args.decoder)
-    devices = workers_on(args.device, args.num_workers)
-    encoder = load_encoder(args.load, image=True)
+    compute = compute_of(args)
+    encoder = load_encoder(args.load, ["image"], "cpu")
     where = Path(args.output) if args.output else key_files.folder(encoder.home)
-    options = {
-        "cache": Path(args.cache),
-        "devices": devices,
-        "precision": args.precision,
-        "batch_size": args.batch_size,
-        "decoder": args.decoder,
-        "engine": engine_of(args),
-    }
     for image_set in listed_sets(args.image_sets):
-        extract(encoder, image_set, where, options, roots_of(args), args.ids_root, args.limit)
+        extract(encoder, image_set, where, compute, roots_of(args), args.ids_root, args.limit)
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def main() -> None:
     name, _ = split_name(args.image_sets)
     if not args.source.is_dir():
         raise UserError(f"{args.source}: no such folder; give the one that clip-retrieval inference wrote as --from")
-    encoder = load_encoder(args.load)
+    encoder = load_encoder(args.load, [], "cpu")
     import_keys(encoder, args.load, name, args.source, args.keys_dir or key_files.folder(encoder.home))
 
 

@@ -65,7 +65,7 @@ def affordable(encoder: Encoder, tokens: float, number: int) -> str:
     Counted in operations, not seconds: every machine at work on a corpus has to choose the same.
     """
     tower = encoder.text_spec.build()
-    seen = tower.max_tokens if encoder.fixed_length else min(tokens + 2, tower.max_tokens)
+    seen = tower.max_tokens if tower.fixed_length else min(tokens + 2, tower.max_tokens)
     queries = 1 + tokens if encoder.level == "token" else 1
     search, encoding = 2 * number * encoder.dim * queries, 2 * weights_at_work(tower) * seen
     kind = "flat" if search <= encoding else "ivf"

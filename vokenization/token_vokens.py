@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vokenization.vokenization import VokenizeJob
 from xvoken.cache.texts import flat_rows
-from xvoken.encoders.batches import batches_by_length, pad_lines
-from xvoken.encoders.precision import autocast
+from xvoken.encoders.batches import batches_by_length
 from xvoken.encoders.text import masked_mean
 from xvoken.files.safe import save_arrays
 
@@ -21,19 +19,16 @@ class TokenVokenizeJob(VokenizeJob):
 
     def kept(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of each line that the tower sees."""
-        return np.minimum(counts, self.padding.max_tokens - 2)
+        padding = self.encoder.text.padding
+        return padding.lengths(counts) - padding.specials
 
     def batches(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> Iterator[tuple[NDArray, ...]]:
         """Tokens (n,), offsets (L + 1,) -> batches: rows of lines (B,), vectors of these lines (B, dim) and of their tokens (W, dim)"""
         counts = np.diff(offsets)
-        for batch in batches_by_length(counts, self.batch_size):
-            ids, mask = (tensor.to(self.device) for tensor in pad_lines(tokens, offsets[batch], counts[batch], self.padding))
-            with torch.inference_mode():
-                with autocast(self.device, self.precision):
-                    states = self.tower.tokens(ids, mask)
-                queries = self.head(states.float())  # (B, T, dim)
-                lines = masked_mean(queries, mask).cpu().numpy()
-            inside = np.arange(ids.shape[1] - 2) < self.kept(counts[batch])[:, None]  # special tokens get no image
+        for batch, states, mask in self.encoder.text.states(tokens, offsets, batches_by_length(counts, self.batch_size)):
+            queries = self.encoder.text_vectors(states)  # (B, T, dim)
+            lines = masked_mean(queries, mask).cpu().numpy()
+            inside = np.arange(queries.shape[1] - 2) < self.kept(counts[batch])[:, None]  # special tokens get no image
             yield batch, lines, queries[:, 1:-1].cpu().numpy()[inside]
 
     def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from xvoken.encoders.batches import Padding, batches_by_length, encode_batches, lines_on, require_finite
+from xvoken.encoders.batches import lines_on, require_finite
 from xvoken.encoders.encoder import load_encoder
-from xvoken.encoders.precision import cast_weights
 from xvoken.encoders.tokenizer import vocabulary_size
 from xvoken.files.corpus import Corpus
 from xvoken.files.keys import joined, read_blocks
@@ -45,26 +43,13 @@ class VokenizeJob:
         self.index = ApproximateIndex(joined(blocks), self.saved) if self.saved else build_joined(blocks, self.backend, device)
 
     def setup_encoder(self, device: str) -> None:
-        self.device, self.batch_size = device, lines_on(device, self.batch_size)
-        self.encoder = load_encoder(self.load, text=True)
-        self.tower, self.head = cast_weights(self.encoder.text_tower, self.precision).to(device), self.encoder.text_head.to(device)
-        self.padding = Padding.of(self.encoder.tokenizer, self.tower.max_tokens, self.encoder.fixed_length)
+        self.batch_size = lines_on(device, self.batch_size)
+        self.encoder = load_encoder(self.load, ["text"], device, self.precision)
         self.lines = Corpus(self.corpus, self.tokenizer_name, vocabulary=vocabulary_size(self.encoder.tokenizer))
-
-    @torch.inference_mode()
-    def encode(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Tokens (n,), offsets (L + 1,) -> vectors of the lines (L, dim); those of empty lines are left as they are."""
-        counts = np.diff(offsets)
-        queries = np.empty((len(counts), self.encoder.dim), np.float32)
-        batches = batches_by_length(counts, self.batch_size)
-        encoded = encode_batches(self.tower, tokens, offsets, batches, self.padding, self.device, self.precision)
-        for batch, vectors in [(batch, self.head(features.float())) for batch, features in encoded]:
-            queries[batch] = vectors.cpu().numpy()
-        return queries
 
     def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
         """What the index is asked for these lines (L, none empty), or a part of it -> (Q, dim)"""
-        return self.encode(tokens, offsets)
+        return self.encoder.encode_ids(tokens, offsets, self.batch_size)
 
     def require_finite(self, vectors: NDArray[np.float32], lines: NDArray[np.int64], part: Path, unit: bool = True) -> None:
         """Raise UserError where the vector (n, dim) of one of these lines (n,) is none."""
@@ -75,11 +60,11 @@ class VokenizeJob:
         tokens, offsets = self.lines.slab(start, stop)
         counts = np.diff(offsets)
         filled = np.flatnonzero(counts)
-        queries = self.encode(tokens, offsets)
+        queries = self.encoder.encode_ids(tokens, offsets, self.batch_size)
         indices = np.full((stop - start, self.topk), -1, np.int32)
         scores = np.full((stop - start, self.topk), np.nan, np.float32)
         if len(filled):
             self.require_finite(queries[filled], start + filled, part)
             scores[filled], indices[filled] = self.index.search(queries[filled], self.topk)
         save_arrays(part.with_suffix(".npz"), indices=indices, scores=scores, counts=counts)
-        return {"empty": int((counts == 0).sum()), "cut": int((counts + self.padding.specials > self.padding.max_tokens).sum())}
+        return {"empty": int((counts == 0).sum()), "cut": self.encoder.text.cut(counts)}

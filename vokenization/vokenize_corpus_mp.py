@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vokenization.index_choice import Choice, prepare
 from vokenization.token_vokens import TokenVokenizeJob
 from vokenization.vokenization import VokenizeJob
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, engine_of
+from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, compute_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.batches import TEXT_ON_GPU, lines_on
@@ -35,9 +35,9 @@ from xvoken.files.corpus import Corpus, same_text
 from xvoken.files.image_sets import listed_sets, split_name
 from xvoken.files.keys import Gallery, read_gallery
 from xvoken.files.safe import all_there, quoted, same_settings, sha256_of_lines
-from xvoken.machine import resolve_precision, suggest_bf16, workers_on
+from xvoken.machine import Compute, suggest_bf16
 from xvoken.search.index import BACKENDS, require_backend
-from xvoken.work.parts import LOCAL, Engine, Parts, remove_leftover
+from xvoken.work.parts import Parts, remove_leftover
 from xvoken.work.product import write_report
 
 CHUNK = 2048  # lines a part
@@ -66,8 +66,8 @@ def part_arrays(parts: Parts) -> Iterator[tuple[NDArray, ...]]:
 
 
 def vokenize(
-    job: VokenizeJob, corpus: Corpus, gallery: Gallery, output: Path, sets: str, devices: list[str],
-    limit: int | None, encoder: Encoder, engine: Engine = LOCAL, choice: Choice = EXACT,
+    job: VokenizeJob, corpus: Corpus, gallery: Gallery, output: Path, sets: str, limit: int | None, encoder: Encoder,
+    compute: Compute, choice: Choice = EXACT,
 ) -> None:  # fmt: skip
     """Write the three files, unless they stand there already."""
     lines = min(len(corpus), limit or len(corpus))
@@ -94,9 +94,10 @@ def vokenize(
         remove_leftover(hdf5_path)
         say(f"skipped: {hdf5_path} holds the images of these {lines:,} lines already")
         return
-    suggest_bf16(job.precision, devices[0])
-    with Parts(hdf5_path, lines, lines_on(devices[0], CHUNK), settings, (path, vokens.ids_file(output, name, sets)), engine) as parts:
-        if not parts.run(job, devices, desc=path.name, unit="lines"):
+    suggest_bf16(compute)
+    also, chunk = (path, vokens.ids_file(output, name, sets)), lines_on(compute.device, CHUNK)
+    with Parts(hdf5_path, lines, chunk, settings, also, compute.engine) as parts:
+        if not parts.run(job, compute.devices, desc=path.name, unit="lines"):
             return
         vokens.write_ids(vokens.ids_file(output, name, sets), gallery.ids)
         empty, cut = (sum(summary[key] for summary in parts.summaries()) for key in ("empty", "cut"))
@@ -129,9 +130,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    devices = workers_on(args.device, args.num_workers)
+    compute = compute_of(args)
     require_backend(args.backend)  # before a plan is written that keeps the backend
-    encoder = load_encoder(args.load)
+    encoder = load_encoder(args.load, [], "cpu")
     most = args.max_img_num if args.max_img_num > 0 else None
     tokenizer = args.tokenizer_name or encoder.tokenizer_name
     tokenizer_name = base_name(tokenizer)
@@ -152,10 +153,10 @@ def main() -> None:
     choice = Choice.of(args, encoder, corpus, len(gallery.ids))
     job = (TokenVokenizeJob if encoder.level == "token" else VokenizeJob)(
         load=args.load, corpus=args.corpus, tokenizer_name=tokenizer_name, keys_dir=keys_dir, image_sets=image_sets, most=most,
-        topk=args.topk, backend=args.backend, precision=resolve_precision(args.precision, devices[0]), batch_size=args.batch_size,
-        workers=len(devices),
+        topk=args.topk, backend=args.backend, precision=compute.precision, batch_size=args.batch_size,
+        workers=len(compute.devices),
     )  # fmt: skip
-    vokenize(job, corpus, gallery, output, sets, devices, args.limit, encoder, engine_of(args), choice)
+    vokenize(job, corpus, gallery, output, sets, args.limit, encoder, compute, choice)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
 from xvoken.files.image_sets import CaptionedSet
-from xvoken.machine import workers_on
+from xvoken.machine import Compute, resolve_precision, workers_on
 from xvoken.pictures.augment import Crops
 
 
@@ -78,13 +78,12 @@ def load_pairs(args: Namespace, towers: Towers, sets: list[CaptionedSet], augmen
 
 def _image_rows(args: Namespace, towers: Towers, part: CaptionedSet, views: int) -> tuple[Features, Any]:
     """Evaluation view and augmented views (None without) of a set's pictures; says how many can't be used."""
-    options = {**_options(args), "label": part.name}
     if views:
         crops = Crops(views, args.crop_scale, args.seed)
-        found = view_features(towers.image_spec, towers.image, part.ids, part.paths, crops, **options)
+        found = view_features(towers.image_spec, towers.image, part.ids, part.paths, crops, _compute(args), part.name)
         features, rows = found.evaluation, found.rows
     else:
-        features, rows = image_features(towers.image_spec, towers.image, part.ids, part.paths, **options), None
+        features, rows = image_features(towers.image_spec, towers.image, part.ids, part.paths, _compute(args), part.name), None
     if features.skipped:
         listed = features.path.with_suffix(".json")
         say(f"{part.name}: {len(features.skipped)} of {len(part.ids)} pictures can't be used, listed in {listed}")
@@ -93,11 +92,10 @@ def _image_rows(args: Namespace, towers: Towers, part: CaptionedSet, views: int)
 
 def _text_rows(args: Namespace, towers: Towers, part: CaptionedSet, sentences: list[str]) -> Any:
     made = token_features if args.level == "token" else text_features
-    return made(
-        towers.text_spec, towers.text, towers.tokenizer, sentences, towers.max_len,
-        label=part.name, **_options(args),
-    )  # fmt: skip
+    return made(towers.text_spec, towers.text, towers.tokenizer, sentences, towers.max_len, _compute(args), part.name)
 
 
-def _options(args: Namespace) -> dict[str, Any]:
-    return {"cache": Path(args.cache), "precision": args.precision, "devices": workers_on("auto", args.num_workers)}
+def _compute(args: Namespace) -> Compute:
+    """For the frozen towers, on all GPUs whatever those of the training are."""
+    devices = tuple(workers_on("auto", args.num_workers))
+    return Compute(devices, resolve_precision(args.precision, devices[0]), cache=Path(args.cache))

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,40 @@ from xvoken.console import log
 from xvoken.errors import UserError
 
 PRECISIONS = ("auto", "bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """name: local or ray; share: (I, N), only every N-th range from the I-th on, counted from 1; join: do none."""
+
+    name: str = "local"
+    ray_address: str | None = None
+    share: tuple[int, int] | None = None
+    join: bool = False
+
+
+LOCAL = Engine()
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How and where the work is done. Of what a stage writes, precision and decoder alone may show in the last digits.
+
+    devices: one per process; precision: fp32 or bf16; batch_size: items a batch on a CPU, more on a GPU (None: each kind of work
+    has its own); decoder: of pictures, see xvoken.pictures.batches; cache: folder for what frozen towers make of the data.
+    """
+
+    devices: tuple[str, ...] = ("cpu",)
+    precision: str = "fp32"
+    batch_size: int | None = None
+    decoder: str = "pillow"
+    cache: Path = Path("data/cache")
+    engine: Engine = LOCAL
+
+    @property
+    def device(self) -> str:
+        """What all processes are alike in."""
+        return self.devices[0]
 
 
 def cores() -> int:
@@ -83,9 +118,9 @@ def _gpu_has_bf16() -> bool:
     return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def suggest_bf16(precision: str, device: str) -> None:
+def suggest_bf16(compute: Compute) -> None:
     """Say what bf16 would bring where fp32 is the default and the device has the units."""
-    if precision == "fp32" and resolve_precision("auto", device) == "bf16":
+    if compute.precision == "fp32" and resolve_precision("auto", compute.device) == "bf16":
         log.info(
             "fp32, as it is most exact; this machine has bf16 units: --precision bf16 is several times as fast (--help says what it costs)"
         )

@@ -15,6 +15,7 @@ from xvoken.cache.texts import text_features
 from xvoken.encoders.encoder import load_encoder
 from xvoken.errors import UserError
 from xvoken.files import keys, vokens
+from xvoken.machine import Compute
 from xvoken.pictures.batches import IMAGE_BATCH
 from xvoken.pictures.decode import load_picture
 
@@ -78,10 +79,10 @@ def test_siglip_is_evaluated_with_the_padding_that_it_was_trained_with(world, at
     script("vokenization.create_image_ids", *shared, "--ids-root", at / "ids")
     script("vokenization.extract_vision_keys", "--load", "siglip", *shared, *fast, "--ids-root", at / "ids")
     assert "12 captions, 6 images" in script("vokenization.evaluate_retrieval", "--load", "siglip", *shared, *fast)
-    encoder = load_encoder("siglip", text=True)
+    encoder = load_encoder("siglip", ["text"], "cpu")
     sentences = ["a red dog", *colours, "a big old car near the house and a tree under the blue sky with the cat"]
-    options = {"cache": at / "cache", "label": "x", "devices": ["cpu"], "precision": "fp32", "fixed_length": encoder.fixed_length}
-    found = text_features(encoder.text_spec, encoder.text_tower, encoder.tokenizer, sentences, encoder.max_len, **options)
+    compute = Compute(cache=at / "cache")
+    found = text_features(encoder.text_spec, encoder.text.tower, encoder.tokenizer, sentences, encoder.max_len, compute, "x")
     inputs = tokenizer(sentences, padding="max_length", truncation=True, max_length=12, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         np.testing.assert_allclose(found.rows, model.text_model(input_ids=inputs).pooler_output, rtol=2e-3, atol=2e-3)
@@ -140,7 +141,7 @@ def test_clip_without_a_tokenizer_is_refused(at):
     for path in (at / "tiny-clip").glob("*token*"):
         path.unlink()
     with pytest.raises(UserError, match="tokenizer tiny-clip: no words in it"):
-        load_encoder("tiny-clip")
+        load_encoder("tiny-clip", [], "cpu")
 
 
 def test_a_matcher_describes_pictures(world, matcher, at, script):
@@ -148,7 +149,7 @@ def test_a_matcher_describes_pictures(world, matcher, at, script):
     shared = ["--model", matcher, "--device", "cpu", "--num_workers", 1]
     script("ctx.encode_captions", *shared, "--captions", "phrases.txt")
     script("ctx.build_context", *shared, "--images", world.folder / "images", "--k", 2, "--limit", 4)
-    encoder = load_encoder(str(matcher), text=True, image=True)
+    encoder = load_encoder(str(matcher), ["text", "image"], "cpu")
     with (
         h5py.File("outputs/image_features/vis_ctx.hdf5") as vis,
         h5py.File("outputs/retrieved_captions/txt_ctx.hdf5") as txt,
@@ -157,7 +158,7 @@ def test_a_matcher_describes_pictures(world, matcher, at, script):
     ):
         assert len(vis) == 4 and vis.attrs["fdim"] == 512 and vis.attrs["model_hash"] == encoder.hash
         for name in vis:
-            tower, picture = encoder.image_tower, load_picture(world.folder / f"images/{name}.png")
+            tower, picture = encoder.image.tower, load_picture(world.folder / f"images/{name}.png")
             pooled = tower(tower.view(picture)[None])
             np.testing.assert_allclose(vis[name][:], pooled[0], atol=1e-4)
             best = (encoder.image_head(pooled) @ torch.from_numpy(db["0/keys"][:]).T)[0].sort(descending=True)
@@ -170,15 +171,15 @@ def test_what_lies_at_the_path_decides(at):
     (at / "bert").mkdir()
     (at / "bert/config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match="a model of type bert; dual encoders known here: clip"):
-        load_encoder("bert")
+        load_encoder("bert", [], "cpu")
     fixtures.save_clip(at / "clip")
     (at / "clip/model.safetensors").unlink()
     with pytest.raises(UserError, match="it needs config.json, model.safetensors"):
-        load_encoder("clip")
+        load_encoder("clip", [], "cpu")
     (at / "clip/pytorch_model.bin").write_bytes(b"pickled")
     with pytest.raises(UserError, match="only safetensors are read; convert its pytorch_model.bin once"):
-        load_encoder("clip")
+        load_encoder("clip", [], "cpu")
     with pytest.raises(UserError, match="where the hub is reached, fetch it: hf download openai/clip-vit-base-patch32"):
-        load_encoder("openai/clip-vit-base-patch32")
+        load_encoder("openai/clip-vit-base-patch32", [], "cpu")
     with pytest.raises(UserError, match="no snapshot at snap/xmatching/none"):
-        load_encoder("snap/xmatching/none")
+        load_encoder("snap/xmatching/none", [], "cpu")

@@ -41,7 +41,7 @@ def world(tmp_path_factory):
 
 def views_of_pictures(work):
     """Absolute features of each view of each picture (P, 15, width), by the sound model."""
-    tower = load_encoder(str(work / "sound"), image=True).image_tower
+    tower = load_encoder(str(work / "sound"), ["image"], "cpu").image.tower
     pictures = [load_picture(work / f"pictures/{name}.png") for name in SIZES]
     with torch.inference_mode():
         return np.stack([tower(torch.stack([tower.view(view) for view in crops.views(picture)])).abs().numpy() for picture in pictures])
@@ -98,17 +98,17 @@ def test_keys_that_overflow_in_the_head(world, tmp_path, weight):
     tensors["visual_projection.weight"].fill_(weight)
     save_file(tensors, tmp_path / "model/model.safetensors", {"format": "pt"})
     with h5py.File(tmp_path / DATABASE, "a") as file:
-        file.attrs["model_hash"] = load_encoder(str(tmp_path / "model")).hash
+        file.attrs["model_hash"] = load_encoder(str(tmp_path / "model"), [], "cpu").hash
     said = run_script("retrieve_captions", tmp_path, "--model", "model", "--images", world / "pictures", "--k", 3, "--limit", 2, code=2)
     assert "none of the 2 pictures can be used" in said and NOT_FINITE in said
 
 
 def test_phrases_stop_with_one_line(world, tmp_path):
     phrases = fixtures.phrases(30)
-    encoder = load_encoder(str(world / "sound"), text=True)
+    encoder = load_encoder(str(world / "sound"), ["text"], "cpu")
     with torch.inference_mode():
         ids = [torch.tensor([encoder.tokenizer(phrase)["input_ids"][:40]]) for phrase in phrases]
-        features = np.concatenate([encoder.text_tower(row, torch.ones_like(row)).abs().numpy() for row in ids])
+        features = np.concatenate([encoder.text.tower(row, torch.ones_like(row)).abs().numpy() for row in ids])
     column, limit = column_and_limit(features)
     bad = features[:, column] > limit
     shutil.copytree(world / "sound", tmp_path / "model")

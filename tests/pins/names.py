@@ -7,16 +7,16 @@ from xmatching.data import CachedInputs, PairBatches
 from xmatching.model import Matcher
 from xmatching.param import parse_args
 from xmatching.training import Learner, Training
-from xvoken.clip_encoder import ClipTextSpec
-from xvoken.devices import cast_weights
-from xvoken.disk import fingerprint
-from xvoken.encoders import ImageTowerSpec, TextTowerSpec
-from xvoken.features import Features
-from xvoken.image_towers import LITE2_VIEW, for_inference
-from xvoken.pictures import View
-from xvoken.processor_view import ProcessorView
-from xvoken.text_towers import load_tokenizer, tokenizer_hash, weights_hash
-from xvoken.views import Crops
+from xvoken.cache.features import Features
+from xvoken.encoders.clip import ClipTextSpec
+from xvoken.encoders.image import LITE2_VIEW, for_inference
+from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
+from xvoken.encoders.precision import cast_weights
+from xvoken.encoders.text import weights_hash
+from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
+from xvoken.files.safe import fingerprint
+from xvoken.pictures.augment import Crops
+from xvoken.pictures.view import ProcessorView, View
 
 __all__ = [
     "LITE2_VIEW",

@@ -26,13 +26,13 @@ def vokenize_flags(world: World, keyed: Path, output: Path, *more: object) -> li
 
 def test_keys_against_one_picture_at_a_time(world: World, keyed: Path):
     read = keys.read(keys.folder(keyed), "shapes_train")
-    encoder = load_encoder(str(keyed), image=True)
+    encoder = load_encoder(str(keyed), ["image"], "cpu")
     assert read.ids == [row["img_id"] for row in json.loads((world.folder / "lxmert/shapes_train.json").read_text())]
     assert read.keys.dtype == np.float32
     for row, (img_id, path) in enumerate(zip(read.ids, read.paths, strict=True)):
         assert path == str(world.folder / f"images/{img_id}.png")
         with torch.inference_mode():
-            expected = encoder.image_head(encoder.image_tower(encoder.image_tower.view(load_picture(Path(path)))[None]))[0]
+            expected = encoder.image_head(encoder.image.tower(encoder.image.tower.view(load_picture(Path(path)))[None]))[0]
         assert np.abs(read.keys[row] - expected.numpy()).max() < 1e-3  # the cache holds 16 bits
     with h5py.File(keys.keys_file(keys.folder(keyed), "shapes_train")) as file:
         assert [i.decode() for i in file["ids"][:]] == read.ids
@@ -44,7 +44,7 @@ def test_keys_against_one_picture_at_a_time(world: World, keyed: Path):
 def test_images_of_every_line_against_one_line_at_a_time(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
     printed = script("vokenization.vokenize_corpus_mp", *vokenize_flags(world, keyed, tmp_path))
     assert "21 lines (6 empty, 3 cut to the tower's length)" in printed
-    encoder = load_encoder(str(keyed), text=True)
+    encoder = load_encoder(str(keyed), ["text"], "cpu")
     gallery = [keys.read(keys.folder(keyed), name) for name in ("shapes_train", "shapes_valid")]
     matrix = np.concatenate([part.keys for part in gallery])
     names = [Path(path).name for part in gallery for path in part.paths]
@@ -66,7 +66,7 @@ def test_images_of_every_line_against_one_line_at_a_time(world: World, keyed: Pa
             continue
         batch = encoder.tokenizer(line, return_tensors="pt", truncation=True, max_length=40)
         with torch.inference_mode():
-            query = encoder.text_head(encoder.text_tower(batch["input_ids"], batch["attention_mask"]))[0].numpy()
+            query = encoder.text_head(encoder.text.tower(batch["input_ids"], batch["attention_mask"]))[0].numpy()
         expected = matrix @ query
         assert np.allclose(scores[number], np.sort(expected)[::-1][:5], atol=1e-5)
         assert np.allclose(expected[indices[number]], scores[number], atol=1e-5)

@@ -25,7 +25,7 @@ def write_keys(folder: Path, snapshot: Path, number: int, seed: int = 0) -> None
     keys = np.random.default_rng(seed).standard_normal((number, 16), np.float32)
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
     names = [f"{i}.jpg" for i in range(number)]
-    key_files.write(folder, "made", [keys], 16, names, names, [], {}, {"snapshot_hash": load_encoder(str(snapshot)).hash})
+    key_files.write(folder, "made", [keys], 16, names, names, [], {}, {"snapshot_hash": load_encoder(str(snapshot), [], "cpu").hash})
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def retrieve(world: World, keyed: Path, tmp_path: Path, script: Callable[..., st
 
 def test_auto_is_exact_up_to_the_cost_of_the_tower(keyed: Path, capsys: pytest.CaptureFixture[str]):
     """A layer of 32 numbers: attention 4 (32 x 32 + 32), feed-forward 32 x 64 + 64 + 64 x 32 + 32, two norms of 64."""
-    encoder = load_encoder(str(keyed))
+    encoder = load_encoder(str(keyed), [], "cpu")
     weights = 5 * (4 * (32 * 32 + 32) + 2 * 32 * 64 + 64 + 32 + 2 * 64) + 64 + 32 * 32 + 32  # the norm of the input; the pooler
     number = weights * (8 + 2) // 16  # 8 tokens a line and two special ones; keys of 16 numbers
     assert affordable(encoder, 8, number) == "flat"

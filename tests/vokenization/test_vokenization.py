@@ -16,7 +16,7 @@ SETS = ["shapes_train", "shapes_valid"]
 
 @pytest.mark.parametrize("most", [None, 3, 18, 20, 100])
 def test_workers_search_the_keys_of_the_gallery(keyed: Path, most: int | None):
-    encoder, where = load_encoder(str(keyed)), keys.folder(keyed)
+    encoder, where = load_encoder(str(keyed), [], "cpu"), keys.folder(keyed)
     gallery, blocks = read_gallery(where, SETS, encoder.hash, encoder.dim, most), read_blocks(where, SETS, most)
     assert len(gallery.ids) == len(gallery.names) == sum(map(len, blocks)) == min(most or 24, 24)
     assert all(np.array_equal(one, other) for one, other in zip(gallery.blocks, blocks, strict=True))

@@ -69,7 +69,7 @@ def test_old_heads_load(world: World, matcher: Path, tmp_path: Path):
         config["model"].pop(name, None)
     snapshots.write_tensors(tmp_path / "BEST.safetensors", tensors, config)
     os.symlink(matcher / "tokenizer", tmp_path / "tokenizer")
-    assert load_encoder(str(tmp_path)).text_head.state_dict()["layers.0.weight"].equal(tensors["text_head.layers.0.weight"])
+    assert load_encoder(str(tmp_path), [], "cpu").text_head.state_dict()["layers.0.weight"].equal(tensors["text_head.layers.0.weight"])
 
 
 @pytest.mark.parametrize("flag", ["--lr", "--views", "--head", "--precision"])

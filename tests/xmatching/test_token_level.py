@@ -44,17 +44,17 @@ def test_chain(world: World, token_matcher: Path, script: Callable[..., str]):
         keys = torch.from_numpy(file["keys"][:])
     with h5py.File(token_matcher / "vokens/lines.txt.shapes_valid.hdf5") as file:
         vokens, indices = file["vokens"][:], file["indices"][:]
-    encoder, at = load_encoder(str(token_matcher), text=True), 0
+    encoder, at = load_encoder(str(token_matcher), ["text"], "cpu"), 0
     for number, line in enumerate(LINES):
         ids = encoder.tokenizer(line)["input_ids"]
-        count, most = len(ids) - 2, encoder.text_tower.max_tokens
+        count, most = len(ids) - 2, encoder.text.tower.max_tokens
         own, at = vokens[at : at + count], at + count
         if not line:
             assert (indices[number] == -1).all()
             continue
         ids = [*ids[: min(count, most - 2) + 1], ids[-1]]
         with torch.inference_mode():
-            vectors = encoder.text_head(encoder.text_tower.tokens(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.int64))[0])
+            vectors = encoder.text_head(encoder.text.tower.tokens(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.int64))[0])
         scores = vectors[1:-1] @ keys.T
         taken = torch.from_numpy(own[: len(scores)]).long()
         torch.testing.assert_close(scores.gather(1, taken[:, None])[:, 0], scores.max(1).values, atol=1e-5, rtol=0)
@@ -99,7 +99,7 @@ def compare_with_towers(world: World, folder: Path, keys: torch.Tensor, encoder)
         text = []
         for _, sentence in valid.captions:
             ids = torch.tensor([encoder.tokenizer(sentence)["input_ids"]])
-            text.append(encoder.text_head(encoder.text_tower.tokens(ids, torch.ones_like(ids)))[0].mean(0))
+            text.append(encoder.text_head(encoder.text.tower.tokens(ids, torch.ones_like(ids)))[0].mean(0))
     record = evaluate(torch.stack(text), keys, torch.tensor([owner for owner, _ in valid.captions]))
     assert json.loads((folder / "eval/shapes_valid.json").read_text())["text_to_image"] == record["text_to_image"]
     described = json.loads((folder / "BEST.json").read_text())
@@ -149,9 +149,9 @@ def test_fine_tuning_on_both_levels(world: World, tmp_path: Path, script: Callab
     ]
     for level in ("sentence", "token"):
         script("xmatching.main", *world.train_flags(tmp_path / level, "--level", level, *more))
-        encoder = load_encoder(str(tmp_path / level), text=True, image=True)  # refuses towers of another hash
+        encoder = load_encoder(str(tmp_path / level), ["text", "image"], "cpu")  # refuses towers of another hash
         before = load_encoder_of(world).text.state_dict()
-        changed = [name for name, tensor in encoder.text_tower.state_dict().items() if not tensor.equal(before[name])]
+        changed = [name for name, tensor in encoder.text.tower.state_dict().items() if not tensor.equal(before[name])]
         assert len(changed) > 20
 
 

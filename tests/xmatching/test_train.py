@@ -75,15 +75,15 @@ def test_snapshot_of_a_training(world: World, matcher: Path):
 
 def test_validation_record_against_an_independent_computation(world: World, matcher: Path):
     """Every caption and picture through towers and heads one by one, without caches."""
-    encoder = load_encoder(str(matcher / "LAST.safetensors"), text=True, image=True)
+    encoder = load_encoder(str(matcher / "LAST.safetensors"), ["text", "image"], "cpu")
     roots = Roots(world.folder / "lxmert", world.folder, world.folder / "images")
     valid = read_captioned("shapes_valid", ["mscoco"], roots)
     with torch.inference_mode():
         text = [
-            encoder.text_head(encoder.text_tower(ids := torch.tensor([encoder.tokenizer(s)["input_ids"]]), torch.ones_like(ids)))
+            encoder.text_head(encoder.text.tower(ids := torch.tensor([encoder.tokenizer(s)["input_ids"]]), torch.ones_like(ids)))
             for _, s in valid.captions
         ]
-        image = [encoder.image_head(encoder.image_tower(encoder.image_tower.view(load_picture(p))[None])) for p in valid.paths]
+        image = [encoder.image_head(encoder.image.tower(encoder.image.tower.view(load_picture(p))[None])) for p in valid.paths]
     record = evaluate(torch.cat(text), torch.cat(image), torch.tensor([owner for owner, _ in valid.captions]))
     written = json.loads(snapshots.metrics_file(matcher).read_text().splitlines()[-1])
     for key in ("images", "captions", "text_to_image", "image_to_text", "chance"):
@@ -162,8 +162,8 @@ def test_towers_are_run_once(world: World, matcher: Path, tmp_path: Path, script
 
 
 def test_frozen_towers_stay_in_eval_mode_and_untouched(world: World, matcher: Path):
-    encoder = load_encoder(str(matcher), text=True, image=True)
-    for tower in (encoder.text_tower, encoder.image_tower):
+    encoder = load_encoder(str(matcher), ["text", "image"], "cpu")
+    for tower in (encoder.text.tower, encoder.image.tower):
         assert not any(module.training for module in tower.modules())
         assert not any(parameter.requires_grad for parameter in tower.parameters())
 
@@ -171,8 +171,8 @@ def test_frozen_towers_stay_in_eval_mode_and_untouched(world: World, matcher: Pa
 @pytest.mark.parametrize("which", ["--lang-finetune", "--visn-finetune"])
 def test_fine_tuned_towers_are_trained_saved_and_used(world: World, tmp_path: Path, script: Callable[..., str], which: str):
     script("xmatching.main", *world.train_flags(tmp_path / "m", which, "--epochs", 1, "--train-imgs", "shapes_valid"))
-    tuned = load_encoder(str(tmp_path / "m"), text=True, image=True)
-    fresh = load_encoder(str(tmp_path / "m"), text=False)
+    tuned = load_encoder(str(tmp_path / "m"), ["text", "image"], "cpu")
+    fresh = load_encoder(str(tmp_path / "m"), [], "cpu")
     assert tuned.hash == fresh.hash
     beside = (snapshots.text_tower_folder if "lang" in which else snapshots.image_tower_file)(tmp_path / "m", "BEST")
     assert beside.exists()

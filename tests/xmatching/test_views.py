@@ -14,6 +14,7 @@ from xvoken.cache.augmented import view_features
 from xvoken.cache.features import Features
 from xvoken.cache.images import image_features
 from xvoken.encoders.matcher import ImageTowerSpec
+from xvoken.machine import Compute
 from xvoken.pictures.augment import Crops, ViewedPictures
 from xvoken.pictures.batches import Pictures
 from xvoken.pictures.decode import load_picture
@@ -51,17 +52,16 @@ def test_views_hold_the_tower_of_the_crops(world: World, tmp_path: Path):
     paths = sorted((world.folder / "images").iterdir())[:5]
     paths.insert(2, tmp_path / "missing.png")
     ids, crops = [path.stem for path in paths], Crops(3, 0.5, seed=1)
-    options = {"label": "x", "devices": ["cpu"], "precision": "fp32"}
-    views = view_features(spec, tower, ids, paths, crops, cache=tmp_path / "a", **options)
+    views = view_features(spec, tower, ids, paths, crops, Compute(cache=tmp_path / "a"), "x")
     assert views.rows.shape == (6, 3, 512)
     assert views.evaluation.skipped == [(2, "missing")] and np.isnan(views.rows[2]).all()
     for number in (0, 5):
         with torch.inference_mode():
             plain = tower(crops(load_picture(paths[number]), tower.view, number))
         np.testing.assert_allclose(views.rows[number], plain.numpy(), atol=5e-3)
-    alone = image_features(spec, tower, ids, paths, cache=tmp_path / "b", **options)
+    alone = image_features(spec, tower, ids, paths, Compute(cache=tmp_path / "b"), "x")
     np.testing.assert_allclose(views.evaluation.rows, alone.rows, atol=5e-3)
-    again = image_features(spec, tower, ids, paths, cache=tmp_path / "a", **options)
+    again = image_features(spec, tower, ids, paths, Compute(cache=tmp_path / "a"), "x")
     assert again.path == views.evaluation.path  # one pass made both
     assert again.path.name == alone.path.name
 
@@ -85,10 +85,8 @@ def test_two_workers_make_the_bytes_of_one(world: World, tmp_path: Path, monkeyp
     tower, paths = spec.build(), sorted((world.folder / "images").iterdir())[:10]
     ids = [f"{number}" for number in range(len(paths))]
     made = []
-    for name, devices in (("one", ["cpu"]), ("two", ["cpu", "cpu"])):
-        views = view_features(
-            spec, tower, ids, paths, Crops(3, 0.5, 1), cache=tmp_path / name, label="x", devices=devices, precision="fp32"
-        )
+    for name, devices in (("one", ("cpu",)), ("two", ("cpu", "cpu"))):
+        views = view_features(spec, tower, ids, paths, Crops(3, 0.5, 1), Compute(devices, cache=tmp_path / name), "x")
         made.append((views.rows.tobytes(), views.evaluation.rows.tobytes()))
     assert made[0] == made[1]
 

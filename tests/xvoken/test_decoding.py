@@ -91,7 +91,7 @@ def test_views_are_pillows(folder: Path, resample: str):
 def test_views_of_a_clip_model(folder: Path, tmp_path_factory: pytest.TempPathFactory):
     """They are made by its own processor, which takes tensors: the very same ones, but for large pictures decoded at a fraction."""
     clip = save_clip(tmp_path_factory.mktemp("models") / "tiny-clip")
-    view = load_encoder(str(clip), image=True).image_tower.view
+    view = load_encoder(str(clip), ["image"], "cpu").image.tower.view
     names = [name for name in files() if name not in ("cut", "cut_at_the_end", "empty", "text", "header_only")]
     paths = [str(folder / name) for name in names]
     plain, fast = Pictures(paths, view), TorchcodecPictures(paths, view, "cpu")

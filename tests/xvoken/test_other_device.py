@@ -123,8 +123,8 @@ def test_pictures_that_a_tower_makes_nothing_finite_of(world: World, pictures: l
     ]
     for number, job in enumerate(jobs):
         job.setup("cpu")
-        inner, calls = job.tower.forward, iter(range(100))
-        job.tower.forward = lambda pixels, inner=inner, calls=calls: inner(pixels) * (1e9 if next(calls) == 0 else 1)
+        inner, calls = job.image.tower.forward, iter(range(100))
+        job.image.tower.forward = lambda pixels, inner=inner, calls=calls: inner(pixels) * (1e9 if next(calls) == 0 else 1)
         skipped = job.run(0, len(pictures), tmp_path / str(number))["skipped"]
         rows = np.load(tmp_path / f"{number}.npy")
         at_once = 4 if number == 0 else 2

@@ -13,7 +13,8 @@ import pytest
 
 from xvoken.cli.flags import add_engine_flags, engine_of
 from xvoken.errors import UserError
-from xvoken.work.parts import LOCAL, Engine, Parts, remove_leftover
+from xvoken.machine import LOCAL, Engine
+from xvoken.work.parts import Parts, remove_leftover
 
 
 @dataclass

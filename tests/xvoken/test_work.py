@@ -12,7 +12,8 @@ import pytest
 from xvoken.errors import RunError, UserError
 from xvoken.files.locks import locked
 from xvoken.files.safe import save_array, save_arrays
-from xvoken.work.parts import LOCAL, Engine, Parts, discard, ranges, remove_leftover
+from xvoken.machine import LOCAL, Engine
+from xvoken.work.parts import Parts, discard, ranges, remove_leftover
 
 
 @dataclass

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xvoken.cache.features import Features, load_features, part_arrays, write_rows
-from xvoken.cache.images import IMAGE_CHUNK, as_float16, image_cache, leave_out
-from xvoken.encoders.image import ImageTower, for_inference
+from xvoken.cache.features import Features, as_float16, load_features, part_arrays, write_rows
+from xvoken.cache.images import IMAGE_CHUNK, image_cache, leave_out
+from xvoken.encoders.frozen import FrozenImage
+from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import ImageTowerSpec
-from xvoken.encoders.precision import autocast, upload
 from xvoken.files.safe import fingerprint, save_array, write_json
-from xvoken.machine import resolve_precision
+from xvoken.machine import Compute
 from xvoken.pictures.augment import Crops, ViewedPictures
 from xvoken.pictures.batches import IMAGE_BATCH, batches_ahead, on_device
 from xvoken.work.parts import Parts, read_skipped, remove_leftover
@@ -48,47 +48,43 @@ class ViewsJob:
     workers: int
 
     def setup(self, device: str) -> None:
-        self.device = device
-        self.tower = for_inference(self.spec.build(), self.precision).to(device)
+        self.image = FrozenImage(self.spec.build(), device, self.precision)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
-        rows = np.full((stop - start, 1 + self.crops.count, self.tower.width), np.nan, np.float16)
+        rows = np.full((stop - start, 1 + self.crops.count, self.image.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
         found: list[tuple[list[int], Tensor]] = []
-        pictures = ViewedPictures(self.paths, range(start, stop), self.tower.view, self.crops)
+        pictures = ViewedPictures(self.paths, range(start, stop), self.image.view, self.crops)
         for first, items in batches_ahead(pictures, max(1, self.batch_size // (1 + self.crops.count)), self.threads):
             good = [i for i, item in enumerate(items) if not isinstance(item, str)]
             skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
             if good:
                 found.append(([first + i for i in good], self._embed(torch.cat([items[i] for i in good]))))
         for places, views in found:  # only now: a GPU is not waited for between batches
-            rows[places] = as_float16(views).reshape(len(places), -1, self.tower.width)
+            rows[places] = as_float16(views).reshape(len(places), -1, self.image.width)
         skipped = leave_out(rows, start, skipped)
         save_array(part.with_suffix(".npy"), rows)
         return {"skipped": skipped}
 
     def _embed(self, views: Tensor) -> Tensor:
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            batches = views.tensor_split(math.ceil(len(views) / self.batch_size))
-            return torch.cat([self.tower(upload(batch, self.device)) for batch in batches])
+        batches = views.tensor_split(math.ceil(len(views) / self.batch_size))
+        return torch.cat([self.image.features(batch) for batch in batches])
 
 
 def view_features(
-    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], crops: Crops, *,
-    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = IMAGE_BATCH,
-) -> Views:  # fmt: skip
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], crops: Crops, compute: Compute, label: str
+) -> Views:
     """The tower's output for all views of each picture, from the cache or made now; arguments as for `image_features`."""
-    precision = resolve_precision(precision, devices[0])
-    plain, plain_settings = image_cache(spec, tower, ids, paths, cache, label, precision)
+    plain, plain_settings = image_cache(spec, tower, ids, paths, compute, label)
     settings = {**plain_settings, "crops": asdict(crops)}
-    path = cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
+    path = compute.cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
     receipt, plain_receipt = path.with_suffix(".json"), plain.with_suffix(".json")
     if not receipt.exists():
-        job = ViewsJob(spec, [str(p) for p in paths], crops, precision, batch_size, len(devices))
+        job = ViewsJob(spec, [str(p) for p in paths], crops, compute.precision, compute.batch_size or IMAGE_BATCH, len(compute.devices))
         chunk = max(1, IMAGE_CHUNK // (1 + crops.count))
         with Parts(path, len(ids), chunk, settings, (receipt,), done=receipt) as parts:
-            parts.run(job, devices, desc=f"{label}, {crops.count} views", unit="img")
+            parts.run(job, compute.devices, desc=f"{label}, {crops.count} views", unit="img")
             skipped = read_skipped(parts)
             if not plain_receipt.exists():
                 _join(parts, plain, (len(ids), tower.width), 0)

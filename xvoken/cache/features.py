@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from xvoken.errors import UserError
 from xvoken.files.safe import differences, quoted, read_json, replacing, write_json
-from xvoken.work.parts import LOCAL, Engine, Parts, read_skipped, remove_leftover
+from xvoken.machine import Compute
+from xvoken.work.parts import Parts, read_skipped, remove_leftover
 from xvoken.work.product import write_report
 
 
@@ -37,17 +39,23 @@ class Features:
         return np.delete(np.arange(len(self.rows)), [row for row, _ in self.skipped])
 
 
+def as_float16(out: Tensor) -> NDArray[np.float16]:
+    """A tower's output as caches keep it; numbers beyond 65,504 become infinite."""
+    with np.errstate(over="ignore"):
+        return out.float().cpu().numpy().astype(np.float16)
+
+
 def cached(
     path: Path, label: str, settings: dict[str, Any], job: Any, total: int, chunk: int, width: int,
-    devices: list[str], unit: str, engine: Engine = LOCAL,
+    compute: Compute, unit: str,
 ) -> Features | None:  # fmt: skip
     """The features at `path`, from the disk or made now by the job; None while other shares of the work are missing."""
     receipt = path.with_suffix(".json")
     if not receipt.exists():
-        if engine.share or engine.join:
+        if compute.engine.share or compute.engine.join:
             _same_as_other_shares(path, settings)
-        with Parts(path, total, chunk, settings, (receipt,), engine, done=receipt) as parts:
-            if not parts.run(job, devices, desc=label, unit=unit):
+        with Parts(path, total, chunk, settings, (receipt,), compute.engine, done=receipt) as parts:
+            if not parts.run(job, compute.devices, desc=label, unit=unit):
                 return None
             write_rows(path, (total, width), part_arrays(parts))
             write_report(parts, items=total)

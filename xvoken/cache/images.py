@@ -9,27 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xvoken.cache.features import Features, cached
-from xvoken.encoders.image import ImageTower, for_inference
+from xvoken.cache.features import Features, as_float16, cached
+from xvoken.encoders.frozen import FrozenImage
+from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import ImageTowerSpec
-from xvoken.encoders.precision import autocast, upload
 from xvoken.encoders.text import weights_hash
 from xvoken.errors import UserError
 from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.safe import fingerprint, save_array
-from xvoken.machine import resolve_precision
+from xvoken.machine import Compute
 from xvoken.pictures.batches import IMAGE_BATCH, ON_GPU, batches_ahead, on_device, open_pictures
 from xvoken.pictures.sources import Member
-from xvoken.work.parts import LOCAL, Engine
 
 IMAGE_CHUNK = 256  # pictures a part
 NOT_FINITE = "the tower's output is not finite, or too large for float16"
-
-
-def as_float16(out: Tensor) -> NDArray[np.float16]:
-    """A tower's output as caches keep it; numbers beyond 65,504 become infinite."""
-    with np.errstate(over="ignore"):
-        return out.float().cpu().numpy().astype(np.float16)
 
 
 def leave_out(rows: NDArray[np.floating], start: int, skipped: list[list[Any]]) -> list[list[Any]]:
@@ -52,22 +45,19 @@ class ImageJob:
     decoder: str = "pillow"
 
     def setup(self, device: str) -> None:
-        self.device = device
-        self.tower = for_inference(self.spec.build(), self.precision).to(device)
+        self.image = FrozenImage(self.spec.build(), device, self.precision)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
-        rows = np.full((stop - start, self.tower.width), np.nan, np.float16)
+        rows = np.full((stop - start, self.image.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
         found: list[tuple[list[int], Tensor]] = []
-        pictures = open_pictures(self.paths[start:stop], self.tower.view, self.decoder, self.device)
+        pictures = open_pictures(self.paths[start:stop], self.image.view, self.decoder, self.image.device)
         for first, items in batches_ahead(pictures, self.batch_size, self.threads):
             good = [i for i, item in enumerate(items) if not isinstance(item, str)]
             skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
             if good:
-                pixels = upload(torch.stack([items[i] for i in good]), self.device)
-                with torch.inference_mode(), autocast(self.device, self.precision):
-                    found.append(([first + i for i in good], self.tower(pixels)))
+                found.append(([first + i for i in good], self.image.features(torch.stack([items[i] for i in good]))))
         for places, out in found:  # only now: a GPU is not waited for between batches
             rows[places] = as_float16(out)
         skipped = leave_out(rows, start, skipped)
@@ -76,9 +66,8 @@ class ImageJob:
 
 
 def image_features(
-    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], *,
-    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = IMAGE_BATCH,
-    decoder: str = "pillow", engine: Engine = LOCAL, data: str | None = None,
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], compute: Compute, label: str,
+    data: str | None = None,
 ) -> Features | None:  # fmt: skip
     """The tower's output for each picture, from the cache or made now; None while other shares of the work are missing.
 
@@ -86,12 +75,11 @@ def image_features(
     where the caller has it already.
     Raises UserError when no picture is left.
     """
-    precision = resolve_precision(precision, devices[0])
-    path, settings = image_cache(spec, tower, ids, paths, cache, label, precision, decoder, data)
+    path, settings = image_cache(spec, tower, ids, paths, compute, label, data)
     sources = [path if isinstance(path, Member) else str(path) for path in paths]
-    job = ImageJob(spec, sources, precision, batch_size, len(devices), decoder)
-    chunk = IMAGE_CHUNK if devices[0] == "cpu" else IMAGE_CHUNK * ON_GPU
-    features = cached(path, label, settings, job, len(ids), chunk, tower.width, devices, "img", engine)
+    job = ImageJob(spec, sources, compute.precision, compute.batch_size or IMAGE_BATCH, len(compute.devices), compute.decoder)
+    chunk = IMAGE_CHUNK if compute.device == "cpu" else IMAGE_CHUNK * ON_GPU
+    features = cached(path, label, settings, job, len(ids), chunk, tower.width, compute, "img")
     if features and len(features.skipped) == len(ids):
         reasons = sorted({reason for _, reason in features.skipped})
         raise UserError(f"{label}: none of the {len(ids)} pictures can be used ({', '.join(reasons[:3])}); first: {paths[0]}")
@@ -99,12 +87,15 @@ def image_features(
 
 
 def image_cache(
-    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], cache: Path, label: str, precision: str,
-    decoder: str = "pillow", data: str | None = None,
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], compute: Compute, label: str,
+    data: str | None = None,
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """The file that holds the evaluation view of these pictures, or will hold it, and what it depends on."""
     settings = {
-        "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": precision,
+        "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": compute.precision,
         "pictures": len(ids), "data": data or hash_of_pictures(ids, paths),
-    } | ({} if spec.pool == "avg" else {"pool": spec.pool}) | ({} if decoder == "pillow" else {"decoder": decoder})  # fmt: skip
-    return cache / f"{label}-{spec.name}-{fingerprint(settings)}.npy", settings
+    }  # fmt: skip
+    # Caches from before there was a choice do not say these.
+    settings |= {} if spec.pool == "avg" else {"pool": spec.pool}
+    settings |= {} if compute.decoder == "pillow" else {"decoder": compute.decoder}
+    return compute.cache / f"{label}-{spec.name}-{fingerprint(settings)}.npy", settings

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from xvoken.cache.features import Features, cached, part_arrays, write_rows
-from xvoken.encoders.batches import Padding, batches_by_length, encode_batches, lines_on, pad_lines, require_finite, shown, tokenize
+from xvoken.cache.features import Features, as_float16, cached, part_arrays, write_rows
+from xvoken.encoders.batches import TEXT_BATCH, all_batches, lines_on, require_finite, shown
+from xvoken.encoders.frozen import FrozenText
 from xvoken.encoders.matcher import TextTowerSpec
-from xvoken.encoders.precision import autocast, cast_weights
 from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.encoders.tokenizer import base_name, tokenizer_hash
 from xvoken.files.safe import fingerprint, read_json, save_array, sha256_of_lines, write_json
-from xvoken.machine import resolve_precision
+from xvoken.machine import Compute
 from xvoken.work.parts import Parts, remove_leftover
 
 TEXT_CHUNK = 1024  # sentences a part
@@ -33,45 +33,36 @@ class TextJob:
     max_len: int
     precision: str
     batch_size: int
-    fixed_length: bool = False
 
     def setup(self, device: str) -> None:
-        self.device = device
         self.batch_size = lines_on(device, self.batch_size)
-        self.tower = cast_weights(self.spec.build(), self.precision).to(device)
-        self.padding = Padding.of(self.tokenizer, min(self.max_len, self.tower.max_tokens), self.fixed_length)
+        self.text = FrozenText(self.spec.build(), self.tokenizer, device, self.precision, self.max_len)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
-        rows = np.empty((stop - start, self.tower.width), np.float16)
-        tokens, offsets = tokenize(self.tokenizer, self.sentences[start:stop])
+        tokens, offsets = self.text.tokenize(self.sentences[start:stop])
         lengths = np.diff(offsets)
-        # A sentence without tokens is [CLS][SEP] here: a caption is never dropped.
-        batches = [np.flatnonzero(lengths == 0), *batches_by_length(lengths, self.batch_size)]
-        for batch, out in list(encode_batches(self.tower, tokens, offsets, batches, self.padding, self.device, self.precision)):
-            with np.errstate(over="ignore"):  # beyond 65,504: infinite, see below
-                rows[batch] = out.float().cpu().numpy()
-        self._require_finite(rows, start)
-        save_array(part.with_suffix(".npy"), rows)
-        return {"truncated": int((lengths + self.padding.specials > self.padding.max_tokens).sum())}
-
-    def _require_finite(self, rows: NDArray[np.float16], start: int) -> None:
+        rows = np.empty((len(lengths), self.text.width), np.float16)
+        batches = all_batches(lengths, self.batch_size)  # a caption without tokens is never dropped
+        for batch, out in list(self.text.features(tokens, offsets, batches)):
+            rows[batch] = as_float16(out)
         require_finite(rows, lambda row: f"sentence {shown(self.sentences[start + row])}", self.precision)
+        save_array(part.with_suffix(".npy"), rows)
+        return {"truncated": self.text.cut(lengths)}
 
 
 def text_features(
-    spec: TextTowerSpec, tower: TextTower, tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_len: int, *,
-    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 64, fixed_length: bool = False,
+    spec: TextTowerSpec, tower: TextTower, tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_len: int,
+    compute: Compute, label: str,
 ) -> Features:  # fmt: skip
     """The tower's output for each sentence, cut to `max_len` tokens with the special ones, from the cache or made now.
 
     Raises UserError for a sentence for which it is not finite.
     """
-    precision = resolve_precision(precision, devices[0])
     pool = {} if spec.pool == "cls" else {"pool": spec.pool}
-    settings = text_settings(spec, tower, tokenizer, sentences, max_len, precision) | pool
-    job = TextJob(spec, tokenizer, sentences, max_len, precision, batch_size, fixed_length)
-    path = cache / f"{label}-{base_name(spec.name)}-{fingerprint(settings)}.npy"
-    return cached(path, label, settings, job, len(sentences), lines_on(devices[0], TEXT_CHUNK), tower.width, devices, "sent")
+    settings = text_settings(spec, tower, tokenizer, sentences, max_len, compute.precision) | pool
+    job = TextJob(spec, tokenizer, sentences, max_len, compute.precision, compute.batch_size or TEXT_BATCH)
+    path = compute.cache / f"{label}-{base_name(spec.name)}-{fingerprint(settings)}.npy"
+    return cached(path, label, settings, job, len(sentences), lines_on(compute.device, TEXT_CHUNK), tower.width, compute, "sent")
 
 
 def text_settings(
@@ -101,16 +92,14 @@ class TokenJob(TextJob):
     """Sentences -> the tower's states of their tokens; see xvoken.work.local.Job."""
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
-        tokens, offsets = tokenize(self.tokenizer, self.sentences[start:stop])
-        lengths = np.minimum(np.diff(offsets), self.padding.max_tokens - 2) + 2
+        tokens, offsets = self.text.tokenize(self.sentences[start:stop])
+        lengths = self.text.padding.lengths(np.diff(offsets))
         ends = np.concatenate([[0], np.cumsum(lengths)])
-        rows = np.empty((ends[-1], self.tower.width), np.float16)
+        rows = np.empty((ends[-1], self.text.width), np.float16)
         order = np.argsort(lengths, kind="stable")
-        for batch in np.split(order, range(self.batch_size, len(order), self.batch_size)):
-            ids, mask = pad_lines(tokens, offsets[batch], np.diff(offsets)[batch], self.padding)
-            with torch.inference_mode(), autocast(self.device, self.precision):
-                states = self.tower.tokens(ids.to(self.device), mask.to(self.device))
-            rows[flat_rows(ends[batch], lengths[batch])] = states[mask.bool()].half().cpu().numpy()
+        batches = np.split(order, range(self.batch_size, len(order), self.batch_size))
+        for batch, states, mask in self.text.states(tokens, offsets, batches):
+            rows[flat_rows(ends[batch], lengths[batch])] = as_float16(states[mask.bool()])
         require_finite(
             rows, lambda row: f"sentence {shown(self.sentences[start + int(np.searchsorted(ends, row, 'right')) - 1])}", self.precision
         )
@@ -126,18 +115,17 @@ def flat_rows(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[
 
 
 def token_features(
-    spec: TextTowerSpec, tower: TextTower, tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_len: int, *,
-    cache: Path, label: str, devices: list[str], precision: str = "auto", batch_size: int = 64,
+    spec: TextTowerSpec, tower: TextTower, tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_len: int,
+    compute: Compute, label: str,
 ) -> TokenFeatures:  # fmt: skip
     """The tower's states of all tokens, from the cache or made now; arguments as for `text_features`."""
-    precision = resolve_precision(precision, devices[0])
-    settings = {**text_settings(spec, tower, tokenizer, sentences, max_len, precision), "level": "token"}
-    path = cache / f"{label}-{base_name(spec.name)}-tokens-{fingerprint(settings)}.npy"
+    settings = {**text_settings(spec, tower, tokenizer, sentences, max_len, compute.precision), "level": "token"}
+    path = compute.cache / f"{label}-{base_name(spec.name)}-tokens-{fingerprint(settings)}.npy"
     offsets_file, receipt = path.with_suffix(".offsets.npy"), path.with_suffix(".json")
     if not receipt.exists():
-        job = TokenJob(spec, tokenizer, sentences, max_len, precision, batch_size)
-        with Parts(path, len(sentences), lines_on(devices[0], TEXT_CHUNK), settings, (offsets_file, receipt), done=receipt) as parts:
-            parts.run(job, devices, desc=f"{label}, tokens", unit="sent")
+        job = TokenJob(spec, tokenizer, sentences, max_len, compute.precision, compute.batch_size or TEXT_BATCH)
+        with Parts(path, len(sentences), lines_on(compute.device, TEXT_CHUNK), settings, (offsets_file, receipt), done=receipt) as parts:
+            parts.run(job, compute.devices, desc=f"{label}, tokens", unit="sent")
             _join(parts, path, offsets_file, tower.width)
             write_json(receipt, {"settings": settings})
     else:

@@ -7,8 +7,7 @@ from typing import NoReturn
 
 from xvoken.errors import UserError
 from xvoken.files.image_sets import Roots
-from xvoken.machine import PRECISIONS
-from xvoken.work.parts import Engine
+from xvoken.machine import PRECISIONS, Compute, Engine, resolve_precision, workers_on
 
 
 def at_least(least: int, also: int | None = None) -> Callable[[str], int]:
@@ -96,3 +95,14 @@ def engine_of(args: Namespace) -> Engine:
     if args.ray_address and args.engine != "ray":
         raise UserError("--ray-address needs --engine ray")
     return Engine(args.engine, args.ray_address, (args.part, args.parts) if args.part else None, args.join)
+
+
+def compute_of(args: Namespace) -> Compute:
+    """From whatever flags of it a command has."""
+    devices = tuple(workers_on(args.device, args.num_workers))
+    given = {name: getattr(args, name) for name in ("batch_size", "decoder") if hasattr(args, name)}
+    if hasattr(args, "cache"):
+        given["cache"] = Path(args.cache)
+    if hasattr(args, "engine"):
+        given["engine"] = engine_of(args)
+    return Compute(devices, resolve_precision(args.precision, devices[0]), **given)

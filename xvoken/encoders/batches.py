@@ -1,7 +1,7 @@
 """Token ids of many lines in one array, cut into padded batches of similar length."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from xvoken.encoders.precision import autocast, upload
 from xvoken.encoders.tokenizer import end_id, special_ids
 from xvoken.errors import UserError
 
+TEXT_BATCH = 64  # lines a batch on a CPU
 TEXT_ON_GPU = 8  # times as many lines a batch, and a part, on a GPU
 
 
@@ -36,6 +36,10 @@ class Padding:
     def of(cls, tokenizer: Any, max_tokens: int, fixed: bool = False) -> "Padding":
         start, end = (None, end_id(tokenizer)) if fixed else special_ids(tokenizer)
         return cls(start, end, tokenizer.pad_token_id or 0, max_tokens, fixed)
+
+    def lengths(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of the inputs made of sentences of so many tokens, special ids counted in, cut to fit the tower."""
+        return np.minimum(tokens + self.specials, self.max_tokens)
 
     @property
     def specials(self) -> int:
@@ -70,25 +74,15 @@ def batches_by_length(lengths: NDArray[np.int64], batch_size: int) -> Iterator[N
         yield order[start : start + batch_size]
 
 
+def all_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """The same with the rows of length 0 in a batch of their own, first: a text without tokens is [CLS][SEP] then, and keeps its row."""
+    yield np.flatnonzero(lengths == 0)
+    yield from batches_by_length(lengths, batch_size)
+
+
 def lines_on(device: str, lines: int) -> int:
     """Lines of a batch or a part, as many more on a GPU; lines: on a CPU."""
     return lines if device == "cpu" else lines * TEXT_ON_GPU
-
-
-def encode_batches(
-    tower: nn.Module, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batches: Iterable[NDArray[np.int64]],
-    padding: Padding, device: str, precision: str,
-) -> Iterator[tuple[NDArray[np.int64], Tensor]]:  # fmt: skip
-    """Batches of lines (rows) through a frozen tower -> rows (B,), output (B, ...) on the device; empty batches are left out.
-
-    On a GPU the output may still be in the making: take all batches before the first is copied back, and it never waits.
-    """
-    lengths = np.diff(offsets)
-    for rows in filter(len, batches):
-        ids, mask = (upload(tensor, device) for tensor in pad_lines(tokens, offsets[rows], lengths[rows], padding))
-        with torch.inference_mode(), autocast(device, precision):
-            out = tower(ids, mask)
-        yield rows, out
 
 
 def require_finite(vectors: NDArray[np.floating], name: Callable[[int], str], precision: str, mend: str = "", unit: bool = False) -> None:

@@ -4,6 +4,7 @@ Features are the towers' pooled outputs, heads the projections behind them, L2-n
 special ids and preprocessing come from the model's own files (Radford et al., ICML 2021; Zhai et al., ICCV 2023).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xvoken.encoders.encoder import Encoder
+from xvoken.encoders.frozen import FrozenImage, FrozenText
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import from_pretrained, require_vocabulary
 from xvoken.errors import UserError
@@ -37,12 +39,15 @@ class ClipImageTower(nn.Module):
 
 
 class ClipTextTower(nn.Module):
-    """The text model; width: size of its pooled output; max_tokens: the longest input, special tokens counted in."""
+    """The text model; width: size of its pooled output; max_tokens: the longest input, special tokens counted in.
+
+    fixed_length: whether every input is to be padded to that, as SigLIP was trained.
+    """
 
     def __init__(self, name: str, model: nn.Module, width: int):
         super().__init__()
         self.name, self.model, self.width = name, model, width
-        self.max_tokens = model.config.max_position_embeddings
+        self.max_tokens, self.fixed_length = model.config.max_position_embeddings, model.config.model_type.startswith("siglip")
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """ids, mask: int64 (B, T) -> (B, width), pooled, before the projection"""
@@ -86,7 +91,7 @@ class ClipImageSpec:
         return _towers(self.load, _load_model(self.load))[1]
 
 
-def load_clip(name: str, text: bool, image: bool) -> Encoder:
+def load_clip(name: str, towers: Sequence[str], device: str, precision: str) -> Encoder:
     """Load a CLIP or SigLIP model by hub id or folder, from safetensors only; raises UserError."""
     from transformers import AutoTokenizer
 
@@ -96,16 +101,18 @@ def load_clip(name: str, text: bool, image: bool) -> Encoder:
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
+    found = weights_hash(model)  # before the towers are changed for a precision
     text_tower, image_tower = _towers(name, model)
     base = Path(name).resolve().name if Path(name).is_dir() else Path(name).name
     projected = model.config.model_type in PROJECTED
     return Encoder(
-        name=base, hash=weights_hash(model), dim=model.config.projection_dim if projected else text_tower.width,
-        max_len=text_tower.max_tokens, tokenizer=tokenizer, fixed_length=not projected,
+        name=base, hash=found, dim=model.config.projection_dim if projected else text_tower.width,
+        max_len=text_tower.max_tokens, tokenizer=tokenizer,
         text_spec=ClipTextSpec(name), image_spec=ClipImageSpec(base, name),
         text_head=ProjectionHead(model.text_projection if projected else None),
         image_head=ProjectionHead(model.visual_projection if projected else None),
-        text_tower=text_tower if text else None, image_tower=image_tower if image else None,
+        text=FrozenText(text_tower, tokenizer, device, precision) if "text" in towers else None,
+        image=FrozenImage(image_tower, device, precision) if "image" in towers else None,
         tokenizer_name=name, home=Path("snap/xmatching") / base, revision=getattr(model.config, "_commit_hash", None) or "",
     )  # fmt: skip
 

@@ -1,25 +1,39 @@
 """One interface for every dual encoder: text tower and head, image tower and head, one joint space."""
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
+from xvoken.console import progress
+from xvoken.encoders.batches import TEXT_BATCH, all_batches, batches_by_length, lines_on, require_finite, shown
+from xvoken.encoders.frozen import FrozenImage, FrozenText
 from xvoken.encoders.snapshot import tensors_file
+from xvoken.encoders.text import masked_mean
+from xvoken.errors import UserError
 from xvoken.kinds import ENCODERS, made_by
+from xvoken.machine import resolve_precision, workers_on
+from xvoken.pictures.batches import IMAGE_BATCH, batches_ahead, on_device, open_pictures
+from xvoken.pictures.sources import Member
 
 
 @dataclass
 class Encoder:
-    """A dual encoder ready for use, on the CPU, in eval mode: a matcher's snapshot, or a CLIP-like model.
+    """A dual encoder ready for use: a matcher's snapshot, or a CLIP-like model of transformers. Made by `load_encoder`.
 
     name: what its files say made them; hash: 16 hex digits of its weights; dim: size of the joint space.
-    text_tower (ids, mask) -> features -> text_head -> (B, dim); image_tower (pixels) -> features -> image_head.
-    A tower is None if it was not asked for. fixed_length: every sentence is padded to the tower's length.
-    level: "sentence", or "token" for heads that take text_tower.tokens.
+    text, image: the towers, None if they were not asked for; text_head, image_head: from their features to the joint space.
+    max_len: the longest caption of its training, in tokens, special ones counted in (of CLIP-like models, the tower's length).
+    level: "sentence", or "token" for a matcher that was trained on every token of a caption by itself.
     tokenizer_name: what was given as the text tower's name, whose tokenizer it is: a trained tower's folder holds none.
     home: folder for what is made with it; revision: the hub's commit, where there is one.
     """
@@ -28,28 +42,146 @@ class Encoder:
     hash: str
     dim: int
     max_len: int
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     text_spec: Any
     image_spec: Any
     text_head: nn.Module
     image_head: nn.Module
-    text_tower: nn.Module | None = None
-    image_tower: nn.Module | None = None
-    fixed_length: bool = False
+    text: FrozenText | None = None
+    image: FrozenImage | None = None
     tokenizer_name: str = ""
     home: Path = Path()
     revision: str = ""
     level: str = "sentence"
+    device: str = "cpu"
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest text, in tokens, special ones counted in; longer ones are cut."""
+        return self._needs("text").padding.max_tokens
+
+    @torch.inference_mode()
+    def text_vectors(self, features: Tensor) -> Tensor:
+        """Features of the text tower (..., width), on any device -> vectors of length 1, float32 (..., dim)"""
+        return self.text_head(features.to(self.device).float())
+
+    @torch.inference_mode()
+    def image_vectors(self, features: Tensor) -> Tensor:
+        """Features of the image tower (..., width), on any device -> vectors of length 1, float32 (..., dim)"""
+        return self.image_head(features.to(self.device).float())
+
+    def encode_ids(
+        self, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batch_size: int, empty: bool = False
+    ) -> NDArray[np.float32]:
+        """Token ids without special ones (n,) of lines that start at offsets (L + 1,) -> their vectors (L, dim)
+
+        empty: also of lines without tokens, whose rows are left as they are otherwise.
+        """
+        lengths = np.diff(offsets)
+        vectors = np.empty((len(lengths), self.dim), np.float32)
+        batches = (all_batches if empty else batches_by_length)(lengths, batch_size)
+        encoded = self._needs("text").features(tokens, offsets, batches)
+        for rows, found in [(rows, self.text_vectors(features)) for rows, features in encoded]:
+            vectors[rows] = found.cpu().numpy()
+        return vectors
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int | None = None, show_progress: bool = False) -> NDArray[np.float32]:
+        """Vectors of texts: float32 (len(texts), dim), each of length 1.
+
+        batch_size: texts a batch (default: by device). Texts longer than `max_tokens` are cut; an empty one has a vector too.
+        Of a matcher on token level: the mean of its tokens' vectors, which is shorter than 1, as its score is the mean of theirs.
+        Raises xvoken.Error where the model's output is not finite.
+        """
+        tower, texts = self._needs("text"), _listed(texts, "texts")
+        if wrong := [i for i, text in enumerate(texts) if not isinstance(text, str)]:
+            raise UserError(f"text {wrong[0]} is no str but {type(texts[wrong[0]]).__name__}")
+        size = batch_size or lines_on(self.device, TEXT_BATCH)
+        vectors = np.empty((len(texts), self.dim), np.float32)
+        with progress(total=len(texts), desc="texts", unit="text", disable=not show_progress) as bar:
+            for start in range(0, len(texts), 64 * size):  # lines of similar length go together, some batches at a time
+                slab = texts[start : start + 64 * size]
+                tokens, offsets = tower.tokenize(slab)
+                if self.level == "token":
+                    for rows, states, mask in tower.states(tokens, offsets, all_batches(np.diff(offsets), size)):
+                        vectors[start + rows] = masked_mean(self.text_vectors(states), mask).cpu().numpy()
+                else:
+                    vectors[start : start + len(slab)] = self.encode_ids(tokens, offsets, size, empty=True)
+                bar.update(len(slab))
+        require_finite(vectors, lambda row: f"text {shown(texts[row])}", tower.precision, unit=self.level == "sentence")
+        return vectors
+
+    def encode_images(
+        self, pictures: Sequence[str | Path | Image.Image | Member], batch_size: int | None = None, on_error: str = "raise",
+        show_progress: bool = False,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """Vectors of pictures: float32 (len(pictures), dim), each of length 1.
+
+        pictures: files, or pictures of Pillow's; both are turned upright, transparency becomes white.
+        batch_size: pictures a batch (default: by device). on_error: of a picture that can't be used, "raise" xvoken.Error,
+        which names it and says why, or make its row "nan".
+        Keys on disk were rounded to 16 bits between tower and head, so that theirs differ from these by about 0.001.
+        """
+        if on_error not in ("raise", "nan"):
+            raise UserError(f'on_error={on_error!r}: "raise" or "nan" was expected')
+        tower, pictures = self._needs("image"), _listed(pictures, "pictures")
+        size, threads = on_device(self.device, batch_size or IMAGE_BATCH, 1)
+        vectors = np.full((len(pictures), self.dim), np.nan, np.float32)
+        with progress(total=len(pictures), desc="pictures", unit="img", disable=not show_progress) as bar:
+            for first, items in batches_ahead(open_pictures(pictures, tower.view, "pillow", self.device), size, threads):
+                good = [i for i, item in enumerate(items) if not isinstance(item, str)]
+                if good:
+                    found = self.image_vectors(tower.features(torch.stack([items[i] for i in good])))
+                    vectors[[first + i for i in good]] = found.cpu().numpy()
+                for i, item in enumerate(items):
+                    if on_error == "raise" and isinstance(item, str):
+                        raise UserError(f"picture {_named(pictures[first + i], first + i)}: {item}")
+                bar.update(len(items))
+        bad = np.flatnonzero(~(np.linalg.norm(vectors, axis=1) > 0.5))  # NaN or 0 where a product or the length overflows
+        vectors[bad] = np.nan
+        if len(bad) and on_error == "raise":
+            raise UserError(f"picture {_named(pictures[bad[0]], bad[0])}: the model's output for it is not finite")
+        return vectors
+
+    @staticmethod
+    def similarity(texts: NDArray[np.float32], pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Inner products of vectors, (T, dim) and (P, dim) -> float32 (T, P); cosines, as the vectors have length 1"""
+        return np.asarray(texts, np.float32) @ np.asarray(pictures, np.float32).T
+
+    def _needs(self, tower: str) -> Any:
+        found = getattr(self, tower)
+        if found is None:
+            raise UserError(f'{self.name}: loaded without its {tower} tower; give it in load_encoder(..., towers=("text", "image"))')
+        return found
 
 
-def load_encoder(load: str, text: bool = False, image: bool = False) -> Encoder:
+def _listed(given: Any, what: str) -> list[Any]:
+    """A single text or path is a sequence too, of letters."""
+    if isinstance(given, str | Path | Image.Image):
+        raise UserError(f"a list of {what} was expected, this is a single {type(given).__name__}: put it in brackets")
+    return list(given)
+
+
+def _named(picture: Any, number: int) -> str:
+    return f"number {number}" if isinstance(picture, Image.Image) else str(picture)
+
+
+def load_encoder(load: str | Path, towers: Sequence[str] = ("text", "image"), device: str = "auto", precision: str = "fp32") -> Encoder:
     """Load what `load` names, with the towers asked for; what lies there decides.
 
-    A matcher's snapshot (folder or .safetensors file), else a folder or hub id of a CLIP or SigLIP model of
-    transformers. Raises UserError when there is neither, or when a tower is not the one that the heads were
-    trained on.
+    load: a matcher's snapshot (folder or .safetensors file), else a folder or hub id of a CLIP or SigLIP model of transformers.
+    towers: "text", "image", both or none; device: auto (a GPU, else the CPU), cpu, cuda, or a GPU's number;
+    precision: of the towers, fp32, bf16, or auto for bf16 where the device has the units for it.
+    Raises xvoken.Error when there is neither, or when a tower is not the one that the heads were trained on.
     """
-    return made_by(ENCODERS[kind_of(load)])(load, text, image)
+    if unknown := set(towers) - {"text", "image"}:
+        raise UserError(f'towers={towers!r}: "text" and "image" are known, {unknown.pop()!r} is not')
+    device = device if device.startswith("cuda:") else workers_on(device, 1)[0]
+    load = str(load)
+    encoder = made_by(ENCODERS[kind_of(load)])(load, towers, device, resolve_precision(precision, device))
+    encoder.device = device
+    for head in (encoder.text_head, encoder.image_head):
+        head.to(device)
+    return encoder
 
 
 def kind_of(load: str) -> str:

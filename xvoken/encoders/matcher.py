@@ -1,5 +1,6 @@
 """A trained matcher as an encoder: its towers by their names, its heads from the snapshot."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from torch import nn
 
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.encoder import Encoder
+from xvoken.encoders.frozen import FrozenImage, FrozenText
 from xvoken.encoders.image import ImageTower
 from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer
@@ -39,7 +41,7 @@ class ImageTowerSpec:
         return ImageTower(self.name, self.weights, self.pool).eval().requires_grad_(False)
 
 
-def load_matcher(load: str, text: bool, image: bool) -> Encoder:
+def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) -> Encoder:
     """Load a snapshot (folder or .safetensors file) with the towers asked for.
 
     Raises UserError where there is none, or when a tower is not the one that the heads were trained on.
@@ -57,12 +59,14 @@ def load_matcher(load: str, text: bool, image: bool) -> Encoder:
         text_spec=text_spec, image_spec=image_spec, text_head=heads["text_head"], image_head=heads["image_head"],
         tokenizer_name=model["lang"], home=snapshot.folder, level=model["level"],
     )  # fmt: skip
-    if text:
-        encoder.text_tower = text_spec.build()
-        _same_tower(encoder.text_tower, model["lang_hash"], "text tower", text_spec.name, load)
-    if image:
-        encoder.image_tower = image_spec.build()
-        _same_tower(encoder.image_tower, model["visn_hash"], "image tower", image_spec.name, load)
+    if "text" in towers:
+        tower = text_spec.build()
+        _same_tower(tower, model["lang_hash"], "text tower", text_spec.name, load)
+        encoder.text = FrozenText(tower, encoder.tokenizer, device, precision)
+    if "image" in towers:
+        tower = image_spec.build()
+        _same_tower(tower, model["visn_hash"], "image tower", image_spec.name, load)
+        encoder.image = FrozenImage(tower, device, precision)
     return encoder
 
 

@@ -32,7 +32,10 @@ class TextTower(nn.Module):
     pool: "cls" (first token, as published) or "mean" (of all tokens, special ones counted in).
     layers: counted from the last one, (4, 3, 2, 1) = the last four, as in Vokenization (Tan & Bansal, 2020).
     width: size of the output; max_tokens: the longest input, special tokens counted in.
+    fixed_length: whether every input is to be padded to that.
     """
+
+    fixed_length = False
 
     def __init__(self, name: str, layers: tuple[int, ...] = (4, 3, 2, 1), pool: str = "cls"):
         super().__init__()

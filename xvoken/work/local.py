@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, resource_tracker
 from pathlib import Path
@@ -116,7 +116,7 @@ def run_here(job: Job, tasks: list[Task], done: Callable[[dict[str, Any]], None]
 
 
 def run_in_processes(
-    job: Job, tasks: list[Task], devices: list[str], done: Callable[[dict[str, Any]], None], tell: Callable[[str], None], log: Path
+    job: Job, tasks: list[Task], devices: Sequence[str], done: Callable[[dict[str, Any]], None], tell: Callable[[str], None], log: Path
 ) -> None:
     """Do the ranges in one spawned process per device; a process that dies or fails for good stops all of them."""
     waiting = iter(tasks)

@@ -17,9 +17,8 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -30,21 +29,9 @@ from xvoken.console import log, progress
 from xvoken.errors import RunError, UserError, one_line
 from xvoken.files.locks import locked, locked_alone, no_link, removed, still_there
 from xvoken.files.safe import all_written, differences, quoted, read_json, remove_temporary, write_json
+from xvoken.machine import LOCAL, Engine
 from xvoken.work.local import Job, Task, run_here, run_in_processes
 from xvoken.work.ray import run_in_ray
-
-
-@dataclass(frozen=True)
-class Engine:
-    """name: local or ray; share: (I, N), only every N-th range from the I-th on, counted from 1; join: do none."""
-
-    name: str = "local"
-    ray_address: str | None = None
-    share: tuple[int, int] | None = None
-    join: bool = False
-
-
-LOCAL = Engine()
 
 
 def ranges(total: int, chunk: int) -> list[tuple[int, int]]:
@@ -180,7 +167,7 @@ class Parts:
         for number in range(len(self.ranges)) if numbers is None else numbers:
             yield read_json(self.part(number).with_suffix(".json"), f"remove {self.folder} to start over")
 
-    def run(self, job: Job, devices: list[str], desc: str, unit: str) -> bool:
+    def run(self, job: Job, devices: Sequence[str], desc: str, unit: str) -> bool:
         """Do what is not done yet, one process per device (none extra for a single CPU worker).
 
         Returns whether the caller is to join the parts: not where other shares are still to come.
@@ -196,7 +183,7 @@ class Parts:
             self._do(job, [(self.ranges[n], self.part(n)) for n in todo], devices[: len(todo)], done, desc, unit)
         return self._ready_to_join()
 
-    def _do(self, job: Job, tasks: list[Task], devices: list[str], done: set[int], desc: str, unit: str) -> None:
+    def _do(self, job: Job, tasks: list[Task], devices: Sequence[str], done: set[int], desc: str, unit: str) -> None:
         log = self.folder / "error.log"
         earlier = [_counts(summary) for summary in self.summaries(done)]
         skipped = sum(left_out for _, left_out in earlier)
@@ -216,7 +203,7 @@ class Parts:
 
             if self.engine.name == "ray":
                 run_in_ray(job, tasks, self.engine.ray_address, advance, tell, log)
-            elif devices == ["cpu"]:
+            elif list(devices) == ["cpu"]:
                 run_here(job, tasks, advance, tell, log)
             else:
                 run_in_processes(job, tasks, devices, advance, tell, log)
