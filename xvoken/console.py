@@ -2,9 +2,10 @@
 
 import logging
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 log = logging.getLogger("xvoken")  # the library tells it; commands show it, and who calls the library decides for himself
 
@@ -31,6 +32,8 @@ def show_log() -> None:
     log.propagate = False
 
 
-def progress(items: Any = None, **options: Any) -> tqdm:
+def progress(items: Any = None, **options: Any) -> "tqdm":
     """The one kind of progress bar: done, rate, time left; in a log file a line every 10 seconds."""
+    from tqdm import tqdm  # not at the top: it takes longer than a command's --help may
+
     return tqdm(items, unit_scale=True, mininterval=0.1 if sys.stderr.isatty() else 10, dynamic_ncols=True, **options)
