@@ -27,10 +27,10 @@ from benchmarks import worlds
 from benchmarks.matching_data import Source, coco_sample, small_source
 from benchmarks.measure import machine, make_parser, seconds, threads
 from xmatching.data import CachedInputs, PairBatches
-from xmatching.main import make_learner
 from xmatching.pairs import Towers
-from xmatching.param import HEAD_FLAGS
-from xmatching.training import Learner, Training
+from xmatching.settings import Training, model_of
+from xmatching.stage import make_learner
+from xmatching.training import Learner
 from xvoken.cache.augmented import ViewsJob
 from xvoken.cache.features import Features
 from xvoken.cache.images import ImageJob
@@ -53,8 +53,7 @@ EPOCHS = 25
 
 
 def learner_for(args: Namespace, towers: Towers) -> Learner:
-    config = {"model": {**towers.config(), **{name: getattr(args, name) for name in HEAD_FLAGS}}}
-    return make_learner(args, towers, config, Training.of(args), "cpu")
+    return make_learner(args, towers, model_of(args, towers.text_facts(), towers.image_facts()), Training.of(args), "cpu")
 
 
 def published_way(args: Namespace, towers: Towers, part: CaptionedSet, pairs: int) -> float:
@@ -151,7 +150,7 @@ def measure(flags: Namespace, source: Source, folder: Path) -> None:
     ]
     args = source.args("published", more)
     part = read_captioned(args.train_imgs[0], args.train_langs, roots_of(args))
-    towers, precision = Towers(args), resolve_precision("auto", "cpu")
+    towers, precision = Towers.of(args), resolve_precision("auto", "cpu")
     say("the towers in the loop ...")
     theirs = published_way(args, towers, part, 32 if flags.small else flags.pairs) * COCO_CAPTIONS * EPOCHS
     say("the towers alone ...")

@@ -1,13 +1,34 @@
 """What there is a choice of, by name, with where it is made. Listing a table imports nothing of what stands in it."""
 
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+
+
+@dataclass(frozen=True)
+class ImagePool:
+    """What is taken of an image tower's last map: a layer of torch that gives `side` x `side` values a channel; earlier: and the
+    averages of earlier maps."""
+
+    layer: str
+    side: int = 1
+    earlier: bool = False
+
 
 # From a tower's output to the joint space; the knobs that a head has besides width, hidden, dim and dropout.
 HEADS = {
     "mlp": ("xvoken.encoders.heads:MLPHead", ("hidden_layers",)),
     "linear": ("xvoken.encoders.heads:LinearHead", ()),
     "glu": ("xvoken.encoders.heads:GLUHead", ()),
+}
+# From the states of a caption's tokens (B, T, d) and their mask (B, T) to one vector (B, d).
+TEXT_POOLS = {"cls": "xvoken.encoders.text:first_token", "mean": "xvoken.encoders.text:masked_mean"}
+# From an image tower's maps to one vector.
+IMAGE_POOLS = {
+    "avg": ImagePool("torch.nn:AdaptiveAvgPool2d"),
+    "max": ImagePool("torch.nn:AdaptiveMaxPool2d"),
+    "grid": ImagePool("torch.nn:AdaptiveAvgPool2d", side=2),
+    "maps": ImagePool("torch.nn:AdaptiveAvgPool2d", side=2, earlier=True),
 }
 # What `load_encoder` loads, by transformers' model_type; a matcher's snapshot is "matcher".
 ENCODERS = {

@@ -112,6 +112,11 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bf16" if (cpu_has_bf16() if device == "cpu" else _gpu_has_bf16()) else "fp32"
 
 
+def needs_torch(precision: str) -> bool:
+    """Whether torch has to be asked what a precision means here: of a GPU's units it alone knows."""
+    return precision == "auto" and _has_driver()
+
+
 def _gpu_has_bf16() -> bool:
     import torch
 
