@@ -55,7 +55,8 @@ def read_lines(corpus: Path, load: Path, sets: list[str]) -> list[Line]:
     made_of = vokens.read_settings(results)
     same_text(corpus, results, made_of.get("corpus"), retrieve)
     same_training(load, results, made_of, retrieve)
-    indices, scores, ids = vokens.read(where, corpus.name, "_".join(sets))
+    read = vokens.read(where, corpus.name, "_".join(sets))
+    indices, scores, ids = read.indices, read.scores, read.ids
     read = [key_files.read(key_files.folder(load), image_set) for image_set in sets]
     paths = [Path(path) for part in read for path in part.paths]
     texts = corpus.read_text(encoding="utf-8").split("\n")

@@ -25,7 +25,7 @@ from xvoken.encoders.encoder import Encoder, load_encoder
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files.image_sets import LXMERT_NAMES, Roots, captioned_sets, listed_sets, lxmert_file, read_captioned, split_name
-from xvoken.files.keys import read_gallery
+from xvoken.files.keys import read_keys
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import all_written, write_json
 from xvoken.machine import Compute
@@ -37,7 +37,7 @@ def evaluate_set(encoder: Encoder, name: str, keys_dir: Path, langs: list[str], 
     if not lxmert_file(name, roots).exists() and name not in LXMERT_NAMES:
         raise UserError(f"{name}: has no captions to evaluate with; sets that have some in {roots.lxmert}: {captioned_sets(roots)}")
     captioned = read_captioned(name, langs, roots)
-    gallery = read_gallery(keys_dir, [name], encoder.hash, encoder.dim)
+    gallery = read_keys(keys_dir, [name], encoder)
     row_of = {key_id.split("/", 1)[1]: row for row, key_id in enumerate(gallery.ids)}
     captions = [(row_of[captioned.ids[picture]], text) for picture, text in captioned.captions if captioned.ids[picture] in row_of]
     if not captions:
@@ -55,7 +55,7 @@ def evaluate_set(encoder: Encoder, name: str, keys_dir: Path, langs: list[str], 
         text = encoder.text_vectors(torch.from_numpy(features.rows.astype("float32")))
     text_row = {sentence: row for row, sentence in enumerate(sentences)}
     rows = torch.tensor([text_row[sentence] for _, sentence in captions])
-    return evaluate(text[rows], torch.from_numpy(gallery.keys), torch.tensor([row for row, _ in captions]))
+    return evaluate(text[rows], torch.from_numpy(gallery.vectors), torch.tensor([row for row, _ in captions]))
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """What there is a choice of, by name, with where it is made. Listing a table imports nothing of what stands in it."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 # From a tower's output to the joint space; the knobs that a head has besides width, hidden, dim and dropout.
@@ -9,6 +10,13 @@ HEADS = {
     "linear": ("xvoken.encoders.heads:LinearHead", ()),
     "glu": ("xvoken.encoders.heads:GLUHead", ()),
 }
+# Of an index of keys; all but flat are approximate.
+INDEXES = {
+    "flat": "xvoken.search.index:build_joined",
+    "ivf": "xvoken.search.approximate:build_tuned",
+    "hnsw": "xvoken.search.approximate:build_tuned",
+    "ivfpq": "xvoken.search.approximate:build_tuned",
+}
 # What `load_encoder` loads, by transformers' model_type; a matcher's snapshot is "matcher".
 ENCODERS = {
     "matcher": "xvoken.encoders.matcher:load_matcher",
@@ -16,6 +24,24 @@ ENCODERS = {
     "metaclip_2": "xvoken.encoders.clip:load_clip",
     "siglip": "xvoken.encoders.clip:load_clip",
 }
+# Text towers and tokenizers that have a short name.
+SHORT_NAMES = {
+    "bert": "bert-base-uncased",
+    "bert-large": "bert-large-uncased",
+    "roberta": "roberta-base",
+    "distilbert": "distilbert-base-uncased",
+    "minilm": "sentence-transformers/all-MiniLM-L6-v2",
+}
+
+
+def full_name(name: str) -> str:
+    """The hub id behind a short name; any other name as it is, without a slash at its end."""
+    return SHORT_NAMES.get(name, name.rstrip("/") or name)
+
+
+def base_name(name: str) -> str:
+    """What files made with this model or tokenizer are called after: `a/b/c` gives `c`."""
+    return Path(full_name(name)).name
 
 
 def made_by(entry: str) -> Any:

@@ -15,8 +15,9 @@ from xvoken.encoders.batches import TEXT_BATCH, all_batches, lines_on, require_f
 from xvoken.encoders.frozen import FrozenText
 from xvoken.encoders.matcher import TextTowerSpec
 from xvoken.encoders.text import TextTower, weights_hash
-from xvoken.encoders.tokenizer import base_name, tokenizer_hash
+from xvoken.encoders.tokenizer import tokenizer_hash
 from xvoken.files.safe import fingerprint, read_json, save_array, sha256_of_lines, write_json
+from xvoken.kinds import base_name
 from xvoken.machine import Compute
 from xvoken.work.parts import Parts, remove_leftover
 

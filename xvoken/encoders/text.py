@@ -5,8 +5,9 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from xvoken.encoders.tokenizer import _load, full_name
+from xvoken.encoders.tokenizer import _load
 from xvoken.errors import UserError
+from xvoken.kinds import full_name
 
 
 def weights_hash(module: nn.Module) -> str:

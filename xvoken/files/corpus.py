@@ -20,6 +20,7 @@ from xvoken.errors import UserError
 from xvoken.files.hdf5 import open_hdf5, writing_hdf5
 from xvoken.files.offsets import Offsets
 from xvoken.files.safe import quoted, replacing, sha256_of_file
+from xvoken.kinds import base_name
 
 SLAB = 1 << 14  # lines that `check` reads at once
 MAKE = "python tokenization/tokenize_dataset.py DATA_DIR FILE TOKENIZER"
@@ -122,6 +123,14 @@ def write(
     return lines, total
 
 
+def read_corpus(corpus: str | Path, tokenizer: str) -> "Corpus":
+    """A tokenized corpus by the name of its text file, and its tokenizer as it was given to tokenize_dataset.py.
+
+    Raises xvoken.Error when a file is missing or the files disagree.
+    """
+    return Corpus(Path(corpus), base_name(tokenizer), tokenizer)
+
+
 class Corpus:
     """A tokenized corpus, open for reading. Raises UserError when a file is missing or the files disagree.
 
@@ -148,6 +157,11 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __getitem__(self, line: int) -> NDArray[np.int32]:
+        """Token ids of a line, without special ones: (n,)"""
+        line = range(len(self))[line]
+        return self.slab(line, line + 1)[0]
 
     @property
     def identity(self) -> str:
