@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.hdf5 import open_hdf5, writing_hdf5
 from xvoken.files.phrases import CaptionDB
@@ -73,7 +74,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def open_file(path: Path) -> h5py.File:
     """One of the two, for reading."""
-    return open_hdf5(path, "python ctx/build_context.py")
+    return open_hdf5(path, commands.build_context())
 
 
 def check_visual(path: Path) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.hdf5 import open_hdf5, writing_hdf5
 from xvoken.files.offsets import Offsets
@@ -23,7 +24,7 @@ from xvoken.files.safe import quoted, replacing, sha256_of_file
 from xvoken.kinds import base_name
 
 SLAB = 1 << 14  # lines that `check` reads at once
-MAKE = "python tokenization/tokenize_dataset.py DATA_DIR FILE TOKENIZER"
+MAKE = commands.tokenize()
 
 
 def text_file(corpus: Path, tokenizer_name: str) -> Path:
@@ -68,12 +69,7 @@ def _make_again(corpus: Path, tokens: Path, now: str) -> str:
         return ""
     source = made.get("source", tokens.name.removeprefix(f"{corpus.name}.").removesuffix(".hdf5"))
     files = [path for path in (tokens, tokens.with_suffix(".line"), tokens.with_suffix("")) if path.exists()]
-    only = f" --limit {made['limit']}" if made.get("limit") else ""
-    return f"rm {' '.join(map(quoted, files))} && {_tokenize(corpus, source)}{only}"
-
-
-def _tokenize(corpus: Path, tokenizer: str) -> str:
-    return f"python tokenization/tokenize_dataset.py {quoted(corpus.parent)} {quoted(corpus.name)} {quoted(tokenizer)}"
+    return f"rm {' '.join(map(quoted, files))} && {commands.tokenize(corpus, source, made.get('limit'))}"
 
 
 class IdText:
@@ -144,7 +140,7 @@ class Corpus:
         line_path = line_file(corpus, tokenizer_name)
         for path in (self.path, line_path):
             if not path.is_file():
-                raise UserError(f"{path} does not exist; make it with: {_tokenize(corpus, source or tokenizer_name)}")
+                raise UserError(f"{path} does not exist; make it with: {commands.tokenize(corpus, source or tokenizer_name)}")
         self.file = open_hdf5(self.path, MAKE, tokens="iu1")
         self.tokens = self.file["tokens"]
         self.vocabulary = vocabulary
@@ -186,7 +182,7 @@ class Corpus:
 def check(corpus: Path, tokenizer_name: str) -> str:
     """Compare the three files with each other and with the text; says what they hold or raises UserError."""
     read = Corpus(corpus, tokenizer_name)
-    retrieve = "python vokenization/vokenize_corpus_mp.py (and the flags it had), after rm of the images retrieved for it"
+    retrieve = f"{commands.vokenize(corpus=corpus)} (and the flags it had), after rm of the images retrieved for it"
     same_text(corpus, read.path, read.attributes.get("corpus"), retrieve)
     path = text_file(corpus, tokenizer_name)
     if not path.is_file():

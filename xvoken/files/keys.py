@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5, writing_hdf5
 from xvoken.files.image_sets import split_name
@@ -82,8 +83,7 @@ def require(where: Path, image_set: str, load: str) -> None:
     """Raise UserError with the command that makes the keys, if they are missing; load: the model as it was named."""
     path = keys_file(where, image_set)
     if not path.is_file():
-        elsewhere = "" if where == folder(Path(load)) else f" --output {quoted(where)}"
-        mend = f"python vokenization/extract_vision_keys.py --load-dir {quoted(load)} --image-sets {image_set}{elsewhere}"
+        mend = commands.extract_keys(load, image_set, None if where == folder(Path(load)) else where)
         raise UserError(f"{path} does not exist; make it with: {mend}")
 
 
@@ -127,7 +127,7 @@ def _mapped(dataset: h5py.Dataset) -> NDArray[np.float32]:
 
 
 def _make(where: Path, image_set: str) -> str:
-    return f"python vokenization/extract_vision_keys.py --load-dir {where.parent} --image-sets {image_set}"
+    return commands.extract_keys(where.parent, image_set)
 
 
 def _open(where: Path, image_set: str) -> InsideFile:

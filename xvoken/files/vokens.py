@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.hdf5 import open_hdf5, writing_hdf5
 from xvoken.files.safe import quoted, replacing, write_lines
 
-MAKE = "python vokenization/vokenize_corpus_mp.py"
+MAKE = commands.vokenize()
 
 
 def folder(load: Path) -> Path:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.console import log, progress
 from xvoken.errors import UserError, one_line
 from xvoken.files.keys import joined
@@ -51,7 +52,7 @@ def import_faiss(kind: str) -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise UserError(f"--index {kind}: needs faiss ({one_line(error)}); pip install -r requirements.txt, or --index flat") from None
+        raise UserError(f"--index {kind}: needs faiss ({one_line(error)}); {commands.install()}, or --index flat") from None
     return faiss
 
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.errors import UserError, out_of_memory
 from xvoken.kinds import INDEXES, made_by
 from xvoken.machine import cpu_has_bf16, workers_on
@@ -113,7 +114,7 @@ def require_backend(backend: str) -> None:
         try:
             import faiss  # noqa: F401
         except ImportError as error:
-            raise UserError(f"--backend faiss: can't be imported ({error}); pip install -r requirements.txt, or --backend torch") from None
+            raise UserError(f"--backend faiss: can't be imported ({error}); {commands.install()}, or --backend torch") from None
 
 
 def build_index(keys: NDArray[np.float32], backend: str, device: str) -> Index:
