@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files.hdf5 import is_dataset, open_hdf5, writing_hdf5
-from xvoken.files.safe import all_written, quoted, sha256_of_lines, sha256_of_rows, write_lines
+from xvoken.files.safe import quoted, sha256_of_lines, sha256_of_rows, write_lines
 
 BLOCK = 1 << 16  # rows looked at at once
 
@@ -54,6 +54,10 @@ def companions(where: Path, image_set: str) -> tuple[Path, Path]:
     return where / f"{image_set}.ids", where / f"{image_set}.path"
 
 
+def skipped_file(where: Path, image_set: str) -> Path:
+    return where / f"{image_set}.skipped.tsv"
+
+
 def write(
     where: Path, image_set: str, blocks: Iterable[NDArray[np.float32]], dim: int, ids: list[str], paths: list[str],
     skipped: list[tuple[str, str, str]], settings: dict[str, Any], attributes: dict[str, Any],
@@ -64,7 +68,7 @@ def write(
     """
     write_lines(where / f"{image_set}.ids", ids)
     write_lines(where / f"{image_set}.path", paths)
-    write_lines(where / f"{image_set}.skipped.tsv", ("\t".join(row) for row in skipped))
+    write_lines(skipped_file(where, image_set), ("\t".join(row) for row in skipped))
     with writing_hdf5(keys_file(where, image_set)) as file:
         keys = file.create_dataset("keys", (len(ids), dim), np.float32)
         row, digest = 0, hashlib.sha256()
@@ -74,7 +78,6 @@ def write(
             row += len(block)
         file.create_dataset("ids", data=ids, dtype=h5py.string_dtype())
         file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True), "sha256": digest.hexdigest()})
-    all_written(keys_file(where, image_set), *companions(where, image_set))
 
 
 def require(where: Path, image_set: str, load: str) -> None:
