@@ -56,6 +56,11 @@ class Product:
         """All that is written, the last one first."""
         return tuple(dict.fromkeys((self.last, self.path, *self.companions, *self.extras)))
 
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """All that a pass writes of it: its report too."""
+        return (*self.files, report_file(self.path))
+
     def finished(self) -> bool:
         """Whether it is there already, and says so; what a killed run has left of its parts is removed then.
 
@@ -102,7 +107,7 @@ class Product:
 
 @dataclass
 class Pass:
-    """One pass of parts; todo: the products that it makes, none if all are finished by now; parts: those of the first of them."""
+    """One pass of parts; todo: the products that it makes, none if all are finished by now; parts: those of the last of them."""
 
     todo: list[Product]
     parts: Parts | None = None
@@ -120,7 +125,7 @@ class Pass:
 def one_pass(
     products: Sequence[Product], total: int, chunk: int, engine: Engine = LOCAL, plan: dict[str, Any] | None = None
 ) -> Iterator[Pass]:
-    """Make products that are not finished out of the same parts, which lie beside the first one.
+    """Make products that are not finished out of the same parts, in the order in which they are written; the parts lie beside the last one.
 
     plan: settings of the parts, where they are written otherwise than those of the product. Leaving the block without an error requires
     all files, reports among them, and removes the parts. Raises UserError when another run is at work on a product or has just finished it.
@@ -134,10 +139,14 @@ def one_pass(
         if not todo:
             yield Pass([])
             return
-        main = todo[0]
-        also = [path for product in todo for path in (*product.files, report_file(product.path)) if path != main.path]
-        parts = Parts(main.path, total, chunk, main.settings if plan is None else plan, tuple(also), engine, done=main.last)
+        main = todo[-1]
+        # Whose temporary files are removed before joining; those of a product that we hold no lock of may be another run's at work.
+        ours = [path for product in todo if product is main or product.own_lock for path in product.written]
+        parts = Parts(main.path, total, chunk, main.settings if plan is None else plan, tuple(ours), engine, done=main.last)
         yield Pass(todo, stack.enter_context(parts))
+        if parts.joins:
+            for product in todo:
+                all_written(*product.written)
 
 
 def report_file(output: Path) -> Path:
