@@ -56,6 +56,10 @@ def companions(where: Path, image_set: str) -> tuple[Path, Path]:
     return where / f"{image_set}.ids", where / f"{image_set}.path"
 
 
+def skipped_file(where: Path, image_set: str) -> Path:
+    return where / f"{image_set}.skipped.tsv"
+
+
 def write(
     where: Path, image_set: str, blocks: Iterable[NDArray[np.float32]], dim: int, ids: list[str], paths: list[str],
     skipped: list[tuple[str, str, str]], settings: dict[str, Any], attributes: dict[str, Any],
@@ -66,7 +70,7 @@ def write(
     """
     write_lines(where / f"{image_set}.ids", ids)
     write_lines(where / f"{image_set}.path", paths)
-    write_lines(where / f"{image_set}.skipped.tsv", ("\t".join(row) for row in skipped))
+    write_lines(skipped_file(where, image_set), ("\t".join(row) for row in skipped))
     with writing_hdf5(keys_file(where, image_set)) as file:
         keys = file.create_dataset("keys", (len(ids), dim), np.float32)
         row, digest = 0, hashlib.sha256()
@@ -76,7 +80,6 @@ def write(
             row += len(block)
         file.create_dataset("ids", data=ids, dtype=h5py.string_dtype())
         file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True), "sha256": digest.hexdigest()})
-    all_written(keys_file(where, image_set), *companions(where, image_set))
 
 
 def require(where: Path, image_set: str, load: str) -> None:
@@ -248,6 +251,7 @@ def write_keys(
         settings = {**made_by, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16], "written": "by xvoken.write_keys"}
         block = vectors.astype(np.float32)
         write(where, image_set, [block], block.shape[1], ids, list(paths), [], settings, {**made_by, "image_set": image_set})
+        all_written(path, *companions(where, image_set))
     return path
 
 
