@@ -25,7 +25,7 @@ from benchmarks.measure import parse_args, report, seconds, threads
 from xvoken.cli.main import run_main
 from xvoken.machine import cores
 from xvoken.search import approximate
-from xvoken.search.approximate import ApproximateIndex, SavedIndex
+from xvoken.search.approximate import SavedIndex, open_saved
 from xvoken.search.faiss_exact import FaissIndex
 from xvoken.search.torch_exact import TorchIndex
 
@@ -68,7 +68,7 @@ def measure_approximate(kind: str, number: int, queries: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = approximate.index_file(Path(folder), "keys", kind)
         build = seconds(lambda: approximate.ensure_index(keys, path, kind))
-        index = ApproximateIndex(keys, SavedIndex(path, kind, 1))
+        index = open_saved(keys, SavedIndex(path, kind, 1))
         approximate.tune(index, tuned, flat.search(tuned, 5)[0], 0.95)
         rows["ours"] = seconds(lambda: index.search(asked, 5), 2)
         reached = approximate.recall(index.search(asked, 5)[0], flat.search(asked, 5)[0])

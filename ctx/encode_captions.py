@@ -25,14 +25,14 @@ from ctx.phrases import read_lines, read_visual_genome
 from ctx.run import today
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
-from xvoken.console import say
 from xvoken.encoders.batches import all_batches, require_finite, shown
 from xvoken.encoders.encoder import Encoder, load_encoder
 from xvoken.encoders.matcher import TextTowerSpec
 from xvoken.files import phrases as caption_db
-from xvoken.files.safe import quoted, same_settings, save_arrays, sha256_of_lines
+from xvoken.files.safe import quoted, save_arrays, sha256_of_lines
 from xvoken.machine import Compute
-from xvoken.work.parts import Parts, remove_leftover
+from xvoken.work.parts import Parts
+from xvoken.work.product import Product, one_pass
 
 CHUNK = 2048  # phrases a part, and a group of the file
 BATCH = {"cpu": 64, "gpu": 2048}  # phrases a batch
@@ -78,21 +78,21 @@ def encode(model: str, encoder: Encoder, phrases: list[str], compute: Compute, o
         "model": encoder.name, "model_hash": encoder.hash, "precision": compute.precision,
         "phrases": len(phrases), "data": sha256_of_lines(phrases)[:16],
     }  # fmt: skip
-    if isinstance(encoder.text_spec, TextTowerSpec):  # a matcher: earlier versions cut at the length of its training
-        settings["cut"] = "at the tower's length"
-    if output.exists():
-        same_settings(output, {name: settings[name] for name in settings if name == "cut"} | caption_db.read_settings(output), settings)
-        say(f"skipped: {output} holds these {len(phrases):,} phrases already")
-        remove_leftover(output)
+    # A matcher: earlier versions cut at the length of its training.
+    cut_at = {"cut": "at the tower's length"} if isinstance(encoder.text_spec, TextTowerSpec) else {}
+    settings |= cut_at
+    product = Product(output, settings, lambda: caption_db.read_settings(output), f"these {len(phrases):,} phrases", unsaid=cut_at)
+    if product.finished():
         return
-    with Parts(output, len(phrases), CHUNK, settings) as parts:
-        parts.run(PhrasesJob(model, phrases, compute.precision, compute.batch_size), compute.devices, desc=output.name, unit="phrases")
+    with one_pass([product], len(phrases), CHUNK) as made:
+        made.run(PhrasesJob(model, phrases, compute.precision, compute.batch_size), compute.devices, desc=output.name, unit="phrases")
         attributes = {
             "model": model, "model_hash": encoder.hash, "revision": encoder.revision, "date": today(),
             "phrases": len(phrases), "settings": json.dumps(settings, sort_keys=True),
         }  # fmt: skip
-        caption_db.write(output, part_groups(parts, phrases), attributes)
-        cut = sum(summary["cut"] for summary in parts.summaries())
+        cut = sum(summary["cut"] for summary in made.parts.summaries())
+        made.report(phrases=len(phrases), cut=cut)
+        caption_db.write(output, part_groups(made.parts, phrases), attributes)
     print(f"wrote {len(phrases):,} phrases ({cut:,} cut to the tower's length) to {output}")
 
 

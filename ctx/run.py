@@ -5,10 +5,9 @@ import datetime
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +20,11 @@ from xvoken.encoders.encoder import Encoder, load_encoder
 from xvoken.errors import RunError, UserError
 from xvoken.files import context as files
 from xvoken.files.image_ids import hash_of_pictures
-from xvoken.files.locks import sole_writer
 from xvoken.files.phrases import CaptionDB
-from xvoken.files.safe import same_settings, save_array
+from xvoken.files.safe import save_array
 from xvoken.machine import Compute
-from xvoken.work.parts import Parts, read_skipped, remove_leftover
+from xvoken.work.parts import Parts, read_skipped
+from xvoken.work.product import Product, one_pass
 
 CHUNK = {"cpu": 64, "gpu": 2048}  # pictures a part, at most
 BATCH = {"cpu": 16, "gpu": 960}  # views a batch: the activations of more of them leave a core's cache
@@ -60,45 +59,40 @@ def make_context(inputs: Inputs, visual: Path | None = None, textual: Path | Non
     if db and k > len(db.keys):
         most = len(db.keys)
         raise UserError(f"--k {k}: the caption database has {most} phrases only; take --k {most} or fewer (K={most} for the bash script)")
-    with ExitStack() as stack:
-        for path in (visual, textual):  # the lock of the parts is one file's only
-            if path:
-                stack.enter_context(sole_writer(path))
-        if wanted := _unfinished(inputs, visual, textual, db, k):
-            _write_context(inputs, visual, textual, db, k, wanted)
+    wanted = [product for product in _products(inputs, visual, textual, db, k) if not product.finished()]
+    if wanted:
+        _write_context(inputs, wanted, visual, textual, db, k)
 
 
-def _write_context(
-    inputs: Inputs, visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int, wanted: dict[Path, dict[str, Any]]
-) -> None:
-    """wanted: the files to write, with their settings."""
+def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int) -> None:
     encoder, pictures, compute = inputs.encoder, inputs.pictures, inputs.compute
-    with_crops = textual in wanted
-    main = textual if with_crops else visual
-    if with_crops:
+    if textual in (product.path for product in wanted):
         _room_for(textual, files.textual_bytes(len(pictures.ids), k, db.features.shape[1]))
     paths = [str(path) for path in pictures.paths]
-    also = tuple(path for path in wanted if path != main)
-    with Parts(main, len(paths), part_size(len(paths), compute.device), wanted[main], also) as parts:
+    with one_pass(wanted, len(paths), part_size(len(paths), compute.device)) as made:
+        if not made.todo:
+            return
+        settings = {product.path: json.dumps(product.settings, sort_keys=True) for product in made.todo}
+        main, parts = made.todo[-1].path, made.parts
         job = ViewsJob(inputs.model, paths, compute.precision, compute.batch_size, inputs.decoders)
-        if with_crops:
+        if textual in settings:
             job.keys, job.k = str(parts.folder / "keys.npy"), k
             save_array(Path(job.keys), db.keys)
-        parts.run(job, compute.devices, desc=main.name, unit="img")
+        made.run(job, compute.devices, desc=main.name, unit="img")
         skipped = [(pictures.ids[row], paths[row], reason) for row, reason in read_skipped(parts)]
         if len(skipped) == len(paths):
             raise UserError(f"none of the {len(paths)} pictures can be used, {paths[0]} for one: {skipped[0][2]}")
         attributes = {"model": inputs.model, "model_hash": encoder.hash, "revision": encoder.revision, "date": today()}
-        if visual in wanted:
+        made.report(pictures=len(paths))
+        if visual in settings:
             rows = ((image_id, pooled) for image_id, pooled, _, _ in _rows(parts, pictures.ids, visual))
-            settings = json.dumps(wanted[visual], sort_keys=True)
-            files.write_visual(visual, rows, encoder.image.width, skipped, {**attributes, "settings": settings})
-        if with_crops:
+            files.write_visual(visual, rows, encoder.image.width, skipped, {**attributes, "settings": settings[visual]})
+        if textual in settings:
             found = ((image_id, best, scores) for image_id, _, best, scores in _rows(parts, pictures.ids, textual))
-            settings = json.dumps(wanted[textual], sort_keys=True)
-            files.write_textual(textual, found, db, skipped, {**attributes, "settings": settings})
+            files.write_textual(textual, found, db, skipped, {**attributes, "settings": settings[textual]})
     left_out = f"; {len(skipped)} left out, listed in {files.skipped_file(main)}" if skipped else ""
-    print(f"wrote the context of {len(paths) - len(skipped):,} pictures to {' and '.join(map(str, wanted))}{left_out}")
+    written = " and ".join(str(path) for path in (visual, textual) if path in settings)
+    print(f"wrote the context of {len(paths) - len(skipped):,} pictures to {written}{left_out}")
 
 
 def part_size(pictures: int, device: str) -> int:
@@ -112,23 +106,23 @@ def today() -> str:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
-def _unfinished(inputs: Inputs, visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int) -> dict[Path, dict[str, Any]]:
-    """Settings of each file that is not there yet; raises UserError for one made with other settings."""
+def _products(inputs: Inputs, visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int) -> list[Product]:
+    """The files asked for; last the one that says which parts are needed, where both are made."""
     encoder, pictures = inputs.encoder, inputs.pictures
     settings = {
         "model": encoder.name, "model_hash": encoder.hash, "precision": inputs.compute.precision, "pictures": len(pictures.ids),
         "data": hash_of_pictures(pictures.ids, pictures.paths)[:16],
     }  # fmt: skip
     wanted = {visual: settings} if visual else {}
-    if textual:
-        wanted[textual] = {**settings, "caption_db": db.identity, "k": k}
-    for path in list(wanted):
-        if path.exists():
-            same_settings(path, files.read_settings(path), wanted.pop(path))
-            say(f"skipped: {path} holds the context of these {len(pictures.ids):,} pictures already")
-            if not wanted:
-                remove_leftover(path)
-    return wanted
+    wanted |= {textual: {**settings, "caption_db": db.identity, "k": k}} if textual else {}
+    holds = f"the context of these {len(pictures.ids):,} pictures"
+    return [
+        Product(
+            path, made_with, partial(files.read_settings, path), holds, extras=(files.skipped_file(path),),
+            own_lock=True,  # a run for both files and one for either may meet
+        )
+        for path, made_with in wanted.items()
+    ]  # fmt: skip
 
 
 def _room_for(path: Path, size: int) -> None:

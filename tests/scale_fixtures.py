@@ -258,7 +258,7 @@ def _make_snapshot(folder: Path) -> None:
     from transformers import BertConfig, BertModel
 
     from xvoken.encoders import snapshot as snapshots
-    from xvoken.encoders.encoder import ImageTowerSpec, TextTowerSpec, build_heads
+    from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec, build_heads
     from xvoken.encoders.text import weights_hash
     from xvoken.encoders.tokenizer import load_tokenizer
 

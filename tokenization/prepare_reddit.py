@@ -14,6 +14,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from xvoken.cli.flags import Parser, at_least_one
 from xvoken.cli.main import run_main
 from xvoken.console import progress, say
 from xvoken.errors import UserError
-from xvoken.files.locks import sole_writer
-from xvoken.files.safe import all_written, quoted, read_json, replacing, same_settings, sha256_of_file, write_json
+from xvoken.files.safe import quoted, read_json, replacing, sha256_of_file, write_json
+from xvoken.work.product import Product
 
 SPLITS = ("train", "valid", "test")
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
@@ -94,54 +95,65 @@ def receipt_file(output: Path) -> Path:
     return output.with_name(f"{output.name}.json")
 
 
-def done(raw: Path, output: Path, settings: dict[str, Any]) -> bool:
-    """Whether the corpus file is there already, and says so; raises UserError for one that was made of other data or settings.
+def skipped_file(output: Path) -> Path:
+    return output.with_name(output.name.replace(".pkl.txt", ".skipped.tsv"))
 
-    One without a receipt, of an earlier version or by hand, is taken where it is newer than the raw file.
-    """
-    receipt = receipt_file(output)
-    if not output.exists():
-        return False
-    if receipt.exists():
-        then = read_json(receipt, f"make both again after: rm {output} {receipt}")
-        same_settings(output, then | {"reader": settings.get("reader")}, settings | {"reader": settings.get("reader")})
-        say(f"skipped: {output} holds the dialogues of {raw} already")
-        if settings.get("reader") != then.get("reader"):
+
+@dataclass
+class Dialogues(Product):
+    """The corpus file of one raw file. Its receipt is written before it, and may be missing: see `finished`."""
+
+    raw: Path = field(kw_only=True)
+
+    @classmethod
+    def of(cls, raw: Path, output: Path, with_response: bool, limit: int | None) -> "Dialogues":
+        settings = {
+            "limit": limit, "with_response": with_response, "raw": raw.name, "bytes": raw.stat().st_size, "sha256": sha256_of_file(raw),
+        }  # fmt: skip
+        if raw.suffix in (".csv", ".tsv"):
+            settings["reader"] = CSV_READER
+        product = cls(output, settings, holds=f"the dialogues of {raw}", extras=(skipped_file(output), receipt_file(output)), raw=raw)
+        # Whose reader was another one is not refused, but said.
+        product.read = lambda: product.receipt() | {"reader": settings.get("reader")}
+        return product
+
+    def receipt(self) -> dict[str, Any]:
+        path = receipt_file(self.path)
+        return read_json(path, f"make both again after: rm {self.path} {path}")
+
+    def finished(self) -> bool:
+        """One without a receipt, of an earlier version or by hand, is taken where it is newer than the raw file."""
+        if self.path.exists() and not receipt_file(self.path).exists():
+            if newer := self.path.stat().st_mtime >= self.raw.stat().st_mtime:
+                say(f"skipped: {self.path} is newer than {self.raw}; to make it again: rm {self.path}")
+            return newer
+        if not super().finished():
+            return False
+        if self.settings.get("reader") != self.receipt().get("reader"):
             say(
-                f"warning: {output} was made by a version that lost the rows behind a quote that is never closed; where {raw.name} may "
-                f"have one, make it again after: rm {quoted(output)}"
+                f"warning: {self.path} was made by a version that lost the rows behind a quote that is never closed; where "
+                f"{self.raw.name} may have one, make it again after: rm {quoted(self.path)}"
             )
         return True
-    if newer := output.stat().st_mtime >= raw.stat().st_mtime:
-        say(f"skipped: {output} is newer than {raw}; to make it again: rm {output}")
-    return newer
 
 
 def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> None:
     """One raw file to one corpus file, unless it is there already; what can't be used is listed beside it."""
-    settings = {
-        "limit": limit, "with_response": with_response, "raw": raw.name, "bytes": raw.stat().st_size, "sha256": sha256_of_file(raw),
-    }  # fmt: skip
-    if raw.suffix in (".csv", ".tsv"):
-        settings["reader"] = CSV_READER
-    skipped_path = output.with_name(output.name.replace(".pkl.txt", ".skipped.tsv"))
-    with sole_writer(output):
-        if done(raw, output, settings):
+    product = Dialogues.of(raw, output, with_response, limit)
+    with product.alone() as todo:
+        if not todo:
             return
-        written, reasons = write(raw, output, skipped_path, with_response, limit, settings)
-        all_written(output, skipped_path, receipt_file(output))
-    listed = f"; skipped {dict(reasons)}, listed in {skipped_path}" if reasons else ""
+        written, reasons = write(raw, output, with_response, limit, product.settings)
+    listed = f"; skipped {dict(reasons)}, listed in {skipped_file(output)}" if reasons else ""
     print(f"wrote {written:,} dialogues to {output}{listed}")
 
 
-def write(
-    raw: Path, output: Path, skipped_path: Path, with_response: bool, limit: int | None, settings: dict[str, Any]
-) -> tuple[int, Counter[str]]:
+def write(raw: Path, output: Path, with_response: bool, limit: int | None, settings: dict[str, Any]) -> tuple[int, Counter[str]]:
     """Returns the number of dialogues, and how many rows were skipped for which reason."""
     reasons: Counter[str] = Counter()
     written = 0
     with (
-        replacing(output) as temporary, replacing(skipped_path) as skipped_temporary,
+        replacing(output) as temporary, replacing(skipped_file(output)) as skipped_temporary,
         open(temporary, "w", encoding="utf-8", newline="\n") as out,
         open(skipped_temporary, "w", encoding="utf-8", newline="\n") as skipped,
     ):  # fmt: skip

@@ -26,15 +26,15 @@ from numpy.typing import NDArray
 from tokenization.line_tokenizer import LineTokenizer
 from xvoken.cli.flags import Parser, add_engine_flags, at_least_one, engine_of
 from xvoken.cli.main import run_main
-from xvoken.console import say
-from xvoken.encoders.tokenizer import base_name, full_name, load_tokenizer, tokenizer_hash, vocabulary_size
+from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
 from xvoken.errors import UserError
 from xvoken.files import corpus as corpora
 from xvoken.files.hdf5 import open_hdf5
-from xvoken.files.safe import all_there, replacing, same_settings, save_arrays
+from xvoken.files.safe import replacing, save_arrays
+from xvoken.kinds import base_name, full_name
 from xvoken.machine import LOCAL, Engine, cores
-from xvoken.work.parts import Parts, remove_leftover
-from xvoken.work.product import write_report
+from xvoken.work.parts import Parts
+from xvoken.work.product import Product, one_pass
 
 CHUNK = 20_000  # lines a part
 LINES_AT_ONCE = 1000  # lines that a thread tokenizes in one call
@@ -126,32 +126,36 @@ def part_arrays(parts: Parts) -> Iterator[tuple[Path, NDArray[np.int32], NDArray
         yield parts.part(number).with_suffix(".txt"), arrays["ids"], arrays["counts"]
 
 
+def read_settings(output: Path) -> dict[str, Any]:
+    """What a tokens file says of the settings that it was made with."""
+    with open_hdf5(output, corpora.MAKE, tokens="iu1") as file:
+        made = file.attributes()
+    return {key: made.get(key) for key in ("tokenizer", "tokenizer_hash", "corpus")} | {"limit": made.get("limit") or "all"}
+
+
 def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | None, engine: Engine = LOCAL) -> None:
     name = base_name(tokenizer_name)
     found = scan(path, limit)
     tokenizer = load_tokenizer(tokenizer_name)
     settings = {"tokenizer": name, "tokenizer_hash": tokenizer_hash(tokenizer), "corpus": found.sha256, "limit": limit}
-    output, also = corpora.tokens_file(path, name), (corpora.text_file(path, name), corpora.line_file(path, name))
-    if output.exists():
-        with open_hdf5(output, corpora.MAKE, tokens="iu1") as file:
-            made = file.attributes()
-        then = {key: made.get(key) for key in settings}
-        same_settings(output, then | {"limit": then["limit"] or "all"}, settings | {"limit": limit or "all"})
-        all_there(output, *also)
-        remove_leftover(output)
-        say(f"skipped: {output} holds these lines already")
+    output = corpora.tokens_file(path, name)
+    product = Product(
+        output, settings | {"limit": limit or "all"}, lambda: read_settings(output), "these lines",
+        (corpora.text_file(path, name), corpora.line_file(path, name)),
+    )  # fmt: skip
+    if product.finished():
         return
-    with Parts(output, found.lines, CHUNK, settings, also, engine) as parts:
+    with one_pass([product], found.lines, CHUNK, engine, settings) as made:
         job = TokenizeJob(path, found.starts, found.size, tokenizer_name, workers)
-        if not parts.run(job, ["cpu"] * workers, desc=path.name, unit="lines"):
+        if not made.run(job, ["cpu"] * workers, desc=path.name, unit="lines"):
             return
         attributes = {**settings, "limit": limit or 0, "source": full_name(tokenizer_name)}
-        empty = sum(summary["empty"] for summary in parts.summaries())
+        empty = sum(summary["empty"] for summary in made.parts.summaries())
 
         def report(lines: int, tokens: int) -> None:
-            write_report(parts, lines=lines, empty=empty, tokens=tokens)
+            made.report(lines=lines, empty=empty, tokens=tokens)
 
-        lines, tokens = corpora.write(path, name, part_arrays(parts), attributes, report)
+        lines, tokens = corpora.write(path, name, part_arrays(made.parts), attributes, report)
     print(f"wrote {lines:,} lines ({empty:,} without tokens), {tokens:,} tokens to {output} (and .line, and the ids as text)")
 
 

@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -34,17 +33,16 @@ from xvoken.cli.flags import (
     roots_of,
 )
 from xvoken.cli.main import run_main
-from xvoken.console import say
 from xvoken.encoders.encoder import Encoder, load_encoder
 from xvoken.errors import UserError
 from xvoken.files import image_ids
 from xvoken.files import keys as key_files
 from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.image_sets import Roots, listed_sets, split_name
-from xvoken.files.locks import sole_writer
-from xvoken.files.safe import all_there, same_settings, sha256_of_lines
+from xvoken.files.safe import sha256_of_lines
 from xvoken.machine import Compute, suggest_bf16
 from xvoken.pictures.batches import DECODERS, IMAGE_BATCH, ON_GPU, require_decoder
+from xvoken.work.product import Product
 
 BLOCK = 8192  # pictures whose vectors are in memory at once
 
@@ -54,18 +52,6 @@ def key_blocks(encoder: Encoder, features: Features) -> Iterator[NDArray[np.floa
     rows = features.usable
     for start in range(0, len(rows), BLOCK):
         yield encoder.image_vectors(torch.from_numpy(features.rows[rows[start : start + BLOCK]].astype(np.float32))).numpy()
-
-
-def finished(where: Path, name: str, settings: dict[str, Any]) -> bool:
-    """Whether the keys are there already, and says so; raises UserError for those of other settings."""
-    path = key_files.keys_file(where, name)
-    if not path.exists():
-        return False
-    unsaid = {"data": settings["data"], "precision": settings["precision"], "decoder": "pillow"}  # by files of earlier versions
-    same_settings(path, unsaid | key_files.read_settings(where, name), settings)
-    all_there(path, *key_files.companions(where, name))
-    say(f"skipped: {path} holds the keys of these {settings['pictures']:,} pictures already")
-    return True
 
 
 def extract(encoder: Encoder, image_set: str, where: Path, compute: Compute, roots: Roots, ids_root: Path, limit: int | None) -> None:
@@ -85,15 +71,21 @@ def extract(encoder: Encoder, image_set: str, where: Path, compute: Compute, roo
         "data": data[:16],
         "precision": compute.precision, "decoder": compute.decoder,
     }  # fmt: skip
-    if finished(where, name, settings):
+    path = key_files.keys_file(where, name)
+    product = Product(
+        path, settings, lambda: key_files.read_settings(where, name), f"the keys of these {len(ids):,} pictures",
+        key_files.companions(where, name), (key_files.skipped_file(where, name),),
+        unsaid={"data": settings["data"], "precision": settings["precision"], "decoder": "pillow"},
+    )  # fmt: skip
+    if product.finished():
         return
     suggest_bf16(compute)
     features = image_features(encoder.image_spec, encoder.image.tower, ids, paths, compute, name, data)
     if features is None:
         return
-    rows, path = features.usable.tolist(), key_files.keys_file(where, name)
-    with sole_writer(path, wait=True):  # several shares come here, if the tower's outputs were there already
-        if finished(where, name, settings):
+    rows = features.usable.tolist()
+    with product.alone(wait=True) as todo:  # several shares come here, if the tower's outputs were there already
+        if not todo:
             return
         key_files.write(
             where, name, key_blocks(encoder, features), encoder.dim, [ids[r] for r in rows], [str(paths[r]) for r in rows],

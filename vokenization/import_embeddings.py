@@ -30,8 +30,8 @@ from xvoken.encoders.encoder import Encoder, load_encoder
 from xvoken.errors import UserError, one_line
 from xvoken.files import keys as key_files
 from xvoken.files.image_sets import split_name
-from xvoken.files.locks import sole_writer
-from xvoken.files.safe import all_there, fingerprint, same_settings, sha256_of_file
+from xvoken.files.safe import fingerprint, sha256_of_file
+from xvoken.work.product import Product
 
 BLOCK = 8192  # rows in memory at once
 
@@ -133,11 +133,12 @@ def import_keys(encoder: Encoder, load: str, name: str, folder: Path, where: Pat
     known = [[path.name, sha256_of_file(path)] for pair in progress(files, desc="hashes", unit="file") for path in pair if path]
     settings = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "files": len(known), "imported": fingerprint({"files": known})}
     output = key_files.keys_file(where, name)
-    with sole_writer(output):
-        if output.exists():
-            same_settings(output, key_files.read_settings(where, name), settings)
-            all_there(output, *key_files.companions(where, name))
-            say(f"skipped: {output} holds the keys of these {len(known):,} files already")
+    product = Product(
+        output, settings, lambda: key_files.read_settings(where, name), f"the keys of these {len(known):,} files",
+        key_files.companions(where, name), (key_files.skipped_file(where, name),),
+    )  # fmt: skip
+    with product.alone() as todo:
+        if not todo:
             return
         source = Import(files, encoder.dim, load)
         made_by = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "image_set": name, "imported_from": str(folder.resolve())}

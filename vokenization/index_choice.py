@@ -19,7 +19,7 @@ from xvoken.files.keys import Gallery
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import fingerprint, write_json
 from xvoken.search import approximate
-from xvoken.search.approximate import EFFORT, ApproximateIndex, SavedIndex
+from xvoken.search.approximate import EFFORT, ApproximateIndex, SavedIndex, open_saved
 from xvoken.search.index import build_index
 
 INDEXES = ("auto", "flat", *EFFORT)
@@ -93,11 +93,11 @@ def prepare(
     if not os.access(job.keys_dir, os.W_OK):
         raise UserError(f"{path}: can't be written; copy the keys to where it can, and give that folder as --keys-dir; or --index flat")
     with sole_writer(path, wait=True):
-        keys = gallery.keys
+        keys = gallery.vectors
         receipt = approximate.ensure_index(keys, path, choice.kind)
         name = fingerprint({**settings, "recall": choice.recall})
         if name not in receipt["recall"]:
-            index = ApproximateIndex(keys, SavedIndex(path, choice.kind, 1))
+            index = open_saved(keys, SavedIndex(path, choice.kind, 1))
             receipt["recall"][name] = measure(index, job, corpus, settings["lines"], choice.recall)
             write_json(approximate.receipt_file(path), receipt)
     record = {"kind": choice.kind, "id": approximate.identity(receipt), **receipt["recall"][name]}

@@ -27,18 +27,19 @@ from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.batches import TEXT_ON_GPU, lines_on
 from xvoken.encoders.encoder import Encoder, load_encoder
-from xvoken.encoders.tokenizer import base_name, tokenizer_hash, vocabulary_size
+from xvoken.encoders.tokenizer import tokenizer_hash, vocabulary_size
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files import vokens
 from xvoken.files.corpus import Corpus, same_text
 from xvoken.files.image_sets import listed_sets, split_name
-from xvoken.files.keys import Gallery, read_gallery
-from xvoken.files.safe import all_there, quoted, same_settings, sha256_of_lines
+from xvoken.files.keys import Gallery, read_keys
+from xvoken.files.safe import quoted, sha256_of_lines
+from xvoken.kinds import base_name
 from xvoken.machine import Compute, suggest_bf16
 from xvoken.search.index import BACKENDS, require_backend
-from xvoken.work.parts import Parts, remove_leftover
-from xvoken.work.product import write_report
+from xvoken.work.parts import Parts
+from xvoken.work.product import Product, one_pass
 
 CHUNK = 2048  # lines a part
 EXACT = Choice()
@@ -80,29 +81,26 @@ def vokenize(
     attributes = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "scores": "inner products of normalized vectors"}
     name, record = job.corpus.name, None
     path, hdf5_path = vokens.text_file(output, name, sets), vokens.hdf5_file(output, name, sets)
+    ids_path = vokens.ids_file(output, name, sets)
+    product = Product(
+        hdf5_path, settings, lambda: vokens.read_settings(hdf5_path), f"the images of these {lines:,} lines", (path, ids_path)
+    )
     if choice.kind != "flat":
         settings["index"] = choice.kind
-        if hdf5_path.exists():  # refused before an index is built
-            then = vokens.read_settings(hdf5_path)
-            same_settings(hdf5_path, {key: value for key, value in then.items() if key not in ("index_id", "effort")}, settings)
+        product.stands(unknown=("index_id", "effort"))  # refused before an index is built
         job.saved, record = prepare(choice, job, corpus, gallery, sets, settings)
         settings |= {"index_id": record["id"], "effort": record["effort"]}
         attributes["index"] = json.dumps(record)
-    if hdf5_path.exists():
-        same_settings(hdf5_path, vokens.read_settings(hdf5_path), settings)
-        all_there(hdf5_path, path, vokens.ids_file(output, name, sets))
-        remove_leftover(hdf5_path)
-        say(f"skipped: {hdf5_path} holds the images of these {lines:,} lines already")
+    if product.finished():
         return
     suggest_bf16(compute)
-    also, chunk = (path, vokens.ids_file(output, name, sets)), lines_on(compute.device, CHUNK)
-    with Parts(hdf5_path, lines, chunk, settings, also, compute.engine) as parts:
-        if not parts.run(job, compute.devices, desc=path.name, unit="lines"):
+    with one_pass([product], lines, lines_on(compute.device, CHUNK), compute.engine) as made:
+        if not made.run(job, compute.devices, desc=path.name, unit="lines"):
             return
-        vokens.write_ids(vokens.ids_file(output, name, sets), gallery.ids)
-        empty, cut = (sum(summary[key] for summary in parts.summaries()) for key in ("empty", "cut"))
-        write_report(parts, lines=lines, empty=empty, cut=cut, tokens=tokens, images=len(gallery.ids), index=record or "flat")
-        vokens.write(path, hdf5_path, part_arrays(parts), lines, tokens, job.topk, gallery.names, settings, attributes)
+        vokens.write_ids(ids_path, gallery.ids)
+        empty, cut = (sum(summary[key] for summary in made.parts.summaries()) for key in ("empty", "cut"))
+        made.report(lines=lines, empty=empty, cut=cut, tokens=tokens, images=len(gallery.ids), index=record or "flat")
+        vokens.write(path, hdf5_path, part_arrays(made.parts), lines, tokens, job.topk, gallery.names, settings, attributes)
     counts = f"{lines:,} lines ({empty:,} empty, {cut:,} cut to the tower's length)"
     print(f"wrote the top {job.topk} of {len(gallery.ids):,} images for {counts} to {path} (and .hdf5, .ids)")
 
@@ -140,7 +138,7 @@ def main() -> None:
     keys_dir = args.keys_dir or key_files.folder(encoder.home)
     for image_set in image_sets:
         key_files.require(keys_dir, image_set, args.load)
-    gallery = read_gallery(keys_dir, image_sets, encoder.hash, encoder.dim, most)
+    gallery = read_keys(keys_dir, image_sets, encoder, most)
     if args.topk > len(gallery.ids):
         raise UserError(f"--topk {args.topk}: the index has {len(gallery.ids)} images only ({', '.join(image_sets)})")
     corpus = Corpus(args.corpus, tokenizer_name, tokenizer)

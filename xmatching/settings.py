@@ -8,9 +8,8 @@ from typing import Any
 
 from xmatching.kinds import SCHEDULES
 from xvoken.encoders.snapshot import ModelConfig
-from xvoken.encoders.tokenizer import full_name
 from xvoken.files.image_sets import CaptionedSet
-from xvoken.kinds import made_by
+from xvoken.kinds import full_name, made_by
 
 RAMP = 0.05  # share of the steps in which the cosine schedule rises from zero
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
@@ -30,6 +31,13 @@ IMAGE_POOLS = {
     "grid": ImagePool("torch.nn:AdaptiveAvgPool2d", side=2),
     "maps": ImagePool("torch.nn:AdaptiveAvgPool2d", side=2, earlier=True),
 }
+# Of an index of keys; all but flat are approximate.
+INDEXES = {
+    "flat": "xvoken.search.index:build_joined",
+    "ivf": "xvoken.search.approximate:build_tuned",
+    "hnsw": "xvoken.search.approximate:build_tuned",
+    "ivfpq": "xvoken.search.approximate:build_tuned",
+}
 # What `load_encoder` loads, by transformers' model_type; a matcher's snapshot is "matcher".
 ENCODERS = {
     "matcher": "xvoken.encoders.matcher:load_matcher",
@@ -37,6 +45,24 @@ ENCODERS = {
     "metaclip_2": "xvoken.encoders.clip:load_clip",
     "siglip": "xvoken.encoders.clip:load_clip",
 }
+# Text towers and tokenizers that have a short name.
+SHORT_NAMES = {
+    "bert": "bert-base-uncased",
+    "bert-large": "bert-large-uncased",
+    "roberta": "roberta-base",
+    "distilbert": "distilbert-base-uncased",
+    "minilm": "sentence-transformers/all-MiniLM-L6-v2",
+}
+
+
+def full_name(name: str) -> str:
+    """The hub id behind a short name; any other name as it is, without a slash at its end."""
+    return SHORT_NAMES.get(name, name.rstrip("/") or name)
+
+
+def base_name(name: str) -> str:
+    """What files made with this model or tokenizer are called after: `a/b/c` gives `c`."""
+    return Path(full_name(name)).name
 
 
 def made_by(entry: str) -> Any:

@@ -210,7 +210,9 @@ def index(world: Path) -> dict[str, Any]:
 
 
 def evaluate(world: Path) -> dict[str, Any]:
-    return {str(path.relative_to(world)): shape_of(json.loads(path.read_text())) for path in sorted(world.glob("snap/**/eval/*.json"))}
+    """Recalls are floats, and so are the keys, whose hash is among the settings."""
+    found = {path: json.loads(path.read_text()) for path in sorted(world.glob("snap/**/eval/*.json"))}
+    return {str(path.relative_to(world)): masked(shape_of(record), {"keys"}) for path, record in found.items()}
 
 
 def embeddings(world: Path) -> dict[str, Any]:
@@ -238,9 +240,9 @@ def embeddings(world: Path) -> dict[str, Any]:
 
 def context(world: Path) -> dict[str, Any]:
     """Groups, phrases, and the order of phrases for each view of a picture."""
-    paths = sorted((world / "outputs").glob("*/*"))
+    paths = sorted(path for path in (world / "outputs").glob("*/*") if not path.name.endswith(".report.json"))
     files = {str(path.relative_to(world)): hdf5(path) if path.suffix == ".hdf5" else text(path) for path in paths}
-    return {**files, "parts": kept(world, "outputs/")}
+    return {**files, "reports": receipts(world, "outputs/*/*.report.json"), "parts": kept(world, "outputs/")}
 
 
 def files(world: Path) -> list[str]:

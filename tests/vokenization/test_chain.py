@@ -97,8 +97,8 @@ def test_backends_and_precisions_agree(world: World, keyed: Path, tmp_path: Path
     script("vokenization.vokenize_corpus_mp", *vokenize_flags(world, keyed, tmp_path / "auto"))
     script("vokenization.vokenize_corpus_mp", *vokenize_flags(world, keyed, tmp_path / backend, "--backend", backend))
     one, two = (vokens.read(tmp_path / name, "lines.txt", SETS) for name in ("auto", backend))
-    assert np.array_equal(one[0], two[0])
-    assert np.allclose(one[1], two[1], atol=1e-6, equal_nan=True)
+    assert np.array_equal(one.indices, two.indices)
+    assert np.allclose(one.scores, two.scores, atol=1e-6, equal_nan=True)
 
 
 def test_second_runs(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
@@ -125,6 +125,32 @@ def test_evaluation_agrees_with_the_training(world: World, keyed: Path, tmp_path
     best = json.loads((keyed / "BEST.json").read_text())["validation"]
     assert {key: record[key] for key in best} == best
     assert "text to image" in printed
+
+
+def test_a_second_evaluation(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
+    """It tells what the file holds; of files of earlier versions, which do not say of what, and of others it measures again."""
+    flags = ["--load", keyed, "--image-sets", "shapes_valid", *world.roots, "--cache", world.folder / "cache", "--num-workers", 1]
+    evaluate = ["vokenization.evaluate_retrieval", *flags, "--output", tmp_path]
+    path = tmp_path / "shapes_valid.json"
+    first, again = script(*evaluate, "--precision", "fp32"), f"skipped: {path} holds this recall already"
+    written = path.read_bytes()
+    assert f"wrote {path}" in first and again not in first
+    second = script(*evaluate, "--precision", "fp32")
+    assert again in second and first.split("\nwrote")[0].splitlines() == second.splitlines()[:5]
+    assert "wrote" not in second and path.read_bytes() == written
+    assert f"wrote {path}" in script(*evaluate, "--precision", "bf16")
+    assert f"wrote {path}" in script(*evaluate, "--precision", "fp32") and path.read_bytes() == written
+    record = json.loads(written)
+    assert list(record["settings"]) == ["snapshot_hash", "keys", "captions", "precision"]
+    for other in (json.dumps({key: value for key, value in record.items() if key != "settings"}), "no JSON", "[]"):
+        path.write_text(other)
+        assert f"wrote {path}" in script(*evaluate, "--precision", "fp32") and path.read_bytes() == written
+    # The captions are others now.
+    (tmp_path / "lxmert").mkdir()
+    rows = json.loads((world.folder / "lxmert/shapes_valid.json").read_text())
+    rows[0]["sentf"]["mscoco"][0] += " once"
+    (tmp_path / "lxmert/shapes_valid.json").write_text(json.dumps(rows))
+    assert f"wrote {path}" in script(*evaluate, "--precision", "fp32", "--lxmert-root", tmp_path / "lxmert")
 
 
 def test_evaluation_computes_as_keys_and_retrieval_do(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str], monkeypatch):

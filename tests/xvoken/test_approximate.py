@@ -11,7 +11,18 @@ import pytest
 from xvoken.errors import UserError, disk_full
 from xvoken.files.locks import sole_writer
 from xvoken.search import approximate
-from xvoken.search.approximate import EFFORT, ApproximateIndex, SavedIndex, ensure_index, identity, index_file, recall, receipt_file, tune
+from xvoken.search.approximate import (
+    EFFORT,
+    ApproximateIndex,
+    SavedIndex,
+    ensure_index,
+    identity,
+    index_file,
+    open_saved,
+    recall,
+    receipt_file,
+    tune,
+)
 from xvoken.search.index import build_index
 
 
@@ -35,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(folder: Path, kind: str, effort: int, keys: np.ndarray = KEYS) -> ApproximateIndex:
-    return ApproximateIndex(keys, SavedIndex(index_file(folder, "set", kind), kind, effort))
+    return open_saved(keys, SavedIndex(index_file(folder, "set", kind), kind, effort))
 
 
 @pytest.mark.parametrize("kind", EFFORT)

@@ -6,7 +6,8 @@ import numpy as np
 
 from xvoken.cache.texts import text_features
 from xvoken.encoders.matcher import TextTowerSpec
-from xvoken.encoders.tokenizer import full_name, load_tokenizer
+from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.kinds import full_name
 from xvoken.machine import Compute
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xvoken.cache.features import Features, as_float16, load_features, part_arrays, write_rows
+from xvoken.cache.features import Features, as_float16, cache_product, load_features, part_arrays, write_rows
 from xvoken.cache.images import IMAGE_CHUNK, image_cache, leave_out
 from xvoken.encoders.frozen import FrozenImage
 from xvoken.encoders.image import ImageTower
@@ -25,7 +25,8 @@ from xvoken.files.safe import fingerprint, save_array, write_json
 from xvoken.machine import Compute
 from xvoken.pictures.augment import Crops, ViewedPictures
 from xvoken.pictures.batches import IMAGE_BATCH, batches_ahead, on_device
-from xvoken.work.parts import Parts, read_skipped, remove_leftover
+from xvoken.work.parts import Parts, read_skipped
+from xvoken.work.product import one_pass
 
 
 @dataclass
@@ -79,20 +80,19 @@ def view_features(
     plain, plain_settings = image_cache(spec, tower, ids, paths, compute, label)
     settings = {**plain_settings, "crops": asdict(crops)}
     path = compute.cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
-    receipt, plain_receipt = path.with_suffix(".json"), plain.with_suffix(".json")
-    if not receipt.exists():
+    views, evaluation = cache_product(path, settings), cache_product(plain, plain_settings)
+    if not views.finished():
+        wanted = [*([] if evaluation.finished() else [evaluation]), views]
         job = ViewsJob(spec, [str(p) for p in paths], crops, compute.precision, compute.batch_size or IMAGE_BATCH, len(compute.devices))
-        chunk = max(1, IMAGE_CHUNK // (1 + crops.count))
-        with Parts(path, len(ids), chunk, settings, (receipt,), done=receipt) as parts:
-            parts.run(job, compute.devices, desc=f"{label}, {crops.count} views", unit="img")
-            skipped = read_skipped(parts)
-            if not plain_receipt.exists():
-                _join(parts, plain, (len(ids), tower.width), 0)
-                write_json(plain_receipt, {"settings": plain_settings, "skipped": skipped})
-            _join(parts, path, (len(ids), crops.count, tower.width), slice(1, None))
-            write_json(receipt, {"settings": settings, "skipped": skipped})
-    else:
-        remove_leftover(path)
+        with one_pass(wanted, len(ids), max(1, IMAGE_CHUNK // (1 + crops.count))) as made:
+            made.run(job, compute.devices, desc=f"{label}, {crops.count} views", unit="img")
+            skipped = read_skipped(made.parts)
+            made.report(items=len(ids))
+            if evaluation in made.todo:
+                _join(made.parts, plain, (len(ids), tower.width), 0)
+                write_json(evaluation.last, {"settings": plain_settings, "skipped": skipped})
+            _join(made.parts, path, (len(ids), crops.count, tower.width), slice(1, None))
+            write_json(views.last, {"settings": settings, "skipped": skipped})
     return Views(np.load(path, mmap_mode="r"), load_features(plain))
 
 

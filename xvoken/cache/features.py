@@ -21,8 +21,8 @@ from torch import Tensor
 from xvoken.errors import UserError
 from xvoken.files.safe import differences, quoted, read_json, replacing, write_json
 from xvoken.machine import Compute
-from xvoken.work.parts import Parts, read_skipped, remove_leftover
-from xvoken.work.product import write_report
+from xvoken.work.parts import Parts, read_skipped
+from xvoken.work.product import Product, one_pass
 
 
 @dataclass
@@ -50,19 +50,22 @@ def cached(
     compute: Compute, unit: str,
 ) -> Features | None:  # fmt: skip
     """The features at `path`, from the disk or made now by the job; None while other shares of the work are missing."""
-    receipt = path.with_suffix(".json")
-    if not receipt.exists():
+    product = cache_product(path, settings)
+    if not product.finished():
         if compute.engine.share or compute.engine.join:
             _same_as_other_shares(path, settings)
-        with Parts(path, total, chunk, settings, (receipt,), compute.engine, done=receipt) as parts:
-            if not parts.run(job, compute.devices, desc=label, unit=unit):
+        with one_pass([product], total, chunk, compute.engine) as made:
+            if not made.run(job, compute.devices, desc=label, unit=unit):
                 return None
-            write_rows(path, (total, width), part_arrays(parts))
-            write_report(parts, items=total)
-            write_json(receipt, {"settings": settings, "skipped": read_skipped(parts)})
-    else:
-        remove_leftover(path)
+            write_rows(path, (total, width), part_arrays(made.parts))
+            made.report(items=total)
+            write_json(product.last, {"settings": settings, "skipped": read_skipped(made.parts)})
     return load_features(path)
+
+
+def cache_product(path: Path, settings: dict[str, Any], companions: tuple[Path, ...] = ()) -> Product:
+    """A cache, which its receipt completes; its name holds the fingerprint of its settings."""
+    return Product(path, settings, companions=companions, done=path.with_suffix(".json"))
 
 
 def _same_as_other_shares(path: Path, settings: dict[str, Any]) -> None:

@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from xvoken.cache.features import Features, as_float16, cached, part_arrays, write_rows
+from xvoken.cache.features import Features, as_float16, cache_product, cached, part_arrays, write_rows
 from xvoken.encoders.batches import TEXT_BATCH, all_batches, lines_on, require_finite, shown
 from xvoken.encoders.frozen import FrozenText
 from xvoken.encoders.matcher import TextTowerSpec
 from xvoken.encoders.text import TextTower, weights_hash
-from xvoken.encoders.tokenizer import base_name, tokenizer_hash
+from xvoken.encoders.tokenizer import tokenizer_hash
 from xvoken.files.safe import fingerprint, read_json, save_array, sha256_of_lines, write_json
+from xvoken.kinds import base_name
 from xvoken.machine import Compute
-from xvoken.work.parts import Parts, remove_leftover
+from xvoken.work.parts import Parts
+from xvoken.work.product import one_pass
 
 TEXT_CHUNK = 1024  # sentences a part
 
@@ -121,16 +123,16 @@ def token_features(
     """The tower's states of all tokens, from the cache or made now; arguments as for `text_features`."""
     settings = {**text_settings(spec, tower, tokenizer, sentences, max_len, compute.precision), "level": "token"}
     path = compute.cache / f"{label}-{base_name(spec.name)}-tokens-{fingerprint(settings)}.npy"
-    offsets_file, receipt = path.with_suffix(".offsets.npy"), path.with_suffix(".json")
-    if not receipt.exists():
+    offsets_file = path.with_suffix(".offsets.npy")
+    product = cache_product(path, settings, (offsets_file,))
+    if not product.finished():
         job = TokenJob(spec, tokenizer, sentences, max_len, compute.precision, compute.batch_size or TEXT_BATCH)
-        with Parts(path, len(sentences), lines_on(compute.device, TEXT_CHUNK), settings, (offsets_file, receipt), done=receipt) as parts:
-            parts.run(job, compute.devices, desc=f"{label}, tokens", unit="sent")
-            _join(parts, path, offsets_file, tower.width)
-            write_json(receipt, {"settings": settings})
-    else:
-        remove_leftover(path)
-    read_json(receipt, f"remove {receipt} to make it again")
+        with one_pass([product], len(sentences), lines_on(compute.device, TEXT_CHUNK)) as made:
+            made.run(job, compute.devices, desc=f"{label}, tokens", unit="sent")
+            tokens = _join(made.parts, path, offsets_file, tower.width)
+            made.report(items=len(sentences), tokens=tokens)
+            write_json(product.last, {"settings": settings})
+    read_json(product.last, f"remove {product.last} to make it again")
     return TokenFeatures(np.load(path, mmap_mode="r"), np.load(offsets_file))
 
 
@@ -147,8 +149,10 @@ def sentence_means(features: TokenFeatures, head: nn.Module) -> Tensor:
     return torch.cat(means)
 
 
-def _join(parts: Parts, path: Path, offsets_file: Path, width: int) -> None:
+def _join(parts: Parts, path: Path, offsets_file: Path, width: int) -> int:
+    """Write rows and offsets; returns the number of tokens."""
     lengths = np.concatenate([parts.load(number, ".lengths.npy") for number in range(len(parts.ranges))])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     save_array(offsets_file, offsets)
     write_rows(path, (int(offsets[-1]), width), part_arrays(parts))
+    return int(offsets[-1])

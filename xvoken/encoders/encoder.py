@@ -175,7 +175,7 @@ def load_encoder(load: str | Path, towers: Sequence[str] = ("text", "image"), de
     """
     if unknown := set(towers) - {"text", "image"}:
         raise UserError(f'towers={towers!r}: "text" and "image" are known, {unknown.pop()!r} is not')
-    device = device if device.startswith("cuda:") else workers_on(device, 1)[0]
+    device = device if ":" in device else workers_on(device, 1)[0]  # as torch writes it, or as a user
     load = str(load)
     encoder = made_by(ENCODERS[kind_of(load)])(load, towers, device, resolve_precision(precision, device))
     encoder.device = device

@@ -5,9 +5,9 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from xvoken.encoders.tokenizer import _load, full_name
+from xvoken.encoders.tokenizer import _load
 from xvoken.errors import UserError
-from xvoken.kinds import TEXT_POOLS, made_by
+from xvoken.kinds import TEXT_POOLS, full_name, made_by
 
 
 def weights_hash(module: nn.Module) -> str:

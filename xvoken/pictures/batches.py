@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from xvoken import commands
 from xvoken.errors import UserError, one_line, out_of_memory
 from xvoken.machine import cores
 from xvoken.pictures.decode import MAX_PIXELS, BrokenPicture, at_fault, load_picture
@@ -128,7 +129,7 @@ def require_decoder(decoder: str) -> None:
         try:
             import torchcodec.decoders  # noqa: F401
         except (ImportError, OSError, RuntimeError) as error:
-            mend = "pip install -r requirements-torchcodec.txt -c constraints.txt"
+            mend = commands.install("requirements-torchcodec.txt")
             raise UserError(f"--decoder torchcodec: can't be loaded ({one_line(error)[:120]}); run: {mend}") from None
 
 

@@ -19,12 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.console import log, progress
 from xvoken.errors import UserError, one_line
+from xvoken.files.keys import joined
 from xvoken.files.safe import fingerprint, read_json, replacing, sha256_of_file, sha256_of_rows, write_json
 from xvoken.machine import cores
 from xvoken.search.faiss_exact import best_first
-from xvoken.search.index import build_index
+from xvoken.search.index import Index, build_index
 
 EFFORT = {"ivf": "nprobe", "hnsw": "efSearch", "ivfpq": "nprobe"}  # kinds, and what faiss calls the effort of a search
 FIRST_EFFORT = {"ivf": 1, "hnsw": 16, "ivfpq": 1}
@@ -34,6 +36,7 @@ CODE_POINTS = 1 << 16  # keys that product quantization is trained on: 256 a cen
 MOST_CELLS = 1 << 16  # k-means grows with keys x cells
 LINKS = 32  # of a key in the graph
 ROUNDING = 1e-6  # of an inner product of normalized vectors in fp32
+SAMPLE = 256  # queries that an index is tuned on
 ADDED, RESCORED = 1 << 14, 64  # keys added, queries scored again at once
 
 
@@ -49,7 +52,7 @@ def import_faiss(kind: str) -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise UserError(f"--index {kind}: needs faiss ({one_line(error)}); pip install -r requirements.txt, or --index flat") from None
+        raise UserError(f"--index {kind}: needs faiss ({one_line(error)}); {commands.install()}, or --index flat") from None
     return faiss
 
 
@@ -63,18 +66,10 @@ class SavedIndex:
 
 
 class ApproximateIndex:
-    """An index file and the keys that it was built of; see xvoken.search.index.Index.
+    """An index of faiss and the keys that it was built of; see xvoken.search.index.Index."""
 
-    Raises UserError when faiss is missing or the file is damaged.
-    """
-
-    def __init__(self, keys: NDArray[np.float32], saved: SavedIndex):
-        self.faiss, self.keys, self.kind, self.effort = import_faiss(saved.kind), keys, saved.kind, saved.effort
-        try:
-            self.index = self.faiss.read_index(str(saved.path), self.faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
-            reason = one_line(error)[-120:]
-            raise UserError(f"{saved.path}: no whole faiss index ({reason}); build it again after: rm {saved.path}") from None
+    def __init__(self, keys: NDArray[np.float32], index: Any, kind: str, effort: int):
+        self.faiss, self.keys, self.index, self.kind, self.effort = import_faiss(kind), keys, index, kind, effort
         self.most = len(keys) if self.kind == "hnsw" else self.index.nlist  # the effort that leaves nothing out
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
@@ -106,6 +101,36 @@ class ApproximateIndex:
             # Unlike a matrix product, einsum adds up equal keys to equal scores, wherever they stand.
             scores[block] = np.einsum("qcd,qd->qc", self.keys[rows[block]], queries[block])
         return scores
+
+
+def open_saved(keys: NDArray[np.float32], saved: SavedIndex) -> ApproximateIndex:
+    """An index from the disk, mapped; raises UserError when faiss is missing or the file is damaged."""
+    faiss = import_faiss(saved.kind)
+    try:
+        index = faiss.read_index(str(saved.path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        reason = one_line(error)[-120:]
+        raise UserError(f"{saved.path}: no whole faiss index ({reason}); build it again after: rm {saved.path}") from None
+    return ApproximateIndex(keys, index, saved.kind, saved.effort)
+
+
+def build_tuned(
+    blocks: list[NDArray[np.float32]], kind: str, queries: NDArray[np.float32] | None, target: float, show_progress: bool
+) -> Index:
+    """An index in memory, searched as hard as it takes to find the share `target` of the exact best 10 of the queries (Q, dim).
+
+    queries: by default some of the keys. Exact where there are fewer than FEWEST_KEYS keys; always on the CPU.
+    """
+    keys = joined(blocks)
+    if len(keys) < FEWEST_KEYS:
+        return build_index(keys, "auto", "cpu")
+    index = ApproximateIndex(keys, build(keys, kind, parameters_of(kind, *keys.shape), show_progress), kind, 1)
+    if queries is None:
+        queries = np.array(keys[:: max(1, len(keys) // SAMPLE)][:SAMPLE])
+    reached = tune(index, queries, build_index(keys, "auto", "cpu").search(queries, 10)[0], target)
+    if reached < target:
+        log.warning(f"{kind}: finds {reached:.3f} of the exact best 10 with all of it searched, {target} were asked for")
+    return index
 
 
 def parameters_of(kind: str, number: int, dim: int) -> dict[str, int]:
@@ -144,7 +169,7 @@ def ensure_index(keys: NDArray[np.float32], path: Path, kind: str) -> dict[str, 
     return receipt
 
 
-def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int]) -> Any:
+def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int], show_progress: bool = True) -> Any:
     """Train a faiss index on a sample of the keys, the same one every time, and add all of them."""
     faiss, (number, dim) = import_faiss(kind), keys.shape
     faiss.omp_set_num_threads(cores())
@@ -164,7 +189,7 @@ def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int]) -> A
             faiss.omp_set_num_threads(1)
             index.train(points)
             faiss.omp_set_num_threads(cores())
-    with progress(total=number, desc=f"building {kind}", unit="keys") as bar:
+    with progress(total=number, desc=f"building {kind}", unit="keys", disable=not show_progress) as bar:
         for start in range(0, number, ADDED):
             block = keys[start : start + ADDED]
             index.add(block)

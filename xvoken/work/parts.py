@@ -109,7 +109,7 @@ class Parts:
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
         with self._stack:
             if kind is None and self.joins:
-                all_written(self.output, *self.also)
+                all_written(self.done, self.output, *self.also)
                 discard(self.folder)
 
     def missing(self) -> list[int]:
@@ -233,7 +233,8 @@ def remove_leftover(output: Path) -> None:
     remove_discarded(folder)
     if folder.is_dir() and not folder.is_symlink() and not strange(folder):
         # Whoever holds the lock is still joining, and removes them next; what is no lock of ours is left alone.
-        with suppress(UserError), locked(folder / "lock", output.as_posix()):
+        # In a folder that can't be written to they stay, and harm nothing.
+        with suppress(UserError, OSError), locked(folder / "lock", output.as_posix()):
             discard(folder)
 
 
