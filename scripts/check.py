@@ -111,10 +111,10 @@ def _group(path: Path) -> set[str]:
         return set(file["0"])
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Check files that stages wrote.")
     parser.add_argument("paths", nargs="+", type=Path, help="snapshots' folders, .hdf5 files, image sets' .ids, .faiss indexes")
-    paths = parser.parse_args().paths
+    paths = parser.parse_args(argv).paths
     for path in paths:
         print(f"{path}: {check(path, paths)}")
 

@@ -96,7 +96,7 @@ def extract(encoder: Encoder, image_set: str, where: Path, compute: Compute, roo
     print(f"wrote {len(rows):,} keys of {encoder.dim} dimensions to {path}{skipped}")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Extract the keys of image sets.", formatter_class=Help)
     parser.add_argument(
         "--load-dir",
@@ -121,7 +121,7 @@ def main() -> None:
     )  # fmt: skip
     add_compute_flags(parser, "tower", "as training takes it, whose cache is then used again")
     add_engine_flags(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     require_decoder(args.decoder)
     compute = compute_of(args)
     encoder = load_encoder(args.load, ["image"], "cpu")

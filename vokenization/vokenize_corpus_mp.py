@@ -105,7 +105,7 @@ def vokenize(
     print(f"wrote the top {job.topk} of {len(gallery.ids):,} images for {counts} to {path} (and .hdf5, .ids)")
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(description="Retrieve the best images for every line of a corpus.", formatter_class=Help)
     parser.add_argument(
         "--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
@@ -123,11 +123,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=at_least_one, default=64, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
     add_compute_flags(parser, "text tower", "bf16 where it is fast")
     add_engine_flags(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     compute = compute_of(args)
     require_backend(args.backend)  # before a plan is written that keeps the backend
     encoder = load_encoder(args.load, [], "cpu")
