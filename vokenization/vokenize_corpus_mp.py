@@ -25,7 +25,6 @@ from vokenization.vokenization import VokenizeJob
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, compute_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.encoders.batches import TEXT_ON_GPU, lines_on
 from xvoken.encoders.encoder import Encoder, load_encoder
 from xvoken.encoders.tokenizer import tokenizer_hash, vocabulary_size
 from xvoken.errors import UserError
@@ -35,9 +34,9 @@ from xvoken.files.corpus import Corpus, same_text
 from xvoken.files.image_sets import listed_sets, split_name
 from xvoken.files.keys import Gallery, read_keys
 from xvoken.files.safe import quoted, sha256_of_lines
-from xvoken.kinds import base_name
-from xvoken.machine import Compute, suggest_bf16
-from xvoken.search.index import BACKENDS, require_backend
+from xvoken.kinds import BACKENDS, base_name
+from xvoken.machine import TEXT_ON_GPU, Compute, lines_on, suggest_bf16
+from xvoken.search.index import require_backend
 from xvoken.work.parts import Parts
 from xvoken.work.product import Product, one_pass
 
