@@ -28,8 +28,8 @@ def main(argv: list[str] | None = None) -> None:
     add_model_flags(parser, "", "views")
     args = parser.parse_args(argv)
     inputs = load_inputs(args)
-    encoder = inputs.encoder
-    db = caption_db.read(args.caption_db, args.model, encoder.name, encoder.hash, encoder.dim)
+    identity = inputs.identity
+    db = caption_db.read(args.caption_db, args.model, identity.name, identity.hash, identity.dim)
     visual = OUTPUTS / (args.exp_name or "image_features") / "vis_ctx.hdf5"
     textual = OUTPUTS / (args.exp_name or "retrieved_captions") / "txt_ctx.hdf5"
     make_context(inputs, visual, textual, db, args.k)

@@ -27,8 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     add_model_flags(parser, "retrieved_captions", "views")
     args = parser.parse_args(argv)
     inputs = load_inputs(args)
-    encoder = inputs.encoder
-    db = caption_db.read(args.caption_db, args.model, encoder.name, encoder.hash, encoder.dim)
+    identity = inputs.identity
+    db = caption_db.read(args.caption_db, args.model, identity.name, identity.hash, identity.dim)
     make_context(inputs, textual=OUTPUTS / args.exp_name / "txt_ctx.hdf5", db=db, k=args.k)
 
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from xvoken.interrupts import importing
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ctx.coco import Pictures, read_pictures
 from ctx.options import compute_of
-from ctx.views import ViewsJob
 from xvoken.console import progress, say
-from xvoken.encoders.encoder import Encoder, load_encoder
+from xvoken.encoders.identity import Identity, identify
 from xvoken.errors import RunError, UserError
 from xvoken.files import context as files
 from xvoken.files.image_ids import hash_of_pictures
@@ -36,7 +37,7 @@ class Inputs:
     """What all three scripts need. decoders: threads beside each process, see ctx.options.compute_of."""
 
     model: str
-    encoder: Encoder
+    identity: Identity
     pictures: Pictures
     compute: Compute
     decoders: int
@@ -46,7 +47,7 @@ def load_inputs(args: argparse.Namespace) -> Inputs:
     """From the flags; cheap checks first."""
     compute, decoders = compute_of(args, BATCH)
     pictures = read_pictures(args.images, args.dataset_root, args.limit)
-    return Inputs(args.model, load_encoder(args.model, ["image"], "cpu"), pictures, compute, decoders)
+    return Inputs(args.model, identify(args.model), pictures, compute, decoders)
 
 
 def make_context(inputs: Inputs, visual: Path | None = None, textual: Path | None = None, db: CaptionDB | None = None, k: int = 16) -> None:
@@ -65,7 +66,7 @@ def make_context(inputs: Inputs, visual: Path | None = None, textual: Path | Non
 
 
 def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int) -> None:
-    encoder, pictures, compute = inputs.encoder, inputs.pictures, inputs.compute
+    identity, pictures, compute = inputs.identity, inputs.pictures, inputs.compute
     if textual in (product.path for product in wanted):
         _room_for(textual, files.textual_bytes(len(pictures.ids), k, db.features.shape[1]))
     paths = [str(path) for path in pictures.paths]
@@ -74,6 +75,8 @@ def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, t
             return
         settings = {product.path: json.dumps(product.settings, sort_keys=True) for product in made.todo}
         main, parts = made.todo[-1].path, made.parts
+        with importing():
+            from ctx.views import ViewsJob
         job = ViewsJob(inputs.model, paths, compute.precision, compute.batch_size, inputs.decoders)
         if textual in settings:
             job.keys, job.k = str(parts.folder / "keys.npy"), k
@@ -82,11 +85,11 @@ def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, t
         skipped = [(pictures.ids[row], paths[row], reason) for row, reason in read_skipped(parts)]
         if len(skipped) == len(paths):
             raise UserError(f"none of the {len(paths)} pictures can be used, {paths[0]} for one: {skipped[0][2]}")
-        attributes = {"model": inputs.model, "model_hash": encoder.hash, "revision": encoder.revision, "date": today()}
+        attributes = {"model": inputs.model, "model_hash": identity.hash, "revision": identity.revision, "date": today()}
         made.report(pictures=len(paths))
         if visual in settings:
             rows = ((image_id, pooled) for image_id, pooled, _, _ in _rows(parts, pictures.ids, visual))
-            files.write_visual(visual, rows, encoder.image.width, skipped, {**attributes, "settings": settings[visual]})
+            files.write_visual(visual, rows, identity.image_width, skipped, {**attributes, "settings": settings[visual]})
         if textual in settings:
             found = ((image_id, best, scores) for image_id, _, best, scores in _rows(parts, pictures.ids, textual))
             files.write_textual(textual, found, db, skipped, {**attributes, "settings": settings[textual]})
@@ -108,9 +111,9 @@ def today() -> str:
 
 def _products(inputs: Inputs, visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int) -> list[Product]:
     """The files asked for; last the one that says which parts are needed, where both are made."""
-    encoder, pictures = inputs.encoder, inputs.pictures
+    identity, pictures = inputs.identity, inputs.pictures
     settings = {
-        "model": encoder.name, "model_hash": encoder.hash, "precision": inputs.compute.precision, "pictures": len(pictures.ids),
+        "model": identity.name, "model_hash": identity.hash, "precision": inputs.compute.precision, "pictures": len(pictures.ids),
         "data": hash_of_pictures(pictures.ids, pictures.paths)[:16],
     }  # fmt: skip
     wanted = {visual: settings} if visual else {}

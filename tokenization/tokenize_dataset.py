@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from tokenization.line_tokenizer import LineTokenizer
 from xvoken.cli.flags import Parser, add_engine_flags, at_least_one, engine_of
 from xvoken.cli.main import run_main
-from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
+from xvoken.encoders.identity import tokenizer_facts
+from xvoken.encoders.tokenizer import load_tokenizer, vocabulary_size
 from xvoken.errors import UserError
 from xvoken.files import corpus as corpora
 from xvoken.files.hdf5 import open_hdf5
@@ -136,8 +137,7 @@ def read_settings(output: Path) -> dict[str, Any]:
 def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | None, engine: Engine = LOCAL) -> None:
     name = base_name(tokenizer_name)
     found = scan(path, limit)
-    tokenizer = load_tokenizer(tokenizer_name)
-    settings = {"tokenizer": name, "tokenizer_hash": tokenizer_hash(tokenizer), "corpus": found.sha256, "limit": limit}
+    settings = {"tokenizer": name, "tokenizer_hash": tokenizer_facts(tokenizer_name).hash, "corpus": found.sha256, "limit": limit}
     output = corpora.tokens_file(path, name)
     product = Product(
         output, settings | {"limit": limit or "all"}, lambda: read_settings(output), "these lines",

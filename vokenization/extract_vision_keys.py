@@ -7,21 +7,15 @@ writes  snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5 (keys float32 (N, dim), ids), 
         see xvoken/files/keys.py. What the frozen tower makes of the pictures is kept in data/cache.
 """
 
-import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
+from xvoken.interrupts import importing
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from xvoken.cache.features import Features
-from xvoken.cache.images import image_features
+from xvoken import commands
 from xvoken.cli.flags import (
     Help,
     Parser,
@@ -33,7 +27,7 @@ from xvoken.cli.flags import (
     roots_of,
 )
 from xvoken.cli.main import run_main
-from xvoken.encoders.encoder import Encoder, load_encoder
+from xvoken.encoders.identity import Identity, identify
 from xvoken.errors import UserError
 from xvoken.files import image_ids
 from xvoken.files import keys as key_files
@@ -42,33 +36,22 @@ from xvoken.files.image_sets import Roots, listed_sets, split_name
 from xvoken.files.safe import sha256_of_lines
 from xvoken.kinds import DECODERS
 from xvoken.machine import IMAGE_BATCH, ON_GPU, Compute, suggest_bf16
-from xvoken.pictures.batches import require_decoder
 from xvoken.work.product import Product
 
-BLOCK = 8192  # pictures whose vectors are in memory at once
 
-
-def key_blocks(encoder: Encoder, features: Features) -> Iterator[NDArray[np.float32]]:
-    """Vectors of the usable rows, (n, dim) at a time, each of length 1."""
-    rows = features.usable
-    for start in range(0, len(rows), BLOCK):
-        yield encoder.image_vectors(torch.from_numpy(features.rows[rows[start : start + BLOCK]].astype(np.float32))).numpy()
-
-
-def extract(encoder: Encoder, image_set: str, where: Path, compute: Compute, roots: Roots, ids_root: Path, limit: int | None) -> None:
+def extract(
+    load: str, identity: Identity, image_set: str, where: Path, compute: Compute, roots: Roots, ids_root: Path, limit: int | None
+) -> None:
     """Write the keys of one image set, unless they stand there already."""
     name, folder = split_name(image_set)
     if not image_ids.ids_file(ids_root, name).exists():
         known = image_ids.known_sets(ids_root, roots)
-        raise UserError(
-            f"image set {name}: its order is not fixed yet; run: python vokenization/create_image_ids.py "
-            f"--image-sets {shlex.quote(image_set)} (known here: {known})"
-        )
+        raise UserError(f"image set {name}: its order is not fixed yet; run: {commands.fix_order(image_set)} (known here: {known})")
     ids = image_ids.read(ids_root, name)[:limit]
     paths = image_ids.paths(ids_root, name, ids, folder, roots)
     data = hash_of_pictures(ids, paths)
     settings = {
-        "snapshot": encoder.name, "snapshot_hash": encoder.hash, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16],
+        "snapshot": identity.name, "snapshot_hash": identity.hash, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16],
         "data": data[:16],
         "precision": compute.precision, "decoder": compute.decoder,
     }  # fmt: skip
@@ -80,8 +63,12 @@ def extract(encoder: Encoder, image_set: str, where: Path, compute: Compute, roo
     )  # fmt: skip
     if product.finished():
         return
+    with importing():
+        from vokenization.keys import key_blocks, tower_features
+        from xvoken.pictures.batches import require_decoder
+    require_decoder(compute.decoder)
     suggest_bf16(compute)
-    features = image_features(encoder.image_spec, encoder.image.tower, ids, paths, compute, name, data)
+    encoder, features = tower_features(load, ids, paths, compute, name, data)
     if features is None:
         return
     rows = features.usable.tolist()
@@ -123,12 +110,11 @@ def main(argv: list[str] | None = None) -> None:
     add_compute_flags(parser, "tower", "as training takes it, whose cache is then used again")
     add_engine_flags(parser)
     args = parser.parse_args(argv)
-    require_decoder(args.decoder)
     compute = compute_of(args)
-    encoder = load_encoder(args.load, ["image"], "cpu")
-    where = Path(args.output) if args.output else key_files.folder(encoder.home)
+    identity = identify(args.load)
+    where = Path(args.output) if args.output else key_files.folder(identity.home)
     for image_set in listed_sets(args.image_sets):
-        extract(encoder, image_set, where, compute, roots_of(args), args.ids_root, args.limit)
+        extract(args.load, identity, image_set, where, compute, roots_of(args), args.ids_root, args.limit)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from vokenization.export_embeddings import load_pyarrow
 from xvoken.cli.flags import Help, Parser
 from xvoken.cli.main import run_main
 from xvoken.console import progress, say
-from xvoken.encoders.encoder import Encoder, load_encoder
+from xvoken.encoders.identity import Identity, identify
 from xvoken.errors import UserError, one_line
 from xvoken.files import keys as key_files
 from xvoken.files.image_sets import split_name
@@ -126,12 +126,12 @@ class Import:
                 yield (rows[keep] / lengths[keep]).astype(np.float32)
 
 
-def import_keys(encoder: Encoder, load: str, name: str, folder: Path, where: Path) -> None:
+def import_keys(identity: Identity, load: str, name: str, folder: Path, where: Path) -> None:
     """Write the keys of one image set, unless they stand there already."""
     files = listed_files(folder)
     # By content: embeddings made again have the same size to the byte.
     known = [[path.name, sha256_of_file(path)] for pair in progress(files, desc="hashes", unit="file") for path in pair if path]
-    settings = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "files": len(known), "imported": fingerprint({"files": known})}
+    settings = {"snapshot": identity.name, "snapshot_hash": identity.hash, "files": len(known), "imported": fingerprint({"files": known})}
     output = key_files.keys_file(where, name)
     product = Product(
         output, settings, lambda: key_files.read_settings(where, name), f"the keys of these {len(known):,} files",
@@ -140,11 +140,11 @@ def import_keys(encoder: Encoder, load: str, name: str, folder: Path, where: Pat
     with product.alone() as todo:
         if not todo:
             return
-        source = Import(files, encoder.dim, load)
-        made_by = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "image_set": name, "imported_from": str(folder.resolve())}
+        source = Import(files, identity.dim, load)
+        made_by = {"snapshot": identity.name, "snapshot_hash": identity.hash, "image_set": name, "imported_from": str(folder.resolve())}
         ids, skipped = write_keys(source, folder, where, name, settings, made_by)
     left_out = f"; {len(skipped)} left out, listed in {name}.skipped.tsv" if skipped else ""
-    print(f"wrote {len(ids):,} keys of {encoder.dim} dimensions to {output}{left_out}")
+    print(f"wrote {len(ids):,} keys of {identity.dim} dimensions to {output}{left_out}")
 
 
 def write_keys(
@@ -175,8 +175,8 @@ def main(argv: list[str] | None = None) -> None:
     name, _ = split_name(args.image_sets)
     if not args.source.is_dir():
         raise UserError(f"{args.source}: no such folder; give the one that clip-retrieval inference wrote as --from")
-    encoder = load_encoder(args.load, [], "cpu")
-    import_keys(encoder, args.load, name, args.source, args.keys_dir or key_files.folder(encoder.home))
+    identity = identify(args.load)
+    import_keys(identity, args.load, name, args.source, args.keys_dir or key_files.folder(identity.home))
 
 
 if __name__ == "__main__":

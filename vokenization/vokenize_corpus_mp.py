@@ -11,51 +11,51 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
+from xvoken.interrupts import importing
 
 from numpy.typing import NDArray
 
-from vokenization.index_choice import Choice, prepare
-from vokenization.token_vokens import TokenVokenizeJob
-from vokenization.vokenization import VokenizeJob
+from vokenization.index_choice import Choice, known_record, tell
+from xvoken import commands
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, compute_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.encoders.encoder import Encoder, load_encoder
-from xvoken.encoders.tokenizer import tokenizer_hash, vocabulary_size
+from xvoken.encoders.identity import Identity, identify
 from xvoken.errors import UserError
+from xvoken.files import indexes, vokens
 from xvoken.files import keys as key_files
-from xvoken.files import vokens
-from xvoken.files.corpus import Corpus, same_text
+from xvoken.files.corpus import Corpus, read_corpus, same_text
 from xvoken.files.image_sets import listed_sets, split_name
 from xvoken.files.keys import Gallery, read_keys
 from xvoken.files.safe import quoted, sha256_of_lines
 from xvoken.kinds import BACKENDS, base_name
-from xvoken.machine import TEXT_ON_GPU, Compute, lines_on, suggest_bf16
-from xvoken.search.index import require_backend
+from xvoken.machine import TEXT_BATCH, TEXT_ON_GPU, Compute, lines_on, suggest_bf16
 from xvoken.work.parts import Parts
 from xvoken.work.product import Product, one_pass
 
 CHUNK = 2048  # lines a part
-EXACT = Choice()
 
 
-def check_tokenizer(corpus: Corpus, encoder: Encoder) -> None:
+def check_tokenizer(corpus: Corpus, identity: Identity) -> None:
     """Refuse tokens that another tokenizer made; raises UserError."""
-    made_by, expected = corpus.attributes.get("tokenizer_hash"), tokenizer_hash(encoder.tokenizer)
+    made_by = corpus.attributes.get("tokenizer_hash")
     if made_by is None:  # a file of the predecessors, which do not say
-        say(f"warning: {corpus.path} does not say which tokenizer made it; it must be that of {encoder.name}")
-        largest, known = corpus.largest_token(), vocabulary_size(encoder.tokenizer)
-        if largest >= known:
-            raise UserError(f"{corpus.path}: token id {largest} is beyond the {known} of {encoder.name}'s tokenizer; another one made it")
-    elif made_by != expected:
+        say(f"warning: {corpus.path} does not say which tokenizer made it; it must be that of {identity.name}")
+        if (largest := corpus.largest_token()) >= identity.vocabulary:
+            raise UserError(
+                f"{corpus.path}: token id {largest} is beyond the {identity.vocabulary} of {identity.name}'s tokenizer; another one made it"
+            )
+    elif made_by != identity.tokenizer_hash:
         raise UserError(
             f"{corpus.path}: made by another tokenizer ({corpus.attributes.get('tokenizer')}, {made_by}) than the snapshot's "
-            f"({expected}); tokenize with: python tokenization/tokenize_dataset.py DATA_DIR FILE {encoder.tokenizer_name}"
+            f"({identity.tokenizer_hash}); tokenize with: {commands.tokenize(tokenizer=identity.tokenizer_name)}"
         )
 
 
@@ -65,43 +65,87 @@ def part_arrays(parts: Parts) -> Iterator[tuple[NDArray, ...]]:
         yield tuple(arrays[name] for name in ("indices", "scores", "counts", "vokens") if name in arrays)
 
 
-def vokenize(
-    job: VokenizeJob, corpus: Corpus, gallery: Gallery, output: Path, sets: str, limit: int | None, encoder: Encoder,
-    compute: Compute, choice: Choice = EXACT,
-) -> None:  # fmt: skip
+@dataclass
+class Retrieval:
+    """What is asked: the best images of a gallery for the lines of a corpus. name: of the gallery in the files' names."""
+
+    args: argparse.Namespace
+    identity: Identity
+    compute: Compute
+    corpus: Corpus
+    tokenizer_name: str
+    image_sets: list[str]
+    keys_dir: Path
+    gallery: Gallery
+    most: int | None
+    name: str
+    output: Path
+
+    @property
+    def lines(self) -> int:
+        return min(len(self.corpus), self.args.limit or len(self.corpus))
+
+    def settings(self) -> dict[str, Any]:
+        """All that exact search depends on."""
+        return {
+            "snapshot_hash": self.identity.hash, "keys": sha256_of_lines(self.gallery.made_by)[:16], "images": len(self.gallery),
+            "corpus": self.corpus.identity, "lines": self.lines,
+            "topk": self.args.topk, "precision": self.compute.precision, "backend": self.args.backend,
+        }  # fmt: skip
+
+    def job(self) -> Any:
+        with importing():
+            from vokenization.token_vokens import TokenVokenizeJob
+            from vokenization.vokenization import VokenizeJob
+            from xvoken.search.index import require_backend
+        require_backend(self.args.backend)  # before a plan is written that keeps the backend
+        return (TokenVokenizeJob if self.identity.level == "token" else VokenizeJob)(
+            load=self.args.load, corpus=self.args.corpus, tokenizer_name=self.tokenizer_name, keys_dir=self.keys_dir,
+            image_sets=self.image_sets, most=self.most, topk=self.args.topk, backend=self.args.backend, precision=self.compute.precision,
+            batch_size=self.args.batch_size, workers=len(self.compute.devices),
+        )  # fmt: skip
+
+
+def vokenize(asked: Retrieval, choice: Choice) -> None:
     """Write the three files, unless they stand there already."""
-    lines = min(len(corpus), limit or len(corpus))
-    tokens = int(corpus.offsets[lines])
-    settings = {
-        "snapshot_hash": encoder.hash, "keys": sha256_of_lines(gallery.made_by)[:16], "images": len(gallery.ids),
-        "corpus": corpus.identity, "lines": lines,
-        "topk": job.topk, "precision": job.precision, "backend": job.backend,
-    }  # fmt: skip
-    attributes = {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "scores": "inner products of normalized vectors"}
-    name, record = job.corpus.name, None
-    path, hdf5_path = vokens.text_file(output, name, sets), vokens.hdf5_file(output, name, sets)
-    ids_path = vokens.ids_file(output, name, sets)
-    product = Product(
-        hdf5_path, settings, lambda: vokens.read_settings(hdf5_path), f"the images of these {lines:,} lines", (path, ids_path)
-    )
+    where, name, sets, settings = asked.output, asked.args.corpus.name, asked.name, asked.settings()
+    path, hdf5_path, ids_path = (file(where, name, sets) for file in (vokens.text_file, vokens.hdf5_file, vokens.ids_file))
+    holds = f"the images of these {asked.lines:,} lines"
+    product = Product(hdf5_path, settings, lambda: vokens.read_settings(hdf5_path), holds, (path, ids_path))
+    attributes = {"snapshot": asked.identity.name, "snapshot_hash": asked.identity.hash, "scores": "inner products of normalized vectors"}
+    job = record = None
     if choice.kind != "flat":
         settings["index"] = choice.kind
         product.stands(unknown=("index_id", "effort"))  # refused before an index is built
-        job.saved, record = prepare(choice, job, corpus, gallery, sets, settings)
+        index_path = indexes.index_file(asked.keys_dir, sets, choice.kind)
+        if (record := known_record(choice, asked.gallery.vectors, index_path, settings)) is None:
+            job = asked.job()
+            from vokenization.index_recall import prepare
+
+            record = prepare(choice, job, asked.corpus, asked.gallery.vectors, index_path, settings)
+        tell(choice, index_path, record)
         settings |= {"index_id": record["id"], "effort": record["effort"]}
         attributes["index"] = json.dumps(record)
     if product.finished():
         return
-    suggest_bf16(compute)
-    with one_pass([product], lines, lines_on(compute.device, CHUNK), compute.engine) as made:
-        if not made.run(job, compute.devices, desc=path.name, unit="lines"):
+    job = job or asked.job()
+    if record:
+        from xvoken.search.approximate import SavedIndex
+
+        job.saved = SavedIndex(index_path, choice.kind, record["effort"])
+    suggest_bf16(asked.compute)
+    tokens = int(asked.corpus.offsets[asked.lines])
+    with one_pass([product], asked.lines, lines_on(asked.compute.device, CHUNK), asked.compute.engine) as made:
+        if not made.run(job, asked.compute.devices, desc=path.name, unit="lines"):
             return
-        vokens.write_ids(ids_path, gallery.ids)
+        vokens.write_ids(ids_path, asked.gallery.ids)
         empty, cut = (sum(summary[key] for summary in made.parts.summaries()) for key in ("empty", "cut"))
-        made.report(lines=lines, empty=empty, cut=cut, tokens=tokens, images=len(gallery.ids), index=record or "flat")
-        vokens.write(path, hdf5_path, part_arrays(made.parts), lines, tokens, job.topk, gallery.names, settings, attributes)
-    counts = f"{lines:,} lines ({empty:,} empty, {cut:,} cut to the tower's length)"
-    print(f"wrote the top {job.topk} of {len(gallery.ids):,} images for {counts} to {path} (and .hdf5, .ids)")
+        made.report(lines=asked.lines, empty=empty, cut=cut, tokens=tokens, images=len(asked.gallery), index=record or "flat")
+        vokens.write(
+            path, hdf5_path, part_arrays(made.parts), asked.lines, tokens, asked.args.topk, asked.gallery.names, settings, attributes
+        )
+    counts = f"{asked.lines:,} lines ({empty:,} empty, {cut:,} cut to the tower's length)"
+    print(f"wrote the top {asked.args.topk} of {len(asked.gallery):,} images for {counts} to {path} (and .hdf5, .ids)")
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -119,7 +163,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N lines")
     Choice.add_flags(parser)
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="exact search by faiss or torch; auto: the faster one here")
-    parser.add_argument("--batch-size", type=at_least_one, default=64, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
+    parser.add_argument("--batch-size", type=at_least_one, default=TEXT_BATCH, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
     add_compute_flags(parser, "text tower", "bf16 where it is fast")
     add_engine_flags(parser)
     return parser.parse_args(argv)
@@ -128,32 +172,25 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     compute = compute_of(args)
-    require_backend(args.backend)  # before a plan is written that keeps the backend
-    encoder = load_encoder(args.load, [], "cpu")
+    identity = identify(args.load)
     most = args.max_img_num if args.max_img_num > 0 else None
-    tokenizer = args.tokenizer_name or encoder.tokenizer_name
-    tokenizer_name = base_name(tokenizer)
+    tokenizer = args.tokenizer_name or identity.tokenizer_name
     image_sets = sorted(split_name(part)[0] for part in listed_sets([args.image_sets]))
-    keys_dir = args.keys_dir or key_files.folder(encoder.home)
+    keys_dir = args.keys_dir or key_files.folder(identity.home)
     for image_set in image_sets:
         key_files.require(keys_dir, image_set, args.load)
-    gallery = read_keys(keys_dir, image_sets, encoder, most)
-    if args.topk > len(gallery.ids):
-        raise UserError(f"--topk {args.topk}: the index has {len(gallery.ids)} images only ({', '.join(image_sets)})")
-    corpus = Corpus(args.corpus, tokenizer_name, tokenizer)
-    check_tokenizer(corpus, encoder)
-    sets = "_".join(image_sets) + (f".{most}" if most else "")
-    output = args.output or vokens.folder(encoder.home)
-    finished = vokens.hdf5_file(output, args.corpus.name, sets)
+    gallery = read_keys(keys_dir, image_sets, identity, most)
+    if args.topk > len(gallery):
+        raise UserError(f"--topk {args.topk}: the index has {len(gallery)} images only ({', '.join(image_sets)})")
+    corpus = read_corpus(args.corpus, tokenizer)
+    check_tokenizer(corpus, identity)
+    name = "_".join(image_sets) + (f".{most}" if most else "")
+    output = args.output or vokens.folder(identity.home)
+    finished = vokens.hdf5_file(output, args.corpus.name, name)
     again = f"rm {quoted(finished)}, then the same command" if finished.exists() else "the same command"
     same_text(args.corpus, corpus.path, corpus.attributes.get("corpus"), again)
-    choice = Choice.of(args, encoder, corpus, len(gallery.ids))
-    job = (TokenVokenizeJob if encoder.level == "token" else VokenizeJob)(
-        load=args.load, corpus=args.corpus, tokenizer_name=tokenizer_name, keys_dir=keys_dir, image_sets=image_sets, most=most,
-        topk=args.topk, backend=args.backend, precision=compute.precision, batch_size=args.batch_size,
-        workers=len(compute.devices),
-    )  # fmt: skip
-    vokenize(job, corpus, gallery, output, sets, args.limit, encoder, compute, choice)
+    asked = Retrieval(args, identity, compute, corpus, base_name(tokenizer), image_sets, keys_dir, gallery, most, name, output)
+    vokenize(asked, Choice.of(args, identity, corpus, len(gallery)))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import World
-from vokenization.index_choice import SAMPLE, affordable, sample_lines
+from vokenization.index_choice import affordable
+from vokenization.index_recall import SAMPLE, sample_lines
 from xvoken.encoders.encoder import load_encoder
+from xvoken.encoders.identity import identify
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files import vokens
@@ -42,20 +45,20 @@ def retrieve(world: World, keyed: Path, tmp_path: Path, script: Callable[..., st
 
 def test_auto_is_exact_up_to_the_cost_of_the_tower(keyed: Path, capsys: pytest.CaptureFixture[str]):
     """A layer of 32 numbers: attention 4 (32 x 32 + 32), feed-forward 32 x 64 + 64 + 64 x 32 + 32, two norms of 64."""
-    encoder = load_encoder(str(keyed), [], "cpu")
+    load, identity = str(keyed), identify(keyed)
     weights = 5 * (4 * (32 * 32 + 32) + 2 * 32 * 64 + 64 + 32 + 2 * 64) + 64 + 32 * 32 + 32  # the norm of the input; the pooler
     number = weights * (8 + 2) // 16  # 8 tokens a line and two special ones; keys of 16 numbers
-    assert affordable(encoder, 8, number) == "flat"
+    assert affordable(load, identity, 8, number) == "flat"
     assert f"exact search (flat), since exact search takes {32 * number:,} operations a line" in capsys.readouterr().err
-    assert affordable(encoder, 8, number + 1) == "ivf"
+    assert affordable(load, identity, 8, number + 1) == "ivf"
     told = capsys.readouterr().err
     assert f"approximate search (ivf), since exact search takes {32 * (number + 1):,} operations a line in {number + 1:,} keys" in told
     assert f"the text tower {2 * weights * 10:,}" in told
-    assert affordable(encoder, 1000, weights * 40 // 16 + 1) == "ivf"  # the tower sees 40 tokens at most
+    assert affordable(load, identity, 1000, weights * 40 // 16 + 1) == "ivf"  # the tower sees 40 tokens at most
     capsys.readouterr()
-    encoder.level = "token"  # a search for each token, and one for the line
-    assert affordable(encoder, 8, number // 9) == "flat"
-    assert affordable(encoder, 8, number // 9 + 1) == "ivf"
+    identity = replace(identity, level="token")  # a search for each token, and one for the line
+    assert affordable(load, identity, 8, number // 9) == "flat"
+    assert affordable(load, identity, 8, number // 9 + 1) == "ivf"
 
 
 def test_lines_of_the_sample_are_whole_and_none_is_empty(world: World, keyed: Path):

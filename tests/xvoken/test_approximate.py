@@ -181,5 +181,5 @@ def test_full_disk_is_told_by_faiss(folder: Path):
 
 def test_missing_faiss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(UserError, match="--index ivf: needs faiss .* pip install -r requirements.txt, or --index flat"):
+    with pytest.raises(UserError, match="--index ivf: needs faiss .* pip install -r requirements.txt -c constraints.txt, or --index flat"):
         ensure_index(KEYS, index_file(tmp_path, "set", "ivf"), "ivf")

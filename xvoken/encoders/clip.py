@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import FrozenImage, FrozenText
+from xvoken.encoders.sources import text_files
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import from_pretrained, require_vocabulary
 from xvoken.errors import UserError
@@ -108,7 +109,7 @@ def load_clip(name: str, towers: Sequence[str], device: str, precision: str) -> 
     return Encoder(
         name=base, hash=found, dim=model.config.projection_dim if projected else text_tower.width,
         max_len=text_tower.max_tokens, tokenizer=tokenizer,
-        text_spec=ClipTextSpec(name), image_spec=ClipImageSpec(base, name),
+        text_spec=ClipTextSpec(name), image_spec=ClipImageSpec(base, name), image_width=image_tower.width, files=tuple(text_files(name)),
         text_head=ProjectionHead(model.text_projection if projected else None),
         image_head=ProjectionHead(model.visual_projection if projected else None),
         text=FrozenText(text_tower, tokenizer, device, precision) if "text" in towers else None,

@@ -35,7 +35,7 @@ class Encoder:
     max_len: the longest caption of its training, in tokens, special ones counted in (of CLIP-like models, the tower's length).
     level: "sentence", or "token" for a matcher that was trained on every token of a caption by itself.
     tokenizer_name: what was given as the text tower's name, whose tokenizer it is: a trained tower's folder holds none.
-    home: folder for what is made with it; revision: the hub's commit, where there is one.
+    home: folder for what is made with it; revision: the hub's commit, where there is one; files: that all of this follows from.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Encoder:
     tokenizer: PreTrainedTokenizerBase
     text_spec: Any
     image_spec: Any
+    image_width: int
     text_head: nn.Module
     image_head: nn.Module
     text: FrozenText | None = None
@@ -53,6 +54,7 @@ class Encoder:
     home: Path = Path()
     revision: str = ""
     level: str = "sentence"
+    files: tuple[Path, ...] = ()
     device: str = "cpu"
 
     @property

@@ -1,5 +1,6 @@
 """What a command has to know of an encoder before it computes; nothing is loaded for it where that is known from before."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,17 +60,18 @@ def _kept(what: str, load: str | Path, find_out: Any) -> dict[str, Any]:
     return facts
 
 
-def _identity(encoder: Any, load: str) -> tuple[dict[str, Any], list[Path]]:
+def _identity(encoder: Any, load: str) -> tuple[dict[str, Any], Sequence[Path]]:
+    from xvoken.encoders.encoder import kind_of
     from xvoken.encoders.tokenizer import tokenizer_hash, vocabulary_size
 
     facts = Identity(
         encoder.name, encoder.hash, encoder.dim, encoder.max_len, encoder.level, encoder.image_width, encoder.tokenizer_name,
-        tokenizer_hash(encoder.tokenizer), vocabulary_size(encoder.tokenizer), encoder.home, encoder.revision, encoder.matcher,
+        tokenizer_hash(encoder.tokenizer), vocabulary_size(encoder.tokenizer), encoder.home, encoder.revision, kind_of(load) == "matcher",
     )  # fmt: skip
-    return {**asdict(facts), "home": str(facts.home)}, encoder.files or text_files(load)
+    return {**asdict(facts), "home": str(facts.home)}, encoder.files
 
 
-def _text_size(encoder: Any, load: str) -> tuple[dict[str, Any], list[Path]]:
+def _text_size(encoder: Any, load: str) -> tuple[dict[str, Any], Sequence[Path]]:
     from torch import nn
 
     tower = encoder.text_spec.build()
@@ -77,3 +79,26 @@ def _text_size(encoder: Any, load: str) -> tuple[dict[str, Any], list[Path]]:
     weights = sum(parameter.numel() for module in modules for parameter in module.parameters(recurse=False))
     files = text_files(encoder.text_spec.name)
     return asdict(TextSize(tower.max_tokens, tower.fixed_length, weights)), [*encoder.files, *files] if files else []
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """hash: see xvoken.encoders.tokenizer.tokenizer_hash; vocabulary: all ids are below it."""
+
+    hash: str
+    vocabulary: int
+
+
+def tokenizer_facts(name: str) -> TokenizerFacts:
+    """Of a tokenizer by short name, hub id or folder; raises UserError as load_tokenizer does."""
+    key = {"of": "tokenizer", "name": name, "at": str(Path(name).absolute())}
+    if (facts := known(key)) is None:
+        with importing():
+            import transformers  # noqa: F401  # which the functions import
+
+            from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
+        tokenizer = load_tokenizer(name)
+        facts = {"hash": tokenizer_hash(tokenizer), "vocabulary": vocabulary_size(tokenizer)}
+        if files := text_files(name):
+            remember(key, files, facts)
+    return TokenizerFacts(**facts)

@@ -56,8 +56,10 @@ def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) 
     encoder = Encoder(
         name=snapshot.folder.name, hash=snapshot.hash, dim=model.dim, max_len=model.max_len,
         tokenizer=load_tokenizer(str(snapshots.tokenizer_folder(snapshot.folder))),
-        text_spec=text_spec, image_spec=image_spec, text_head=heads["text_head"], image_head=heads["image_head"],
+        text_spec=text_spec, image_spec=image_spec, image_width=model.image_width,
+        text_head=heads["text_head"], image_head=heads["image_head"],
         tokenizer_name=model.lang, home=snapshot.folder, level=model.level,
+        files=(snapshots.tensors_file(snapshot.folder, snapshot.tag), snapshots.tokenizer_folder(snapshot.folder)),
     )  # fmt: skip
     if "text" in towers:
         tower = text_spec.build()

@@ -9,8 +9,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xvoken.errors import UserError
-from xvoken.files.safe import fingerprint, read_json, sha256_of_file
+from xvoken.files.safe import fingerprint, read_json, sha256_of_file, sha256_of_rows
 
 EFFORT = {"ivf": "nprobe", "hnsw": "efSearch", "ivfpq": "nprobe"}  # kinds, and what faiss calls the effort of a search
 FEWEST_KEYS = 256  # product quantization trains 256 centroids a subquantizer
@@ -50,3 +53,15 @@ def check(path: Path) -> str:
         raise UserError(f"{path}: not the file that {receipt_file(path)} tells of; {mend}")
     recalls = ", ".join(f"{record['recall']:.3f}" for record in receipt["recall"].values()) or "not measured"
     return f"{receipt['kind']} index of {receipt['number']:,} keys of {receipt['dim']} dimensions, recall {recalls}"
+
+
+def made_of(keys: NDArray[np.float32], kind: str) -> dict[str, Any]:
+    """What a receipt says of the keys."""
+    number, dim = keys.shape
+    return {"kind": kind, "keys": sha256_of_rows(keys), "number": number, "dim": dim, "parameters": parameters_of(kind, number, dim)}
+
+
+def read_receipt(path: Path) -> dict[str, Any] | None:
+    """Of the index at `path`; None where there is none."""
+    mend = f"remove it, and the index is built again: rm {receipt_file(path)}"
+    return read_json(receipt_file(path), mend) if receipt_file(path).exists() and path.exists() else None

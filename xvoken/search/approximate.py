@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from xvoken import commands
 from xvoken.console import log, progress
 from xvoken.errors import UserError, one_line
-from xvoken.files.indexes import CELL_POINTS, EFFORT, FEWEST_KEYS, parameters_of, receipt_file
+from xvoken.files.indexes import CELL_POINTS, EFFORT, FEWEST_KEYS, made_of, parameters_of, read_receipt, receipt_file
 from xvoken.files.keys import joined
-from xvoken.files.safe import read_json, replacing, sha256_of_file, sha256_of_rows, write_json
+from xvoken.files.safe import replacing, sha256_of_file, write_json
 from xvoken.machine import cores
 from xvoken.search.faiss_exact import best_first
 from xvoken.search.index import Index, build_index
@@ -125,12 +125,9 @@ def ensure_index(keys: NDArray[np.float32], path: Path, kind: str) -> dict[str, 
 
     The caller is its sole_writer. The receipt is removed first and written last: where it stands, the index is whole.
     """
-    number, dim = keys.shape
-    made_of = {"kind": kind, "keys": sha256_of_rows(keys), "number": number, "dim": dim, "parameters": parameters_of(kind, number, dim)}
-    mend = f"remove it, and the index is built again: rm {receipt_file(path)}"
-    then = read_json(receipt_file(path), mend) if receipt_file(path).exists() else None
-    if then and path.exists():
-        changed = [name for name in made_of if then.get(name) != made_of[name]]
+    now, then = made_of(keys, kind), read_receipt(path)
+    if then:
+        changed = [name for name in now if then.get(name) != now[name]]
         if not changed:
             return then
         log.info(f"{path}: built of others than now ({', '.join(changed)}), so once more")
@@ -138,10 +135,10 @@ def ensure_index(keys: NDArray[np.float32], path: Path, kind: str) -> dict[str, 
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed build, and it can be large
         leftover.unlink(missing_ok=True)
     faiss = import_faiss(kind)
-    index = build(keys, kind, made_of["parameters"])
+    index = build(keys, kind, now["parameters"])
     with replacing(path) as temporary:
         faiss.write_index(index, str(temporary))
-    receipt = {**made_of, "faiss": faiss.__version__, "index": sha256_of_file(path), "recall": {}}
+    receipt = {**now, "faiss": faiss.__version__, "index": sha256_of_file(path), "recall": {}}
     write_json(receipt_file(path), receipt)
     return receipt
 
