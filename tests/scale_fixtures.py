@@ -172,9 +172,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def killed_behind(name: str, command: list[object]) -> None:
+def killed_behind(name: str, command: list[object], cwd: Path = ROOT) -> None:
     """Run a script (its path, then its flags) that is killed as soon as it has renamed a file to `name`."""
-    process = _signalled_behind(signal.SIGKILL, name, command)
+    process = _signalled_behind(signal.SIGKILL, name, command, cwd)
     error = process.communicate(timeout=120)[1]
     assert process.returncode == -signal.SIGKILL, error
 

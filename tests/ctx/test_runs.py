@@ -1,5 +1,6 @@
 """Many processes, kills, broken pictures, finished output: the same bytes, nothing lost, nothing silent."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from PIL import Image
 from ctx import run
 from tests import ctx_fixtures as fixtures
 from tests.ctx_fixtures import ROOT, run_script
-from tests.scale_fixtures import stopped_behind
+from tests.scale_fixtures import killed_behind, stopped_behind
 from xvoken.files import context as context_files
 from xvoken.files import phrases as caption_db
 from xvoken.files.context import Context
@@ -37,13 +38,20 @@ def world(tmp_path_factory):
     return work
 
 
+def run_outside(work, *more: object) -> str:
+    """What build_context.py says in a process of its own."""
+    command = [sys.executable, str(ROOT / "ctx/build_context.py"), "--device", "cpu", *map(str, more)]
+    return subprocess.run(command, cwd=work, capture_output=True, text=True, check=True).stderr
+
+
 def flags(name: str, workers: int) -> list[object]:
     return ["--model", "model", "--images", "pictures", "--k", 4, "--exp_name", name, "--num_workers", workers]
 
 
 def files(work, name):
+    """Content by name; a report says how long it took, and only has to be there."""
     folder = work / "outputs" / name
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: b"" if path.name.endswith(".report.json") else path.read_bytes() for path in folder.iterdir()}
 
 
 def test_broken_pictures_are_left_out_of_both_files_and_listed(world):
@@ -91,6 +99,17 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(world):
     assert parts["first"] == stamp  # the finished part was not made again
     assert not list((world / "outputs/killed").glob(".*"))
     assert files(world, "killed") == files(world, "one")
+
+
+def test_a_run_killed_between_its_two_files_goes_on_with_the_second(world):
+    killed_behind("vis_ctx.hdf5", [ROOT / "ctx/build_context.py", "--device", "cpu", *flags("between", 1)], cwd=world)
+    folder = world / "outputs/between"
+    assert {path.name for path in folder.iterdir()} >= {"vis_ctx.hdf5", "vis_ctx.hdf5.report.json", "txt_ctx.hdf5.report.json"}
+    stamp = (folder / "vis_ctx.hdf5").stat().st_mtime_ns
+    assert "skipped: outputs/between/vis_ctx.hdf5 holds the context of these 140 pictures" in run_outside(world, *flags("between", 1))
+    assert (folder / "vis_ctx.hdf5").stat().st_mtime_ns == stamp and files(world, "between") == files(world, "one")
+    told = json.loads((folder / "txt_ctx.hdf5.report.json").read_text())
+    assert told["pictures"] == 140 and sorted(told["skipped"].values()) == [1, 1, 1]
 
 
 def test_one_script_at_a_time_gives_the_files_of_the_pass_over_both(world):

@@ -169,6 +169,13 @@ def sole_writer(output: Path, what: Path | None = None, wait: bool = False) -> I
                     folder.rmdir()
 
 
+def remove_lock(output: Path) -> None:
+    """Remove the lock that a killed run has left beside a finished output; one that is held, or is none of ours, stays."""
+    if lock_file(output).exists():
+        with suppress(UserError, OSError), sole_writer(output):
+            pass
+
+
 def _writable(folder: Path) -> bool:
     """Whether files can be made in a folder, or in the nearest one above that there is."""
     return os.access(next(place for place in (folder, *folder.parents) if place.exists()), os.W_OK)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xvoken.console import log
-from xvoken.files.locks import sole_writer
+from xvoken.files.locks import remove_lock, sole_writer
 from xvoken.files.safe import all_there, all_written, differences, remove_temporary, same_settings, write_json
 from xvoken.machine import LOCAL, Engine
 from xvoken.work.local import Job
@@ -62,7 +62,7 @@ class Product:
         return (*self.files, report_file(self.path))
 
     def finished(self) -> bool:
-        """Whether it is there already, and says so; what a killed run has left of its parts is removed then.
+        """Whether it is there already, and says so; parts and a lock that a killed run has left are removed then.
 
         Raises UserError for one that was made with other settings, or that has lost a companion.
         """
@@ -70,6 +70,7 @@ class Product:
             return False
         all_there(self.last, self.path, *self.companions)
         remove_leftover(self.path)
+        remove_lock(self.path)
         if self.holds:
             log.info(f"skipped: {self.path} holds {self.holds} already")
         return True
