@@ -38,14 +38,13 @@ from xvoken.cache.texts import TextJob
 from xvoken.cli.flags import roots_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.encoders.batches import Padding, batches_by_length, pad_lines, tokenize
+from xvoken.encoders.batches import Padding, batches_by_length, pad_lines
 from xvoken.encoders.image import for_inference
 from xvoken.encoders.precision import autocast, cast_weights
-from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.encoders.tokenizer import load_tokenizer, tokenize
 from xvoken.files.image_sets import CaptionedSet, read_captioned
-from xvoken.machine import resolve_precision
+from xvoken.machine import IMAGE_BATCH, resolve_precision
 from xvoken.pictures.augment import Crops
-from xvoken.pictures.batches import IMAGE_BATCH
 from xvoken.pictures.decode import load_picture
 
 COCO_PICTURES, COCO_CAPTIONS = 118_287, 591_753  # train2014 and nominival

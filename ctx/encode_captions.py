@@ -96,14 +96,14 @@ def encode(model: str, encoder: Encoder, phrases: list[str], compute: Compute, o
     print(f"wrote {len(phrases):,} phrases ({cut:,} cut to the tower's length) to {output}")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Encode phrases with the text branch of a dual encoder.")
     parser.add_argument(
         "--ann_dir", type=Path, default=Path("datasets/visual_genome"), help="Visual Genome's JSON files (default: %(default)s)"
     )
     parser.add_argument("--captions", type=Path, help="a text file, one phrase a line, instead of Visual Genome")
     add_model_flags(parser, "captions_db", "phrases")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     compute, _ = compute_of(args, BATCH)
     encoder = load_encoder(args.model, [], "cpu")  # first: a model that is missing should not show after minutes of reading
     phrases = read_lines(args.captions, args.limit) if args.captions else read_visual_genome(args.ann_dir, args.limit)

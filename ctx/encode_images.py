@@ -19,11 +19,11 @@ from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Encode pictures with the image branch of a dual encoder.")
     add_picture_flags(parser)
     add_model_flags(parser, "image_features", "views")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     inputs = load_inputs(args)
     make_context(inputs, visual=OUTPUTS / args.exp_name / "vis_ctx.hdf5")
 

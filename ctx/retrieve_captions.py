@@ -20,12 +20,12 @@ from xvoken.cli.main import run_main
 from xvoken.files import phrases as caption_db
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Retrieve phrases for each picture, its five crops and its nine crops.")
     add_picture_flags(parser)
     add_retrieval_flags(parser)
     add_model_flags(parser, "retrieved_captions", "views")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     inputs = load_inputs(args)
     encoder = inputs.encoder
     db = caption_db.read(args.caption_db, args.model, encoder.name, encoder.hash, encoder.dim)

@@ -20,11 +20,10 @@ from xvoken.cli.main import PATH_FAULTS, run_main
 from xvoken.encoders import snapshot
 from xvoken.errors import UserError, one_line
 from xvoken.files import context as context_files
-from xvoken.files import corpus, image_ids, keys, vokens
+from xvoken.files import corpus, image_ids, indexes, keys, vokens
 from xvoken.files import phrases as caption_db
 from xvoken.files.hdf5 import open_hdf5
 from xvoken.files.safe import quoted
-from xvoken.search import approximate
 
 
 def check(path: Path, given: Sequence[Path] = ()) -> str:
@@ -46,7 +45,7 @@ def _check(path: Path, given: Sequence[Path]) -> str:
     if path.suffix == ".ids":
         return image_ids.check(path.parent, path.stem)
     if path.suffix == ".faiss":
-        return approximate.check(path)
+        return indexes.check(path)
     if path.suffix != ".hdf5":
         raise UserError(f"{path}: expected a snapshot's folder, an .hdf5 file, an image set's .ids or a .faiss index")
     with open_hdf5(path, "the stage that writes it") as file:
@@ -111,10 +110,10 @@ def _group(path: Path) -> set[str]:
         return set(file["0"])
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Check files that stages wrote.")
     parser.add_argument("paths", nargs="+", type=Path, help="snapshots' folders, .hdf5 files, image sets' .ids, .faiss indexes")
-    paths = parser.parse_args().paths
+    paths = parser.parse_args(argv).paths
     for path in paths:
         print(f"{path}: {check(path, paths)}")
 

@@ -139,10 +139,10 @@ def _data_uri(picture: Image.Image, size: tuple[int, int]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Choose phrases and pictures for the demo's context.")
     parser.add_argument("demo", type=Path, help="folder that scripts/demo_data.py wrote, data/demo for the demo")
-    prepare(parser.parse_args().demo)
+    prepare(parser.parse_args(argv).demo)
 
 
 if __name__ == "__main__":

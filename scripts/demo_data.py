@@ -104,10 +104,10 @@ def dialogues() -> list[str]:
     return lines
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Make the demo's data.")
     parser.add_argument("output", type=Path, help="folder to write to, data/demo for the demo")
-    output = parser.parse_args().output
+    output = parser.parse_args(argv).output
     raw = output / "raw/train.jsonl"
     if raw.exists():  # written last
         say(f"skipped: {output} holds the demo's data already")

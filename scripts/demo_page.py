@@ -184,7 +184,7 @@ product of two vectors of length 1 (1 at most).</p>
 """
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Write the demo's page.")
     parser.add_argument("--load", required=True, type=Path, help="the matcher's snapshot")
     parser.add_argument("--corpus", required=True, type=Path, help="the dialogues, one a line, utterances separated by tabs")
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--context", type=Path, help="txt_ctx.hdf5 of ctx/build_context.py, to show the other direction too")
     parser.add_argument("--context-images", type=Path, help="the pictures it was made of")
     parser.add_argument("--output", required=True, type=Path, help="the HTML file to write")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     lines = read_lines(args.corpus, args.load, sorted(args.image_sets.split(",")))
     best, sample = choose(lines)
     records = [json.loads(line) for line in snapshots.metrics_file(args.load).read_text(encoding="utf-8").splitlines()]

@@ -179,12 +179,12 @@ def write(raw: Path, output: Path, with_response: bool, limit: int | None, setti
     return written, reasons
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Raw dialogues to {split}.pkl.txt, one dialogue a line.")
     parser.add_argument("raw_dir", help="folder with train, valid or test as .jsonl, .json (a row a line), .csv or .tsv")
     parser.add_argument("output_dir", help="folder for {split}.pkl.txt")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N usable dialogues of each split (default: all)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     raw_dir, output_dir = Path(args.raw_dir), Path(args.output_dir)
     files = {split: [raw_dir / f"{split}{ending}" for ending in ENDINGS] for split in SPLITS}
     found = {split: next((path for path in paths if path.is_file()), None) for split, paths in files.items()}

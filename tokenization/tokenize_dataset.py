@@ -159,7 +159,7 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
     print(f"wrote {lines:,} lines ({empty:,} without tokens), {tokens:,} tokens to {output} (and .line, and the ids as text)")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Tokenize a corpus to text, hdf5 and line offsets.")
     parser.add_argument("data_dir", help="folder of the corpus")
     parser.add_argument("file", help="its file, one text a line")
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--num-workers", type=at_least_one, default=1, help="processes; one uses all cores already (default: 1)")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N lines (default: all)")
     add_engine_flags(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     tokenize_corpus(Path(args.data_dir) / args.file, args.tokenizer, args.num_workers, args.limit, engine_of(args))
 
 

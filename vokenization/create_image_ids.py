@@ -48,7 +48,7 @@ def sample(ids: list[str], number: int | None, seed: int) -> list[str]:
     return [ids[i] for i in sorted(random.Random(seed).sample(range(len(ids)), number))]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Fix the order of image sets.", formatter_class=Help)
     parser.add_argument(
         "--image-sets", required=True, nargs="+", help="with commas: coco_train, coco_nominival, coco_minival, vg_nococo, open_images, "
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--langs", default="mscoco", help="sources of sentences that an LXMERT file must have, with commas")
     parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder for the .ids files")
     add_roots_flags(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     for image_set in listed_sets(args.image_sets):
         name, folder = split_name(image_set)
         found = ordered_ids(name, folder, roots_of(args), args.langs.split(","))

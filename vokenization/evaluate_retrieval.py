@@ -31,7 +31,8 @@ from xvoken.files.image_sets import LXMERT_NAMES, CaptionedSet, Roots, captioned
 from xvoken.files.keys import Gallery, read_keys
 from xvoken.files.safe import quoted, read_json, sha256_of_lines, write_json
 from xvoken.machine import Compute
-from xvoken.recall import evaluate, table
+from xvoken.recall import evaluate
+from xvoken.records import table
 from xvoken.work.product import Product
 
 

@@ -75,7 +75,7 @@ def no_others(folder: Path, files: set[Path]) -> None:
         raise UserError(f"{others[0]}: of another export ({len(others)} such files), and readers take all that they find; {mend}")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Write keys as clip-retrieval and autofaiss read them.", formatter_class=Help)
     parser.add_argument("--load", required=True, type=Path, help="a matcher's snapshot, as snap/xmatching/NAME")
     parser.add_argument("--image-sets", default="open_images", help="image sets with commas")
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--rows-per-file", type=at_least_one, default=1_000_000, help="keys in a file")
     parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), with commas")
     add_roots_flags(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     keys_dir = args.keys_dir or key_files.folder(args.load)
     for image_set in listed_sets([args.image_sets]):
         name, _ = split_name(image_set)

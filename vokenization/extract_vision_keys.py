@@ -40,8 +40,9 @@ from xvoken.files import keys as key_files
 from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.image_sets import Roots, listed_sets, split_name
 from xvoken.files.safe import sha256_of_lines
-from xvoken.machine import Compute, suggest_bf16
-from xvoken.pictures.batches import DECODERS, IMAGE_BATCH, ON_GPU, require_decoder
+from xvoken.kinds import DECODERS
+from xvoken.machine import IMAGE_BATCH, ON_GPU, Compute, suggest_bf16
+from xvoken.pictures.batches import require_decoder
 from xvoken.work.product import Product
 
 BLOCK = 8192  # pictures whose vectors are in memory at once
@@ -96,7 +97,7 @@ def extract(encoder: Encoder, image_set: str, where: Path, compute: Compute, roo
     print(f"wrote {len(rows):,} keys of {encoder.dim} dimensions to {path}{skipped}")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Extract the keys of image sets.", formatter_class=Help)
     parser.add_argument(
         "--load-dir",
@@ -121,7 +122,7 @@ def main() -> None:
     )  # fmt: skip
     add_compute_flags(parser, "tower", "as training takes it, whose cache is then used again")
     add_engine_flags(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     require_decoder(args.decoder)
     compute = compute_of(args)
     encoder = load_encoder(args.load, ["image"], "cpu")

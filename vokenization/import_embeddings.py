@@ -161,7 +161,7 @@ def write_keys(
     return ids, skipped
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Take keys that another tool made with the same model.", formatter_class=Help)
     parser.add_argument(
         "--load", required=True, help="the model that made them: a CLIP or SigLIP model by hub id or folder, or a matcher's snapshot"
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--image-sets", required=True, metavar="IMAGE_SET", help="name of the image set, one a run")
     parser.add_argument("--from", dest="source", required=True, type=Path, help="the folder with img_emb/ and metadata/")
     parser.add_argument("--keys-dir", type=Path, help="folder to write the keys to (default: keys/ in the snapshot)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if set(",=") & set(args.image_sets):
         raise UserError(f"--image-sets {args.image_sets}: one name alone was expected; the folder is given as --from")
     name, _ = split_name(args.image_sets)

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.encoders.batches import lines_on, require_finite
+from xvoken.encoders.batches import require_finite
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.tokenizer import vocabulary_size
 from xvoken.files.corpus import Corpus
 from xvoken.files.keys import joined, read_blocks
 from xvoken.files.safe import quoted, save_arrays
+from xvoken.machine import lines_on
 from xvoken.search.approximate import SavedIndex, open_saved
 from xvoken.search.index import build_joined
 

@@ -25,7 +25,6 @@ from vokenization.vokenization import VokenizeJob
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, compute_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.encoders.batches import TEXT_ON_GPU, lines_on
 from xvoken.encoders.encoder import Encoder, load_encoder
 from xvoken.encoders.tokenizer import tokenizer_hash, vocabulary_size
 from xvoken.errors import UserError
@@ -35,9 +34,9 @@ from xvoken.files.corpus import Corpus, same_text
 from xvoken.files.image_sets import listed_sets, split_name
 from xvoken.files.keys import Gallery, read_keys
 from xvoken.files.safe import quoted, sha256_of_lines
-from xvoken.kinds import base_name
-from xvoken.machine import Compute, suggest_bf16
-from xvoken.search.index import BACKENDS, require_backend
+from xvoken.kinds import BACKENDS, base_name
+from xvoken.machine import TEXT_ON_GPU, Compute, lines_on, suggest_bf16
+from xvoken.search.index import require_backend
 from xvoken.work.parts import Parts
 from xvoken.work.product import Product, one_pass
 
@@ -105,7 +104,7 @@ def vokenize(
     print(f"wrote the top {job.topk} of {len(gallery.ids):,} images for {counts} to {path} (and .hdf5, .ids)")
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(description="Retrieve the best images for every line of a corpus.", formatter_class=Help)
     parser.add_argument(
         "--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
@@ -123,11 +122,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=at_least_one, default=64, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
     add_compute_flags(parser, "text tower", "bf16 where it is fast")
     add_engine_flags(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     compute = compute_of(args)
     require_backend(args.backend)  # before a plan is written that keeps the backend
     encoder = load_encoder(args.load, [], "cpu")

@@ -27,12 +27,6 @@ class Progress:
         return len(self.records)
 
 
-def rsum(record: dict[str, Any]) -> float:
-    """Sum of the six recalls, the usual single figure to choose an epoch by."""
-    found = [record["text_to_image"], record["image_to_text"]]
-    return sum(recalls[name] for recalls in found for name in recalls if name.startswith("R"))
-
-
 def require_same(output: Path, header: dict[str, Any], config: dict[str, Any]) -> None:
     """Raise UserError where the training in `output`, by the header of its state, has other settings than these."""
     # What files from before there was a choice do not say.

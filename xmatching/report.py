@@ -10,7 +10,7 @@ from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError, one_line
 from xvoken.files.safe import replacing, write_text
 from xvoken.kinds import made_by
-from xvoken.recall import TOP, table
+from xvoken.records import TOP, table
 
 
 class Tracker:

@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from xmatching.model import Matcher
-from xmatching.progress import Progress, require_resume, require_same, rsum
+from xmatching.progress import Progress, require_resume, require_same
 from xmatching.training import Learner
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
 from xvoken.files.safe import replacing_files, write_lines
+from xvoken.records import rsum
 
 
 def restore(progress: Progress, learner: Learner) -> None:

@@ -14,13 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
-from xmatching.progress import rsum
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
 from xvoken.errors import UserError
 from xvoken.files.safe import read_json
+from xvoken.records import rsum
 
 COLUMNS = ("run", "R@1", "R@5", "R@10", "i2t R@1", "images", "epoch", "loss", "head", "pool", "lr", "minutes")
 

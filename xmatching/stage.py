@@ -20,7 +20,7 @@ from xmatching.metric import validate
 from xmatching.model import Matcher
 from xmatching.pairs import Towers, load_pairs
 from xmatching.predecessors import STATE_DICT_ENDINGS, start_from
-from xmatching.progress import Progress, card_missing, curves_missing, rsum, skipped
+from xmatching.progress import Progress, card_missing, curves_missing, skipped
 from xmatching.report import Reporter, draw_curves, epoch_line, write_card
 from xmatching.resume import load_progress, restore, save_epoch
 from xmatching.settings import Training, describe, model_of, said_of
@@ -32,7 +32,7 @@ from xvoken.errors import RunError, UserError
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import all_written
 from xvoken.machine import resolve_precision
-from xvoken.recall import table
+from xvoken.records import rsum, table
 
 
 def train(args: Namespace, command: list[str], device: str, rank: int, world: int, require_lock: Callable[[], None]) -> None:

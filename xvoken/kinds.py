@@ -69,3 +69,7 @@ def made_by(entry: str) -> Any:
     """The class or function of an entry, as "package.module:name"."""
     module, _, name = entry.partition(":")
     return getattr(import_module(module), name)
+
+
+DECODERS = ("pillow", "torchcodec")
+BACKENDS = ("auto", "faiss", "torch")

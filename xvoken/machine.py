@@ -129,3 +129,15 @@ def suggest_bf16(compute: Compute) -> None:
         log.info(
             "fp32, as it is most exact; this machine has bf16 units: --precision bf16 is several times as fast (--help says what it costs)"
         )
+
+
+TEXT_BATCH = 64  # lines a batch on a CPU
+TEXT_ON_GPU = 8  # times as many lines a batch, and a part, on a GPU
+
+
+def lines_on(device: str, lines: int) -> int:
+    """Lines of a batch or a part, as many more on a GPU; lines: on a CPU."""
+    return lines if device == "cpu" else lines * TEXT_ON_GPU
+
+
+IMAGE_BATCH, ON_GPU = 8, 32  # pictures a batch: the maps of more of them leave a core's cache; times ON_GPU on a GPU

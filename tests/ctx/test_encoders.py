@@ -15,8 +15,7 @@ from xvoken.cache.texts import text_features
 from xvoken.encoders.encoder import load_encoder
 from xvoken.errors import UserError
 from xvoken.files import keys, vokens
-from xvoken.machine import Compute
-from xvoken.pictures.batches import IMAGE_BATCH
+from xvoken.machine import IMAGE_BATCH, Compute
 from xvoken.pictures.decode import load_picture
 
 

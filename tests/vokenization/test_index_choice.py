@@ -15,7 +15,7 @@ from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files import vokens
 from xvoken.files.corpus import Corpus
-from xvoken.search.approximate import index_file, receipt_file
+from xvoken.files.indexes import index_file, receipt_file
 
 KINDS = ("ivf", "hnsw", "ivfpq")
 

@@ -100,7 +100,7 @@ def test_test_only_measures_what_is_loaded(world: World, tmp_path: Path, script:
 
 def test_test_only_repeats_the_record_of_the_training(world: World, matcher: Path, script: Callable[..., str]):
     from xvoken.encoders.snapshot import read
-    from xvoken.recall import table
+    from xvoken.records import table
 
     roots = [*world.roots, "--valid-imgs", "shapes_valid", "--cache", f"{world.folder}/cache", "--precision", "fp32"]
     printed = script("xmatching.main", *roots, "--num-workers", 1, "--test-only", "--load", matcher)
@@ -111,7 +111,7 @@ def test_test_only_takes_the_tokenizer_of_a_fine_tuned_snapshot(world: World, tu
     """Its text tower's folder holds none. Trained towers ran in other batches and in full precision: what scores almost the same may
     change places, so that a query or two may count otherwise."""
     from xvoken.encoders.snapshot import read
-    from xvoken.recall import TOP
+    from xvoken.records import TOP
 
     roots = [*world.roots, "--valid-imgs", "shapes_valid", "--cache", f"{world.folder}/cache", "--precision", "fp32"]
     printed = script("xmatching.main", *roots, "--num-workers", 1, "--test-only", "--load", tuned)

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from xvoken.console import progress
-from xvoken.encoders.batches import TEXT_BATCH, all_batches, batches_by_length, lines_on, require_finite, shown
+from xvoken.encoders.batches import all_batches, batches_by_length, require_finite, shown
 from xvoken.encoders.frozen import FrozenImage, FrozenText
 from xvoken.encoders.snapshot import tensors_file
 from xvoken.encoders.text import masked_mean
 from xvoken.errors import UserError
 from xvoken.kinds import ENCODERS, made_by
-from xvoken.machine import resolve_precision, workers_on
-from xvoken.pictures.batches import IMAGE_BATCH, batches_ahead, on_device, open_pictures
+from xvoken.machine import IMAGE_BATCH, TEXT_BATCH, lines_on, resolve_precision, workers_on
+from xvoken.pictures.batches import batches_ahead, on_device, open_pictures
 from xvoken.pictures.sources import Member
 
 

@@ -3,7 +3,11 @@
 import hashlib
 import importlib.util
 import os
+from itertools import chain
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import SHORT_NAMES, full_name
@@ -108,3 +112,22 @@ def end_id(tokenizer: Any) -> int:
     if len(ids) != 1:
         raise UserError(f"tokenizer {tokenizer.name_or_path}: puts no single end token behind a sentence, as SigLIP's does")
     return ids[0]
+
+
+def tokenize(tokenizer: Any, sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Token ids without special ones, one sentence after another: (N,), and offsets (len(sentences) + 1,)."""
+    return joined(token_lists(tokenizer, sentences))
+
+
+def token_lists(tokenizer: Any, sentences: list[str]) -> list[list[int]]:
+    """The token ids of each sentence, without special ones."""
+    if tokenizer.is_fast:
+        return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch_fast(sentences, add_special_tokens=False)]
+    return tokenizer(sentences, add_special_tokens=False)["input_ids"]  # SigLIP's sentencepiece tokenizer
+
+
+def joined(ids: list[list[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Lists one after another in one array (N,), and offsets (len(ids) + 1,)."""
+    offsets = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum(list(map(len, ids)), out=offsets[1:])
+    return np.fromiter(chain.from_iterable(ids), np.int32, offsets[-1]), offsets

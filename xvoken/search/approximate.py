@@ -10,7 +10,6 @@ ivfpq: as ivf, each key cut to dim / 8 bytes by product quantization (Jégou et 
 Whatever faiss finds is scored again from the keys themselves, so that scores are exact inner products for all kinds.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,30 +21,18 @@ from numpy.typing import NDArray
 from xvoken import commands
 from xvoken.console import log, progress
 from xvoken.errors import UserError, one_line
+from xvoken.files.indexes import CELL_POINTS, EFFORT, FEWEST_KEYS, parameters_of, receipt_file
 from xvoken.files.keys import joined
-from xvoken.files.safe import fingerprint, read_json, replacing, sha256_of_file, sha256_of_rows, write_json
+from xvoken.files.safe import read_json, replacing, sha256_of_file, sha256_of_rows, write_json
 from xvoken.machine import cores
 from xvoken.search.faiss_exact import best_first
 from xvoken.search.index import Index, build_index
 
-EFFORT = {"ivf": "nprobe", "hnsw": "efSearch", "ivfpq": "nprobe"}  # kinds, and what faiss calls the effort of a search
 FIRST_EFFORT = {"ivf": 1, "hnsw": 16, "ivfpq": 1}
-FEWEST_KEYS = 256  # product quantization trains 256 centroids a subquantizer
-CELL_POINTS = 40  # keys a cell at least, and those it is trained on: faiss asks for 39
 CODE_POINTS = 1 << 16  # keys that product quantization is trained on: 256 a centroid
-MOST_CELLS = 1 << 16  # k-means grows with keys x cells
-LINKS = 32  # of a key in the graph
 ROUNDING = 1e-6  # of an inner product of normalized vectors in fp32
 SAMPLE = 256  # queries that an index is tuned on
 ADDED, RESCORED = 1 << 14, 64  # keys added, queries scored again at once
-
-
-def index_file(where: Path, sets: str, kind: str) -> Path:
-    return where / f"{sets}.{kind}.faiss"
-
-
-def receipt_file(path: Path) -> Path:
-    return path.with_suffix(".json")
 
 
 def import_faiss(kind: str) -> Any:
@@ -133,16 +120,6 @@ def build_tuned(
     return index
 
 
-def parameters_of(kind: str, number: int, dim: int) -> dict[str, int]:
-    """What the index of so many keys is built with: about 4 sqrt(N) cells, as faiss advises."""
-    if kind == "hnsw":
-        return {"links": LINKS}
-    cells = {"cells": max(1, min(round(4 * math.sqrt(number)), number // CELL_POINTS, MOST_CELLS))}
-    if kind == "ivf":
-        return cells
-    return {**cells, "bytes": max(n for n in range(1, max(1, dim // 8) + 1) if dim % n == 0)}
-
-
 def ensure_index(keys: NDArray[np.float32], path: Path, kind: str) -> dict[str, Any]:
     """The receipt of the index at `path`; it is built where there is none, and again where it is of other keys.
 
@@ -197,11 +174,6 @@ def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int], show
     return index
 
 
-def identity(receipt: dict[str, Any]) -> str:
-    """Name an index by its receipt, without the recalls, which come later: 12 hex digits."""
-    return fingerprint({name: value for name, value in receipt.items() if name != "recall"})
-
-
 def recall(scores: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
     """Share of the scores found (Q, k) that reach the last of the exact ones (Q, k).
 
@@ -219,13 +191,3 @@ def tune(index: ApproximateIndex, queries: NDArray[np.float32], exact: NDArray[n
     while (reached := recall(index.search(queries, exact.shape[1])[0], exact)) < target and index.effort < index.most:
         index.effort = min(2 * index.effort, index.most)
     return reached
-
-
-def check(path: Path) -> str:
-    """Hold an index against its receipt; says what it holds or raises UserError."""
-    mend = f"build it again after: rm {path}"
-    receipt = read_json(receipt_file(path), mend)
-    if sha256_of_file(path) != receipt["index"]:
-        raise UserError(f"{path}: not the file that {receipt_file(path)} tells of; {mend}")
-    recalls = ", ".join(f"{record['recall']:.3f}" for record in receipt["recall"].values()) or "not measured"
-    return f"{receipt['kind']} index of {receipt['number']:,} keys of {receipt['dim']} dimensions, recall {recalls}"

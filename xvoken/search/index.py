@@ -13,8 +13,6 @@ from xvoken.machine import cpu_has_bf16, workers_on
 from xvoken.search.faiss_exact import FaissIndex
 from xvoken.search.torch_exact import TorchIndex
 
-BACKENDS = ("auto", "faiss", "torch")
-
 
 class Index(Protocol):
     """Keys ready to be searched."""
