@@ -40,13 +40,14 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
     progress = share_progress() if rank > 0 else Progress()
     output = Path(args.output)
     train_sets, valid_sets = read_sets(args)
+    loading = time.time()
     towers, training = Towers.of(args), Training.of(args)
     text, image = towers.text_facts(), towers.image_facts()
     model = model_of(args, text, image)
     precision = resolve_precision(args.precision, device) if is_frozen(args) else None
     config = describe(args, model, training, train_sets + valid_sets, precision)
     if rank == 0:
-        remember_towers(args, text, image)
+        remember_towers(args, text, image, loading)
         progress = load_progress(output, config, args.resume)
     if progress.epoch == args.epochs:
         if rank == 0:

@@ -138,7 +138,9 @@ def test_what_is_known_hangs_on_flags_and_files(world: World, tmp_path: Path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     args = parse_args(world.towers)
     assert known_towers(args) is None
-    remember_towers(args, TEXT, IMAGE)
+    remember_towers(args, TEXT, IMAGE, since=min(path.stat().st_ctime for path in world.bert.iterdir()))  # changed while it was read
+    assert known_towers(args) is None
+    remember_towers(args, TEXT, IMAGE, since=time.time())
     assert known_towers(args) == (TEXT, IMAGE)
     for more in (["--lang-layers", "1"], ["--text-pool", "mean"], ["--visn-pool", "max"], ["--visn", "resnet34"]):
         assert known_towers(parse_args([*world.towers, *more])) is None
