@@ -44,10 +44,11 @@ def _image_key(args: Namespace) -> tuple[dict[str, Any], list[Path]]:
     return {"tower": "image", "files": [str(path) for path in files], "visn": args.visn, "pool": args.visn_pool}, files
 
 
-def remember_towers(args: Namespace, text: TextFacts, image: ImageFacts) -> None:
+def remember_towers(args: Namespace, text: TextFacts, image: ImageFacts, since: float) -> None:
+    """since: when they began to be loaded, in seconds."""
     for facts, (key, files) in ((text, _text_key(args)), (image, _image_key(args))):
         if files:
-            remember(key, files, asdict(facts))
+            remember(key, files, asdict(facts), since)
 
 
 def known_towers(args: Namespace) -> tuple[TextFacts, ImageFacts] | None:

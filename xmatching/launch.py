@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 from xvoken.interrupts import importing
 
+from xmatching.finished import is_finished
+from xmatching.param import parse_args
 from xvoken.cli.flags import Parser, at_least_one
 from xvoken.cli.main import run_main
 from xvoken.errors import RunError, UserError
@@ -55,9 +57,6 @@ def launch(processes: int, flags: list[str]) -> int:
 
 def nothing_to_do(flags: list[str]) -> bool:
     """Whether the training is finished, which is said; otherwise its processes have their say."""
-    from xmatching.finished import is_finished
-    from xmatching.param import parse_args
-
     args = parse_args(flags)
     return not args.test_only and is_finished(args)
 

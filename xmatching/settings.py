@@ -74,9 +74,16 @@ class ImageFacts:
     image_width: int
 
 
+def said_of(text: TextFacts, image: ImageFacts) -> dict[str, Any]:
+    """The facts as a ModelConfig says them."""
+    found = {**asdict(text), **asdict(image)}
+    del found["max_tokens"]
+    return found
+
+
 def model_of(args: Namespace, text: TextFacts, image: ImageFacts) -> ModelConfig:
     """The model that the flags and the towers make."""
-    found = {**asdict(text), **asdict(image)}
+    found = said_of(text, image)
     found |= {"lang": full_name(args.lang), "lang_layers": list(args.lang_layers), "max_len": min(args.max_len, text.max_tokens)}
     names = [field.name for field in fields(ModelConfig)]
     return ModelConfig(**{name: found[name] if name in found else getattr(args, name) for name in names})

@@ -6,7 +6,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from xmatching.predecessors import STATE_DICT_ENDINGS, start_from
 from xmatching.progress import Progress, card_missing, curves_missing, skipped
 from xmatching.report import Reporter, draw_curves, epoch_line, write_card
 from xmatching.resume import load_progress, restore, save_epoch
-from xmatching.settings import Training, describe, model_of
+from xmatching.settings import Training, describe, model_of, said_of
 from xmatching.training import Learner
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
@@ -40,13 +40,14 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
     progress = share_progress() if rank > 0 else Progress()
     output = Path(args.output)
     train_sets, valid_sets = read_sets(args)
+    loading = time.time()
     towers, training = Towers.of(args), Training.of(args)
     text, image = towers.text_facts(), towers.image_facts()
     model = model_of(args, text, image)
     precision = resolve_precision(args.precision, device) if is_frozen(args) else None
     config = describe(args, model, training, train_sets + valid_sets, precision)
     if rank == 0:
-        remember_towers(args, text, image)
+        remember_towers(args, text, image, loading)
         progress = load_progress(output, config, args.resume)
     if progress.epoch == args.epochs:
         if rank == 0:
@@ -140,16 +141,11 @@ def tell_people(output: Path, progress: Progress, config: dict[str, Any], recipe
 def test(args: Namespace, device: str) -> None:
     """Print the recall of a snapshot on the validation sets; what the snapshot says of the model goes before the flags."""
     load = args.load or args.output
+    snapshot = None if str(load).endswith(STATE_DICT_ENDINGS) else snapshots.read(load)
     _, valid_sets = read_sets(args)
-    if str(load).endswith(STATE_DICT_ENDINGS):
-        towers = Towers.of(args)
-        model = model_of(args, towers.text_facts(), towers.image_facts())
-    else:
-        snapshot = snapshots.read(load)
-        towers = Towers.of_snapshot(snapshot)
-        here = {**asdict(towers.text_facts()), **asdict(towers.image_facts())}
-        del here["max_tokens"]
-        model = replace(snapshot.model, **here)
+    towers = Towers.of_snapshot(snapshot) if snapshot else Towers.of(args)
+    text, image = towers.text_facts(), towers.image_facts()
+    model = replace(snapshot.model, lang=towers.text.name, **said_of(text, image)) if snapshot else model_of(args, text, image)
     matcher = Matcher(model)
     start_from(load, matcher, model, towers.modules())
     print(table(validate(matcher.to(device), load_pairs(args, towers, model.level, valid_sets, augment=False), device)))

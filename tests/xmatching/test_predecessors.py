@@ -107,6 +107,28 @@ def test_test_only_repeats_the_record_of_the_training(world: World, matcher: Pat
     assert table(read(matcher).config["validation"]) in printed
 
 
+def test_test_only_takes_the_model_of_an_old_snapshot_and_leaves_the_flags(
+    world: World, matcher: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """It says nothing of head and pooling; what the flags say of them does not count."""
+    from xmatching import stage
+    from xmatching.param import parse_args
+    from xvoken.encoders import snapshot as snapshots
+    from xvoken.records import table
+
+    tensors, config = snapshots.read_tensors(snapshots.tensors_file(matcher, "BEST"))
+    for name in ("head", "hidden_layers", "text_pool", "visn_pool", "level"):
+        del config["model"][name]
+    snapshots.write_tensors(tmp_path / "BEST.safetensors", tensors, config)
+    shutil.copytree(matcher / "tokenizer", tmp_path / "tokenizer")
+    roots = [*world.roots, "--valid-imgs", "shapes_valid", "--cache", f"{world.folder}/cache", "--precision", "fp32", "--num-workers", "1"]
+    args = parse_args([*roots, "--test-only", "--load", str(tmp_path), "--head", "glu", "--text-pool", "mean", "--dim", "3"])
+    before = {**vars(args)}
+    stage.test(args, "cpu")
+    assert vars(args) == before
+    assert table(config["validation"]) in capfd.readouterr().out
+
+
 def test_test_only_takes_the_tokenizer_of_a_fine_tuned_snapshot(world: World, tuned: Path, script: Callable[..., str]):
     """Its text tower's folder holds none. Trained towers ran in other batches and in full precision: what scores almost the same may
     change places, so that a query or two may count otherwise."""

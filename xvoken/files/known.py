@@ -32,13 +32,17 @@ def known(key: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def remember(key: dict[str, Any], files: Iterable[Path], facts: dict[str, Any]) -> None:
-    """Keep facts that follow from the key and from these files; a folder stands for the files in it."""
+def remember(key: dict[str, Any], files: Iterable[Path], facts: dict[str, Any], since: float | None = None) -> None:
+    """Keep facts that follow from the key and from these files; a folder stands for the files in it.
+
+    since: when they began to be read, in seconds; where one was changed after that, nothing is kept.
+    """
     paths = [path.absolute() for path in files]
     listed = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     with suppress(OSError, RunError, UserError):  # a full disk, a home that is read only: it was only to save time
         stamps = {str(path): _stamp(path) for path in [*(path for path in paths if path.is_dir()), *listed]}
-        write_json(_file(key), {"key": _whole(key), "files": stamps, "facts": facts})
+        if since is None or all(changed < since * 1e9 for _, _, changed, _ in stamps.values()):
+            write_json(_file(key), {"key": _whole(key), "files": stamps, "facts": facts})
 
 
 def _file(key: dict[str, Any]) -> Path:
