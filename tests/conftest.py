@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What is started in the background (nohup, CI) ignores Ctrl-C, and so would all that the tests start: as at a terminal instead.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# What is kept of models between commands must be that of these tests.
+CACHE = tempfile.TemporaryDirectory(prefix="xvoken-tests-")
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 show_log()  # as commands do
 COLOURS = ["red", "green", "blue", "yellow", "black", "white", "orange", "purple", "pink", "brown", "grey", "cyan"]
 SHAPES = ["circle", "square"]

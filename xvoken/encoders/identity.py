@@ -1,5 +1,6 @@
 """What a command has to know of an encoder before it computes; nothing is loaded for it where that is known from before."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,11 +53,12 @@ def text_size(load: str | Path) -> TextSize:
 def _kept(what: str, load: str | Path, find_out: Any) -> dict[str, Any]:
     key = {"of": what, "load": str(load), "at": str(Path(load).absolute())}
     if (facts := known(key)) is None:
+        since = time.time()
         with importing():
             from xvoken.encoders.encoder import load_encoder
         facts, files = find_out(load_encoder(load, [], "cpu"), str(load))
         if files:
-            remember(key, files, facts)
+            remember(key, files, facts, since)
     return facts
 
 
@@ -100,5 +102,5 @@ def tokenizer_facts(name: str) -> TokenizerFacts:
         tokenizer = load_tokenizer(name)
         facts = {"hash": tokenizer_hash(tokenizer), "vocabulary": vocabulary_size(tokenizer)}
         if files := text_files(name):
-            remember(key, files, facts)
+            remember(key, files, facts, since)
     return TokenizerFacts(**facts)
