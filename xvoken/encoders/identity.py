@@ -95,6 +95,7 @@ def tokenizer_facts(name: str) -> TokenizerFacts:
     """Of a tokenizer by short name, hub id or folder; raises UserError as load_tokenizer does."""
     key = {"of": "tokenizer", "name": name, "at": str(Path(name).absolute())}
     if (facts := known(key)) is None:
+        since = time.time()
         with importing():
             import transformers  # noqa: F401  # which the functions import
 
