@@ -21,8 +21,9 @@ from xvoken.cache.images import ImageJob
 from xvoken.cli.main import run_main
 from xvoken.encoders.image import for_inference
 from xvoken.encoders.precision import autocast
-from xvoken.machine import cores, resolve_precision
-from xvoken.pictures.batches import DECODERS, IMAGE_BATCH, ON_GPU, Pictures
+from xvoken.kinds import DECODERS
+from xvoken.machine import IMAGE_BATCH, ON_GPU, cores, resolve_precision
+from xvoken.pictures.batches import Pictures
 
 
 @torch.inference_mode()

@@ -14,8 +14,9 @@ from xmatching.data import PairBatches
 from xmatching.metric import validate
 from xmatching.model import Matcher
 from xmatching.pairs import Towers, load_pairs
-from xmatching.param import HEAD_FLAGS, parse_args
-from xmatching.training import Learner, Training
+from xmatching.param import parse_args
+from xmatching.settings import Training, model_of
+from xmatching.training import Learner
 from xvoken.cli.flags import roots_of
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
@@ -91,18 +92,19 @@ class Bench:
         data = (args.train_imgs, args.valid_imgs if held_out else None, args.text_pool, args.visn_pool, args.lang_layers)
         key = hashlib.sha256(repr((*data, args.views, args.crop_scale)).encode()).hexdigest()
         if key not in self.loaded:
-            towers, roots = Towers(args), roots_of(args)
+            towers, roots = Towers.of(args), roots_of(args)
             train = [read_captioned(name, args.train_langs, roots, args.limit) for name in args.train_imgs]
             other = [read_captioned(name, args.valid_langs, roots, args.limit) for name in args.valid_imgs] if held_out else train
-            self.loaded[key] = towers, load_pairs(args, towers, train, augment=True), load_pairs(args, towers, other, augment=False)
+            pairs = load_pairs(args, towers, args.level, train, augment=True)
+            self.loaded[key] = towers, pairs, load_pairs(args, towers, args.level, other, augment=False)
         return self.loaded[key]
 
 
 def train_and_measure(args: Namespace, towers: Towers, train: PairBatches, gallery: PairBatches) -> dict[str, Any]:
     """The record of xvoken.recall.evaluate after the last epoch."""
     torch.manual_seed(args.seed)
-    config = {**towers.config(), **{name: getattr(args, name) for name in HEAD_FLAGS}}
-    learner = Learner.of(Matcher(config), Training.of(args), "cpu")
+    model = model_of(args, towers.text_facts(), towers.image_facts())
+    learner = Learner.of(Matcher(model), Training.of(args), "cpu")
     for epoch in range(1, args.epochs + 1):
         learner.epoch(epoch, train)
     return validate(learner.matcher, gallery, "cpu")

@@ -22,7 +22,7 @@ from benchmarks.measure import make_parser, threads
 from xmatching.recipes import RECIPES
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.recall import TOP
+from xvoken.records import TOP
 
 DIRECTIONS = ("text_to_image", "image_to_text")
 

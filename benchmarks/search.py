@@ -23,9 +23,10 @@ import torch
 
 from benchmarks.measure import parse_args, report, seconds, threads
 from xvoken.cli.main import run_main
+from xvoken.files import indexes
 from xvoken.machine import cores
 from xvoken.search import approximate
-from xvoken.search.approximate import ApproximateIndex, SavedIndex
+from xvoken.search.approximate import SavedIndex, open_saved
 from xvoken.search.faiss_exact import FaissIndex
 from xvoken.search.torch_exact import TorchIndex
 
@@ -66,13 +67,13 @@ def measure_approximate(kind: str, number: int, queries: int) -> None:
     flat = FaissIndex(keys)
     rows = {"limit": seconds(lambda: asked @ keys.T, 2), "straightforward": seconds(lambda: flat.search(asked, 5), 2)}
     with tempfile.TemporaryDirectory() as folder:
-        path = approximate.index_file(Path(folder), "keys", kind)
+        path = indexes.index_file(Path(folder), "keys", kind)
         build = seconds(lambda: approximate.ensure_index(keys, path, kind))
-        index = ApproximateIndex(keys, SavedIndex(path, kind, 1))
+        index = open_saved(keys, SavedIndex(path, kind, 1))
         approximate.tune(index, tuned, flat.search(tuned, 5)[0], 0.95)
         rows["ours"] = seconds(lambda: index.search(asked, 5), 2)
         reached = approximate.recall(index.search(asked, 5)[0], flat.search(asked, 5)[0])
-        more = {"keys": number, approximate.EFFORT[kind]: index.effort, "recall": round(reached, 4), "build_seconds": round(build, 1)}
+        more = {"keys": number, indexes.EFFORT[kind]: index.effort, "recall": round(reached, 4), "build_seconds": round(build, 1)}
         report(f"search-{kind}", "queries", queries, rows, megabytes=round(path.stat().st_size / 1e6), **more)
 
 
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     with threads(cores()):
         for number in sizes:
             measure(number, 64 if args.small else 1024, args.device)
-        for kind in approximate.EFFORT if args.device == "cpu" else ():
+        for kind in indexes.EFFORT if args.device == "cpu" else ():
             most = 100_000 if kind == "hnsw" else 500_000
             measure_approximate(kind, 5000 if args.small else most, 64 if args.small else 1024)
 

@@ -23,8 +23,8 @@ from benchmarks.measure import parse_args, report, seconds, threads
 from xvoken.cache.images import ImageJob
 from xvoken.cli.main import run_main
 from xvoken.encoders.image import for_inference
-from xvoken.machine import resolve_precision
-from xvoken.pictures.batches import IMAGE_BATCH, Pictures, on_device
+from xvoken.machine import IMAGE_BATCH, resolve_precision
+from xvoken.pictures.batches import Pictures, on_device
 from xvoken.work.local import run_in_processes
 from xvoken.work.parts import ranges
 

@@ -27,10 +27,10 @@ from benchmarks import worlds
 from benchmarks.matching_data import Source, coco_sample, small_source
 from benchmarks.measure import machine, make_parser, seconds, threads
 from xmatching.data import CachedInputs, PairBatches
-from xmatching.main import make_learner
 from xmatching.pairs import Towers
-from xmatching.param import HEAD_FLAGS
-from xmatching.training import Learner, Training
+from xmatching.settings import Training, model_of
+from xmatching.stage import make_learner
+from xmatching.training import Learner
 from xvoken.cache.augmented import ViewsJob
 from xvoken.cache.features import Features
 from xvoken.cache.images import ImageJob
@@ -38,14 +38,13 @@ from xvoken.cache.texts import TextJob
 from xvoken.cli.flags import roots_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.encoders.batches import Padding, batches_by_length, pad_lines, tokenize
+from xvoken.encoders.batches import Padding, batches_by_length, pad_lines
 from xvoken.encoders.image import for_inference
 from xvoken.encoders.precision import autocast, cast_weights
-from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.encoders.tokenizer import load_tokenizer, tokenize
 from xvoken.files.image_sets import CaptionedSet, read_captioned
-from xvoken.machine import resolve_precision
+from xvoken.machine import IMAGE_BATCH, resolve_precision
 from xvoken.pictures.augment import Crops
-from xvoken.pictures.batches import IMAGE_BATCH
 from xvoken.pictures.decode import load_picture
 
 COCO_PICTURES, COCO_CAPTIONS = 118_287, 591_753  # train2014 and nominival
@@ -53,8 +52,7 @@ EPOCHS = 25
 
 
 def learner_for(args: Namespace, towers: Towers) -> Learner:
-    config = {"model": {**towers.config(), **{name: getattr(args, name) for name in HEAD_FLAGS}}}
-    return make_learner(args, towers, config, Training.of(args), "cpu")
+    return make_learner(args, towers, model_of(args, towers.text_facts(), towers.image_facts()), Training.of(args), "cpu")
 
 
 def published_way(args: Namespace, towers: Towers, part: CaptionedSet, pairs: int) -> float:
@@ -151,7 +149,7 @@ def measure(flags: Namespace, source: Source, folder: Path) -> None:
     ]
     args = source.args("published", more)
     part = read_captioned(args.train_imgs[0], args.train_langs, roots_of(args))
-    towers, precision = Towers(args), resolve_precision("auto", "cpu")
+    towers, precision = Towers.of(args), resolve_precision("auto", "cpu")
     say("the towers in the loop ...")
     theirs = published_way(args, towers, part, 32 if flags.small else flags.pairs) * COCO_CAPTIONS * EPOCHS
     say("the towers alone ...")

@@ -2,6 +2,7 @@
 
 import io
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import h5py
@@ -38,13 +39,13 @@ def image_tower(folder: Path, name: str) -> ImageTowerSpec:
 def snapshot(folder: Path, text: TextTowerSpec, image: ImageTowerSpec, hidden: int = 1024, dim: int = 512) -> Path:
     """A matcher of the two towers with random heads, by default of the published size."""
     towers = text.build(), image.build()
-    model = {
-        "lang": text.name, "lang_hash": weights_hash(towers[0]), "lang_layers": list(text.layers), "text_width": towers[0].width,
-        "visn": image.name, "visn_weights": image.weights, "visn_hash": weights_hash(towers[1]), "image_width": towers[1].width,
-        "dim": dim, "hidden": hidden, "dropout": 0.2, "max_len": 75,
-    }  # fmt: skip
+    model = snapshots.ModelConfig(
+        lang=text.name, lang_hash=weights_hash(towers[0]), lang_layers=list(text.layers), text_width=towers[0].width,
+        visn=image.name, visn_weights=image.weights, visn_hash=weights_hash(towers[1]), image_width=towers[1].width,
+        dim=dim, hidden=hidden, dropout=0.2, max_len=75,
+    )  # fmt: skip
     torch.manual_seed(0)
-    snapshots.write(folder / "snap", "BEST", {"model": model}, torch.nn.ModuleDict(build_heads(model)).state_dict(), ["benchmark"])
+    snapshots.write(folder / "snap", "BEST", {"model": asdict(model)}, torch.nn.ModuleDict(build_heads(model)).state_dict(), ["benchmark"])
     load_tokenizer("minilm").save_pretrained(folder / "snap/tokenizer")
     return folder / "snap"
 

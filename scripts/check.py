@@ -20,11 +20,10 @@ from xvoken.cli.main import PATH_FAULTS, run_main
 from xvoken.encoders import snapshot
 from xvoken.errors import UserError, one_line
 from xvoken.files import context as context_files
-from xvoken.files import corpus, image_ids, keys, vokens
+from xvoken.files import corpus, image_ids, indexes, keys, vokens
 from xvoken.files import phrases as caption_db
 from xvoken.files.hdf5 import open_hdf5
 from xvoken.files.safe import quoted
-from xvoken.search import approximate
 
 
 def check(path: Path, given: Sequence[Path] = ()) -> str:
@@ -46,7 +45,7 @@ def _check(path: Path, given: Sequence[Path]) -> str:
     if path.suffix == ".ids":
         return image_ids.check(path.parent, path.stem)
     if path.suffix == ".faiss":
-        return approximate.check(path)
+        return indexes.check(path)
     if path.suffix != ".hdf5":
         raise UserError(f"{path}: expected a snapshot's folder, an .hdf5 file, an image set's .ids or a .faiss index")
     with open_hdf5(path, "the stage that writes it") as file:

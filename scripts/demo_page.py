@@ -24,6 +24,7 @@ import xvoken.interrupts  # noqa: F401
 import numpy as np
 
 from scripts.demo_context import context_section, shown
+from xvoken import commands
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
 from xvoken.encoders import snapshot as snapshots
@@ -51,11 +52,12 @@ def read_lines(corpus: Path, load: Path, sets: list[str]) -> list[Line]:
     """All lines that got pictures."""
     where = load / "vokens"
     results = vokens.hdf5_file(where, corpus.name, "_".join(sets))
-    retrieve = f"rm {quoted(results)} && {vokens.MAKE} --load {quoted(load)} --corpus {quoted(corpus)} --image-sets {','.join(sets)}"
+    retrieve = f"rm {quoted(results)} && {commands.vokenize(load, corpus, ','.join(sets))}"
     made_of = vokens.read_settings(results)
     same_text(corpus, results, made_of.get("corpus"), retrieve)
     same_training(load, results, made_of, retrieve)
-    indices, scores, ids = vokens.read(where, corpus.name, "_".join(sets))
+    read = vokens.read(where, corpus.name, "_".join(sets))
+    indices, scores, ids = read.indices, read.scores, read.ids
     read = [key_files.read(key_files.folder(load), image_set) for image_set in sets]
     paths = [Path(path) for part in read for path in part.paths]
     texts = corpus.read_text(encoding="utf-8").split("\n")

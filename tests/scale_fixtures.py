@@ -258,7 +258,7 @@ def _make_snapshot(folder: Path) -> None:
     from transformers import BertConfig, BertModel
 
     from xvoken.encoders import snapshot as snapshots
-    from xvoken.encoders.encoder import ImageTowerSpec, TextTowerSpec, build_heads
+    from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec, build_heads
     from xvoken.encoders.text import weights_hash
     from xvoken.encoders.tokenizer import load_tokenizer
 
@@ -277,6 +277,6 @@ def _make_snapshot(folder: Path) -> None:
         "visn": image.name, "visn_weights": image.weights, "visn_hash": weights_hash(image_tower), "image_width": image_tower.width,
         "dim": 32, "hidden": 64, "dropout": 0.0, "max_len": 32,
     }  # fmt: skip
-    tensors = torch.nn.ModuleDict(build_heads(model)).state_dict()
+    tensors = torch.nn.ModuleDict(build_heads(snapshots.ModelConfig.read(model))).state_dict()
     snapshots.write(folder / "snap", "BEST", {"model": model, "epoch": 0}, tensors, ["tests"])
     tokenizer.save_pretrained(folder / "snap/tokenizer")

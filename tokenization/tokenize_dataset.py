@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 from tokenization.line_tokenizer import LineTokenizer
 from xvoken.cli.flags import Parser, add_engine_flags, at_least_one, engine_of
 from xvoken.cli.main import run_main
-from xvoken.encoders.tokenizer import base_name, full_name, load_tokenizer, tokenizer_hash, vocabulary_size
+from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
 from xvoken.errors import UserError
 from xvoken.files import corpus as corpora
 from xvoken.files.hdf5 import open_hdf5
 from xvoken.files.safe import replacing, save_arrays
+from xvoken.kinds import base_name, full_name
 from xvoken.machine import LOCAL, Engine, cores
 from xvoken.work.parts import Parts
 from xvoken.work.product import Product, one_pass

@@ -28,10 +28,11 @@ from xvoken.encoders.encoder import Encoder, load_encoder
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files.image_sets import LXMERT_NAMES, CaptionedSet, Roots, captioned_sets, listed_sets, lxmert_file, read_captioned, split_name
-from xvoken.files.keys import Gallery, read_gallery
+from xvoken.files.keys import Gallery, read_keys
 from xvoken.files.safe import quoted, read_json, sha256_of_lines, write_json
 from xvoken.machine import Compute
-from xvoken.recall import evaluate, table
+from xvoken.recall import evaluate
+from xvoken.records import table
 from xvoken.work.product import Product
 
 
@@ -49,7 +50,7 @@ class Evaluation:
         if not lxmert_file(name, roots).exists() and name not in LXMERT_NAMES:
             raise UserError(f"{name}: has no captions to evaluate with; sets that have some in {roots.lxmert}: {captioned_sets(roots)}")
         captioned = read_captioned(name, langs, roots)
-        found = cls(name, captioned, read_gallery(keys_dir, [name], encoder.hash, encoder.dim))
+        found = cls(name, captioned, read_keys(keys_dir, [name], encoder))
         if not found.captions:
             raise UserError(f"{name}: none of its captions belongs to one of its {len(found.gallery.ids)} keys")
         return found
@@ -85,7 +86,7 @@ class Evaluation:
             text = encoder.text_vectors(torch.from_numpy(features.rows.astype("float32")))
         text_row = {sentence: row for row, sentence in enumerate(sentences)}
         rows = torch.tensor([text_row[sentence] for _, sentence in self.captions])
-        return evaluate(text[rows], torch.from_numpy(self.gallery.keys), torch.tensor([row for row, _ in self.captions]))
+        return evaluate(text[rows], torch.from_numpy(self.gallery.vectors), torch.tensor([row for row, _ in self.captions]))
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -40,8 +40,9 @@ from xvoken.files import keys as key_files
 from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.image_sets import Roots, listed_sets, split_name
 from xvoken.files.safe import sha256_of_lines
-from xvoken.machine import Compute, suggest_bf16
-from xvoken.pictures.batches import DECODERS, IMAGE_BATCH, ON_GPU, require_decoder
+from xvoken.kinds import DECODERS
+from xvoken.machine import IMAGE_BATCH, ON_GPU, Compute, suggest_bf16
+from xvoken.pictures.batches import require_decoder
 from xvoken.work.product import Product
 
 BLOCK = 8192  # pictures whose vectors are in memory at once

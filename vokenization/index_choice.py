@@ -14,12 +14,14 @@ from xvoken.console import say
 from xvoken.encoders.batches import require_finite
 from xvoken.encoders.encoder import Encoder
 from xvoken.errors import UserError
+from xvoken.files import indexes
 from xvoken.files.corpus import Corpus
+from xvoken.files.indexes import EFFORT
 from xvoken.files.keys import Gallery
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import fingerprint, write_json
 from xvoken.search import approximate
-from xvoken.search.approximate import EFFORT, ApproximateIndex, SavedIndex
+from xvoken.search.approximate import ApproximateIndex, SavedIndex, open_saved
 from xvoken.search.index import build_index
 
 INDEXES = ("auto", "flat", *EFFORT)
@@ -53,8 +55,8 @@ class Choice:
         if kind == "auto":
             lines = min(len(corpus), args.limit or len(corpus))
             kind = affordable(encoder, int(corpus.offsets[lines]) / max(lines, 1), number)
-        if kind in EFFORT and number < approximate.FEWEST_KEYS:
-            say(f"--index {kind}: exact search instead, an index takes at least {approximate.FEWEST_KEYS} keys and there are {number}")
+        if kind in EFFORT and number < indexes.FEWEST_KEYS:
+            say(f"--index {kind}: exact search instead, an index takes at least {indexes.FEWEST_KEYS} keys and there are {number}")
             kind = "flat"
         return cls(kind, args.index_recall)
 
@@ -89,18 +91,18 @@ def prepare(
     settings: all that the recall depends on besides the index. Returns the index and its record: kind, id, effort,
     most, recall, topk, lines, queries.
     """
-    path = approximate.index_file(job.keys_dir, sets, choice.kind)
+    path = indexes.index_file(job.keys_dir, sets, choice.kind)
     if not os.access(job.keys_dir, os.W_OK):
         raise UserError(f"{path}: can't be written; copy the keys to where it can, and give that folder as --keys-dir; or --index flat")
     with sole_writer(path, wait=True):
-        keys = gallery.keys
+        keys = gallery.vectors
         receipt = approximate.ensure_index(keys, path, choice.kind)
         name = fingerprint({**settings, "recall": choice.recall})
         if name not in receipt["recall"]:
-            index = ApproximateIndex(keys, SavedIndex(path, choice.kind, 1))
+            index = open_saved(keys, SavedIndex(path, choice.kind, 1))
             receipt["recall"][name] = measure(index, job, corpus, settings["lines"], choice.recall)
-            write_json(approximate.receipt_file(path), receipt)
-    record = {"kind": choice.kind, "id": approximate.identity(receipt), **receipt["recall"][name]}
+            write_json(indexes.receipt_file(path), receipt)
+    record = {"kind": choice.kind, "id": indexes.identity(receipt), **receipt["recall"][name]}
     asked = f"{record['queries']} queries of {record['lines']} lines"
     found = f"recall@{record['topk']} {record['recall']:.3f} against exact search for {asked}"
     say(f"{path}: {EFFORT[choice.kind]} {record['effort']:,} of {record['most']:,}, {found}")

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.encoders.batches import lines_on, require_finite
+from xvoken.encoders.batches import require_finite
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.tokenizer import vocabulary_size
 from xvoken.files.corpus import Corpus
 from xvoken.files.keys import joined, read_blocks
 from xvoken.files.safe import quoted, save_arrays
-from xvoken.search.approximate import ApproximateIndex, SavedIndex
+from xvoken.machine import lines_on
+from xvoken.search.approximate import SavedIndex, open_saved
 from xvoken.search.index import build_joined
 
 
@@ -40,7 +41,7 @@ class VokenizeJob:
     def setup(self, device: str) -> None:
         self.setup_encoder(device)
         blocks = read_blocks(self.keys_dir, self.image_sets, self.most)
-        self.index = ApproximateIndex(joined(blocks), self.saved) if self.saved else build_joined(blocks, self.backend, device)
+        self.index = open_saved(joined(blocks), self.saved) if self.saved else build_joined(blocks, self.backend, device)
 
     def setup_encoder(self, device: str) -> None:
         self.batch_size = lines_on(device, self.batch_size)

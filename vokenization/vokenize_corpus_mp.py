@@ -25,18 +25,18 @@ from vokenization.vokenization import VokenizeJob
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, compute_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.encoders.batches import TEXT_ON_GPU, lines_on
 from xvoken.encoders.encoder import Encoder, load_encoder
-from xvoken.encoders.tokenizer import base_name, tokenizer_hash, vocabulary_size
+from xvoken.encoders.tokenizer import tokenizer_hash, vocabulary_size
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files import vokens
 from xvoken.files.corpus import Corpus, same_text
 from xvoken.files.image_sets import listed_sets, split_name
-from xvoken.files.keys import Gallery, read_gallery
+from xvoken.files.keys import Gallery, read_keys
 from xvoken.files.safe import quoted, sha256_of_lines
-from xvoken.machine import Compute, suggest_bf16
-from xvoken.search.index import BACKENDS, require_backend
+from xvoken.kinds import BACKENDS, base_name
+from xvoken.machine import TEXT_ON_GPU, Compute, lines_on, suggest_bf16
+from xvoken.search.index import require_backend
 from xvoken.work.parts import Parts
 from xvoken.work.product import Product, one_pass
 
@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
     keys_dir = args.keys_dir or key_files.folder(encoder.home)
     for image_set in image_sets:
         key_files.require(keys_dir, image_set, args.load)
-    gallery = read_gallery(keys_dir, image_sets, encoder.hash, encoder.dim, most)
+    gallery = read_keys(keys_dir, image_sets, encoder, most)
     if args.topk > len(gallery.ids):
         raise UserError(f"--topk {args.topk}: the index has {len(gallery.ids)} images only ({', '.join(image_sets)})")
     corpus = Corpus(args.corpus, tokenizer_name, tokenizer)

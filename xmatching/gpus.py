@@ -34,10 +34,11 @@ def torchrun_processes(gpus: str) -> tuple[str, int]:
     return ",".join(allowed.split(",")[int(number)].strip() for number in numbers), len(numbers)
 
 
-def main() -> None:
-    if len(sys.argv) != 2:
+def main(argv: list[str] | None = None) -> None:
+    given = sys.argv[1:] if argv is None else argv
+    if len(given) != 1:
         raise UserError("python xmatching/gpus.py GPUS, as in 0,1,2,3")
-    visible, processes = torchrun_processes(sys.argv[1])
+    visible, processes = torchrun_processes(given[0])
     print(visible or "none", processes)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
+from xvoken.interrupts import importing
 
 from xvoken.cli.flags import Parser, at_least_one
 from xvoken.cli.main import run_main
@@ -30,9 +31,10 @@ MAIN = str(Path(__file__).with_name("main.py"))
 
 def launch(processes: int, flags: list[str]) -> int:
     """Run the training; returns 0, or the exit code of the process that failed by itself, not for the loss of another."""
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import get_args_parser, run
+    with importing():
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.run import get_args_parser, run
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
@@ -51,6 +53,15 @@ def launch(processes: int, flags: list[str]) -> int:
     return 0
 
 
+def nothing_to_do(flags: list[str]) -> bool:
+    """Whether the training is finished, which is said; otherwise its processes have their say."""
+    from xmatching.finished import is_finished
+    from xmatching.param import parse_args
+
+    args = parse_args(flags)
+    return not args.test_only and is_finished(args)
+
+
 def machines() -> list[str]:
     """torchrun's flags for the rendezvous, from the environment; raises UserError when a part of it is missing."""
     if os.environ.get("NNODES", "1") == "1":
@@ -66,13 +77,16 @@ def machines() -> list[str]:
     return [text for name, value in given.items() for text in (f"--{name.lower().replace('_', '-')}", value)]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Start the training in several processes.")
     parser.add_argument("processes", type=at_least_one, help="their number on this machine")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of xmatching/main.py")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     processes, flags = args.processes, args.flags
-    if processes > 1 or os.environ.get("NNODES", "1") != "1":
+    one_machine = os.environ.get("NNODES", "1") == "1"
+    if processes > 1 or not one_machine:
+        if one_machine and nothing_to_do(flags):
+            return
         sys.exit(launch(processes, flags))
     os.execv(sys.executable, [sys.executable, MAIN, *flags])  # one process needs no rendezvous
 

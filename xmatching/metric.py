@@ -7,7 +7,7 @@ import torch
 
 from xmatching.data import PairBatches
 from xmatching.model import Matcher
-from xvoken.recall import TOP, evaluate
+from xvoken.recall import evaluate
 
 BATCH = 1024
 
@@ -30,8 +30,3 @@ def validate(model: Matcher, data: PairBatches, device: str) -> dict[str, Any]:
     owner = row_of[torch.from_numpy(data.image_rows)]
     usable = owner >= 0
     return evaluate(torch.cat(text)[torch.from_numpy(data.text_rows)[usable]], torch.cat(image), owner[usable])
-
-
-def rsum(record: dict[str, Any]) -> float:
-    """Sum of the six recalls, the usual single figure to choose an epoch by."""
-    return sum(record[direction][f"R{k}"] for direction in ("text_to_image", "image_to_text") for k in TOP)

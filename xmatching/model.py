@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import build_heads
+from xvoken.encoders.snapshot import ModelConfig
 from xvoken.encoders.text import TextTower, masked_mean
 
 
@@ -16,16 +17,18 @@ class Matcher(nn.Module):
     """Text and image to the joint space. A frozen tower is not part of it: its output is the input."""
 
     def __init__(
-        self, config: dict[str, Any], text_tower: TextTower | None = None, image_tower: ImageTower | None = None,
+        self, config: ModelConfig | dict[str, Any], text_tower: TextTower | None = None, image_tower: ImageTower | None = None,
         checkpointing: bool = False,
     ):  # fmt: skip
-        """checkpointing: trained towers compute their inner states a second time instead of keeping them."""
+        """config: where there are no towers, also a dict of what ModelConfig.of_heads takes;
+        checkpointing: trained towers compute their inner states a second time instead of keeping them."""
         super().__init__()
+        model = config if isinstance(config, ModelConfig) else ModelConfig.of_heads(**config)
         self.checkpointing = checkpointing
-        self.by_token = config.get("level", "sentence") == "token"
+        self.by_token = model.level == "token"
         if text_tower and checkpointing:
             text_tower.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.heads = nn.ModuleDict(build_heads(config))
+        self.heads = nn.ModuleDict(build_heads(model))
         self.text_tower, self.image_tower = text_tower, image_tower
 
     def embed_text(self, inputs: Any) -> Tensor:

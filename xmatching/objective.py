@@ -6,14 +6,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from xmatching.loss import hardest_hinge, infonce, paired_hinge, sigmoid, token_hinge
+from xmatching.kinds import LOSSES
+from xvoken.kinds import made_by
 
-LOSSES = ("paired_hinge", "hardest_hinge", "infonce", "sigmoid")
 MAX_SCALE = 100.0  # as in CLIP: beyond it training becomes unstable
 
 
 class Objective(nn.Module):
-    """The loss of a whole batch, by name.
+    """The loss of a whole batch, by its name in LOSSES; each knob that a loss may have there is an attribute here.
 
     margin: of the hinges; temperature: where the learned temperature of infonce and sigmoid starts;
     warmup_epochs: hardest_hinge takes all negatives that long, since the hardest ones alone may not start to learn.
@@ -21,25 +21,27 @@ class Objective(nn.Module):
 
     def __init__(self, loss: str, margin: float, temperature: float, warmup_epochs: int):
         super().__init__()
-        self.loss, self.margin, self.warmup_epochs = loss, margin, warmup_epochs
+        self.entry, self.margin, self.warmup_epochs = LOSSES[loss], margin, warmup_epochs
         self.epoch = 1
-        if loss in ("infonce", "sigmoid"):
+        if "scale" in self.entry.knobs:
             self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
-        if loss == "sigmoid":
+        if "bias" in self.entry.knobs:
             self.bias = nn.Parameter(torch.tensor(-10.0))
+
+    @property
+    def hardest(self) -> bool:
+        return self.epoch > self.warmup_epochs
+
+    @property
+    def scale(self) -> Tensor:
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
 
     def forward(self, text: Tensor, image: Tensor, owner: Tensor, mask: Tensor | None = None) -> Tensor:
         """Arguments as for the functions in xmatching/loss.py, mask on token level only -> scalar"""
+        knobs = {name: getattr(self, name) for name in self.entry.knobs}
         if mask is not None:
-            return token_hinge(text, mask, image, owner, self.margin)
-        if self.loss == "paired_hinge":
-            return paired_hinge(text, image, owner, self.margin)
-        if self.loss == "hardest_hinge":
-            return hardest_hinge(text, image, owner, self.margin, hardest=self.epoch > self.warmup_epochs)
-        scale = self.log_scale.exp().clamp(max=MAX_SCALE)
-        if self.loss == "infonce":
-            return infonce(text, image, owner, scale)
-        return sigmoid(text, image, owner, scale, self.bias)
+            return made_by(self.entry.by_token)(text, mask, image, owner, **knobs)
+        return made_by(self.entry.function)(text, image, owner, **knobs)
 
     def average_gradients(self, world: int) -> None:
         """Bring the gradients to those of one process: each process has them of the whole batch, times `world`."""

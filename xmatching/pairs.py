@@ -8,12 +8,14 @@ import numpy as np
 from torch import nn
 
 from xmatching.data import CachedInputs, Inputs, PairBatches, PictureInputs, TokenInputs, TokenStates
+from xmatching.settings import ImageFacts, TextFacts
 from xvoken.cache.augmented import view_features
 from xvoken.cache.features import Features
 from xvoken.cache.images import image_features
 from xvoken.cache.texts import text_features, token_features
 from xvoken.console import say
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
+from xvoken.encoders.snapshot import Snapshot, tokenizer_folder, tower_sources
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
 from xvoken.files.image_sets import CaptionedSet
@@ -22,32 +24,44 @@ from xvoken.pictures.augment import Crops
 
 
 class Towers:
-    """The two towers, their tokenizer, and what a snapshot must know of them. tokenizer: its name, if not that of the text tower."""
+    """The two towers, their tokenizer, and what a snapshot must know of them. tokenizer: its name, if not that of the text tower;
+    max_len: the longest caption in tokens, the tower's own at most."""
 
-    def __init__(self, args: Namespace, tokenizer: str | None = None):
-        self.text_spec = TextTowerSpec(args.lang, args.lang_layers, args.text_pool)
-        self.image_spec = ImageTowerSpec(args.visn, args.visn_weights, args.visn_pool)
-        self.tokenizer = load_tokenizer(tokenizer or args.lang)
-        self.text, self.image = self.text_spec.build(), self.image_spec.build()
-        self.max_len = min(args.max_len, self.text.max_tokens)
+    def __init__(self, text: TextTowerSpec, image: ImageTowerSpec, max_len: int, tokenizer: str | None = None):
+        self.text_spec, self.image_spec = text, image
+        self.tokenizer = load_tokenizer(tokenizer or text.name)
+        self.text, self.image = text.build(), image.build()
+        self.max_len = min(max_len, self.text.max_tokens)
+
+    @classmethod
+    def of(cls, args: Namespace) -> "Towers":
+        """Those of the flags."""
+        text = TextTowerSpec(args.lang, args.lang_layers, args.text_pool)
+        return cls(text, ImageTowerSpec(args.visn, args.visn_weights, args.visn_pool), args.max_len)
+
+    @classmethod
+    def of_snapshot(cls, snapshot: Snapshot) -> "Towers":
+        """Those that its heads go with, also where they were trained: such a text tower has no tokenizer beside it."""
+        model, (lang, visn_weights) = snapshot.model, tower_sources(snapshot)
+        text = TextTowerSpec(lang, tuple(model.lang_layers), model.text_pool)
+        image = ImageTowerSpec(model.visn, visn_weights, model.visn_pool)
+        return cls(text, image, model.max_len, str(tokenizer_folder(snapshot.folder)))
 
     def modules(self) -> dict[str, nn.Module]:
         """The towers by their names in the matcher."""
         return {"text_tower": self.text, "image_tower": self.image}
 
-    def config(self) -> dict[str, Any]:
-        return {
-            "lang": self.text.name, "lang_hash": weights_hash(self.text), "lang_layers": list(self.text.layers),
-            "text_pool": self.text.pool, "text_width": self.text.width, "tokenizer": tokenizer_hash(self.tokenizer),
-            "max_len": self.max_len, "visn": self.image.name, "visn_hash": weights_hash(self.image),
-            "visn_weights": self.image_spec.weights, "visn_pool": self.image.pool, "image_width": self.image.width,
-        }  # fmt: skip
+    def text_facts(self) -> TextFacts:
+        return TextFacts(weights_hash(self.text), self.text.width, tokenizer_hash(self.tokenizer), self.text.max_tokens)
+
+    def image_facts(self) -> ImageFacts:
+        return ImageFacts(weights_hash(self.image), self.image.width)
 
 
-def load_pairs(args: Namespace, towers: Towers, sets: list[CaptionedSet], augment: bool) -> PairBatches:
+def load_pairs(args: Namespace, towers: Towers, level: str, sets: list[CaptionedSet], augment: bool) -> PairBatches:
     """The pairs of some sets, with cached inputs for frozen towers; captions of unusable pictures are left out.
 
-    augment: whether the epochs draw from --views.
+    level: of LEVELS, what is taken of the text tower; augment: whether the epochs draw from --views.
     """
     texts: list[Any] = []
     images: list[tuple[Features, Any]] = []
@@ -62,8 +76,8 @@ def load_pairs(args: Namespace, towers: Towers, sets: list[CaptionedSet], augmen
         if not args.visn_finetune:
             images.append(_image_rows(args, towers, part, args.views if augment else 0))
         if not args.lang_finetune:
-            texts.append(_text_rows(args, towers, part, distinct))
-    cached = TokenStates if args.level == "token" else CachedInputs
+            texts.append(_text_rows(args, towers, level, part, distinct))
+    cached = TokenStates if level == "token" else CachedInputs
     text: Inputs = cached(texts) if texts else TokenInputs(towers.tokenizer, sentences, towers.max_len)
     owner = np.array(image_rows, np.int64)
     if images:
@@ -90,8 +104,8 @@ def _image_rows(args: Namespace, towers: Towers, part: CaptionedSet, views: int)
     return features, rows
 
 
-def _text_rows(args: Namespace, towers: Towers, part: CaptionedSet, sentences: list[str]) -> Any:
-    made = token_features if args.level == "token" else text_features
+def _text_rows(args: Namespace, towers: Towers, level: str, part: CaptionedSet, sentences: list[str]) -> Any:
+    made = token_features if level == "token" else text_features
     return made(towers.text_spec, towers.text, towers.tokenizer, sentences, towers.max_len, _compute(args), part.name)
 
 

@@ -3,19 +3,14 @@
 import argparse
 from typing import Any
 
-from xmatching.objective import LOSSES
+from xmatching.kinds import LEVELS, LOSSES, OPTIMIZERS, REPORTS, SCHEDULES, losses_by_token, losses_with
 from xmatching.recipes import RECIPES
-from xmatching.report import REPORTS
-from xmatching.training import OPTIMIZERS, SCHEDULES, Training
+from xmatching.settings import Training
 from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least, at_least_one
-from xvoken.encoders.image import POOLS as IMAGE_POOLS
-from xvoken.encoders.text import POOLS as TEXT_POOLS
 from xvoken.errors import UserError
-from xvoken.kinds import HEADS
+from xvoken.kinds import HEADS, IMAGE_POOLS, TEXT_POOLS
 from xvoken.machine import PRECISIONS
 
-HEAD_FLAGS = ("head", "dim", "hidden", "hidden_layers", "dropout", "level")  # what a config says of the heads
-LEVELS = ("sentence", "token")
 DEFAULT_OUTPUT = "snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert"
 
 
@@ -34,6 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
+        prog="main.py",  # xmatching/launch.py reads its flags too
         description="Train a sentence-image matcher: frozen towers, trained heads. Data in the LXMERT layout.",
         formatter_class=Help,
     )
@@ -83,9 +79,13 @@ def _model_flags(group: Any) -> None:
 def _training_flags(group: Any) -> None:
     group.add_argument("--loss", choices=LOSSES, default=Training.loss, help="objective")
     group.add_argument("--margin", type=float, default=Training.margin, help="margin of the hinges")
-    group.add_argument("--temperature", type=float, default=Training.temperature, help="infonce, sigmoid: where the learned one starts")
+    learned = f"{losses_with('scale')}: where the learned one starts"
+    group.add_argument("--temperature", type=float, default=Training.temperature, help=learned)
     group.add_argument(
-        "--hinge-warmup", type=at_least(0), default=Training.hinge_warmup, help="hardest_hinge: first epochs, with all negatives"
+        "--hinge-warmup",
+        type=at_least(0),
+        default=Training.hinge_warmup,
+        help=f"{losses_with('hardest')}: first epochs, with all negatives",
     )
     group.add_argument(
         "--batch-size", "--batchSize", type=at_least(2), default=Training.batch_size, help="pairs in a batch, of all processes together"
@@ -122,9 +122,10 @@ def _check(args: argparse.Namespace) -> None:
         args.lang_layers = tuple(abs(int(layer)) for layer in args.lang_layers.split(","))
     except ValueError:
         raise UserError(f"--lang-layers {args.lang_layers}: expected numbers with commas, as in 4,3,2,1") from None
-    if args.level == "token" and (args.loss != "paired_hinge" or args.text_pool != "cls"):
+    if args.level == "token" and (args.loss not in losses_by_token() or args.text_pool != "cls"):
         raise UserError(
-            "--level token: has the loss paired_hinge only, and pools no tokens; leave out --loss, --text-pool and --recipe best"
+            f"--level token: has the loss {', '.join(losses_by_token())} only, and pools no tokens; leave out --loss, --text-pool and "
+            "--recipe best"
         )
     if args.temperature <= 0:
         raise UserError(f"--temperature {args.temperature}: more than 0 is needed")

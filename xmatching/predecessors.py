@@ -7,25 +7,28 @@ activations and dropout, as ours does (mlp.0, mlp.3); Maria's, with two of 1024,
 
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from xmatching.model import Matcher
 from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.snapshot import ModelConfig
 from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.errors import UserError, one_line
 
-HEADS = {"lang_model.mlp.": "text_head.layers.", "visn_model.mlp.": "image_head.layers."}
-TOWERS = {"lang_model.backbone.": ("text_tower", "lang"), "visn_model.backbone.": ("image_tower", "visn")}
+# Their names, and ours.
+PUBLISHED_HEADS = {"lang_model.mlp.": "text_head.layers.", "visn_model.mlp.": "image_head.layers."}
+PUBLISHED_TOWERS = {"lang_model.backbone.": ("text_tower", "lang"), "visn_model.backbone.": ("image_tower", "visn")}
+# What a snapshot and the flags have to say alike; of hidden layers, the tensors themselves tell.
+MUST_FIT = ("head", "dim", "text_width", "image_width", "lang_layers", "text_pool", "visn_pool", "level")
 STATE_DICT_ENDINGS = (".pth", ".pt", ".bin")
 
 
-def start_from(load: str, matcher: Matcher, model: dict[str, Any], towers: dict[str, nn.Module] | None = None) -> None:
+def start_from(load: str, matcher: Matcher, model: ModelConfig, towers: dict[str, nn.Module] | None = None) -> None:
     """Put the weights that `load` names into the matcher; raises UserError where they do not fit.
 
-    A frozen tower is not changed: it has to be the one that the heads were trained on. model: the config of the flags;
+    A frozen tower is not changed: it has to be the one that the heads were trained on. model: that of the flags;
     towers: frozen ones by the names that they would have in the matcher, to be held against those of a state dict.
     """
     if str(load).endswith(STATE_DICT_ENDINGS):
@@ -34,15 +37,14 @@ def start_from(load: str, matcher: Matcher, model: dict[str, Any], towers: dict[
         _fill_towers(matcher, towers or {}, state, load)
         return
     snapshot = snapshots.read(load)
-    saved = {**snapshots.MODEL_DEFAULTS, **snapshot.config["model"]}
-    for key in ("head", "dim", "text_width", "image_width", "lang_layers", "text_pool", "visn_pool", "level"):
-        if saved[key] != model[key]:
-            raise UserError(f"--load {load}: its {key} is {saved[key]}, the flags say {model[key]}")
+    for key in MUST_FIT:
+        if (saved := getattr(snapshot.model, key)) != (given := getattr(model, key)):
+            raise UserError(f"--load {load}: its {key} is {saved}, the flags say {given}")
     _fill(matcher.heads, snapshot.tensors, load)
-    _take_towers(snapshot, saved, matcher, model, load)
+    _take_towers(snapshot, matcher, model, load)
 
 
-def _take_towers(snapshot: snapshots.Snapshot, saved: dict[str, Any], matcher: Matcher, model: dict[str, Any], load: str) -> None:
+def _take_towers(snapshot: snapshots.Snapshot, matcher: Matcher, model: ModelConfig, load: str) -> None:
     """Load towers that are trained here and were there; raises UserError for a tower that the heads were not trained on."""
     text, image = (place(snapshot.folder, snapshot.tag) for place in (snapshots.text_tower_folder, snapshots.image_tower_file))
     if matcher.text_tower and text.exists():
@@ -50,18 +52,19 @@ def _take_towers(snapshot: snapshots.Snapshot, saved: dict[str, Any], matcher: M
         _load_tower(matcher.text_tower, trained, "text_tower", load)
     if matcher.image_tower and image.exists():
         _load_tower(matcher.image_tower, snapshots.read_tensors(image)[0], "image_tower", load)
+    saved = snapshot.model
     as_it_is = f"--lang {text}, after: cp {snapshots.tokenizer_folder(snapshot.folder)}/* {text}/"
-    weights = f" --visn-weights {saved['visn_weights']}" if saved.get("visn_weights") else ""
+    weights = f" --visn-weights {saved.visn_weights}" if saved.visn_weights else ""
     for flag, tower, path, frozen, published in (
-        ("lang", matcher.text_tower, text, as_it_is, f"--lang {saved['lang']}"),
-        ("visn", matcher.image_tower, image, f"--visn-weights {image}", f"--visn {saved['visn']}{weights}"),
+        ("lang", matcher.text_tower, text, as_it_is, f"--lang {saved.lang}"),
+        ("visn", matcher.image_tower, image, f"--visn-weights {image}", f"--visn {saved.visn}{weights}"),
     ):
-        expected, found = saved[f"{flag}_hash"], weights_hash(tower) if tower else model[f"{flag}_hash"]
+        expected, found = getattr(saved, f"{flag}_hash"), weights_hash(tower) if tower else getattr(model, f"{flag}_hash")
         if found != expected:
             mend = f"go on training it with --{flag}-finetune, or freeze it: {frozen}" if path.exists() else f"give theirs: {published}"
             raise UserError(
-                f"--load {load}: its heads were trained on another --{flag} tower ({saved[flag]}, {expected}) than the one here "
-                f"({model[flag]}, {found}); {mend}"
+                f"--load {load}: its heads were trained on another --{flag} tower ({getattr(saved, flag)}, {expected}) than the one here "
+                f"({getattr(model, flag)}, {found}); {mend}"
             )
 
 
@@ -84,7 +87,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def published_heads(state: dict[str, Tensor], load: str) -> dict[str, Tensor]:
     """The heads' tensors under the names used here."""
     heads = {}
-    for theirs, ours in HEADS.items():
+    for theirs, ours in PUBLISHED_HEADS.items():
         found = {ours + _layer(name.removeprefix(theirs)): tensor for name, tensor in state.items() if name.startswith(theirs)}
         if not found:
             raise UserError(
@@ -112,7 +115,7 @@ def _fill(module: nn.Module, state: dict[str, Tensor], load: str) -> None:
 
 def _fill_towers(matcher: Matcher, frozen: dict[str, nn.Module], state: dict[str, Tensor], load: str) -> None:
     """Put trained towers' weights in, hold frozen ones against theirs; names that only one has (poolers, position ids) are left out."""
-    for prefix, (attribute, flag) in TOWERS.items():
+    for prefix, (attribute, flag) in PUBLISHED_TOWERS.items():
         tower = getattr(matcher, attribute)
         theirs = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         if tower and theirs:

@@ -4,49 +4,80 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from xmatching.kinds import REPORTS
 from xvoken.console import say
+from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError, one_line
 from xvoken.files.safe import replacing, write_text
-from xvoken.recall import TOP, table
+from xvoken.kinds import made_by
+from xvoken.records import TOP, table
 
-REPORTS = ("none", "tensorboard", "wandb", "trackio")
+
+class Tracker:
+    """Where the numbers of each epoch go: here, nowhere. An entry of REPORTS.
+
+    Made before a training starts, so that a missing package stops it at once.
+    """
+
+    def __init__(self, output: Path, config: dict[str, Any]):
+        """output: folder of the snapshot; raises ImportError"""
+
+    def log(self, numbers: dict[str, float], epoch: int) -> None:
+        """One epoch's numbers, nested names joined with a slash."""
+
+    def close(self) -> None: ...
+
+
+class TensorBoard(Tracker):
+    def __init__(self, output: Path, config: dict[str, Any]):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.run = SummaryWriter(str(output / "tensorboard"))
+
+    def log(self, numbers: dict[str, float], epoch: int) -> None:
+        for name, value in numbers.items():
+            self.run.add_scalar(name, value, epoch)
+
+    def close(self) -> None:
+        self.run.close()
+
+
+class WandB(Tracker):
+    def __init__(self, output: Path, config: dict[str, Any]):
+        import wandb
+
+        self.run = wandb.init(project="xvoken", name=output.name, config=config, dir=str(output), id=output.name, resume="allow")
+
+    def log(self, numbers: dict[str, float], epoch: int) -> None:
+        self.run.log(numbers, step=epoch)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class Trackio(WandB):
+    """Its runs are used as those of wandb."""
+
+    def __init__(self, output: Path, config: dict[str, Any]):
+        import trackio
+
+        self.run = trackio.init(project="xvoken", name=output.name, config=config, resume="allow")
 
 
 class Reporter:
-    """Sends the numbers of each epoch to a tracker. Made before a training starts, so that a missing package stops it at once."""
+    """Sends the record of each epoch to the tracker of --report-to; raises UserError where it is not installed."""
 
     def __init__(self, to: str, output: Path, config: dict[str, Any]):
-        self.to, self.run = to, None
-        if to == "none":
-            return
         try:
-            if to == "tensorboard":
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.run = SummaryWriter(str(output / "tensorboard"))
-            elif to == "wandb":
-                import wandb
-
-                self.run = wandb.init(project="xvoken", name=output.name, config=config, dir=str(output), id=output.name, resume="allow")
-            else:
-                import trackio
-
-                self.run = trackio.init(project="xvoken", name=output.name, config=config, resume="allow")
+            self.tracker: Tracker = made_by(REPORTS[to])(output, config)
         except ImportError as error:
             raise UserError(f"--report-to {to}: not installed ({one_line(error)}); run: pip install {to}, or --report-to none") from None
 
     def log(self, record: dict[str, Any]) -> None:
-        """One epoch's record, nested names joined with a slash."""
-        numbers = dict(_flat(record))
-        if self.to == "tensorboard":
-            for name, value in numbers.items():
-                self.run.add_scalar(name, value, record["epoch"])
-        elif self.run is not None:
-            self.run.log(numbers, step=record["epoch"])
+        self.tracker.log(dict(_flat(record)), record["epoch"])
 
     def close(self) -> None:
-        if self.run is not None:
-            self.run.close() if self.to == "tensorboard" else self.run.finish()
+        self.tracker.close()
 
 
 def _flat(record: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
@@ -104,11 +135,11 @@ def write_card(path: Path, name: str, config: dict[str, Any], recipe: str, best:
     import torchvision
     import transformers
 
-    model, training = config["model"], config["training"]
+    model, training = ModelConfig.read(config["model"]), config["training"]
     data = "".join(f"| {key} | {facts['images']:,} | {facts['captions']:,} |\n" for key, facts in training["data"].items())
     options = "".join(f"| {key} | {value} |\n" for key, value in training.items() if key != "data")
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, transformers {transformers.__version__}"
-    heads = ", ".join(f"{key} {model[key]}" for key in ("head", "hidden", "dim", "dropout"))
+    heads = ", ".join(f"{key} {getattr(model, key)}" for key in ("head", "hidden", "dim", "dropout"))
     write_text(
         path,
         f"""---
@@ -117,11 +148,11 @@ tags: [image-text-retrieval]
 ---
 # {name}
 
-Sentences and pictures in one space of {model["dim"]} dimensions; scores are inner products of normalized vectors.
+Sentences and pictures in one space of {model.dim} dimensions; scores are inner products of normalized vectors.
 
-- Text tower: {model["lang"]}, layers {model["lang_layers"]} from the last, pooling {model["text_pool"]}, at most {model["max_len"]} tokens
-- Image tower: {model["visn"]}, pooling {model["visn_pool"]}
-- Heads: {heads}; level {model["level"]}
+- Text tower: {model.lang}, layers {model.lang_layers} from the last, pooling {model.text_pool}, at most {model.max_len} tokens
+- Image tower: {model.visn}, pooling {model.visn_pool}
+- Heads: {heads}; level {model.level}
 - Recipe: {recipe}; best epoch {best["epoch"]} of {training["epochs"]}, {date.today().isoformat()}
 - {versions}
 

@@ -5,47 +5,33 @@ records are all there is.
 """
 
 import json
-import sys
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from xmatching.metric import rsum
 from xmatching.model import Matcher
-from xmatching.training import Learner, Training
+from xmatching.progress import Progress, require_resume, require_same
+from xmatching.training import Learner
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
-from xvoken.errors import UserError
-from xvoken.files.safe import differences, replacing_files, write_lines
+from xvoken.files.safe import replacing_files, write_lines
+from xvoken.records import rsum
 
 
-@dataclass
-class Progress:
-    """How far a training is: finished epochs, their records, and the tensors to go on from."""
-
-    records: list[dict[str, Any]] = field(default_factory=list)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    started_at: int = 0
-
-    @property
-    def epoch(self) -> int:
-        return len(self.records)
-
-    def restore(self, learner: Learner) -> None:
-        """Put weights and optimizer state back, if there are any."""
-        if not self.tensors:
-            return
-        for part, module in (("model.", learner.matcher), ("objective.", learner.objective)):
-            module.load_state_dict({n.removeprefix(part): t for n, t in self.tensors.items() if n.startswith(part)})
-        optimizer = learner.optimizer
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in self.tensors.items():
-            if name.startswith("optimizer."):
-                _, number, key = name.split(".")
-                state.setdefault(int(number), {})[key] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def restore(progress: Progress, learner: Learner) -> None:
+    """Put weights and optimizer state back, if there are any."""
+    if not progress.tensors:
+        return
+    for part, module in (("model.", learner.matcher), ("objective.", learner.objective)):
+        module.load_state_dict({n.removeprefix(part): t for n, t in progress.tensors.items() if n.startswith(part)})
+    optimizer = learner.optimizer
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in progress.tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".")
+            state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progress:
@@ -54,33 +40,29 @@ def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progres
     if not path.exists():
         return Progress()
     tensors, header = snapshots.read_tensors(path)
-    # What files from before there was a choice do not say.
-    unsaid = {**asdict(Training()), "load": None, "precision": config["training"]["precision"]}
-    for part, defaults in (("model", snapshots.MODEL_DEFAULTS), ("training", unsaid)):
-        changed = differences({**defaults, **header["config"][part]}, config[part])
-        if changed:
-            raise UserError(f"{output} was trained with other settings ({changed}); choose another --output, or: rm -r {output}")
-    progress = Progress(header["records"], tensors, len(header["records"]))
-    if resume and progress.epoch < config["training"]["epochs"] and "equal_scores" not in header:
+    require_same(output, header, config)
+    progress, epochs = Progress(header["records"], tensors, len(header["records"])), config["training"]["epochs"]
+    if resume and progress.epoch < epochs and "equal_scores" not in header:
         say(
             f"warning: {output}: its first {progress.epoch} epochs were measured by a version that took equal scores for hits; where many "
             "scores are equal their recall is too high, and BEST is chosen among all epochs as they were measured"
         )
-    if progress.epoch < config["training"]["epochs"] and not resume:
-        raise UserError(f"{output} holds a run that stopped after epoch {progress.epoch}; add --resume to go on, or: rm -r {output}")
+    require_resume(output, progress, epochs, resume)
     return progress
 
 
-def save_epoch(output: Path, learner: Learner, config: dict[str, Any], progress: Progress, record: dict[str, Any], score: float) -> None:
-    """Write the snapshot of an epoch; the training state last, so that what it names is whole."""
+def save_epoch(
+    output: Path, learner: Learner, config: dict[str, Any], progress: Progress, record: dict[str, Any], command: list[str]
+) -> None:
+    """Write the snapshot of an epoch; the training state last, so that what it names is whole. command: that of the run."""
     matcher = learner.matcher
-    best = score > max((rsum(r) for r in progress.records), default=-1.0)
+    best = rsum(record) > max((rsum(r) for r in progress.records), default=-1.0)
     progress.records.append(record)
     quality = {k: record[k] for k in ("images", "captions", "text_to_image", "image_to_text", "chance")}
     described = {**config, "epoch": record["epoch"], "validation": quality}
     for tag in ("LAST", "BEST") if best else ("LAST",):
         _save_towers(output, tag, matcher, described)
-        snapshots.write(output, tag, described, matcher.heads.state_dict(), command=sys.argv)
+        snapshots.write(output, tag, described, matcher.heads.state_dict(), command)
     write_lines(snapshots.metrics_file(output), (json.dumps(r) for r in progress.records))
     tensors = {f"model.{name}": tensor for name, tensor in matcher.state_dict().items()}
     tensors |= {f"objective.{name}": tensor for name, tensor in learner.objective.state_dict().items()}

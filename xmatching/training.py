@@ -1,9 +1,7 @@
-"""One epoch of training, and what it depends on: the same for the stage, the search and the benchmarks."""
+"""One epoch of training: the same for the stage, the search and the benchmarks."""
 
-import math
-from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -11,52 +9,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from xmatching.data import PairBatches
+from xmatching.kinds import OPTIMIZERS
 from xmatching.model import Matcher, gather_batch, pad_tokens
 from xmatching.objective import Objective
+from xmatching.settings import Training
 from xvoken.encoders.precision import autocast
+from xvoken.kinds import made_by
 from xvoken.machine import cores
-
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-SCHEDULES = ("constant", "cosine")
-RAMP = 0.05  # share of the steps in which the cosine schedule rises from zero
-
-
-@dataclass
-class Training:
-    """What the trained weights depend on, beside model and data; the defaults are the published recipe."""
-
-    loss: str = "paired_hinge"
-    margin: float = 0.5
-    temperature: float = 0.07
-    hinge_warmup: int = 1
-    batch_size: int = 512
-    optim: str = "adam"
-    lr: float = 1e-3
-    tower_lr: float = 2e-5
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    epochs: int = 25
-    clip: float = 5.0
-    seed: int = 9595
-    lang_finetune: bool = False
-    visn_finetune: bool = False
-    train_precision: str = "fp32"
-    views: int = 0
-    crop_scale: float = 0.08
-    limit: int | None = None
-
-    @classmethod
-    def of(cls, args: Namespace) -> "Training":
-        return cls(**{field.name: getattr(args, field.name) for field in fields(cls)})
-
-    def objective(self) -> Objective:
-        return Objective(self.loss, self.margin, self.temperature, self.hinge_warmup)
-
-    def learning_rate(self, step: int, steps: int) -> float:
-        """Factor on the learning rates at `step` (from 0) of `steps`: 1, or a linear rise and half a cosine."""
-        if self.schedule == "constant":
-            return 1.0
-        return min(1.0, (step + 1) / (RAMP * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def make_optimizer(matcher: Matcher, objective: Objective, training: Training) -> torch.optim.Optimizer:
@@ -69,7 +28,7 @@ def make_optimizer(matcher: Matcher, objective: Objective, training: Training) -
     ]
     for group in groups:
         group["peak"] = group["lr"]
-    return OPTIMIZERS[training.optim]([group for group in groups if group["params"]])
+    return made_by(OPTIMIZERS[training.optim])([group for group in groups if group["params"]])
 
 
 @dataclass
@@ -86,7 +45,7 @@ class Learner:
     @classmethod
     def of(cls, matcher: Matcher, training: Training, device: str) -> "Learner":
         matcher = matcher.to(device)
-        objective = training.objective().to(device)
+        objective = Objective(training.loss, training.margin, training.temperature, training.hinge_warmup).to(device)
         optimizer = make_optimizer(matcher, objective, training)
         finetune = training.lang_finetune or training.visn_finetune
         many = dist.is_initialized() and dist.get_world_size() > 1

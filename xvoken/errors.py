@@ -7,8 +7,14 @@ import re
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class UserError(Exception):
-    """A mistake the user can mend; its text is one line: what is wrong, where, and what mends it."""
+class Error(Exception):
+    """Whatever the library raises by itself; its text is one line: what is wrong, where, and what mends it."""
+
+    exit_code = 1
+
+
+class UserError(Error):
+    """A mistake the user can mend."""
 
     exit_code = 2
 

@@ -1,13 +1,15 @@
 """The first seconds of a script, in which it imports: Ctrl-C and a missing package end it with one line, as later on.
 
 Entry scripts import this module before all others; it imports the standard library only. Once a script's `main()` runs,
-xvoken.cli.main.run_main hears Ctrl-C itself.
+xvoken.cli.main.run_main hears Ctrl-C itself, but for imports `with importing()`.
 """
 
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -41,6 +43,28 @@ def hear_by_exception() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around an import that takes seconds once a script's `main()` runs: Ctrl-C ends the process there as while a script imports.
+
+    For a moment at which nothing is open that would have to be cleaned up. Where Ctrl-C is not heard by exception, nothing changes.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    armed = _can_hear() and _is_a_script()
+    if armed:
+        signal.signal(signal.SIGINT, _ctrl_c)
+    try:
+        yield
+    finally:
+        if armed:
+            signal.signal(signal.SIGINT, before)
+
+
+def _can_hear() -> bool:
+    """Not where it is ignored (a shell's background jobs), nor in a worker's thread."""
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+
+
 def _is_a_script() -> bool:
     """Whether the process was started for one of the project's scripts, not for a test or somebody's own program."""
     file = getattr(sys.modules["__main__"], "__file__", None)
@@ -49,6 +73,5 @@ def _is_a_script() -> bool:
 
 if _is_a_script():
     sys.excepthook = _missing
-    # Not where it is ignored (a shell's background jobs), nor in a worker's thread.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and threading.current_thread() is threading.main_thread():
+    if _can_hear():
         signal.signal(signal.SIGINT, _ctrl_c)

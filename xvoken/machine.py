@@ -112,6 +112,11 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bf16" if (cpu_has_bf16() if device == "cpu" else _gpu_has_bf16()) else "fp32"
 
 
+def needs_torch(precision: str) -> bool:
+    """Whether torch has to be asked what a precision means here: of a GPU's units it alone knows."""
+    return precision == "auto" and _has_driver()
+
+
 def _gpu_has_bf16() -> bool:
     import torch
 
@@ -124,3 +129,15 @@ def suggest_bf16(compute: Compute) -> None:
         log.info(
             "fp32, as it is most exact; this machine has bf16 units: --precision bf16 is several times as fast (--help says what it costs)"
         )
+
+
+TEXT_BATCH = 64  # lines a batch on a CPU
+TEXT_ON_GPU = 8  # times as many lines a batch, and a part, on a GPU
+
+
+def lines_on(device: str, lines: int) -> int:
+    """Lines of a batch or a part, as many more on a GPU; lines: on a CPU."""
+    return lines if device == "cpu" else lines * TEXT_ON_GPU
+
+
+IMAGE_BATCH, ON_GPU = 8, 32  # pictures a batch: the maps of more of them leave a core's cache; times ON_GPU on a GPU

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from xvoken.errors import UserError
+from xvoken.records import TOP
 
-TOP = (1, 5, 10)
 CHUNK = 4096  # sentences scored at once: memory stays at CHUNK x pictures
 
 
@@ -125,16 +125,3 @@ def evaluate(text: Tensor, image: Tensor, owner: Tensor) -> dict[str, Any]:
         "image_to_text": recall(to_text),
         "chance": chance(owner, len(image)),
     }
-
-
-def table(record: dict[str, Any]) -> str:
-    """The record as a small table."""
-    rows = [f"{record['captions']:,} captions, {record['images']:,} images {'R@1':>8} {'R@5':>7} {'R@10':>7} {'median rank':>12}"]
-    margin = len(rows[0]) - 38
-    for direction in ("text_to_image", "image_to_text"):
-        found, by_chance = record[direction], record["chance"][direction]
-        name = direction.replace("_", " ")
-        numbers = "".join(f"{found[f'R{k}']:8.2f}" for k in TOP)
-        rows.append(f"{name:<{margin}}{numbers} {found['median_rank']:12.1f}")
-        rows.append(f"{'  chance':<{margin}}" + "".join(f"{by_chance[f'R{k}']:8.2f}" for k in TOP))
-    return "\n".join(rows)

@@ -15,8 +15,7 @@ from xvoken.cache.texts import text_features
 from xvoken.encoders.encoder import load_encoder
 from xvoken.errors import UserError
 from xvoken.files import keys, vokens
-from xvoken.machine import Compute
-from xvoken.pictures.batches import IMAGE_BATCH
+from xvoken.machine import IMAGE_BATCH, Compute
 from xvoken.pictures.decode import load_picture
 
 
@@ -48,7 +47,8 @@ def test_clip_retrieves_where_a_matcher_did(world, at, script):
             out = model.visual_projection(model.vision_model(pixel_values=inputs).pooler_output)[0]
             np.testing.assert_allclose(read.keys[row], out / out.norm(), atol=2e-3)  # the cache holds 16 bits
         tokenizer = AutoTokenizer.from_pretrained("models/tiny-clip")
-        indices, scores, _ = vokens.read(vokens.folder(home), "lines.txt", "shapes_valid")
+        read_back = vokens.read(vokens.folder(home), "lines.txt", "shapes_valid")
+        indices, scores = read_back.indices, read_back.scores
         for number, line in enumerate(lines):
             if not line:
                 assert (indices[number] == -1).all()

@@ -97,8 +97,8 @@ def test_backends_and_precisions_agree(world: World, keyed: Path, tmp_path: Path
     script("vokenization.vokenize_corpus_mp", *vokenize_flags(world, keyed, tmp_path / "auto"))
     script("vokenization.vokenize_corpus_mp", *vokenize_flags(world, keyed, tmp_path / backend, "--backend", backend))
     one, two = (vokens.read(tmp_path / name, "lines.txt", SETS) for name in ("auto", backend))
-    assert np.array_equal(one[0], two[0])
-    assert np.allclose(one[1], two[1], atol=1e-6, equal_nan=True)
+    assert np.array_equal(one.indices, two.indices)
+    assert np.allclose(one.scores, two.scores, atol=1e-6, equal_nan=True)
 
 
 def test_second_runs(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):

@@ -112,11 +112,11 @@ def test_way_there_and_back_finds_the_same(world: World, keyed: Path, tmp_path: 
     for name in ("near", "far"):
         script("vokenization.vokenize_corpus_mp", *shared, "--image-sets", name)
     near, far = (vokens.read(tmp_path / "vokens", "lines.txt", name) for name in ("near", "far"))
-    assert np.allclose(far[1], near[1], atol=1e-3, equal_nan=True)
+    assert np.allclose(far.scores, near.scores, atol=1e-3, equal_nan=True)
     # Where the scores of neighbours are further apart than 16 bits can tell, the order is the same.
-    apart = (np.abs(np.diff(near[1], axis=1)) > 2e-3).all(axis=1)
+    apart = (np.abs(np.diff(near.scores, axis=1)) > 2e-3).all(axis=1)
     assert apart.sum() > 6
-    assert np.array_equal(far[0][apart], near[0][apart])
+    assert np.array_equal(far.indices[apart], near.indices[apart])
 
 
 def spoil_dims(made: Path) -> None:

@@ -15,7 +15,7 @@ from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files import vokens
 from xvoken.files.corpus import Corpus
-from xvoken.search.approximate import index_file, receipt_file
+from xvoken.files.indexes import index_file, receipt_file
 
 KINDS = ("ivf", "hnsw", "ivfpq")
 
@@ -76,8 +76,8 @@ def test_each_kind_finds_what_exact_search_finds(retrieve: Callable[..., str], t
     assert f"{path}: {'efSearch' if kind == 'hnsw' else 'nprobe'} " in printed
     assert "recall@5 1.000 against exact search for 15 queries of 15 lines" in printed
     flat, found = (vokens.read(tmp_path / name, "lines.txt", "made") for name in ("flat", kind))
-    assert np.array_equal(flat[0], found[0])
-    assert np.allclose(flat[1], found[1], atol=1e-6, equal_nan=True)
+    assert np.array_equal(flat.indices, found.indices)
+    assert np.allclose(flat.scores, found.scores, atol=1e-6, equal_nan=True)
     settings = vokens.read_settings(vokens.hdf5_file(tmp_path / "flat", "lines.txt", "made"))
     assert settings["precision"] == "fp32" and not {"index", "index_id", "effort"} & set(settings)  # as before there was a choice
     with h5py.File(vokens.hdf5_file(tmp_path / kind, "lines.txt", "made")) as file:

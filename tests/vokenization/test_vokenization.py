@@ -9,7 +9,7 @@ from tests.conftest import World
 from vokenization.vokenization import VokenizeJob
 from xvoken.encoders.encoder import load_encoder
 from xvoken.files import keys
-from xvoken.files.keys import read_blocks, read_gallery
+from xvoken.files.keys import read_blocks, read_keys
 
 SETS = ["shapes_train", "shapes_valid"]
 
@@ -17,7 +17,7 @@ SETS = ["shapes_train", "shapes_valid"]
 @pytest.mark.parametrize("most", [None, 3, 18, 20, 100])
 def test_workers_search_the_keys_of_the_gallery(keyed: Path, most: int | None):
     encoder, where = load_encoder(str(keyed), [], "cpu"), keys.folder(keyed)
-    gallery, blocks = read_gallery(where, SETS, encoder.hash, encoder.dim, most), read_blocks(where, SETS, most)
+    gallery, blocks = read_keys(where, SETS, encoder, most), read_blocks(where, SETS, most)
     assert len(gallery.ids) == len(gallery.names) == sum(map(len, blocks)) == min(most or 24, 24)
     assert all(np.array_equal(one, other) for one, other in zip(gallery.blocks, blocks, strict=True))
 

@@ -18,8 +18,8 @@ import torch.multiprocessing as mp
 
 from tests.conftest import ROOT, World
 from xmatching.data import CachedInputs, PairBatches
+from xmatching.kinds import LOSSES
 from xmatching.model import Matcher
-from xmatching.objective import LOSSES
 from xmatching.training import Learner, Training
 from xvoken.cache.features import Features
 from xvoken.encoders import snapshot as snapshots

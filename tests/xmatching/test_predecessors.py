@@ -21,6 +21,7 @@ from torch import nn
 from transformers import BertModel
 
 from tests.conftest import ROOT, World
+from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError
 
 LAYERS = {"vokenization": ("mlp.0", "mlp.3"), "maria": ("mlp.linears.0", "mlp.linears.1", "mlp.linears.2")}
@@ -78,7 +79,7 @@ def test_published_weights_give_the_same_embeddings(tmp_path: Path, project: str
     torch.save(published_state(project, prefix), tmp_path / "BEST.pth", _use_new_zipfile_serialization=zipped)
     level = "token" if project == "vokenization" else "sentence"
     size = {"text_width": 128, "image_width": 512, "dim": 16, "hidden": 32, "hidden_layers": len(LAYERS[project]) - 1}
-    config = {**size, "dropout": 0.2, "level": level}
+    config = ModelConfig.of_heads(**size, dropout=0.2, level=level)
     matcher = Matcher(config).eval()
     start_from(str(tmp_path / "BEST.pth"), matcher, config)
     text, image, state = torch.randn(4, 7, 128), torch.randn(5, 512), published_state(project)
@@ -99,7 +100,7 @@ def test_test_only_measures_what_is_loaded(world: World, tmp_path: Path, script:
 
 def test_test_only_repeats_the_record_of_the_training(world: World, matcher: Path, script: Callable[..., str]):
     from xvoken.encoders.snapshot import read
-    from xvoken.recall import table
+    from xvoken.records import table
 
     roots = [*world.roots, "--valid-imgs", "shapes_valid", "--cache", f"{world.folder}/cache", "--precision", "fp32"]
     printed = script("xmatching.main", *roots, "--num-workers", 1, "--test-only", "--load", matcher)
@@ -110,7 +111,7 @@ def test_test_only_takes_the_tokenizer_of_a_fine_tuned_snapshot(world: World, tu
     """Its text tower's folder holds none. Trained towers ran in other batches and in full precision: what scores almost the same may
     change places, so that a query or two may count otherwise."""
     from xvoken.encoders.snapshot import read
-    from xvoken.recall import TOP
+    from xvoken.records import TOP
 
     roots = [*world.roots, "--valid-imgs", "shapes_valid", "--cache", f"{world.folder}/cache", "--precision", "fp32"]
     printed = script("xmatching.main", *roots, "--num-workers", 1, "--test-only", "--load", tuned)

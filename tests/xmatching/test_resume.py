@@ -52,7 +52,7 @@ def test_a_finished_training_of_an_older_version_is_recognized(world: World, tmp
     script("xmatching.main", *flags)
     path = snapshots.training_file(tmp_path / "old")
     tensors, header = snapshots.read_tensors(path)
-    for name in snapshots.MODEL_DEFAULTS:
+    for name in ("head", "hidden_layers", "text_pool", "visn_pool", "level"):
         del header["config"]["model"][name]
     later = "temperature schedule views crop_scale tower_lr weight_decay hinge_warmup train_precision load precision"
     for name in later.split():
@@ -65,7 +65,7 @@ def test_old_heads_load(world: World, matcher: Path, tmp_path: Path):
     from xvoken.encoders.encoder import load_encoder
 
     tensors, config = snapshots.read_tensors(snapshots.tensors_file(matcher, "BEST"))
-    for name in snapshots.MODEL_DEFAULTS:
+    for name in snapshots.ModelConfig.unsaid():
         config["model"].pop(name, None)
     snapshots.write_tensors(tmp_path / "BEST.safetensors", tensors, config)
     os.symlink(matcher / "tokenizer", tmp_path / "tokenizer")

@@ -117,7 +117,7 @@ def test_two_processes_train_as_one(world: World, tmp_path: Path, script: Callab
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(world: World, tmp_path: Path, script: Callable, monkeypatch: pytest.MonkeyPatch):
-    from xmatching import main as module
+    from xmatching import stage as module
 
     script("xmatching.main", *world.train_flags(tmp_path / "whole", "--epochs", 4))
     save, saved = module.save_epoch, []

@@ -115,7 +115,7 @@ def test_training_with_best_recipe(world: World, tmp_path: Path, script: Callabl
 
 @torch.inference_mode()
 def test_bf16_towers_agree_with_fp32(world: World):
-    from xvoken.encoders.encoder import TextTowerSpec
+    from xvoken.encoders.matcher import TextTowerSpec
     from xvoken.encoders.precision import autocast
 
     torch.manual_seed(0)

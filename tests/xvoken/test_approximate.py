@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from xvoken.errors import UserError, disk_full
+from xvoken.files import indexes
+from xvoken.files.indexes import EFFORT, identity, index_file, receipt_file
 from xvoken.files.locks import sole_writer
 from xvoken.search import approximate
-from xvoken.search.approximate import EFFORT, ApproximateIndex, SavedIndex, ensure_index, identity, index_file, recall, receipt_file, tune
+from xvoken.search.approximate import ApproximateIndex, SavedIndex, ensure_index, open_saved, recall, tune
 from xvoken.search.index import build_index
 
 
@@ -35,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(folder: Path, kind: str, effort: int, keys: np.ndarray = KEYS) -> ApproximateIndex:
-    return ApproximateIndex(keys, SavedIndex(index_file(folder, "set", kind), kind, effort))
+    return open_saved(keys, SavedIndex(index_file(folder, "set", kind), kind, effort))
 
 
 @pytest.mark.parametrize("kind", EFFORT)
@@ -105,10 +107,10 @@ def test_effort_is_doubled_until_the_recall_is_reached(folder: Path):
 
 
 def test_parameters():
-    assert approximate.parameters_of("ivf", 500_000, 512) == {"cells": 2828}
-    assert approximate.parameters_of("ivf", 400, 512) == {"cells": 10}  # 40 keys a cell
-    assert approximate.parameters_of("ivfpq", 10**9, 512) == {"cells": 65_536, "bytes": 64}
-    assert [approximate.parameters_of("ivfpq", 400, dim)["bytes"] for dim in (16, 30, 4, 7)] == [2, 3, 1, 1]
+    assert indexes.parameters_of("ivf", 500_000, 512) == {"cells": 2828}
+    assert indexes.parameters_of("ivf", 400, 512) == {"cells": 10}  # 40 keys a cell
+    assert indexes.parameters_of("ivfpq", 10**9, 512) == {"cells": 65_536, "bytes": 64}
+    assert [indexes.parameters_of("ivfpq", 400, dim)["bytes"] for dim in (16, 30, 4, 7)] == [2, 3, 1, 1]
 
 
 def receipt(folder: Path, kind: str) -> dict:
@@ -122,7 +124,7 @@ def test_index_is_built_once_and_again_for_other_keys(tmp_path: Path, kind: str,
     written = path.stat().st_mtime_ns
     assert first == ensure_index(keys, path, kind) == receipt(tmp_path, kind)
     assert path.stat().st_mtime_ns == written
-    assert "400 keys of 32 dimensions, recall not measured" in approximate.check(path)
+    assert "400 keys of 32 dimensions, recall not measured" in indexes.check(path)
     keys[7] = -keys[7]
     capsys.readouterr()
     second = ensure_index(keys, path, kind)
@@ -133,7 +135,7 @@ def test_index_is_built_once_and_again_for_other_keys(tmp_path: Path, kind: str,
     assert identity(second) == identity({**second, "recall": {}})
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(UserError, match=r"not the file that .*set.*json tells of; build it again after: rm"):
-        approximate.check(path)
+        indexes.check(path)
     with pytest.raises(UserError, match="no whole faiss index .* build it again after: rm"):
         opened(tmp_path, kind, 1, keys)
 

@@ -50,7 +50,27 @@ def test_ctrl_c_raises_again_once_main_runs(tmp_path: Path):
         assert done.stdout.split() == expected
 
 
-@pytest.mark.parametrize("script", ["xmatching/main.py", "vokenization/evaluate_retrieval.py", "ctx/encode_images.py", "scripts/check.py"])
+def test_a_heavy_import_behind_main_is_heard_as_those_on_top(tmp_path: Path):
+    """In a script, and there alone; what was before comes back."""
+    looks = (
+        "import xvoken.interrupts as i, signal",
+        "i.hear_by_exception()",
+        "armed = lambda: signal.getsignal(signal.SIGINT) is i._ctrl_c",
+        "block = i.importing(); block.__enter__(); print(armed()); block.__exit__(None, None, None); print(armed())",
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)",
+        "block = i.importing(); block.__enter__(); print(armed()); block.__exit__(None, None, None)",
+        "print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)",
+    )
+    for path, expected in (
+        (ROOT / "scripts/check.py", ["True", "False", "False", "True"]),
+        (tmp_path / "start.py", ["False", "False", "False", "True"]),
+    ):
+        program = "; ".join((f"import sys; sys.modules['__main__'].__file__ = {str(path)!r}", *looks))
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == expected
+
+
+@pytest.mark.parametrize("script", ["vokenization/evaluate_retrieval.py", "ctx/encode_images.py", "scripts/check.py"])
 def test_ctrl_c_while_a_script_imports(script: str):
     run = subprocess.Popen([sys.executable, script, "--help"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     maps = Path(f"/proc/{run.pid}/maps")

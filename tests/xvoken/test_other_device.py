@@ -11,12 +11,11 @@ from vokenization.vokenization import VokenizeJob
 from xvoken.cache.augmented import ViewsJob
 from xvoken.cache.images import NOT_FINITE, ImageJob
 from xvoken.cache.texts import TextJob
-from xvoken.encoders.batches import TEXT_ON_GPU
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
+from xvoken.machine import IMAGE_BATCH, ON_GPU, TEXT_ON_GPU
 from xvoken.pictures.augment import Crops
-from xvoken.pictures.batches import IMAGE_BATCH, ON_GPU
 from xvoken.search.index import build_index
 from xvoken.search.torch_exact import TorchIndex
 from xvoken.work.local import prepare

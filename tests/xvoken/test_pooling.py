@@ -5,6 +5,7 @@ import torch
 
 from tests.conftest import World
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec, build_heads
+from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError
 
 
@@ -76,9 +77,9 @@ def test_maps_of_an_unknown_tower_say_so():
 
 def test_a_tower_without_a_map_says_so():
     with pytest.raises(UserError, match="no average pooling of a last map"):
-        from xvoken.encoders.image import POOLS, _replace_pooling
+        from xvoken.encoders.image import _replace_pooling, pooling
 
-        _replace_pooling(torch.nn.Sequential(torch.nn.Linear(2, 2)), POOLS["max"](), "vit_b_16", "max")
+        _replace_pooling(torch.nn.Sequential(torch.nn.Linear(2, 2)), pooling("max"), "vit_b_16", "max")
 
 
 @torch.inference_mode()
@@ -86,7 +87,7 @@ def test_heads_by_hand():
     x = torch.randn(3, 6) * 50
     normed = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
     for name in ("linear", "glu"):
-        config = {"text_width": 6, "image_width": 6, "hidden": 5, "dim": 4, "dropout": 0.3, "head": name}
+        config = ModelConfig.of_heads(text_width=6, image_width=6, hidden=5, dim=4, dropout=0.3, head=name)
         head = build_heads(config)["text_head"].eval()
         own = head.state_dict()
         if name == "linear":

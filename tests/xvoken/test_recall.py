@@ -6,7 +6,8 @@ import torch
 
 from xvoken import recall as module
 from xvoken.errors import UserError
-from xvoken.recall import chance, evaluate, ranks, recall, table
+from xvoken.recall import chance, evaluate, ranks, recall
+from xvoken.records import table
 
 
 def test_ranks_of_a_matrix_worked_by_hand():

@@ -10,11 +10,12 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
 
 from tests.conftest import World
-from xvoken.encoders.batches import Padding, batches_by_length, pad_lines, tokenize
+from xvoken.encoders.batches import Padding, batches_by_length, pad_lines
 from xvoken.encoders.image import ImageTower
 from xvoken.encoders.text import TextTower, weights_hash
-from xvoken.encoders.tokenizer import base_name, full_name, load_tokenizer, tokenizer_hash
+from xvoken.encoders.tokenizer import load_tokenizer, tokenize, tokenizer_hash
 from xvoken.errors import UserError
+from xvoken.kinds import base_name, full_name
 
 
 def test_text_tower_against_transformers(world: World):

@@ -22,9 +22,9 @@ from xvoken.encoders.frozen import FrozenImage
 from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import ImageTowerSpec
 from xvoken.files.safe import fingerprint, save_array, write_json
-from xvoken.machine import Compute
+from xvoken.machine import IMAGE_BATCH, Compute
 from xvoken.pictures.augment import Crops, ViewedPictures
-from xvoken.pictures.batches import IMAGE_BATCH, batches_ahead, on_device
+from xvoken.pictures.batches import batches_ahead, on_device
 from xvoken.work.parts import Parts, read_skipped
 from xvoken.work.product import one_pass
 

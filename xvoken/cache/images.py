@@ -17,8 +17,8 @@ from xvoken.encoders.text import weights_hash
 from xvoken.errors import UserError
 from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.safe import fingerprint, save_array
-from xvoken.machine import Compute
-from xvoken.pictures.batches import IMAGE_BATCH, ON_GPU, batches_ahead, on_device, open_pictures
+from xvoken.machine import IMAGE_BATCH, ON_GPU, Compute
+from xvoken.pictures.batches import batches_ahead, on_device, open_pictures
 from xvoken.pictures.sources import Member
 
 IMAGE_CHUNK = 256  # pictures a part

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from xvoken.cache.features import Features, as_float16, cache_product, cached, part_arrays, write_rows
-from xvoken.encoders.batches import TEXT_BATCH, all_batches, lines_on, require_finite, shown
+from xvoken.encoders.batches import all_batches, require_finite, shown
 from xvoken.encoders.frozen import FrozenText
 from xvoken.encoders.matcher import TextTowerSpec
 from xvoken.encoders.text import TextTower, weights_hash
-from xvoken.encoders.tokenizer import base_name, tokenizer_hash
+from xvoken.encoders.tokenizer import tokenizer_hash
 from xvoken.files.safe import fingerprint, read_json, save_array, sha256_of_lines, write_json
-from xvoken.machine import Compute
+from xvoken.kinds import base_name
+from xvoken.machine import TEXT_BATCH, Compute, lines_on
 from xvoken.work.parts import Parts
 from xvoken.work.product import one_pass
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,6 @@ from torch import Tensor
 
 from xvoken.encoders.tokenizer import end_id, special_ids
 from xvoken.errors import UserError
-
-TEXT_BATCH = 64  # lines a batch on a CPU
-TEXT_ON_GPU = 8  # times as many lines a batch, and a part, on a GPU
 
 
 @dataclass(frozen=True)
@@ -47,25 +43,6 @@ class Padding:
         return 1 if self.start is None else 2
 
 
-def tokenize(tokenizer: Any, sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Token ids without special ones, one sentence after another: (N,), and offsets (len(sentences) + 1,)."""
-    return joined(token_lists(tokenizer, sentences))
-
-
-def token_lists(tokenizer: Any, sentences: list[str]) -> list[list[int]]:
-    """The token ids of each sentence, without special ones."""
-    if tokenizer.is_fast:
-        return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch_fast(sentences, add_special_tokens=False)]
-    return tokenizer(sentences, add_special_tokens=False)["input_ids"]  # SigLIP's sentencepiece tokenizer
-
-
-def joined(ids: list[list[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Lists one after another in one array (N,), and offsets (len(ids) + 1,)."""
-    offsets = np.zeros(len(ids) + 1, np.int64)
-    np.cumsum(list(map(len, ids)), out=offsets[1:])
-    return np.fromiter(chain.from_iterable(ids), np.int32, offsets[-1]), offsets
-
-
 def batches_by_length(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
     """Rows (positions in `lengths`) of batches, shortest lines first, rows of length 0 left out."""
     order = np.argsort(lengths, kind="stable")
@@ -78,11 +55,6 @@ def all_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray
     """The same with the rows of length 0 in a batch of their own, first: a text without tokens is [CLS][SEP] then, and keeps its row."""
     yield np.flatnonzero(lengths == 0)
     yield from batches_by_length(lengths, batch_size)
-
-
-def lines_on(device: str, lines: int) -> int:
-    """Lines of a batch or a part, as many more on a GPU; lines: on a CPU."""
-    return lines if device == "cpu" else lines * TEXT_ON_GPU
 
 
 def require_finite(vectors: NDArray[np.floating], name: Callable[[int], str], precision: str, mend: str = "", unit: bool = False) -> None:

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from xvoken.console import progress
-from xvoken.encoders.batches import TEXT_BATCH, all_batches, batches_by_length, lines_on, require_finite, shown
+from xvoken.encoders.batches import all_batches, batches_by_length, require_finite, shown
 from xvoken.encoders.frozen import FrozenImage, FrozenText
 from xvoken.encoders.snapshot import tensors_file
 from xvoken.encoders.text import masked_mean
 from xvoken.errors import UserError
 from xvoken.kinds import ENCODERS, made_by
-from xvoken.machine import resolve_precision, workers_on
-from xvoken.pictures.batches import IMAGE_BATCH, batches_ahead, on_device, open_pictures
+from xvoken.machine import IMAGE_BATCH, TEXT_BATCH, lines_on, resolve_precision, workers_on
+from xvoken.pictures.batches import batches_ahead, on_device, open_pictures
 from xvoken.pictures.sources import Member
 
 
@@ -175,7 +175,7 @@ def load_encoder(load: str | Path, towers: Sequence[str] = ("text", "image"), de
     """
     if unknown := set(towers) - {"text", "image"}:
         raise UserError(f'towers={towers!r}: "text" and "image" are known, {unknown.pop()!r} is not')
-    device = device if device.startswith("cuda:") else workers_on(device, 1)[0]
+    device = device if ":" in device else workers_on(device, 1)[0]  # as torch writes it, or as a user
     load = str(load)
     encoder = made_by(ENCODERS[kind_of(load)])(load, towers, device, resolve_precision(precision, device))
     encoder.device = device

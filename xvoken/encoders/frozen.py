@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from xvoken.encoders.batches import Padding, pad_lines, tokenize
+from xvoken.encoders.batches import Padding, pad_lines
 from xvoken.encoders.image import for_inference
 from xvoken.encoders.precision import autocast, cast_weights, upload
+from xvoken.encoders.tokenizer import tokenize
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,11 @@ from torchvision.models import ResNet
 
 from xvoken.encoders.precision import cast_weights
 from xvoken.errors import UserError, one_line
+from xvoken.kinds import IMAGE_POOLS, made_by
 from xvoken.pictures.view import View
 
 # EfficientNet-Lite was trained on (x - 127) / 128, on the centre of 260 of 292 pixels.
 LITE2_VIEW = View(resize=292, crop=260, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, resample="bicubic")
-GRID = partial(nn.AdaptiveAvgPool2d, 2)
-POOLS = {"avg": partial(nn.AdaptiveAvgPool2d, 1), "max": partial(nn.AdaptiveMaxPool2d, 1), "grid": GRID, "maps": GRID}
 
 
 class ImageTower(nn.Module):
@@ -30,8 +28,8 @@ class ImageTower(nn.Module):
 
     view: how a picture becomes the input; width: size of the output.
     weights: a file (.safetensors, or a .pth state dict) instead of the published ImageNet weights.
-    pool: what is taken of the last map: "avg" (as in pretraining), "max", "grid" (averages of 2 x 2 quarters), or "maps"
-    (averages of earlier maps, see `stages`, and the grid of the last one).
+    pool: an entry of IMAGE_POOLS, what is taken of the last map: "avg" (as in pretraining), "max", "grid" (averages of 2 x 2
+    quarters), or "maps" (averages of earlier maps, see `stages`, and the grid of the last one).
     """
 
     def __init__(self, name: str, weights: str | None = None, pool: str = "avg"):
@@ -42,11 +40,12 @@ class ImageTower(nn.Module):
         self.model, self.view, self.width, state = build(name, weights)
         known = self.model.state_dict()
         _load(self.model, {key: tensor for key, tensor in state.items() if key in known}, f"--visn {name}")
-        self.stages = tuple(stages(self.model, name)) if pool == "maps" else ()  # a tuple's modules are not registered a second time
+        kind = IMAGE_POOLS[pool]
+        self.stages = tuple(stages(self.model, name)) if kind.earlier else ()  # a tuple's modules are not registered a second time
         if pool != "avg":
-            self.width = self.width * (4 if pool in ("grid", "maps") else 1) + sum(channels_of(stage) for stage in self.stages)
+            self.width = self.width * kind.side**2 + sum(channels_of(stage) for stage in self.stages)
             if not self.is_lite:
-                _replace_pooling(self.model, POOLS[pool](), name, pool)
+                _replace_pooling(self.model, pooling(pool), name, pool)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -61,7 +60,7 @@ class ImageTower(nn.Module):
     def _pooled(self, x: Tensor) -> Tensor:
         if self.is_lite:  # its own forward expects one fixed size and prints
             last_map = self._lite_map(x)
-            return last_map.mean((2, 3)) if self.pool == "avg" else POOLS[self.pool]()(last_map).flatten(1)
+            return last_map.mean((2, 3)) if self.pool == "avg" else pooling(self.pool)(last_map).flatten(1)
         return self.model(x).flatten(1)
 
     @property
@@ -144,6 +143,12 @@ def _remove_classifier(model: nn.Module, child: str, name: str) -> int:
     owner, _, leaf = path.rpartition(".")
     setattr(model.get_submodule(owner), leaf, nn.Identity())
     return last.in_features
+
+
+def pooling(name: str) -> nn.Module:
+    """The layer of an entry of IMAGE_POOLS: (B, C, H, W) -> (B, C, side, side)"""
+    kind = IMAGE_POOLS[name]
+    return made_by(kind.layer)(kind.side)
 
 
 def _replace_pooling(model: nn.Module, pooling: nn.Module, name: str, pool: str) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -11,6 +10,7 @@ from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import FrozenImage, FrozenText
 from xvoken.encoders.image import ImageTower
+from xvoken.encoders.snapshot import ModelConfig
 from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
@@ -47,35 +47,35 @@ def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) 
     Raises UserError where there is none, or when a tower is not the one that the heads were trained on.
     """
     snapshot = snapshots.read(load)
-    model = {**snapshots.MODEL_DEFAULTS, **snapshot.config["model"]}
+    model = snapshot.model
     lang, visn_weights = snapshots.tower_sources(snapshot)
-    text_spec = TextTowerSpec(lang, tuple(model["lang_layers"]), model["text_pool"])
-    image_spec = ImageTowerSpec(model["visn"], visn_weights, model["visn_pool"])
+    text_spec = TextTowerSpec(lang, tuple(model.lang_layers), model.text_pool)
+    image_spec = ImageTowerSpec(model.visn, visn_weights, model.visn_pool)
     heads = nn.ModuleDict(build_heads(model)).eval().requires_grad_(False)
     heads.load_state_dict(snapshot.tensors)
     encoder = Encoder(
-        name=snapshot.folder.name, hash=snapshot.hash, dim=model["dim"], max_len=model["max_len"],
+        name=snapshot.folder.name, hash=snapshot.hash, dim=model.dim, max_len=model.max_len,
         tokenizer=load_tokenizer(str(snapshots.tokenizer_folder(snapshot.folder))),
         text_spec=text_spec, image_spec=image_spec, text_head=heads["text_head"], image_head=heads["image_head"],
-        tokenizer_name=model["lang"], home=snapshot.folder, level=model["level"],
+        tokenizer_name=model.lang, home=snapshot.folder, level=model.level,
     )  # fmt: skip
     if "text" in towers:
         tower = text_spec.build()
-        _same_tower(tower, model["lang_hash"], "text tower", text_spec.name, load)
+        _same_tower(tower, model.lang_hash, "text tower", text_spec.name, load)
         encoder.text = FrozenText(tower, encoder.tokenizer, device, precision)
     if "image" in towers:
         tower = image_spec.build()
-        _same_tower(tower, model["visn_hash"], "image tower", image_spec.name, load)
+        _same_tower(tower, model.visn_hash, "image tower", image_spec.name, load)
         encoder.image = FrozenImage(tower, device, precision)
     return encoder
 
 
-def build_heads(model: dict[str, Any]) -> dict[str, nn.Module]:
+def build_heads(model: ModelConfig) -> dict[str, nn.Module]:
     """The two heads that a config describes, with random weights."""
-    entry, knobs = HEADS[model.get("head", "mlp")]
-    size = {name: model[name] for name in ("hidden", "dim", "dropout", *knobs) if name in model}
+    entry, knobs = HEADS[model.head]
+    size = {name: getattr(model, name) for name in ("hidden", "dim", "dropout", *knobs)}
     head = made_by(entry)
-    return {"text_head": head(model["text_width"], **size), "image_head": head(model["image_width"], **size)}
+    return {"text_head": head(model.text_width, **size), "image_head": head(model.image_width, **size)}
 
 
 def _same_tower(tower: nn.Module, expected: str, what: str, name: str, load: str | Path) -> None:

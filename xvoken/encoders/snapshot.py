@@ -11,34 +11,85 @@ FOLDER/metrics.jsonl          one object an epoch
 
 import json
 import shlex
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from xvoken.errors import UserError
 from xvoken.files.safe import replacing, replacing_files, sha256_of_file, write_json
 
+if TYPE_CHECKING:  # its import takes seconds, and a header is read without it
+    from torch import Tensor
+
 FORMAT = "xvoken-matcher-1"
-CONFIG_KEYS = (
-    "lang", "lang_hash", "lang_layers", "text_width", "visn", "visn_hash", "image_width",
-    "dim", "hidden", "dropout", "max_len",
-)  # fmt: skip
-# What snapshots from before there was a choice do not say.
-MODEL_DEFAULTS = {"head": "mlp", "hidden_layers": 2, "text_pool": "cls", "visn_pool": "avg", "level": "sentence"}
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """What a snapshot's config["model"] says, in its order: the towers, as they were before any training, and the heads.
+
+    A default is what snapshots say nothing of that are older than the choice, so that a new field needs one.
+    lang, visn: the towers' names; *_hash: of their weights; lang_layers: counted from the last; *_width: size of their outputs;
+    tokenizer: its hash; max_len: the longest caption in tokens; visn_weights: a file, None for the published ones.
+    """
+
+    lang: str
+    lang_hash: str
+    lang_layers: list[int]
+    text_pool: str = "cls"
+    text_width: int
+    tokenizer: str | None = None
+    max_len: int
+    visn: str
+    visn_hash: str
+    visn_weights: str | None = None
+    visn_pool: str = "avg"
+    image_width: int
+    head: str = "mlp"
+    dim: int
+    hidden: int
+    hidden_layers: int = 2
+    dropout: float
+    level: str = "sentence"
+
+    @classmethod
+    def read(cls, said: dict[str, Any]) -> "ModelConfig":
+        """From JSON; raises UserError for what is missing. Of keys that only newer versions know, nothing is taken."""
+        if missing := cls.missing(said):
+            raise UserError(f"not a matcher's config (missing: {missing})")
+        return cls(**{field.name: said[field.name] for field in fields(cls) if field.name in said})
+
+    @classmethod
+    def missing(cls, said: dict[str, Any]) -> list[str]:
+        """The keys that every snapshot has, and this one has not."""
+        return [field.name for field in fields(cls) if field.default is MISSING and field.name not in said]
+
+    @classmethod
+    def unsaid(cls) -> dict[str, Any]:
+        """What older snapshots do not say, by its key."""
+        return {field.name: field.default for field in fields(cls) if field.default is not MISSING}
+
+    @classmethod
+    def of_heads(cls, **said: Any) -> "ModelConfig":
+        """Heads alone, without towers: text_width, image_width, dim, hidden, dropout, and what else differs from the defaults."""
+        none = {"lang": "", "lang_hash": "", "lang_layers": [], "max_len": 0, "visn": "", "visn_hash": ""}
+        return cls(**{**none, **said})
 
 
 @dataclass
 class Snapshot:
-    """folder and tag ("BEST" or "LAST"), config["model"] (see CONFIG_KEYS), tensors by name, hash of the file."""
+    """folder and tag ("BEST" or "LAST"); config: all that the header says; model: its part of that name; tensors by name; hash of the
+    file."""
 
     folder: Path
     tag: str
     config: dict[str, Any]
-    tensors: dict[str, Tensor]
+    model: ModelConfig
+    tensors: "dict[str, Tensor]"
     hash: str
 
 
@@ -61,9 +112,8 @@ def image_tower_file(folder: Path, tag: str) -> Path:
 
 def tower_sources(snapshot: Snapshot) -> tuple[str, str | None]:
     """Name or folder of the text tower, and weights file of the image tower (None: the published weights)."""
-    model = snapshot.config["model"]
     text, image = text_tower_folder(snapshot.folder, snapshot.tag), image_tower_file(snapshot.folder, snapshot.tag)
-    return str(text) if text.exists() else model["lang"], str(image) if image.exists() else model.get("visn_weights")
+    return str(text) if text.exists() else snapshot.model.lang, str(image) if image.exists() else snapshot.model.visn_weights
 
 
 def tokenizer_folder(folder: Path) -> Path:
@@ -85,27 +135,45 @@ def has_tokenizer(folder: Path) -> bool:
     return (tokenizer_folder(folder) / "tokenizer.json").is_file()
 
 
-def write(folder: Path, tag: str, config: dict[str, Any], tensors: dict[str, Tensor], command: list[str]) -> None:
+def write(folder: Path, tag: str, config: dict[str, Any], tensors: "dict[str, Tensor]", command: list[str]) -> None:
     """Write heads and config. One file holds both, so that a kill never leaves one without the other."""
     write_tensors(tensors_file(folder, tag), tensors, {"format": FORMAT, **config})
     write_json(folder / f"{tag}.json", {"format": FORMAT, **config, "command": shlex.join(command)})
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+def write_tensors(path: Path, tensors: "dict[str, Tensor]", header: dict[str, Any]) -> None:
     """Tensors and a JSON header in one safetensors file, atomically; equal input gives equal bytes."""
+    from safetensors.torch import save_file
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         save_file(plain, temporary, metadata={"json": json.dumps(header, sort_keys=True)})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
     """Tensors and header of a file made by `write_tensors`; raises UserError for any other file."""
+    with _opened(path, "pt") as file:
+        header = _header(file)
+        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header alone, with the same errors; needs no torch."""
+    with _opened(path, "np") as file:
+        return _header(file)
+
+
+@contextmanager
+def _opened(path: Path, framework: str) -> Iterator[Any]:
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get("json", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+        with safe_open(path, framework) as file:
+            yield file
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise UserError(f"{path}: not a whole safetensors file of xvoken ({error})") from None
+
+
+def _header(file: Any) -> dict[str, Any]:
+    return json.loads((file.metadata() or {}).get("json", "{}"))
 
 
 def read(load: str | Path) -> Snapshot:
@@ -116,16 +184,16 @@ def read(load: str | Path) -> Snapshot:
     if not path.is_file():
         raise UserError(f"no snapshot at {load} ({path.name} is missing); train one: bash scripts/run_xmatching.bash 0")
     tensors, config = read_tensors(path)
-    missing = [key for key in CONFIG_KEYS if key not in config.get("model", {})]
+    missing = ModelConfig.missing(config.get("model", {}))
     if config.get("format") != FORMAT or missing:
         raise UserError(f"{path}: not a matcher's snapshot (format {config.get('format')}, missing: {missing or 'nothing'})")
-    return Snapshot(path.parent, path.stem, config, tensors, sha256_of_file(path)[:16])
+    return Snapshot(path.parent, path.stem, config, ModelConfig.read(config["model"]), tensors, sha256_of_file(path)[:16])
 
 
 def check(folder: Path) -> str:
     """Read a snapshot whole and say what it is; raises UserError."""
     snapshot = read(folder)
-    model = snapshot.config["model"]
+    model = snapshot.model
     if not has_tokenizer(snapshot.folder):
         raise UserError(f"{snapshot.folder}: its tokenizer/ is missing")
-    return f"matcher {model['visn']} + {model['lang']}, {model['dim']}-d, epoch {snapshot.config.get('epoch')}, {snapshot.hash}"
+    return f"matcher {model.visn} + {model.lang}, {model.dim}-d, epoch {snapshot.config.get('epoch')}, {snapshot.hash}"

@@ -5,8 +5,9 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from xvoken.encoders.tokenizer import _load, full_name
+from xvoken.encoders.tokenizer import _load
 from xvoken.errors import UserError
+from xvoken.kinds import TEXT_POOLS, full_name, made_by
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -18,7 +19,9 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-POOLS = ("cls", "mean")
+def first_token(states: Tensor, mask: Tensor) -> Tensor:
+    """The state of [CLS]: states (B, T, d), mask (B, T) -> (B, d)"""
+    return states[:, 0]
 
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
@@ -29,7 +32,7 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
 class TextTower(nn.Module):
     """Hidden states of some layers, concatenated, at the first token or averaged over all tokens.
 
-    pool: "cls" (first token, as published) or "mean" (of all tokens, special ones counted in).
+    pool: an entry of TEXT_POOLS: "cls" (first token, as published) or "mean" (of all tokens, special ones counted in).
     layers: counted from the last one, (4, 3, 2, 1) = the last four, as in Vokenization (Tan & Bansal, 2020).
     width: size of the output; max_tokens: the longest input, special tokens counted in.
     fixed_length: whether every input is to be padded to that.
@@ -41,7 +44,7 @@ class TextTower(nn.Module):
         super().__init__()
         from transformers import AutoModel
 
-        self.name, self.layers, self.pool = full_name(name), layers, pool
+        self.name, self.layers, self.pool, self.pooling = full_name(name), layers, pool, made_by(TEXT_POOLS[pool])
         self.model = _load(AutoModel, name, "text model", use_safetensors=True).float()
         config = self.model.config
         if not layers or min(layers) < 1 or max(layers) > config.num_hidden_layers:
@@ -53,10 +56,7 @@ class TextTower(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """ids, mask: int64 (B, T), mask 1 for tokens and 0 for padding -> (B, width)"""
-        states = self.tokens(ids, mask)
-        if self.pool == "cls":
-            return states[:, 0]
-        return masked_mean(states, mask)
+        return self.pooling(self.tokens(ids, mask), mask)
 
     def tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         """The same for every token, without pooling -> (B, T, width)"""

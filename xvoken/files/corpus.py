@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.hdf5 import open_hdf5, writing_hdf5
 from xvoken.files.offsets import Offsets
 from xvoken.files.safe import quoted, replacing, sha256_of_file
+from xvoken.kinds import base_name
 
 SLAB = 1 << 14  # lines that `check` reads at once
-MAKE = "python tokenization/tokenize_dataset.py DATA_DIR FILE TOKENIZER"
+MAKE = commands.tokenize()
 
 
 def text_file(corpus: Path, tokenizer_name: str) -> Path:
@@ -67,12 +69,7 @@ def _make_again(corpus: Path, tokens: Path, now: str) -> str:
         return ""
     source = made.get("source", tokens.name.removeprefix(f"{corpus.name}.").removesuffix(".hdf5"))
     files = [path for path in (tokens, tokens.with_suffix(".line"), tokens.with_suffix("")) if path.exists()]
-    only = f" --limit {made['limit']}" if made.get("limit") else ""
-    return f"rm {' '.join(map(quoted, files))} && {_tokenize(corpus, source)}{only}"
-
-
-def _tokenize(corpus: Path, tokenizer: str) -> str:
-    return f"python tokenization/tokenize_dataset.py {quoted(corpus.parent)} {quoted(corpus.name)} {quoted(tokenizer)}"
+    return f"rm {' '.join(map(quoted, files))} && {commands.tokenize(corpus, source, made.get('limit'))}"
 
 
 class IdText:
@@ -122,6 +119,14 @@ def write(
     return lines, total
 
 
+def read_corpus(corpus: str | Path, tokenizer: str) -> "Corpus":
+    """A tokenized corpus by the name of its text file, and its tokenizer as it was given to tokenize_dataset.py.
+
+    Raises xvoken.Error when a file is missing or the files disagree.
+    """
+    return Corpus(Path(corpus), base_name(tokenizer), tokenizer)
+
+
 class Corpus:
     """A tokenized corpus, open for reading. Raises UserError when a file is missing or the files disagree.
 
@@ -135,7 +140,7 @@ class Corpus:
         line_path = line_file(corpus, tokenizer_name)
         for path in (self.path, line_path):
             if not path.is_file():
-                raise UserError(f"{path} does not exist; make it with: {_tokenize(corpus, source or tokenizer_name)}")
+                raise UserError(f"{path} does not exist; make it with: {commands.tokenize(corpus, source or tokenizer_name)}")
         self.file = open_hdf5(self.path, MAKE, tokens="iu1")
         self.tokens = self.file["tokens"]
         self.vocabulary = vocabulary
@@ -148,6 +153,11 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __getitem__(self, line: int) -> NDArray[np.int32]:
+        """Token ids of a line, without special ones: (n,)"""
+        line = range(len(self))[line]
+        return self.slab(line, line + 1)[0]
 
     @property
     def identity(self) -> str:
@@ -172,7 +182,7 @@ class Corpus:
 def check(corpus: Path, tokenizer_name: str) -> str:
     """Compare the three files with each other and with the text; says what they hold or raises UserError."""
     read = Corpus(corpus, tokenizer_name)
-    retrieve = "python vokenization/vokenize_corpus_mp.py (and the flags it had), after rm of the images retrieved for it"
+    retrieve = f"{commands.vokenize(corpus=corpus)} (and the flags it had), after rm of the images retrieved for it"
     same_text(corpus, read.path, read.attributes.get("corpus"), retrieve)
     path = text_file(corpus, tokenizer_name)
     if not path.is_file():

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.image_sets import FOLDERS, LXMERT_NAMES, Roots, lxmert_file
 from xvoken.files.safe import all_written, quoted, read_json, sha256_of_lines, write_json, write_lines
@@ -64,7 +65,7 @@ def read(root: Path, image_set: str) -> list[str]:
     try:
         ids = path.read_text(encoding="utf-8").split("\n")[:-1]
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; make it with: python vokenization/create_image_ids.py --image-sets {image_set}") from None
+        raise UserError(f"{path} does not exist; make it with: {commands.fix_order(image_set)}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; make it again after: rm {quoted(path)}") from None
     if not ids:
@@ -89,7 +90,8 @@ def paths(root: Path, image_set: str, ids: list[str], folder: Path | None, roots
 
 
 def _members(root: Path, image_set: str, ids: list[str], pattern: Path | None, source: dict[str, Any]) -> list[Member]:
-    again = f"python vokenization/create_image_ids.py --image-sets '{image_set}={pattern or source['pattern']}' (and the flags it had)"
+    where = pattern or source["pattern"]
+    again = f"{commands.fix_order(f'{image_set}={where}')} (and the flags it had)"
     then = source.get("shards", {})
     tars = expand(pattern) if pattern else list(then)
     if [os.path.basename(tar) for tar in tars] != [os.path.basename(tar) for tar in then]:
@@ -129,7 +131,7 @@ def check(root: Path, image_set: str) -> str:
         raise UserError(f"{ids_file(root, image_set)}: the same id stands on two lines")
     path = source_file(root, image_set)
     if path.exists() and "shards" in read_json(path, f"remove {path}"):
-        _read_places(members_file(root, image_set), len(ids), "python vokenization/create_image_ids.py, with the flags it had")
+        _read_places(members_file(root, image_set), len(ids), f"{commands.fix_order(image_set)} (and the flags it had)")
     return f"order of {len(ids):,} pictures, {json.dumps(ids[0])} to {json.dumps(ids[-1])}"
 
 

@@ -7,7 +7,7 @@ snap/xmatching/NAME/keys/{IMAGE_SET}.skipped.tsv    id, path and reason of pictu
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.errors import UserError
-from xvoken.files import keys as key_files
-from xvoken.files.hdf5 import is_dataset, open_hdf5, writing_hdf5
-from xvoken.files.safe import quoted, sha256_of_lines, sha256_of_rows, write_lines
+from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5, writing_hdf5
+from xvoken.files.image_sets import split_name
+from xvoken.files.locks import sole_writer
+from xvoken.files.safe import all_written, quoted, sha256_of_lines, sha256_of_rows, write_lines
 
 BLOCK = 1 << 16  # rows looked at at once
 
@@ -84,8 +86,7 @@ def require(where: Path, image_set: str, load: str) -> None:
     """Raise UserError with the command that makes the keys, if they are missing; load: the model as it was named."""
     path = keys_file(where, image_set)
     if not path.is_file():
-        elsewhere = "" if where == folder(Path(load)) else f" --output {quoted(where)}"
-        mend = f"python vokenization/extract_vision_keys.py --load-dir {quoted(load)} --image-sets {image_set}{elsewhere}"
+        mend = commands.extract_keys(load, image_set, None if where == folder(Path(load)) else where)
         raise UserError(f"{path} does not exist; make it with: {mend}")
 
 
@@ -128,9 +129,12 @@ def _mapped(dataset: h5py.Dataset) -> NDArray[np.float32]:
     return np.memmap(dataset.file.filename, np.float32, "c", at, dataset.shape)
 
 
-def _open(where: Path, image_set: str) -> h5py.File:
-    make = f"python vokenization/extract_vision_keys.py --load-dir {where.parent} --image-sets {image_set}"
-    return open_hdf5(keys_file(where, image_set), make, keys="f2")
+def _make(where: Path, image_set: str) -> str:
+    return commands.extract_keys(where.parent, image_set)
+
+
+def _open(where: Path, image_set: str) -> InsideFile:
+    return open_hdf5(keys_file(where, image_set), _make(where, image_set), keys="f2")
 
 
 def _lines(path: Path, rows: int) -> list[str]:
@@ -153,16 +157,29 @@ def check(where: Path, image_set: str) -> str:
 
 @dataclass
 class Gallery:
-    """The rows of an index: keys float32 (N, dim) in a block for each image set, ids `{IMAGE_SET}/{image id}`, file names."""
+    """The keys of several image sets, one set after another, as the rows of one index.
+
+    blocks: float32 (n, dim) of each set, mapped where they lie; ids: `{IMAGE_SET}/{image id}` of each row; paths: its file;
+    made_by: what made each set.
+    """
 
     blocks: list[NDArray[np.float32]]
     ids: list[str]
-    names: list[str]
+    paths: list[str]
     made_by: list[str]
 
     @property
-    def keys(self) -> NDArray[np.float32]:
+    def vectors(self) -> NDArray[np.float32]:
+        """(N, dim), each row of length 1; a copy where there are several sets."""
         return joined(self.blocks)
+
+    @property
+    def names(self) -> list[str]:
+        """File name of each row."""
+        return [Path(path).name for path in self.paths]
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 def joined(blocks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -170,28 +187,77 @@ def joined(blocks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def read_gallery(keys_dir: Path, image_sets: list[str], encoder_hash: str, dim: int, most: int | None = None) -> Gallery:
-    """The keys of several image sets, one set after another; raises UserError for keys of another snapshot."""
-    keys, ids, names, made_by = [], [], [], []
+def read_keys(where: str | Path, image_sets: Sequence[str], encoder: Any = None, limit: int | None = None) -> Gallery:
+    """The keys of image sets, one set after another, ready to be searched.
+
+    where: their folder, as snap/xmatching/NAME/keys; image_sets: names, as ["open_images"]; limit: only the first rows.
+    encoder: whose they must be: an xvoken.Encoder, or whatever has its hash and dim.
+    Raises xvoken.Error for a missing or damaged file, keys of another encoder, or sets that do not go together.
+    """
+    if isinstance(image_sets, str):
+        raise UserError(f"image_sets={image_sets!r}: a list of names was expected: [{image_sets!r}]")
+    where = Path(where)
+    keys, ids, paths, made_by = [], [], [], []
+    dim, expected = (encoder.dim, encoder.hash) if encoder else (None, None)
+    whose = ("the snapshot's sentences have", "this one is") if encoder else ("those of the first set have", "the first set's is")
     for image_set in image_sets:
-        read = key_files.read(keys_dir, image_set)
-        path = key_files.keys_file(keys_dir, image_set)
-        mend = f"remove it, then: python vokenization/extract_vision_keys.py --load-dir {keys_dir.parent} --image-sets {image_set}"
-        if read.keys.shape[1] != dim:
-            raise UserError(f"{path}: keys of {read.keys.shape[1]} dimensions, the snapshot's sentences have {dim}; {mend}")
-        maker = read.attributes.get("snapshot_hash", encoder_hash)  # files of the predecessors do not say
-        if maker != encoder_hash:
-            raise UserError(f"{path}: keys of another snapshot ({maker}, this one is {encoder_hash}); {mend}")
-        keys.append(read.keys)
-        ids += [f"{image_set}/{i}" for i in read.ids]
-        names += [Path(p).name for p in read.paths]
-        made_by.append(f"{image_set} {maker} {read.identity}")
-    return Gallery(_first(keys, most), ids[:most], names[:most], made_by)
+        found, path = read(where, image_set), keys_file(where, image_set)
+        mend = f"remove it, then: {_make(where, image_set)}"
+        dim = dim or found.keys.shape[1]
+        if found.keys.shape[1] != dim:
+            raise UserError(f"{path}: keys of {found.keys.shape[1]} dimensions, {whose[0]} {dim}; {mend}")
+        maker = found.attributes.get("snapshot_hash", expected)  # files of the predecessors do not say
+        expected = expected or maker
+        if maker != expected:
+            raise UserError(f"{path}: keys of another snapshot ({maker}, {whose[1]} {expected}); {mend}")
+        keys.append(found.keys)
+        ids += [f"{image_set}/{i}" for i in found.ids]
+        paths += found.paths
+        made_by.append(f"{image_set} {maker} {found.identity}")
+    if not keys:
+        raise UserError("no image set is given")
+    return Gallery(_first(keys, limit), ids[:limit], paths[:limit], made_by)
+
+
+def write_keys(
+    where: str | Path, image_set: str, vectors: NDArray[np.float32], ids: Sequence[str], paths: Sequence[str] | None = None,
+    encoder: Any = None,
+) -> Path:  # fmt: skip
+    """Write vectors that were made elsewhere as the keys of an image set; returns the hdf5 file.
+
+    vectors: float (N, dim), each of length 1; ids, paths: one a row (paths default to the ids); encoder: what made them, an
+    xvoken.Encoder, whose name and hash are kept, so that keys of another one are refused where they are searched.
+    Raises xvoken.Error for vectors or names that can't be keys, and for a set that is there already.
+    """
+    where, vectors, ids = Path(where), np.asarray(vectors), [str(i) for i in ids]
+    paths, path = ids if paths is None else [str(one) for one in paths], keys_file(where, image_set)
+    if split_name(image_set)[0] != image_set:
+        raise UserError(f"image set {image_set!r}: a name alone was expected")
+    if vectors.ndim != 2 or vectors.dtype.kind != "f" or not len(vectors):
+        raise UserError(f"vectors: {vectors.dtype} of shape {vectors.shape}; floats of shape (N, dim) were expected")
+    if not len(vectors) == len(ids) == len(paths):
+        raise UserError(f"{len(vectors)} vectors, {len(ids)} ids and {len(paths)} paths: one of each a row was expected")
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    if len(bad := np.flatnonzero(~(abs(lengths - 1) < 1e-3))):
+        raise UserError(f"vectors: row {bad[0]} has length {lengths[bad[0]]:.4g}, and all of them should have length 1")
+    if strange := next((name for name in [*ids, *paths] if not name or not name.isprintable()), None):
+        raise UserError(f"{strange!r} can't stand in a list of ids and paths")
+    if len(set(ids)) < len(ids):
+        raise UserError("ids: the same id stands on two rows")
+    made_by = {"snapshot": encoder.name, "snapshot_hash": encoder.hash} if encoder else {}
+    with sole_writer(path):
+        if path.exists():
+            raise UserError(f"{path} is there already; choose another name, or make it again after: rm {quoted(path)}")
+        settings = {**made_by, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16], "written": "by xvoken.write_keys"}
+        block = vectors.astype(np.float32)
+        write(where, image_set, [block], block.shape[1], ids, list(paths), [], settings, {**made_by, "image_set": image_set})
+        all_written(path, *companions(where, image_set))
+    return path
 
 
 def read_blocks(keys_dir: Path, image_sets: list[str], most: int | None = None) -> list[NDArray[np.float32]]:
-    """The keys of `read_gallery` alone, for workers: whoever started them has read and checked the rest."""
-    return _first([key_files.read_vectors(keys_dir, image_set)[0] for image_set in image_sets], most)
+    """The vectors of `read_keys` alone, for workers: whoever started them has read and checked the rest."""
+    return _first([read_vectors(keys_dir, image_set)[0] for image_set in image_sets], most)
 
 
 def _first(blocks: list[NDArray[np.float32]], most: int | None) -> list[NDArray[np.float32]]:

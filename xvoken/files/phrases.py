@@ -16,12 +16,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.console import log
 from xvoken.errors import UserError
 from xvoken.files.hdf5 import is_dataset, open_hdf5, writing_hdf5
-from xvoken.files.safe import fingerprint, quoted, sha256_of_file
+from xvoken.files.safe import fingerprint, sha256_of_file
 
-MAKE = "python ctx/encode_captions.py"
+MAKE = commands.encode_captions()
 KINDS = {"keys": "f2", "features": "f2", "captions": "s1"}
 
 
@@ -57,8 +58,7 @@ def read(path: Path, model: str, name: str, model_hash: str, dim: int) -> Captio
     model: as it was given; name, model_hash and dim: of its encoder.
     """
     # The script names its file itself, by the folder.
-    elsewhere = f" --exp_name {quoted(path.parent.name)}" if path.parent.name not in ("", "captions_db") else ""
-    make = f"{MAKE} --model {quoted(model)}{elsewhere} [--captions FILE]"
+    make = commands.encode_captions(model, path.parent.name if path.parent.name != "captions_db" else "") + " [--captions FILE]"
     mend = f"remove it, then make it with: {make}"
     with open_hdf5(path, make) as file:
         made = file.attributes()

@@ -12,17 +12,19 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.hdf5 import open_hdf5, writing_hdf5
 from xvoken.files.safe import quoted, replacing, write_lines
 
-MAKE = "python vokenization/vokenize_corpus_mp.py"
+MAKE = commands.vokenize()
 
 
 def folder(load: Path) -> Path:
@@ -85,18 +87,57 @@ def read_settings(hdf5_path: Path) -> dict[str, Any]:
         return file.settings()
 
 
-def read(where: Path, corpus_name: str, sets: str) -> tuple[NDArray[np.int32], NDArray[np.float32], list[str]]:
-    """indices (L, k), scores (L, k) and the ids of the index' rows."""
-    path = hdf5_file(where, corpus_name, sets)
-    with open_hdf5(path, MAKE, indices="i2", scores="f2") as file:
-        indices, scores = file["indices"][:], file["scores"][:]
-    return indices, scores, read_ids(where, corpus_name, sets)
+@dataclass
+class Vokens:
+    """The images retrieved for a corpus; indices int32 (L, k) and scores float32 (L, k), best first, -1 and NaN for an empty line.
+
+    vokens: int32 (N,), one a token, see above; ids: `{IMAGE_SET}/{image id}` of each row that they name; attributes: what made them.
+    """
+
+    indices: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    vokens: NDArray[np.int32]
+    ids: list[str]
+    attributes: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def images(self, line: int) -> list[str]:
+        """Ids of the images of a line, best first; none for an empty one."""
+        return [self.ids[row] for row in self.indices[line] if row >= 0]
+
+
+def read_vokens(path: str | Path) -> Vokens:
+    """What vokenize_corpus_mp.py wrote, by the name of its text file, {corpus}.{IMAGE_SET}, or of the .hdf5 beside it.
+
+    Raises xvoken.Error for files that are missing or do not belong together.
+    """
+    path = Path(path)
+    text = path.with_suffix("") if path.suffix == ".hdf5" else path
+    with open_hdf5(_beside(text, "hdf5"), MAKE, indices="i2", scores="f2", vokens="i1") as file:
+        found = Vokens(file["indices"][:], file["scores"][:], file["vokens"][:], _read_ids(text), file.attributes())
+    if found.indices.shape != found.scores.shape or found.indices.max(initial=-1) >= len(found.ids):
+        raise UserError(f"{text}.hdf5: its rows are not those of {text}.ids; make both again with: {MAKE}, after: rm {quoted(text)}.hdf5")
+    return found
+
+
+def read(where: Path, corpus_name: str, sets: str) -> Vokens:
+    return read_vokens(text_file(where, corpus_name, sets))
 
 
 def read_ids(where: Path, corpus_name: str, sets: str) -> list[str]:
-    path = ids_file(where, corpus_name, sets)
-    _require(path, hdf5_file(where, corpus_name, sets))
+    return _read_ids(text_file(where, corpus_name, sets))
+
+
+def _read_ids(text: Path) -> list[str]:
+    path = _beside(text, "ids")
+    _require(path, _beside(text, "hdf5"))
     return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _beside(text: Path, ending: str) -> Path:
+    return text.with_name(f"{text.name}.{ending}")
 
 
 def _require(path: Path, hdf5_path: Path) -> None:

@@ -10,14 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from xvoken import commands
 from xvoken.errors import UserError, one_line, out_of_memory
-from xvoken.machine import cores
+from xvoken.machine import ON_GPU, cores
 from xvoken.pictures.decode import MAX_PIXELS, BrokenPicture, at_fault, load_picture
 from xvoken.pictures.sources import Member
 from xvoken.pictures.view import View
 
-IMAGE_BATCH, ON_GPU = 8, 32  # pictures a batch: the maps of more of them leave a core's cache; times ON_GPU on a GPU
-DECODERS = ("pillow", "torchcodec")
 PIXELS_AT_ONCE = 1 << 26  # decoded together by torchcodec: at most 1 GB as float32, whatever the pictures' sizes
 LONGEST = 4  # a picture longer than this many times its shorter side is left to Pillow, which scales only the crop
 JPEG_END = b"\xff\xd9"
@@ -128,7 +127,7 @@ def require_decoder(decoder: str) -> None:
         try:
             import torchcodec.decoders  # noqa: F401
         except (ImportError, OSError, RuntimeError) as error:
-            mend = "pip install -r requirements-torchcodec.txt -c constraints.txt"
+            mend = commands.install("requirements-torchcodec.txt")
             raise UserError(f"--decoder torchcodec: can't be loaded ({one_line(error)[:120]}); run: {mend}") from None
 
 

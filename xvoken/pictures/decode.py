@@ -3,6 +3,8 @@
 import errno
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,10 @@ class BrokenPicture(Exception):
     """A picture that can't be used; its text is the reason, fit for a list."""
 
 
-def load_picture(path: str | Path | Member, short_side: int = 0) -> Image.Image:
+def load_picture(path: str | Path | Member | Image.Image, short_side: int = 0) -> Image.Image:
     """Decode a file of any usual format to RGB, upright, transparency on white, first frame of an animation.
+
+    path: of a file, a member of a tar, or a picture that is open already, which is not changed.
 
     short_side: pixels that the caller will scale the shorter side to. A JPEG of several times that is decoded at a
     half, a quarter or an eighth, still twice as large: the same to the eye and to a grey level on average, and faster.
@@ -33,11 +37,11 @@ def load_picture(path: str | Path | Member, short_side: int = 0) -> Image.Image:
     The content decides the format, not the ending. Raises BrokenPicture, and what is not the picture's fault as it is.
     """
     try:
-        with path.open() if isinstance(path, Member) else open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:
+        with _opened(path) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise BrokenPicture(f"too large: {width} x {height}")
-            if (by := _fraction(picture, short_side)) > 1:
+            if picture is not path and (by := _fraction(picture, short_side)) > 1:
                 picture.draft(None, (width // by, height // by))
             picture.load()
             upright = _rgb(ImageOps.exif_transpose(picture))
@@ -49,6 +53,15 @@ def load_picture(path: str | Path | Member, short_side: int = 0) -> Image.Image:
         if not at_fault(error):
             raise
         raise BrokenPicture(_reason(error, path)) from None
+
+
+@contextmanager
+def _opened(path: str | Path | Member | Image.Image) -> Iterator[Image.Image]:
+    if isinstance(path, Image.Image):
+        yield path
+        return
+    with path.open() if isinstance(path, Member) else open(path, "rb") as file, Image.open(file, formats=FORMATS) as picture:
+        yield picture
 
 
 def _fraction(picture: Image.Image, short_side: int) -> int:

@@ -10,7 +10,6 @@ ivfpq: as ivf, each key cut to dim / 8 bytes by product quantization (Jégou et 
 Whatever faiss finds is scored again from the keys themselves, so that scores are exact inner products for all kinds.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,37 +18,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.console import log, progress
 from xvoken.errors import UserError, one_line
-from xvoken.files.safe import fingerprint, read_json, replacing, sha256_of_file, sha256_of_rows, write_json
+from xvoken.files.indexes import CELL_POINTS, EFFORT, FEWEST_KEYS, parameters_of, receipt_file
+from xvoken.files.keys import joined
+from xvoken.files.safe import read_json, replacing, sha256_of_file, sha256_of_rows, write_json
 from xvoken.machine import cores
 from xvoken.search.faiss_exact import best_first
-from xvoken.search.index import build_index
+from xvoken.search.index import Index, build_index
 
-EFFORT = {"ivf": "nprobe", "hnsw": "efSearch", "ivfpq": "nprobe"}  # kinds, and what faiss calls the effort of a search
 FIRST_EFFORT = {"ivf": 1, "hnsw": 16, "ivfpq": 1}
-FEWEST_KEYS = 256  # product quantization trains 256 centroids a subquantizer
-CELL_POINTS = 40  # keys a cell at least, and those it is trained on: faiss asks for 39
 CODE_POINTS = 1 << 16  # keys that product quantization is trained on: 256 a centroid
-MOST_CELLS = 1 << 16  # k-means grows with keys x cells
-LINKS = 32  # of a key in the graph
 ROUNDING = 1e-6  # of an inner product of normalized vectors in fp32
+SAMPLE = 256  # queries that an index is tuned on
 ADDED, RESCORED = 1 << 14, 64  # keys added, queries scored again at once
-
-
-def index_file(where: Path, sets: str, kind: str) -> Path:
-    return where / f"{sets}.{kind}.faiss"
-
-
-def receipt_file(path: Path) -> Path:
-    return path.with_suffix(".json")
 
 
 def import_faiss(kind: str) -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise UserError(f"--index {kind}: needs faiss ({one_line(error)}); pip install -r requirements.txt, or --index flat") from None
+        raise UserError(f"--index {kind}: needs faiss ({one_line(error)}); {commands.install()}, or --index flat") from None
     return faiss
 
 
@@ -63,18 +53,10 @@ class SavedIndex:
 
 
 class ApproximateIndex:
-    """An index file and the keys that it was built of; see xvoken.search.index.Index.
+    """An index of faiss and the keys that it was built of; see xvoken.search.index.Index."""
 
-    Raises UserError when faiss is missing or the file is damaged.
-    """
-
-    def __init__(self, keys: NDArray[np.float32], saved: SavedIndex):
-        self.faiss, self.keys, self.kind, self.effort = import_faiss(saved.kind), keys, saved.kind, saved.effort
-        try:
-            self.index = self.faiss.read_index(str(saved.path), self.faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
-            reason = one_line(error)[-120:]
-            raise UserError(f"{saved.path}: no whole faiss index ({reason}); build it again after: rm {saved.path}") from None
+    def __init__(self, keys: NDArray[np.float32], index: Any, kind: str, effort: int):
+        self.faiss, self.keys, self.index, self.kind, self.effort = import_faiss(kind), keys, index, kind, effort
         self.most = len(keys) if self.kind == "hnsw" else self.index.nlist  # the effort that leaves nothing out
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
@@ -108,14 +90,34 @@ class ApproximateIndex:
         return scores
 
 
-def parameters_of(kind: str, number: int, dim: int) -> dict[str, int]:
-    """What the index of so many keys is built with: about 4 sqrt(N) cells, as faiss advises."""
-    if kind == "hnsw":
-        return {"links": LINKS}
-    cells = {"cells": max(1, min(round(4 * math.sqrt(number)), number // CELL_POINTS, MOST_CELLS))}
-    if kind == "ivf":
-        return cells
-    return {**cells, "bytes": max(n for n in range(1, max(1, dim // 8) + 1) if dim % n == 0)}
+def open_saved(keys: NDArray[np.float32], saved: SavedIndex) -> ApproximateIndex:
+    """An index from the disk, mapped; raises UserError when faiss is missing or the file is damaged."""
+    faiss = import_faiss(saved.kind)
+    try:
+        index = faiss.read_index(str(saved.path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        reason = one_line(error)[-120:]
+        raise UserError(f"{saved.path}: no whole faiss index ({reason}); build it again after: rm {saved.path}") from None
+    return ApproximateIndex(keys, index, saved.kind, saved.effort)
+
+
+def build_tuned(
+    blocks: list[NDArray[np.float32]], kind: str, queries: NDArray[np.float32] | None, target: float, show_progress: bool
+) -> Index:
+    """An index in memory, searched as hard as it takes to find the share `target` of the exact best 10 of the queries (Q, dim).
+
+    queries: by default some of the keys. Exact where there are fewer than FEWEST_KEYS keys; always on the CPU.
+    """
+    keys = joined(blocks)
+    if len(keys) < FEWEST_KEYS:
+        return build_index(keys, "auto", "cpu")
+    index = ApproximateIndex(keys, build(keys, kind, parameters_of(kind, *keys.shape), show_progress), kind, 1)
+    if queries is None:
+        queries = np.array(keys[:: max(1, len(keys) // SAMPLE)][:SAMPLE])
+    reached = tune(index, queries, build_index(keys, "auto", "cpu").search(queries, 10)[0], target)
+    if reached < target:
+        log.warning(f"{kind}: finds {reached:.3f} of the exact best 10 with all of it searched, {target} were asked for")
+    return index
 
 
 def ensure_index(keys: NDArray[np.float32], path: Path, kind: str) -> dict[str, Any]:
@@ -144,7 +146,7 @@ def ensure_index(keys: NDArray[np.float32], path: Path, kind: str) -> dict[str, 
     return receipt
 
 
-def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int]) -> Any:
+def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int], show_progress: bool = True) -> Any:
     """Train a faiss index on a sample of the keys, the same one every time, and add all of them."""
     faiss, (number, dim) = import_faiss(kind), keys.shape
     faiss.omp_set_num_threads(cores())
@@ -164,17 +166,12 @@ def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int]) -> A
             faiss.omp_set_num_threads(1)
             index.train(points)
             faiss.omp_set_num_threads(cores())
-    with progress(total=number, desc=f"building {kind}", unit="keys") as bar:
+    with progress(total=number, desc=f"building {kind}", unit="keys", disable=not show_progress) as bar:
         for start in range(0, number, ADDED):
             block = keys[start : start + ADDED]
             index.add(block)
             bar.update(len(block))
     return index
-
-
-def identity(receipt: dict[str, Any]) -> str:
-    """Name an index by its receipt, without the recalls, which come later: 12 hex digits."""
-    return fingerprint({name: value for name, value in receipt.items() if name != "recall"})
 
 
 def recall(scores: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
@@ -194,13 +191,3 @@ def tune(index: ApproximateIndex, queries: NDArray[np.float32], exact: NDArray[n
     while (reached := recall(index.search(queries, exact.shape[1])[0], exact)) < target and index.effort < index.most:
         index.effort = min(2 * index.effort, index.most)
     return reached
-
-
-def check(path: Path) -> str:
-    """Hold an index against its receipt; says what it holds or raises UserError."""
-    mend = f"build it again after: rm {path}"
-    receipt = read_json(receipt_file(path), mend)
-    if sha256_of_file(path) != receipt["index"]:
-        raise UserError(f"{path}: not the file that {receipt_file(path)} tells of; {mend}")
-    recalls = ", ".join(f"{record['recall']:.3f}" for record in receipt["recall"].values()) or "not measured"
-    return f"{receipt['kind']} index of {receipt['number']:,} keys of {receipt['dim']} dimensions, recall {recalls}"

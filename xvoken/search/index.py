@@ -1,16 +1,17 @@
 """Exact search: the rows of largest inner product, best first, equal scores ordered by row."""
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken import commands
 from xvoken.errors import UserError, out_of_memory
-from xvoken.machine import cpu_has_bf16
+from xvoken.kinds import INDEXES, made_by
+from xvoken.machine import cpu_has_bf16, workers_on
 from xvoken.search.faiss_exact import FaissIndex
 from xvoken.search.torch_exact import TorchIndex
-
-BACKENDS = ("auto", "faiss", "torch")
 
 
 class Index(Protocol):
@@ -37,6 +38,68 @@ class JoinedIndex:
         return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 
 
+@dataclass(frozen=True)
+class Hits:
+    """The best keys of each query, best first: scores float32 (Q, k), inner products; rows int32 (Q, k) of the keys; ids: theirs."""
+
+    scores: NDArray[np.float32]
+    rows: NDArray[np.int32]
+    ids: list[list[str]]
+
+
+class OpenIndex:
+    """Keys ready to be searched, made by `open_index`."""
+
+    def __init__(self, index: Index, ids: list[str] | None, number: int, dim: int):
+        self.index, self.ids, self.number, self.dim = index, ids, number, dim
+
+    def __len__(self) -> int:
+        return self.number
+
+    def search(self, queries: NDArray[np.float32], k: int = 5) -> Hits:
+        """queries: float (Q, dim), as of Encoder.encode_texts. Equal scores come in the order of their rows.
+
+        Raises xvoken.Error for vectors of another size or that are not finite, and for more than there are keys.
+        """
+        queries = np.ascontiguousarray(queries, np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise UserError(f"queries of shape {queries.shape}: (Q, {self.dim}) was expected, as the keys have {self.dim} dimensions")
+        if len(bad := np.flatnonzero(~np.isfinite(queries).all(1))):
+            raise UserError(f"query {bad[0]} is not finite")
+        if not 1 <= k <= self.number:
+            raise UserError(f"k={k}: from 1 to the {self.number} keys that there are")
+        if not len(queries):
+            return Hits(np.empty((0, k), np.float32), np.empty((0, k), np.int32), [])
+        scores, rows = self.index.search(queries, k)
+        return Hits(scores, rows, [[self.ids[row] if self.ids else str(row) for row in line] for line in rows.tolist()])
+
+
+def open_index(
+    keys: Any,
+    kind: str = "flat",
+    device: str = "auto",
+    queries: NDArray[np.float32] | None = None,
+    recall: float = 0.95,
+    show_progress: bool = False,
+) -> OpenIndex:
+    """Make keys ready to be searched.
+
+    keys: those of xvoken.read_keys, or any float32 (N, dim); kind: flat for exact search, or ivf, hnsw, ivfpq, approximate ones
+    of faiss, which are built and tuned here, in memory; device: auto (a GPU, else the CPU), cpu, cuda, or a GPU's number, for flat.
+    queries, recall: an approximate index is searched so hard that it finds this share of the exact best 10 of these queries
+    (Q, dim), which should be such as will be asked (default: some of the keys).
+    Raises xvoken.Error for an unknown kind, keys that are none, or no room on the device.
+    """
+    if kind not in INDEXES:
+        raise UserError(f"kind={kind!r}: not one of {', '.join(INDEXES)}")
+    blocks = keys.blocks if hasattr(keys, "blocks") else [np.ascontiguousarray(keys, np.float32)]
+    if any(block.ndim != 2 or not len(block) for block in blocks):
+        raise UserError(f"keys of shape {blocks[0].shape}: float32 (N, dim) was expected, with at least one row")
+    build = made_by(INDEXES[kind])
+    index = build(blocks, "auto", workers_on(device, 1)[0]) if kind == "flat" else build(blocks, kind, queries, recall, show_progress)
+    return OpenIndex(index, getattr(keys, "ids", None), sum(map(len, blocks)), blocks[0].shape[1])
+
+
 def build_joined(blocks: list[NDArray[np.float32]], backend: str, device: str) -> Index:
     """An exact index of the rows of all blocks, one block after another."""
     indexes = [build_index(block, backend, device) for block in blocks]
@@ -49,7 +112,7 @@ def require_backend(backend: str) -> None:
         try:
             import faiss  # noqa: F401
         except ImportError as error:
-            raise UserError(f"--backend faiss: can't be imported ({error}); pip install -r requirements.txt, or --backend torch") from None
+            raise UserError(f"--backend faiss: can't be imported ({error}); {commands.install()}, or --backend torch") from None
 
 
 def build_index(keys: NDArray[np.float32], backend: str, device: str) -> Index:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xvoken.console import say
+from xvoken.console import log
 from xvoken.files.locks import remove_lock, sole_writer
 from xvoken.files.safe import all_there, all_written, differences, remove_temporary, same_settings, write_json
 from xvoken.machine import LOCAL, Engine
@@ -72,7 +72,7 @@ class Product:
         remove_leftover(self.path)
         remove_lock(self.path)
         if self.holds:
-            say(f"skipped: {self.path} holds {self.holds} already")
+            log.info(f"skipped: {self.path} holds {self.holds} already")
         return True
 
     def stands(self, unknown: Collection[str] = ()) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from xvoken import commands
 from xvoken.errors import RunError, UserError, one_line
 from xvoken.work.local import ATTEMPTS, KEPT, Job, Task, do_range, failed, prepare
 
@@ -41,7 +42,7 @@ def run_in_ray(
     try:
         import ray
     except ImportError:
-        raise UserError("--engine ray: Ray is not installed; run: pip install -r requirements-ray.txt") from None
+        raise UserError(f"--engine ray: Ray is not installed; run: {commands.install('requirements-ray.txt')}") from None
     environment = {"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}}
     try:
         ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")

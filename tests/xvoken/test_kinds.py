@@ -1,0 +1,80 @@
+"""What there is a choice of: every entry can be made, and tables and configs are read without torch."""
+
+import subprocess
+import sys
+from dataclasses import asdict, fields
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from xmatching.kinds import LOSSES, OPTIMIZERS, REPORTS, SCHEDULES
+from xmatching.objective import Objective
+from xvoken.encoders.image import pooling
+from xvoken.encoders.matcher import build_heads
+from xvoken.encoders.snapshot import ModelConfig
+from xvoken.errors import UserError
+from xvoken.kinds import ENCODERS, HEADS, IMAGE_POOLS, TEXT_POOLS, made_by
+
+SIZE = {"text_width": 6, "image_width": 5, "hidden": 8, "dim": 4, "dropout": 0.1}
+# As the first snapshots have it.
+OLD = {
+    "lang": "bert", "lang_hash": "a", "lang_layers": [4, 3, 2, 1], "text_width": 6, "visn": "resnet18", "visn_hash": "b",
+    "image_width": 5, "dim": 4, "hidden": 8, "dropout": 0.1, "max_len": 20,
+}  # fmt: skip
+
+
+def test_every_entry_is_there():
+    entries = [*ENCODERS.values(), *TEXT_POOLS.values(), *OPTIMIZERS.values(), *SCHEDULES.values(), *REPORTS.values()]
+    entries += [pool.layer for pool in IMAGE_POOLS.values()] + [entry for entry, _ in HEADS.values()]
+    for loss in LOSSES.values():
+        entries += [loss.function, *([loss.by_token] if loss.by_token else [])]
+    assert all(callable(made_by(entry)) for entry in entries)
+
+
+def test_they_are_listed_without_torch():
+    modules = "xvoken.kinds, xmatching.kinds, xmatching.param, xmatching.finished, xvoken.encoders.snapshot"
+    program = f"import sys, {modules}; print(sorted({{'torch', 'transformers', 'h5py', 'faiss'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, capture_output=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_can_be_made(name: str):
+    heads = build_heads(ModelConfig.of_heads(**SIZE, head=name))
+    assert heads["text_head"](torch.randn(2, 3, 6)).shape == (2, 3, 4) and heads["image_head"](torch.randn(2, 5)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", IMAGE_POOLS)
+def test_every_pooling_has_the_side_it_says(name: str):
+    side = IMAGE_POOLS[name].side
+    assert pooling(name)(torch.randn(2, 3, 7, 7)).shape == (2, 3, side, side)
+
+
+def test_parameters_of_losses_are_those_of_their_knobs():
+    """Their numbers are those of the optimizer's state on disk."""
+    own = {loss: [name for name, _ in Objective(loss, 0.5, 0.07, 1).named_parameters()] for loss in LOSSES}
+    assert own == {"paired_hinge": [], "hardest_hinge": [], "infonce": ["log_scale"], "sigmoid": ["log_scale", "bias"]}
+
+
+def test_config_of_an_old_snapshot():
+    read = ModelConfig.read(OLD)
+    assert (read.head, read.hidden_layers, read.text_pool, read.visn_pool, read.level) == ("mlp", 2, "cls", "avg", "sentence")
+    assert read.tokenizer is read.visn_weights is None
+    assert {**ModelConfig.unsaid(), **OLD} == asdict(read)
+
+
+def test_config_of_a_newer_snapshot():
+    assert ModelConfig.read({**OLD, "head": "glu", "new": 1}) == ModelConfig.read({**OLD, "head": "glu"})
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_what_no_snapshot_leaves_out(name: str):
+    with pytest.raises(UserError, match=f"missing: .*'{name}'"):
+        ModelConfig.read({key: value for key, value in OLD.items() if key != name})
+
+
+def test_config_goes_to_json_and_back():
+    config = ModelConfig.read({**OLD, "level": "token", "visn_weights": "x"})
+    assert ModelConfig.read(asdict(config)) == config
+    assert list(asdict(config)) == [field.name for field in fields(ModelConfig)]
+    assert type(asdict(config)["lang_layers"]) is list

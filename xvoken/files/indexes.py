@@ -1,0 +1,52 @@
+"""Approximate indexes on the disk, beside the keys that they are built of.
+
+keys/{IMAGE_SETS}.{KIND}.faiss    the trained index, mapped into memory by all workers
+keys/{IMAGE_SETS}.{KIND}.json     its receipt: the hash of the keys in it, their number, parameters, the index file's own
+                                  hash, and the recalls measured with it; written last
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from xvoken.errors import UserError
+from xvoken.files.safe import fingerprint, read_json, sha256_of_file
+
+EFFORT = {"ivf": "nprobe", "hnsw": "efSearch", "ivfpq": "nprobe"}  # kinds, and what faiss calls the effort of a search
+FEWEST_KEYS = 256  # product quantization trains 256 centroids a subquantizer
+CELL_POINTS = 40  # keys a cell at least, and those it is trained on: faiss asks for 39
+MOST_CELLS = 1 << 16  # k-means grows with keys x cells
+LINKS = 32  # of a key in the graph
+
+
+def index_file(where: Path, sets: str, kind: str) -> Path:
+    return where / f"{sets}.{kind}.faiss"
+
+
+def receipt_file(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def parameters_of(kind: str, number: int, dim: int) -> dict[str, int]:
+    """What the index of so many keys is built with: about 4 sqrt(N) cells, as faiss advises."""
+    if kind == "hnsw":
+        return {"links": LINKS}
+    cells = {"cells": max(1, min(round(4 * math.sqrt(number)), number // CELL_POINTS, MOST_CELLS))}
+    if kind == "ivf":
+        return cells
+    return {**cells, "bytes": max(n for n in range(1, max(1, dim // 8) + 1) if dim % n == 0)}
+
+
+def identity(receipt: dict[str, Any]) -> str:
+    """Name an index by its receipt, without the recalls, which come later: 12 hex digits."""
+    return fingerprint({name: value for name, value in receipt.items() if name != "recall"})
+
+
+def check(path: Path) -> str:
+    """Hold an index against its receipt; says what it holds or raises UserError."""
+    mend = f"build it again after: rm {path}"
+    receipt = read_json(receipt_file(path), mend)
+    if sha256_of_file(path) != receipt["index"]:
+        raise UserError(f"{path}: not the file that {receipt_file(path)} tells of; {mend}")
+    recalls = ", ".join(f"{record['recall']:.3f}" for record in receipt["recall"].values()) or "not measured"
+    return f"{receipt['kind']} index of {receipt['number']:,} keys of {receipt['dim']} dimensions, recall {recalls}"
