@@ -12,6 +12,7 @@ import html
 import io
 import json
 import random
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +33,13 @@ from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files import vokens
 from xvoken.files.corpus import same_text
-from xvoken.files.safe import quoted, read_json, write_text
+from xvoken.files.safe import fingerprint, quoted, read_json, sha256_of_file, write_text
+from xvoken.work.product import Product
 
 THUMB = 144  # pixels
 BEST, ANY = 24, 24  # lines shown: those with the highest scores, and a random sample
 PRINTED = 5
+PAGE = 1  # of what the page looks like; one of another look is made again
 
 
 @dataclass
@@ -159,13 +162,17 @@ svg{width:100%;max-width:40rem;height:auto}
 
 def page(
     best: list[Line], sample: list[Line], records: list[dict[str, Any]], record: dict[str, Any], eval_set: str, count: int,
-    context: str = "",
+    context: str = "", made_of: str = "",
 ) -> str:  # fmt: skip
-    """The whole page; every text from a file is escaped; context: HTML of the section about the other direction."""
+    """The whole page; every text from a file is escaped.
+
+    context: HTML of the section about the other direction; made_of: by which a second run knows that nothing has changed.
+    """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     name = html.escape(eval_set)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<meta name="made-of" content="{made_of}">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>xvoken: images for every line</title><style>{STYLE}</style></head><body>
 <h1>Images for every line</h1>
@@ -184,6 +191,13 @@ product of two vectors of length 1 (1 at most).</p>
 """
 
 
+def read_made_of(path: Path) -> dict[str, Any]:
+    """What a page was made of, as its head says; nothing of other files."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        found = re.search(r'<meta name="made-of" content="([0-9a-f]+)">', file.read(1000))
+    return {"made_of": found[1]} if found else {}
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Write the demo's page.")
     parser.add_argument("--load", required=True, type=Path, help="the matcher's snapshot")
@@ -194,15 +208,24 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--context-images", type=Path, help="the pictures it was made of")
     parser.add_argument("--output", required=True, type=Path, help="the HTML file to write")
     args = parser.parse_args(argv)
-    lines = read_lines(args.corpus, args.load, sorted(args.image_sets.split(",")))
+    sets, evaluated = sorted(args.image_sets.split(",")), args.load / "eval" / f"{args.eval_set}.json"
+    shown_files = [args.corpus, snapshots.metrics_file(args.load), evaluated, *([args.context] if args.context else [])]
+    shown_files += [file(args.load / "vokens", args.corpus.name, "_".join(sets)) for file in (vokens.hdf5_file, vokens.ids_file)]
+    shown_files += [key_files.keys_file(key_files.folder(args.load), image_set) for image_set in sets]
+    made_of = fingerprint({"page": PAGE, "files": [sha256_of_file(path) if path.is_file() else None for path in shown_files]})
+    product = Product(args.output, {"made_of": made_of}, lambda: read_made_of(args.output), "what these files say", replaced=True)
+    if product.finished():
+        return
+    lines = read_lines(args.corpus, args.load, sets)
     best, sample = choose(lines)
     records = [json.loads(line) for line in snapshots.metrics_file(args.load).read_text(encoding="utf-8").splitlines()]
-    evaluated = args.load / "eval" / f"{args.eval_set}.json"
     record = read_json(evaluated, "run vokenization/evaluate_retrieval.py first")
-    evaluate = f"python vokenization/evaluate_retrieval.py --load {quoted(args.load)} --image-sets {args.eval_set} (and the flags it had)"
+    evaluate = f"{commands.evaluate(args.load, args.eval_set)} (and the flags it had)"
     same_training(args.load, evaluated, record, evaluate)
     context = context_section(args.context, args.context_images) if args.context else ""
-    write_text(args.output, page(best, sample, records, record, args.eval_set, len(lines), context))
+    with product.alone() as todo:
+        if todo:
+            write_text(args.output, page(best, sample, records, record, args.eval_set, len(lines), context, made_of))
     for line in best[:PRINTED]:
         print(" | ".join(line.utterances))
         print("    " + ", ".join(f"{path.stem} {score:.2f}" for path, score in line.found))
