@@ -30,8 +30,8 @@ from torchvision.transforms import functional as F
 
 from benchmarks import worlds
 from benchmarks.measure import make_parser
+from ctx.context_job import ContextJob, CroppedPictures
 from ctx.run import BATCH
-from ctx.views import Views, ViewsJob
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.tokenizer import load_tokenizer
@@ -125,11 +125,11 @@ def search(clip: Any, index: Any, pixels: torch.Tensor, shape: torch.Size) -> tu
     return scores.reshape(*shape, K), rows.reshape(*shape, K)
 
 
-def worker(job: ViewsJob, alone: bool, start: int, stop: int, part: Path, gate: Any, seconds: Any) -> None:
+def worker(job: ContextJob, alone: bool, start: int, stop: int, part: Path, gate: Any, seconds: Any) -> None:
     """One process: load, wait for the others, then the job on its pictures, or the tower alone on their views."""
     torch.set_num_threads(1)
     job.setup("cpu")
-    pictures = Views(job.paths, job.encoder.image.view, 15)
+    pictures = CroppedPictures(job.paths, job.encoder.image.view, 15)
     views = torch.cat([pictures[i] for i in range(start, stop)]) if alone else None
     gate.wait()
     started = time.time()
@@ -142,7 +142,7 @@ def worker(job: ViewsJob, alone: bool, start: int, stop: int, part: Path, gate: 
     seconds.put(time.time() - started)
 
 
-def in_processes(job: ViewsJob, alone: bool, work: Path, count: int, number: int) -> tuple[float, list[Path]]:
+def in_processes(job: ContextJob, alone: bool, work: Path, count: int, number: int) -> tuple[float, list[Path]]:
     """Seconds until all of `number` processes have done their share of `count` pictures."""
     context = multiprocessing.get_context("spawn")
     gate, seconds = context.Barrier(number), context.Queue()
@@ -157,7 +157,7 @@ def in_processes(job: ViewsJob, alone: bool, work: Path, count: int, number: int
     return max(times), parts
 
 
-def ours(job: ViewsJob, db: caption_db.CaptionDB, work: Path, count: int, number: int) -> float:
+def ours(job: ContextJob, db: caption_db.CaptionDB, work: Path, count: int, number: int) -> float:
     """Seconds of the pass and of writing both files."""
     seconds, parts = in_processes(job, False, work, count, number)
     started = time.time()
@@ -193,8 +193,8 @@ def main(argv: list[str] | None = None) -> None:
         model, db = save_model(work / "model", 1 if args.small else 12), random_db(work / "db.hdf5", phrases)
         np.save(work / "keys.npy", db.keys)
         say(f"{len(paths)} photos, 15 views each, {phrases:,} phrases, {number} processes")
-        job = ViewsJob(str(model), paths, fast, BATCH["cpu"], 0, str(work / "keys.npy"), K)
-        exact = ViewsJob(str(model), paths, "fp32", BATCH["cpu"], 0, str(work / "keys.npy"), K)
+        job = ContextJob(str(model), paths, fast, BATCH["cpu"], 0, str(work / "keys.npy"), K)
+        exact = ContextJob(str(model), paths, "fp32", BATCH["cpu"], 0, str(work / "keys.npy"), K)
         few = min(args.fp32_photos, len(paths))
         # Before and after ours, the faster of the two: what else runs on the machine must not make the limit look low.
         limits = [in_processes(job, True, work, len(paths), number)[0]]

@@ -92,7 +92,7 @@ class Bench:
         data = (args.train_imgs, args.valid_imgs if held_out else None, args.text_pool, args.visn_pool, args.lang_layers)
         key = hashlib.sha256(repr((*data, args.views, args.crop_scale)).encode()).hexdigest()
         if key not in self.loaded:
-            towers, roots = Towers.of(args), roots_of(args)
+            towers, roots = Towers.from_args(args), roots_of(args)
             train = [read_captioned(name, args.train_langs, roots, args.limit) for name in args.train_imgs]
             other = [read_captioned(name, args.valid_langs, roots, args.limit) for name in args.valid_imgs] if held_out else train
             pairs = load_pairs(args, towers, args.level, train, augment=True)
@@ -104,7 +104,7 @@ def train_and_measure(args: Namespace, towers: Towers, train: PairBatches, galle
     """The record of xvoken.recall.evaluate after the last epoch."""
     torch.manual_seed(args.seed)
     model = model_of(args, towers.text_facts(), towers.image_facts())
-    learner = Learner.of(Matcher(model), Training.of(args), "cpu")
+    learner = Learner.to_train(Matcher(model), Training.from_args(args), "cpu")
     for epoch in range(1, args.epochs + 1):
         learner.epoch(epoch, train)
     return validate(learner.matcher, gallery, "cpu")

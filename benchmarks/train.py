@@ -31,7 +31,7 @@ from xmatching.pairs import Towers
 from xmatching.settings import Training, model_of
 from xmatching.stage import make_learner
 from xmatching.training import Learner
-from xvoken.cache.augmented import ViewsJob
+from xvoken.cache.augmented import AugmentedJob
 from xvoken.cache.features import Features
 from xvoken.cache.images import ImageJob
 from xvoken.cache.texts import TextJob
@@ -52,13 +52,13 @@ EPOCHS = 25
 
 
 def learner_for(args: Namespace, towers: Towers) -> Learner:
-    return make_learner(args, towers, model_of(args, towers.text_facts(), towers.image_facts()), Training.of(args), "cpu")
+    return make_learner(args, towers, model_of(args, towers.text_facts(), towers.image_facts()), Training.from_args(args), "cpu")
 
 
 def published_way(args: Namespace, towers: Towers, part: CaptionedSet, pairs: int) -> float:
     """Seconds per pair with decoding, augmentation and both towers in the loop, fp32."""
     learner, crops = learner_for(args, towers), Crops(1, 0.08, 0)
-    padding = Padding.of(towers.tokenizer, args.max_len)
+    padding = Padding.for_tokenizer(towers.tokenizer, args.max_len)
     started = time.perf_counter()
     for first in range(0, pairs, 32):
         captions = part.captions[first : first + 32]
@@ -78,7 +78,7 @@ def towers_alone(towers: Towers, part: CaptionedSet, precision: str) -> tuple[fl
     pixels = torch.stack([towers.image.view(load_picture(path)) for path in part.paths])
     tokens, offsets = tokenize(towers.tokenizer, distinct(part))
     lengths = offsets[1:] - offsets[:-1]
-    padding = Padding.of(towers.tokenizer, towers.max_len)
+    padding = Padding.for_tokenizer(towers.tokenizer, towers.max_len)
     batches = [pad_lines(tokens, offsets[rows], lengths[rows], padding) for rows in batches_by_length(lengths, 64)]
     text, image = cast_weights(towers.text_spec.build(), precision), for_inference(towers.image_spec.build(), precision)
     with torch.inference_mode(), autocast("cpu", precision):
@@ -95,7 +95,7 @@ def build(args: Namespace, towers: Towers, part: CaptionedSet, precision: str, f
     """Seconds to cache a set's pictures (all views) and captions, by the stage's own jobs, and its pairs."""
     paths, sentences = [str(path) for path in part.paths], distinct(part)
     if args.views:
-        pictures = ViewsJob(towers.image_spec, paths, Crops(args.views, args.crop_scale, args.seed), precision, IMAGE_BATCH, 0)
+        pictures = AugmentedJob(towers.image_spec, paths, Crops(args.views, args.crop_scale, args.seed), precision, IMAGE_BATCH, 0)
     else:
         pictures = ImageJob(towers.image_spec, paths, precision, IMAGE_BATCH, 0)
     captions = TextJob(towers.text_spec, towers.tokenizer, sentences, towers.max_len, precision, 64)
@@ -149,7 +149,7 @@ def measure(flags: Namespace, source: Source, folder: Path) -> None:
     ]
     args = source.args("published", more)
     part = read_captioned(args.train_imgs[0], args.train_langs, roots_of(args))
-    towers, precision = Towers.of(args), resolve_precision("auto", "cpu")
+    towers, precision = Towers.from_args(args), resolve_precision("auto", "cpu")
     say("the towers in the loop ...")
     theirs = published_way(args, towers, part, 32 if flags.small else flags.pairs) * COCO_CAPTIONS * EPOCHS
     say("the towers alone ...")

@@ -23,23 +23,23 @@ KARPATHY = {"train": ("train",), "val": ("restval", "dev", "test")}
 
 
 @dataclass
-class Pictures:
+class PictureSet:
     """ids: names of the pictures in both context files; paths: where they lie."""
 
     ids: list[str]
     paths: list[Path]
 
 
-def read_pictures(images: Path | None, dataset_root: Path, limit: int | None = None) -> Pictures:
+def read_pictures(images: Path | None, dataset_root: Path, limit: int | None = None) -> PictureSet:
     """The pictures of a folder, or of COCO when `images` is None; at most the first `limit`.
 
     Raises UserError when there is none, or when two have the same id.
     """
     pictures = _folder(images) if images else _coco(dataset_root)
-    return Pictures(pictures.ids[:limit], pictures.paths[:limit])
+    return PictureSet(pictures.ids[:limit], pictures.paths[:limit])
 
 
-def _folder(folder: Path) -> Pictures:
+def _folder(folder: Path) -> PictureSet:
     names, others = folder_ids(folder)
     if others:
         say(f"{folder}: {others} other files left out")
@@ -48,10 +48,10 @@ def _folder(folder: Path) -> Pictures:
     if twice:
         same = [name for name in names if Path(name).stem == twice[0]]
         raise UserError(f"{folder}: {len(twice)} image ids stand twice, as {twice[0]} for {', '.join(same)}; rename or remove one")
-    return Pictures(ids, [folder / name for name in names])
+    return PictureSet(ids, [folder / name for name in names])
 
 
-def _coco(root: Path) -> Pictures:
+def _coco(root: Path) -> PictureSet:
     annotations = root / "annotations"
     found = {year: [s for s in KARPATHY if (annotations / f"captions_{s}{year}.json").is_file()] for year in YEARS}
     year = next((y for y in YEARS if found[y]), None)
@@ -68,7 +68,7 @@ def _coco(root: Path) -> Pictures:
             paths[image] = path
     if not paths:
         raise UserError(f"{annotations}: no images in captions_*{year}.json")
-    return Pictures([str(i) for i in sorted(paths)], [paths[i] for i in sorted(paths)])
+    return PictureSet([str(i) for i in sorted(paths)], [paths[i] for i in sorted(paths)])
 
 
 def _split(root: Path, split: str, year: str) -> dict[int, Path]:

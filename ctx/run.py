@@ -14,7 +14,7 @@ from xvoken.interrupts import importing
 import numpy as np
 from numpy.typing import NDArray
 
-from ctx.coco import Pictures, read_pictures
+from ctx.coco import read_pictures
 from ctx.options import compute_of
 from xvoken.console import progress, say
 from xvoken.encoders.identity import Identity, identify
@@ -24,6 +24,7 @@ from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.phrases import CaptionDB
 from xvoken.files.safe import save_array
 from xvoken.machine import Compute
+from xvoken.pictures.batches import Pictures
 from xvoken.work.parts import Parts, read_skipped
 from xvoken.work.product import Product, one_pass
 
@@ -76,8 +77,8 @@ def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, t
         settings = {product.path: json.dumps(product.settings, sort_keys=True) for product in made.todo}
         main, parts = made.todo[-1].path, made.parts
         with importing():
-            from ctx.views import ViewsJob
-        job = ViewsJob(inputs.model, paths, compute.precision, compute.batch_size, inputs.decoders)
+            from ctx.context_job import ContextJob
+        job = ContextJob(inputs.model, paths, compute.precision, compute.batch_size, inputs.decoders)
         if textual in settings:
             job.keys, job.k = str(parts.folder / "keys.npy"), k
             save_array(Path(job.keys), db.keys)

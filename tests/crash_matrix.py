@@ -9,16 +9,16 @@ import signal
 
 import pytest
 
-from tests.scale_fixtures import World, break_run, children, fill_disk, make_world, run_inside, start, wait_until
+from tests.scale_fixtures import ScaleWorld, break_run, children, fill_disk, make_world, run_inside, start, wait_until
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> World:
+def world(tmp_path_factory) -> ScaleWorld:
     return make_world(tmp_path_factory.mktemp("crash") / "world")
 
 
 @pytest.mark.parametrize("stage", ["tokenize", "keys", "retrieve"])
-def test_all_breaks(world: World, stage: str, capsys) -> None:
+def test_all_breaks(world: ScaleWorld, stage: str, capsys) -> None:
     assert run_inside(world.command(stage, "--num-workers", "1"), capsys)[0] == 0
     unbroken = world.outputs(stage)
     for how in ("group", "worker", "parent", "ctrl-c"):
@@ -31,11 +31,11 @@ def test_all_breaks(world: World, stage: str, capsys) -> None:
 
 
 @pytest.mark.parametrize("stage", ["tokenize", "keys", "retrieve"])
-def test_full_disk(world: World, stage: str, capsys) -> None:
+def test_full_disk(world: ScaleWorld, stage: str, capsys) -> None:
     fill_disk(world, stage, capsys)
 
 
-def test_ctrl_c_while_workers_start(world: World) -> None:
+def test_ctrl_c_while_workers_start(world: ScaleWorld) -> None:
     world.remove_outputs("tokenize")
     process = start(world.tokenize("--num-workers", "2"))
     wait_until(lambda: children(process.pid), what="a worker")

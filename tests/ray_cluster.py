@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.scale_fixtures import World, make_world, run, start, wait_until
+from tests.scale_fixtures import ScaleWorld, make_world, run, start, wait_until
 
 ADDRESS = "127.0.0.1:6379"
 STAGES = ("tokenize", "keys", "retrieve")
@@ -42,7 +42,7 @@ def start_second() -> None:
     ray("start", f"--address={ADDRESS}", "--num-cpus=1", "--node-ip-address=127.0.0.1")
 
 
-def same_bytes(world: World, stage: str, expected: dict[str, bytes], kill: bool) -> None:
+def same_bytes(world: ScaleWorld, stage: str, expected: dict[str, bytes], kill: bool) -> None:
     world.remove_outputs(stage)
     process = start(world.command(stage, "--engine", "ray", "--ray-address", ADDRESS))
     if kill:

@@ -26,7 +26,7 @@ WORDS = ["the", "a", "dog", "cat", "red", "blue", "house", "runs", "sleeps", "on
 
 
 @dataclass
-class World:
+class ScaleWorld:
     """Where everything lies, and the commands that make it."""
 
     folder: Path
@@ -113,7 +113,7 @@ def run_inside(command: list[str], capsys) -> tuple[int, str]:
     return code, capsys.readouterr().err
 
 
-def break_run(world: World, stage: str, how: str, rng: random.Random) -> None:
+def break_run(world: ScaleWorld, stage: str, how: str, rng: random.Random) -> None:
     """Start a stage with two workers and break it at a random moment of its work; it must be broken, not finished."""
     for _ in range(5):
         before = world.markers()
@@ -133,7 +133,7 @@ def break_run(world: World, stage: str, how: str, rng: random.Random) -> None:
     raise AssertionError(f"{stage}: no {how} came before the run had ended")
 
 
-def _moved_on(world: World, before: int, process: subprocess.Popen) -> bool:
+def _moved_on(world: ScaleWorld, before: int, process: subprocess.Popen) -> bool:
     return world.markers() > before or process.poll() is not None
 
 
@@ -191,7 +191,7 @@ def _signalled_behind(number: int, name: str, command: list[object], cwd: Path =
     return start([sys.executable, "-c", SIGNAL_BEHIND, str(int(number)), name, *map(str, command)], cwd)
 
 
-def fill_disk(world: World, stage: str, capsys) -> None:
+def fill_disk(world: ScaleWorld, stage: str, capsys) -> None:
     """A file-size limit fails a part's file first, then, made larger, the file that joins them; after that the run goes on."""
     unbroken = world.outputs(stage)
     largest = max(map(len, unbroken.values()))
@@ -236,9 +236,9 @@ def kill_group(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def make_world(folder: Path, lines: int = LINES, pictures: int = PICTURES) -> World:
+def make_world(folder: Path, lines: int = LINES, pictures: int = PICTURES) -> ScaleWorld:
     """Pictures (one in fifty broken), a corpus with empty lines, and a snapshot of a matcher with random weights."""
-    world, rng = World(folder), random.Random(0)
+    world, rng = ScaleWorld(folder), random.Random(0)
     (folder / "pics").mkdir(parents=True)
     for i in range(pictures):
         path = folder / f"pics/{i:04d}.jpg"

@@ -6,18 +6,18 @@ import shutil
 
 import pytest
 
-from tests.scale_fixtures import World, break_run, fill_disk, make_world, run_inside, start, wait_until
+from tests.scale_fixtures import ScaleWorld, break_run, fill_disk, make_world, run_inside, start, wait_until
 
 BREAKS = {"tokenize": ("group",), "keys": ("worker",), "retrieve": ("ctrl-c", "parent")}
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> World:
+def world(tmp_path_factory) -> ScaleWorld:
     return make_world(tmp_path_factory.mktemp("crash") / "world")
 
 
 @pytest.mark.parametrize("stage", BREAKS)  # in this order: each reads what the one before it wrote
-def test_broken_run_gives_the_same_bytes(world: World, stage: str, capsys) -> None:
+def test_broken_run_gives_the_same_bytes(world: ScaleWorld, stage: str, capsys) -> None:
     code, error = run_inside(world.command(stage, "--num-workers", "1"), capsys)
     assert code == 0, error
     unbroken, rng = world.outputs(stage), random.Random()
@@ -31,11 +31,11 @@ def test_broken_run_gives_the_same_bytes(world: World, stage: str, capsys) -> No
     assert "skipped" in run_inside(world.command(stage), capsys)[1]
 
 
-def test_full_disk_is_one_line_and_the_run_goes_on(world: World, capsys) -> None:
+def test_full_disk_is_one_line_and_the_run_goes_on(world: ScaleWorld, capsys) -> None:
     fill_disk(world, "tokenize", capsys)
 
 
-def test_parts_removed_in_mid_run_are_a_failure(world: World, capsys) -> None:
+def test_parts_removed_in_mid_run_are_a_failure(world: ScaleWorld, capsys) -> None:
     """A chain of commands must not go on without the output."""
     unbroken = world.outputs("tokenize")
     world.remove_outputs("tokenize")
@@ -49,7 +49,7 @@ def test_parts_removed_in_mid_run_are_a_failure(world: World, capsys) -> None:
     assert world.outputs("tokenize") == unbroken
 
 
-def test_second_run_on_the_same_output_is_refused(world: World, capsys) -> None:
+def test_second_run_on_the_same_output_is_refused(world: ScaleWorld, capsys) -> None:
     world.remove_outputs("tokenize")
     first = start(world.tokenize("--num-workers", "2"))
     wait_until(lambda: list(world.folder.glob("*.parts/lock")), what="the lock")

@@ -106,7 +106,7 @@ class Dialogues(Product):
     raw: Path = field(kw_only=True)
 
     @classmethod
-    def of(cls, raw: Path, output: Path, with_response: bool, limit: int | None) -> "Dialogues":
+    def read(cls, raw: Path, output: Path, with_response: bool, limit: int | None) -> "Dialogues":
         settings = {
             "limit": limit, "with_response": with_response, "raw": raw.name, "bytes": raw.stat().st_size, "sha256": sha256_of_file(raw),
         }  # fmt: skip
@@ -139,7 +139,7 @@ class Dialogues(Product):
 
 def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> None:
     """One raw file to one corpus file, unless it is there already; what can't be used is listed beside it."""
-    product = Dialogues.of(raw, output, with_response, limit)
+    product = Dialogues.read(raw, output, with_response, limit)
     with product.alone() as todo:
         if not todo:
             return

@@ -42,7 +42,7 @@ class Evaluation:
     gallery: Gallery
 
     @classmethod
-    def of(cls, name: str, keys_dir: Path, langs: list[str], roots: Roots, identity: Identity) -> "Evaluation":
+    def read(cls, name: str, keys_dir: Path, langs: list[str], roots: Roots, identity: Identity) -> "Evaluation":
         """Raises UserError where there are no captions, or no keys, or none of the captions is of one of them."""
         if not lxmert_file(name, roots).exists() and name not in LXMERT_NAMES:
             raise UserError(f"{name}: has no captions to evaluate with; sets that have some in {roots.lxmert}: {captioned_sets(roots)}")
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
         name, _ = split_name(image_set)
         path = (args.output or identity.home / "eval") / f"{name}.json"
         keys_dir = args.keys_dir or key_files.folder(identity.home)
-        evaluation = Evaluation.of(name, keys_dir, args.langs.split(","), roots_of(args), identity)
+        evaluation = Evaluation.read(name, keys_dir, args.langs.split(","), roots_of(args), identity)
         product, written = evaluation.product(path, identity, compute), ""
         if not product.finished():
             with importing():

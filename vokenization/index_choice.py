@@ -37,7 +37,7 @@ class Choice:
         )
 
     @classmethod
-    def of(cls, args: argparse.Namespace, identity: Identity, corpus: Corpus, number: int) -> "Choice":
+    def from_args(cls, args: argparse.Namespace, identity: Identity, corpus: Corpus, number: int) -> "Choice":
         """number: keys in the gallery. Says why, where the kind asked for is not the one taken; raises UserError."""
         if not 0 < args.index_recall <= 1:
             raise UserError(f"--index-recall {args.index_recall}: a share above 0 and at most 1")

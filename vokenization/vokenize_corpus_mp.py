@@ -190,7 +190,7 @@ def main(argv: list[str] | None = None) -> None:
     again = f"rm {quoted(finished)}, then the same command" if finished.exists() else "the same command"
     same_text(args.corpus, corpus.path, corpus.attributes.get("corpus"), again)
     asked = Retrieval(args, identity, compute, corpus, base_name(tokenizer), image_sets, keys_dir, gallery, most, name, output)
-    vokenize(asked, Choice.of(args, identity, corpus, len(gallery)))
+    vokenize(asked, Choice.from_args(args, identity, corpus, len(gallery)))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class TokenInputs(Inputs):
 
     def __init__(self, tokenizer: Any, sentences: list[str], max_tokens: int):
         self.tokens, self.offsets = tokenize(tokenizer, sentences)
-        self.padding = Padding.of(tokenizer, max_tokens)
+        self.padding = Padding.for_tokenizer(tokenizer, max_tokens)
 
     def rows_count(self) -> int:
         return len(self.offsets) - 1

@@ -75,7 +75,7 @@ def is_finished(args: Namespace) -> bool:
             return False
         train_sets, valid_sets = read_sets(args)
         precision = resolve_precision(args.precision, "cpu") if is_frozen(args) else None
-        config = describe(args, model_of(args, *found), Training.of(args), train_sets + valid_sets, precision)
+        config = describe(args, model_of(args, *found), Training.from_args(args), train_sets + valid_sets, precision)
         header = snapshots.read_header(training)
         require_same(output, header, config)
         progress = Progress(header["records"])

@@ -20,10 +20,10 @@ class Matcher(nn.Module):
         self, config: ModelConfig | dict[str, Any], text_tower: TextTower | None = None, image_tower: ImageTower | None = None,
         checkpointing: bool = False,
     ):  # fmt: skip
-        """config: where there are no towers, also a dict of what ModelConfig.of_heads takes;
+        """config: where there are no towers, also a dict of what ModelConfig.with_heads takes;
         checkpointing: trained towers compute their inner states a second time instead of keeping them."""
         super().__init__()
-        model = config if isinstance(config, ModelConfig) else ModelConfig.of_heads(**config)
+        model = config if isinstance(config, ModelConfig) else ModelConfig.with_heads(**config)
         self.checkpointing = checkpointing
         self.by_token = model.level == "token"
         if text_tower and checkpointing:

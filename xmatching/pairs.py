@@ -9,7 +9,7 @@ from torch import nn
 
 from xmatching.data import CachedInputs, Inputs, PairBatches, PictureInputs, TokenInputs, TokenStates
 from xmatching.settings import ImageFacts, TextFacts
-from xvoken.cache.augmented import view_features
+from xvoken.cache.augmented import augmented_features
 from xvoken.cache.features import Features
 from xvoken.cache.images import image_features
 from xvoken.cache.texts import text_features, token_features
@@ -34,13 +34,13 @@ class Towers:
         self.max_len = min(max_len, self.text.max_tokens)
 
     @classmethod
-    def of(cls, args: Namespace) -> "Towers":
+    def from_args(cls, args: Namespace) -> "Towers":
         """Those of the flags."""
         text = TextTowerSpec(args.lang, args.lang_layers, args.text_pool)
         return cls(text, ImageTowerSpec(args.visn, args.visn_weights, args.visn_pool), args.max_len)
 
     @classmethod
-    def of_snapshot(cls, snapshot: Snapshot) -> "Towers":
+    def from_snapshot(cls, snapshot: Snapshot) -> "Towers":
         """Those that its heads go with, also where they were trained: such a text tower has no tokenizer beside it."""
         model, (lang, visn_weights) = snapshot.model, tower_sources(snapshot)
         text = TextTowerSpec(lang, tuple(model.lang_layers), model.text_pool)
@@ -94,7 +94,7 @@ def _image_rows(args: Namespace, towers: Towers, part: CaptionedSet, views: int)
     """Evaluation view and augmented views (None without) of a set's pictures; says how many can't be used."""
     if views:
         crops = Crops(views, args.crop_scale, args.seed)
-        found = view_features(towers.image_spec, towers.image, part.ids, part.paths, crops, _compute(args), part.name)
+        found = augmented_features(towers.image_spec, towers.image, part.ids, part.paths, crops, _compute(args), part.name)
         features, rows = found.evaluation, found.rows
     else:
         features, rows = image_features(towers.image_spec, towers.image, part.ids, part.paths, _compute(args), part.name), None

@@ -139,6 +139,7 @@ def write_card(path: Path, name: str, config: dict[str, Any], recipe: str, best:
     data = "".join(f"| {key} | {facts['images']:,} | {facts['captions']:,} |\n" for key, facts in training["data"].items())
     options = "".join(f"| {key} | {value} |\n" for key, value in training.items() if key != "data")
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, transformers {transformers.__version__}"
+    of = "the mean of the vectors of a text's tokens" if model.level == "token" else "each of length 1"
     heads = ", ".join(f"{key} {getattr(model, key)}" for key in ("head", "hidden", "dim", "dropout"))
     write_text(
         path,
@@ -155,6 +156,16 @@ Sentences and pictures in one space of {model.dim} dimensions; scores are inner 
 - Heads: {heads}; level {model.level}
 - Recipe: {recipe}; best epoch {best["epoch"]} of {training["epochs"]}, {date.today().isoformat()}
 - {versions}
+
+## Use
+```python
+import xvoken
+
+encoder = xvoken.load_encoder("{name}")  # this folder
+texts = encoder.encode_texts(["a red bus", "two dogs"])  # float32 (2, {model.dim}), {of}
+pictures = encoder.encode_images(["photo.jpg"])
+print(encoder.similarity(texts, pictures))
+```
 
 ## Recall on the validation gallery, in percent
 ```

@@ -39,7 +39,7 @@ class Training:
     limit: int | None = None
 
     @classmethod
-    def of(cls, args: Namespace) -> "Training":
+    def from_args(cls, args: Namespace) -> "Training":
         return cls(**{field.name: getattr(args, field.name) for field in fields(cls)})
 
     def learning_rate(self, step: int, steps: int) -> float:

@@ -41,7 +41,7 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
     output = Path(args.output)
     train_sets, valid_sets = read_sets(args)
     loading = time.time()
-    towers, training = Towers.of(args), Training.of(args)
+    towers, training = Towers.from_args(args), Training.from_args(args)
     text, image = towers.text_facts(), towers.image_facts()
     model = model_of(args, text, image)
     precision = resolve_precision(args.precision, device) if is_frozen(args) else None
@@ -113,7 +113,7 @@ def make_learner(args: Namespace, towers: Towers, model: ModelConfig, training: 
     )
     if args.load:
         start_from(args.load, matcher, model, towers.modules())
-    return Learner.of(matcher, training, device)
+    return Learner.to_train(matcher, training, device)
 
 
 def finish(output: Path, progress: Progress, config: dict[str, Any], recipe: str) -> None:
@@ -143,7 +143,7 @@ def test(args: Namespace, device: str) -> None:
     load = args.load or args.output
     snapshot = None if str(load).endswith(STATE_DICT_ENDINGS) else snapshots.read(load)
     _, valid_sets = read_sets(args)
-    towers = Towers.of_snapshot(snapshot) if snapshot else Towers.of(args)
+    towers = Towers.from_snapshot(snapshot) if snapshot else Towers.from_args(args)
     text, image = towers.text_facts(), towers.image_facts()
     model = replace(snapshot.model, lang=towers.text.name, **said_of(text, image)) if snapshot else model_of(args, text, image)
     matcher = Matcher(model)

@@ -43,7 +43,7 @@ class Learner:
     device: str
 
     @classmethod
-    def of(cls, matcher: Matcher, training: Training, device: str) -> "Learner":
+    def to_train(cls, matcher: Matcher, training: Training, device: str) -> "Learner":
         matcher = matcher.to(device)
         objective = Objective(training.loss, training.margin, training.temperature, training.hinge_warmup).to(device)
         optimizer = make_optimizer(matcher, objective, training)

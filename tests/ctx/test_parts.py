@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ctx import crops
+from ctx.context_job import full_batches
 from ctx.run import part_size
-from ctx.views import full_batches
 from xvoken.encoders.batches import Padding, pad_lines
 
 

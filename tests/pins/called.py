@@ -37,7 +37,7 @@ def hashes(folder: Path) -> dict[str, Any]:
     fused = {name: str(tensor.dtype) for name, tensor in names.for_inference(image, "bf16").state_dict().items() if "layer" not in name}
     from transformers import CLIPImageProcessor
 
-    config = names.ProcessorView.of(CLIPImageProcessor.from_pretrained(folder / "models/clip"), "clip").config
+    config = names.ProcessorView.from_processor(CLIPImageProcessor.from_pretrained(folder / "models/clip"), "clip").config
     kept = ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std", "image_processor_type")
     settings = {"tower": "x", "layers": [2, 1], "é": None, "view": {"mean": [0.485, 0.5]}, "views": 0}
     return {
@@ -74,7 +74,7 @@ def random_numbers(_: Path) -> dict[str, Any]:
 
 def _learner(seed: int) -> Any:
     model = {"head": "linear", "dim": 2, "hidden": 2, "dropout": 0.0, "text_width": 3, "image_width": 3}
-    return names.Learner.of(names.Matcher(model), names.Training(seed=seed), "cpu")
+    return names.Learner.to_train(names.Matcher(model), names.Training(seed=seed), "cpu")
 
 
 def _epoch_seeds() -> dict[str, int]:

@@ -44,7 +44,7 @@ def trained(loss: str, count: int, rank: int, world: int) -> dict[str, torch.Ten
     """Two epochs of plain gradient descent, batches of 4."""
     torch.manual_seed(0)
     training = Training(loss=loss, batch_size=4, optim="sgd", lr=0.2, epochs=2, hinge_warmup=1, temperature=0.5)
-    learner = Learner.of(Matcher(CONFIG), training, "cpu")
+    learner = Learner.to_train(Matcher(CONFIG), training, "cpu")
     for epoch in (1, 2):
         learner.epoch(epoch, pairs(count), rank, world)
     return {**learner.matcher.state_dict(), **{f"objective.{k}": v for k, v in learner.objective.state_dict().items()}}

@@ -54,13 +54,6 @@ def trained(world: World, home: Path) -> list[str]:
     return flags
 
 
-@pytest.mark.parametrize("script", ["main", "launch", "runs", "gpus"])
-def test_help_imports_nothing_heavy(script: str):
-    done, found = imported(f"xmatching/{script}.py", "--help")
-    assert done.returncode == (2 if script == "gpus" else 0)  # which takes no flags
-    assert not found
-
-
 @pytest.mark.parametrize("command", [["xmatching/main.py"], ["xmatching/launch.py", 1], ["xmatching/launch.py", 2]])
 def test_a_finished_training_is_skipped_without_torch(trained: list[str], home: Path, command: list[object]):
     output = Path(trained[trained.index("--output") + 1])

@@ -79,7 +79,7 @@ def test_published_weights_give_the_same_embeddings(tmp_path: Path, project: str
     torch.save(published_state(project, prefix), tmp_path / "BEST.pth", _use_new_zipfile_serialization=zipped)
     level = "token" if project == "vokenization" else "sentence"
     size = {"text_width": 128, "image_width": 512, "dim": 16, "hidden": 32, "hidden_layers": len(LAYERS[project]) - 1}
-    config = ModelConfig.of_heads(**size, dropout=0.2, level=level)
+    config = ModelConfig.with_heads(**size, dropout=0.2, level=level)
     matcher = Matcher(config).eval()
     start_from(str(tmp_path / "BEST.pth"), matcher, config)
     text, image, state = torch.randn(4, 7, 128), torch.randn(5, 512), published_state(project)

@@ -19,7 +19,7 @@ from xvoken.errors import UserError
 def test_published_recipe_is_the_default():
     assert vars(parse_args([])) == vars(parse_args(["--recipe", "published"]))
     published = parse_args([])
-    assert Training.of(published) == Training()
+    assert Training.from_args(published) == Training()
     assert (published.head, published.text_pool, published.visn_pool, published.hidden_layers) == ("mlp", "cls", "avg", 2)
     assert (published.loss, published.optim, published.lr, published.epochs, published.batch_size) == (
         "paired_hinge",

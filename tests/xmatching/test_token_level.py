@@ -159,4 +159,4 @@ def load_encoder_of(world: World):
     from xmatching.pairs import Towers
     from xmatching.param import parse_args
 
-    return Towers.of(parse_args([*world.towers]))
+    return Towers.from_args(parse_args([*world.towers]))

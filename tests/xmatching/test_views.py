@@ -10,12 +10,12 @@ from PIL import Image
 
 from tests.conftest import World
 from xmatching.data import CachedInputs
-from xvoken.cache.augmented import view_features
+from xvoken.cache.augmented import augmented_features
 from xvoken.cache.features import Features
 from xvoken.cache.images import image_features
 from xvoken.encoders.matcher import ImageTowerSpec
 from xvoken.machine import Compute
-from xvoken.pictures.augment import Crops, ViewedPictures
+from xvoken.pictures.augment import AugmentedPictures, Crops
 from xvoken.pictures.batches import Pictures
 from xvoken.pictures.decode import load_picture
 from xvoken.pictures.view import View
@@ -52,7 +52,7 @@ def test_views_hold_the_tower_of_the_crops(world: World, tmp_path: Path):
     paths = sorted((world.folder / "images").iterdir())[:5]
     paths.insert(2, tmp_path / "missing.png")
     ids, crops = [path.stem for path in paths], Crops(3, 0.5, seed=1)
-    views = view_features(spec, tower, ids, paths, crops, Compute(cache=tmp_path / "a"), "x")
+    views = augmented_features(spec, tower, ids, paths, crops, Compute(cache=tmp_path / "a"), "x")
     assert views.rows.shape == (6, 3, 512)
     assert views.evaluation.skipped == [(2, "missing")] and np.isnan(views.rows[2]).all()
     for number in (0, 5):
@@ -73,7 +73,7 @@ def test_the_evaluation_view_is_that_of_the_plain_cache_to_the_bit(tmp_path: Pat
     path, crops = tmp_path / f"x.{ending}", Crops(2, 0.5, seed=1)
     small = Image.fromarray(np.random.default_rng(1).integers(0, 255, (61, 82, 3), np.uint8))
     small.resize(size).save(path, **({"save_all": True, "append_images": [small]} if ending == "mpo" else {}))
-    views = ViewedPictures([str(path)], range(1), VIEW, crops)[0]
+    views = AugmentedPictures([str(path)], range(1), VIEW, crops)[0]
     assert views[0].equal(Pictures([str(path)], VIEW)[0])
     assert views[1:].equal(crops(load_picture(path), VIEW, 0))
     assert views[0].equal(VIEW(load_picture(path))) == (ending == "png" or size == (120, 90))
@@ -86,7 +86,7 @@ def test_two_workers_make_the_bytes_of_one(world: World, tmp_path: Path, monkeyp
     ids = [f"{number}" for number in range(len(paths))]
     made = []
     for name, devices in (("one", ("cpu",)), ("two", ("cpu", "cpu"))):
-        views = view_features(spec, tower, ids, paths, Crops(3, 0.5, 1), Compute(devices, cache=tmp_path / name), "x")
+        views = augmented_features(spec, tower, ids, paths, Crops(3, 0.5, 1), Compute(devices, cache=tmp_path / name), "x")
         made.append((views.rows.tobytes(), views.evaluation.rows.tobytes()))
     assert made[0] == made[1]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import World
-from xvoken.cache.augmented import view_features
+from xvoken.cache.augmented import augmented_features
 from xvoken.cache.images import image_features
 from xvoken.cache.texts import text_features, token_features
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
@@ -35,7 +35,7 @@ def test_views_and_token_features_say_what_was_done(world: World, tmp_path: Path
     image, compute = ImageTowerSpec("resnet18", str(world.resnet)), Compute(cache=tmp_path)
     paths = [*sorted((world.folder / "images").iterdir())[:3], tmp_path / "missing.png"]
     arguments = image, image.build(), [path.stem for path in paths], paths
-    plain = view_features(*arguments, Crops(2, 0.5, seed=1), compute, "x").evaluation.path
+    plain = augmented_features(*arguments, Crops(2, 0.5, seed=1), compute, "x").evaluation.path
     (views,) = tmp_path.glob("*-views-*.npy")
     for path in (plain, views):
         report = json.loads(report_file(path).read_text())
@@ -51,5 +51,5 @@ def test_views_and_token_features_say_what_was_done(world: World, tmp_path: Path
         token_features(*sentences)
     # Other views of the same pictures leave their evaluation view as it is.
     stamp = plain.stat().st_mtime_ns
-    view_features(*arguments, Crops(2, 0.5, seed=2), compute, "x")
+    augmented_features(*arguments, Crops(2, 0.5, seed=2), compute, "x")
     assert plain.stat().st_mtime_ns == stamp and image_features(*arguments, compute, "x").path == plain

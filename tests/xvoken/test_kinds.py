@@ -40,7 +40,7 @@ def test_they_are_listed_without_torch():
 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_head_can_be_made(name: str):
-    heads = build_heads(ModelConfig.of_heads(**SIZE, head=name))
+    heads = build_heads(ModelConfig.with_heads(**SIZE, head=name))
     assert heads["text_head"](torch.randn(2, 3, 6)).shape == (2, 3, 4) and heads["image_head"](torch.randn(2, 5)).shape == (2, 4)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.conftest import World
 from vokenization.vokenization import VokenizeJob
-from xvoken.cache.augmented import ViewsJob
+from xvoken.cache.augmented import AugmentedJob
 from xvoken.cache.images import NOT_FINITE, ImageJob
 from xvoken.cache.texts import TextJob
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
@@ -52,7 +52,7 @@ def test_pictures(world: World, pictures: list[str], tmp_path: Path, decoder: st
 
 def test_augmented_views(world: World, pictures: list[str], tmp_path: Path):
     spec = ImageTowerSpec("resnet18", str(world.resnet))
-    jobs = [ViewsJob(spec, pictures, Crops(2, 0.5, 0), "fp32", IMAGE_BATCH, 1) for _ in range(2)]
+    jobs = [AugmentedJob(spec, pictures, Crops(2, 0.5, 0), "fp32", IMAGE_BATCH, 1) for _ in range(2)]
     plain, fast = (rows_on(device, job, len(pictures), tmp_path / device) for device, job in zip(("cpu", GPU), jobs, strict=True))
     assert plain[0] == fast[0]
     np.testing.assert_allclose(plain[1].astype(np.float32), fast[1].astype(np.float32), atol=2e-3)
@@ -118,7 +118,7 @@ def test_pictures_that_a_tower_makes_nothing_finite_of(world: World, pictures: l
     """A tower that diverged, or one whose numbers are too large for the cache: left out with their reason."""
     jobs = [
         ImageJob(ImageTowerSpec("resnet18", str(world.resnet)), pictures, "fp32", 4, 1),
-        ViewsJob(ImageTowerSpec("resnet18", str(world.resnet)), pictures, Crops(1, 0.5, 0), "fp32", 4, 1),
+        AugmentedJob(ImageTowerSpec("resnet18", str(world.resnet)), pictures, Crops(1, 0.5, 0), "fp32", 4, 1),
     ]
     for number, job in enumerate(jobs):
         job.setup("cpu")

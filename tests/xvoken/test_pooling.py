@@ -87,7 +87,7 @@ def test_heads_by_hand():
     x = torch.randn(3, 6) * 50
     normed = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
     for name in ("linear", "glu"):
-        config = ModelConfig.of_heads(text_width=6, image_width=6, hidden=5, dim=4, dropout=0.3, head=name)
+        config = ModelConfig.with_heads(text_width=6, image_width=6, hidden=5, dim=4, dropout=0.3, head=name)
         head = build_heads(config)["text_head"].eval()
         own = head.state_dict()
         if name == "linear":

@@ -83,7 +83,7 @@ def test_padded_batches_against_the_tokenizer():
     tokenizer = load_tokenizer("minilm")
     sentences = ["a red circle", "", "Hello, you there: what is this?", "no"]
     tokens, offsets = tokenize(tokenizer, sentences)
-    padding = Padding.of(tokenizer, 8)
+    padding = Padding.for_tokenizer(tokenizer, 8)
     ids, mask = pad_lines(tokens, offsets[:-1], np.diff(offsets), padding)
     expected = tokenizer(sentences, return_tensors="pt", padding=True, truncation=True, max_length=8)
     assert torch.equal(ids, expected["input_ids"])

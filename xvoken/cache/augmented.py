@@ -23,14 +23,14 @@ from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import ImageTowerSpec
 from xvoken.files.safe import fingerprint, save_array, write_json
 from xvoken.machine import IMAGE_BATCH, Compute
-from xvoken.pictures.augment import Crops, ViewedPictures
+from xvoken.pictures.augment import AugmentedPictures, Crops
 from xvoken.pictures.batches import batches_ahead, on_device
 from xvoken.work.parts import Parts, read_skipped
 from xvoken.work.product import one_pass
 
 
 @dataclass
-class Views:
+class AugmentedFeatures:
     """rows: float16 (N, V, width), memory-mapped; evaluation: the features of the same pictures without augmentation."""
 
     rows: NDArray[np.float16]
@@ -38,7 +38,7 @@ class Views:
 
 
 @dataclass
-class ViewsJob:
+class AugmentedJob:
     """Pictures -> tower outputs of all their views, the evaluation view first; see xvoken.work.local.Job."""
 
     spec: ImageTowerSpec
@@ -56,7 +56,7 @@ class ViewsJob:
         rows = np.full((stop - start, 1 + self.crops.count, self.image.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
         found: list[tuple[list[int], Tensor]] = []
-        pictures = ViewedPictures(self.paths, range(start, stop), self.image.view, self.crops)
+        pictures = AugmentedPictures(self.paths, range(start, stop), self.image.view, self.crops)
         for first, items in batches_ahead(pictures, max(1, self.batch_size // (1 + self.crops.count)), self.threads):
             good = [i for i, item in enumerate(items) if not isinstance(item, str)]
             skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
@@ -73,9 +73,9 @@ class ViewsJob:
         return torch.cat([self.image.features(batch) for batch in batches])
 
 
-def view_features(
+def augmented_features(
     spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], crops: Crops, compute: Compute, label: str
-) -> Views:
+) -> AugmentedFeatures:
     """The tower's output for all views of each picture, from the cache or made now; arguments as for `image_features`."""
     plain, plain_settings = image_cache(spec, tower, ids, paths, compute, label)
     settings = {**plain_settings, "crops": asdict(crops)}
@@ -83,7 +83,7 @@ def view_features(
     views, evaluation = cache_product(path, settings), cache_product(plain, plain_settings)
     if not views.finished():
         wanted = [*([] if evaluation.finished() else [evaluation]), views]
-        job = ViewsJob(spec, [str(p) for p in paths], crops, compute.precision, compute.batch_size or IMAGE_BATCH, len(compute.devices))
+        job = AugmentedJob(spec, [str(p) for p in paths], crops, compute.precision, compute.batch_size or IMAGE_BATCH, len(compute.devices))
         with one_pass(wanted, len(ids), max(1, IMAGE_CHUNK // (1 + crops.count))) as made:
             made.run(job, compute.devices, desc=f"{label}, {crops.count} views", unit="img")
             skipped = read_skipped(made.parts)
@@ -93,7 +93,7 @@ def view_features(
                 write_json(evaluation.last, {"settings": plain_settings, "skipped": skipped})
             _join(made.parts, path, (len(ids), crops.count, tower.width), slice(1, None))
             write_json(views.last, {"settings": settings, "skipped": skipped})
-    return Views(np.load(path, mmap_mode="r"), load_features(plain))
+    return AugmentedFeatures(np.load(path, mmap_mode="r"), load_features(plain))
 
 
 def _join(parts: Parts, path: Path, shape: tuple[int, ...], views: slice | int) -> None:

@@ -29,7 +29,7 @@ class Padding:
     fixed: bool = False
 
     @classmethod
-    def of(cls, tokenizer: Any, max_tokens: int, fixed: bool = False) -> "Padding":
+    def for_tokenizer(cls, tokenizer: Any, max_tokens: int, fixed: bool = False) -> "Padding":
         start, end = (None, end_id(tokenizer)) if fixed else special_ids(tokenizer)
         return cls(start, end, tokenizer.pad_token_id or 0, max_tokens, fixed)
 

@@ -32,7 +32,7 @@ class ClipImageTower(nn.Module):
         super().__init__()
         self.name, self.model = name, model
         self.width = model.config.hidden_size
-        self.view = ProcessorView.of(processor, name)
+        self.view = ProcessorView.from_processor(processor, name)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (B, 3, H, W) -> (B, width), pooled, before the projection"""

@@ -40,7 +40,7 @@ class FrozenText:
     ):  # fmt: skip
         self.tokenizer, self.device, self.precision, self.width = tokenizer, device, precision, tower.width
         self.tower = cast_weights(tower, precision).to(device)
-        self.padding = Padding.of(tokenizer, min(max_tokens or tower.max_tokens, tower.max_tokens), tower.fixed_length)
+        self.padding = Padding.for_tokenizer(tokenizer, min(max_tokens or tower.max_tokens, tower.max_tokens), tower.fixed_length)
 
     def tokenize(self, sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Token ids without special ones, one sentence after another: (N,), and offsets (len(sentences) + 1,)."""

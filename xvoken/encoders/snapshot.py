@@ -74,7 +74,7 @@ class ModelConfig:
         return {field.name: field.default for field in fields(cls) if field.default is not MISSING}
 
     @classmethod
-    def of_heads(cls, **said: Any) -> "ModelConfig":
+    def with_heads(cls, **said: Any) -> "ModelConfig":
         """Heads alone, without towers: text_width, image_width, dim, hidden, dropout, and what else differs from the defaults."""
         none = {"lang": "", "lang_hash": "", "lang_layers": [], "max_len": 0, "visn": "", "visn_hash": ""}
         return cls(**{**none, **said})

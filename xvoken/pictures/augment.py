@@ -52,7 +52,7 @@ class Crops:
 
 
 @dataclass
-class ViewedPictures(torch.utils.data.Dataset):
+class AugmentedPictures(torch.utils.data.Dataset):
     """Item i: evaluation view and crops of picture `numbers[i]` as uint8 (1 + V, 3, H, W), or the reason why there are none."""
 
     paths: list[str]

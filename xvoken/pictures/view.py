@@ -78,7 +78,7 @@ class ProcessorView:
     resize = None  # pictures are decoded whole, so that features agree with those of the processor itself
 
     @classmethod
-    def of(cls, processor: Any, name: str) -> "ProcessorView":
+    def from_processor(cls, processor: Any, name: str) -> "ProcessorView":
         size = processor.size
         cut = size.shortest_edge and getattr(processor, "do_center_crop", None)
         if not processor.do_resize or not (cut or size.height and size.width):

@@ -20,7 +20,7 @@ from xvoken.pictures.decode import BrokenPicture, load_picture
 from xvoken.search.torch_exact import TorchIndex
 
 
-class Views(torch.utils.data.Dataset):
+class CroppedPictures(torch.utils.data.Dataset):
     """Item i: the views of picture i as uint8 (V, 3, H, W), or the reason (str) why there are none."""
 
     def __init__(self, paths: list[str], view: Any, number: int):
@@ -58,7 +58,7 @@ def full_batches(items: Iterator[tuple[int, Tensor]], size: int) -> Iterator[tup
 
 
 @dataclass
-class ViewsJob:
+class ContextJob:
     """Pictures -> pooled features of the whole, and the k best phrases of each view; see xvoken.work.local.Job.
 
     keys: .npy file of the phrases' keys (n, d), or None for the features alone, which need one view a picture.
@@ -102,7 +102,7 @@ class ViewsJob:
         return {"skipped": skipped}
 
     def _pictures(self, start: int, stop: int, views: int, skipped: list[list[Any]]) -> Iterator[tuple[int, Tensor]]:
-        pictures = Views(self.paths[start:stop], self.encoder.image.view, views)
+        pictures = CroppedPictures(self.paths[start:stop], self.encoder.image.view, views)
         at_once = max(1, self.batch_size // views)
         for first, items in batches_ahead(pictures, at_once, self.threads):
             for number, item in enumerate(items, first):
