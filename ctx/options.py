@@ -1,11 +1,13 @@
 """Flags that the four entry scripts share, and what they decide: where and how to compute."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
+from xvoken.cli import flags
 from xvoken.console import say
 from xvoken.errors import UserError
-from xvoken.machine import PRECISIONS, Compute, cores, cpu_has_bf16, gpu_count, resolve_precision, workers_on
+from xvoken.machine import Compute, cores, cpu_has_bf16, gpu_count
 
 OUTPUTS = Path("outputs")
 MODEL = "openai/clip-vit-base-patch32"
@@ -22,12 +24,12 @@ def compute_of(args: argparse.Namespace, batch: dict[str, int]) -> tuple[Compute
             raise UserError(f"--{flag} {number}: must be at least 1")
     # On a GPU --num_workers are threads beside it, on a CPU processes.
     on_gpu = gpu_count() > 0 and args.device != "cpu"
-    devices = tuple(workers_on(args.device, None if on_gpu else args.num_workers))
+    compute = flags.compute_of(args, None if on_gpu else args.num_workers)
     if not on_gpu and args.precision == "fp32" and cpu_has_bf16():
         say("this CPU has bf16 units: --precision bf16 is about four times as fast, and moves scores by less than 0.001")
-    decoders = args.num_workers or max(1, cores() // len(devices))
+    decoders = args.num_workers or max(1, cores() // len(compute.devices))
     size = args.batch_size or batch["gpu" if on_gpu else "cpu"]
-    return Compute(devices, resolve_precision(args.precision, devices[0]), size), decoders if on_gpu else 0
+    return replace(compute, batch_size=size), decoders if on_gpu else 0
 
 
 def add_model_flags(parser: argparse.ArgumentParser, exp_name: str, items: str) -> None:
@@ -40,17 +42,12 @@ def add_model_flags(parser: argparse.ArgumentParser, exp_name: str, items: str) 
     parser.add_argument(
         "--exp_name", default=exp_name, help=f"folder under {OUTPUTS}/ to write to (default: {exp_name or 'one for each file'})"
     )
-    parser.add_argument("--device", default="auto", help="a GPU's number, cpu, cuda, or auto: all GPUs, else the CPU (default: auto)")
-    parser.add_argument(
-        "--num_workers",
-        type=int,
-        help="threads that decode beside a GPU; on a CPU, processes (default: one per core)",
-    )
-    parser.add_argument("--batch_size", type=int, help=f"{items} that go through the tower at once (default: by device)")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32",
-        help="of the tower: fp32, bf16, or auto: bf16 where it is fast (default: fp32, so that files agree with other CLIP code to 1e-4)",
+    flags.add_compute_flags(
+        parser, "of the tower; auto: bf16 where it is fast (default: fp32, so that files agree with other CLIP code to 1e-4)",
+        workers="threads that decode beside a GPU; on a CPU, processes (default: one per core)",
     )  # fmt: skip
+    batch_help = f"{items} that go through the tower at once (default: by device)"
+    parser.add_argument("--batch_size", "--batch-size", type=int, help=batch_help)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N (default: all)")
 
 

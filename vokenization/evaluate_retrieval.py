@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 from xvoken.interrupts import importing
 
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, compute_of, roots_of
+from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, compute_of, precision_help, roots_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.identity import Identity, identify
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="folder to write to (default: eval/ in the snapshot)")
     add_roots_flags(parser)
     parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
-    add_compute_flags(parser, "text tower", "as training takes it, whose cache is then used again")
+    add_compute_flags(parser, precision_help("text tower", "as training takes it, whose cache is then used again"))
     args = parser.parse_args(argv)
     identity, compute, encoder = identify(args.load), compute_of(args), None
     for image_set in listed_sets([args.image_sets]):

@@ -24,6 +24,7 @@ from xvoken.cli.flags import (
     add_roots_flags,
     at_least_one,
     compute_of,
+    precision_help,
     roots_of,
 )
 from xvoken.cli.main import run_main
@@ -107,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
         "--decoder", choices=DECODERS, default="pillow",
         help="of pictures; torchcodec: JPEG files are decoded and scaled on the GPU, where Pillow on all cores is too slow for the tower",
     )  # fmt: skip
-    add_compute_flags(parser, "tower", "as training takes it, whose cache is then used again")
+    add_compute_flags(parser, precision_help("tower", "as training takes it, whose cache is then used again"))
     add_engine_flags(parser)
     args = parser.parse_args(argv)
     compute = compute_of(args)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from vokenization.index_choice import Choice, known_record, tell
 from xvoken import commands
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, compute_of
+from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, compute_of, precision_help
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.identity import Identity, identify
@@ -164,7 +164,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     Choice.add_flags(parser)
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="exact search by faiss or torch; auto: the faster one here")
     parser.add_argument("--batch-size", type=at_least_one, default=TEXT_BATCH, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
-    add_compute_flags(parser, "text tower", "bf16 where it is fast")
+    add_compute_flags(parser, precision_help("text tower", "bf16 where it is fast"))
     add_engine_flags(parser)
     return parser.parse_args(argv)
 

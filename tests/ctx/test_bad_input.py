@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from ctx import encode_images
 from ctx.coco import read_pictures
 from ctx.phrases import read_lines, read_visual_genome
 from tests import ctx_fixtures as fixtures
@@ -183,3 +184,10 @@ def test_two_files_with_one_name_are_refused(tmp_path):
     shutil.copy(tmp_path / "a.png", tmp_path / "a.jpg")
     with pytest.raises(UserError, match="1 image ids stand twice, as a for a.jpg, a.png"):
         read_pictures(tmp_path, tmp_path)
+
+
+def test_a_gpu_that_is_not_there_is_refused_as_in_all_stages(world, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.chdir(world)
+    with pytest.raises(UserError, match="--device 7: GPU 7 does not exist, this machine has 0 to 1"):
+        encode_images.main(["--device", "7", "--images", "pictures", "--model", "model"])

@@ -44,15 +44,19 @@ class Parser(ArgumentParser):
         self.exit(2, f"error: {message}; {self.prog} --help says more\n")
 
 
-def add_compute_flags(parser: ArgumentParser, tower: str, auto: str) -> None:
-    """--device, --num-workers and --precision of a stage that retrieval depends on; auto: what that precision means there."""
-    parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number")
-    parser.add_argument("--num-workers", type=int, help="processes (default: one per GPU or core)")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32",
-        help=f"of the {tower}; bf16: several times as fast where the device has the units, but with it the best picture of 1 line in 100 "
-        f"is another one (benchmarks/precision.py); auto: {auto}",
-    )  # fmt: skip
+def add_compute_flags(parser: ArgumentParser, precision: str, workers: str = "processes (default: one per GPU or core)") -> None:
+    """--device, --num-workers and --precision of all stages with a tower; precision, workers: what they mean there."""
+    parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number (default: auto)")
+    parser.add_argument("--num-workers", "--num_workers", type=int, help=workers)
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=precision)
+
+
+def precision_help(tower: str, auto: str) -> str:
+    """Of the stages that retrieval depends on; auto: what that precision means there."""
+    return (
+        f"of the {tower}; bf16: several times as fast where the device has the units, but with it the best picture of 1 line in 100 "
+        f"is another one (benchmarks/precision.py); auto: {auto}"
+    )
 
 
 def add_roots_flags(parser: ArgumentParser) -> None:
@@ -97,9 +101,9 @@ def engine_of(args: Namespace) -> Engine:
     return Engine(args.engine, args.ray_address, (args.part, args.parts) if args.part else None, args.join)
 
 
-def compute_of(args: Namespace) -> Compute:
-    """From whatever flags of it a command has."""
-    devices = tuple(workers_on(args.device, args.num_workers))
+def compute_of(args: Namespace, processes: int | None = -1) -> Compute:
+    """From whatever flags of it a command has. processes: where --num-workers does not say it (None: one per GPU or core)."""
+    devices = tuple(workers_on(args.device, args.num_workers if processes == -1 else processes))
     given = {name: getattr(args, name) for name in ("batch_size", "decoder") if hasattr(args, name)}
     if hasattr(args, "cache"):
         given["cache"] = Path(args.cache)
