@@ -19,7 +19,7 @@ from xvoken.pictures.decode import load_picture
 
 
 def test_the_page_on_python_runs(world: World, keyed: Path, tmp_path: Path, script, monkeypatch: pytest.MonkeyPatch):
-    """As it stands, in a folder with what the demo would have left, of a smaller matcher."""
+    """As it stands, after the README's and the card's, in a folder with what the demo would have left, of a smaller matcher."""
     shutil.copytree(keyed, tmp_path / "snap/xmatching/demo")
     keys = tmp_path / "snap/xmatching/demo/keys"
     for path in list(keys.glob("shapes_valid.*")):
@@ -38,11 +38,18 @@ def test_the_page_on_python_runs(world: World, keyed: Path, tmp_path: Path, scri
     fast = ["--model", "snap/xmatching/demo", "--device", "cpu", "--num_workers", 1]
     script("ctx.encode_captions", *fast, "--captions", "phrases.txt")
     script("ctx.build_context", *fast, "--images", "photos")
-    code = "".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL))
-    assert code.count("xvoken.") > 8
+    shutil.copy(tmp_path / "photos/a.jpg", tmp_path / "photo.jpg")
+    card = (tmp_path / "snap/xmatching/demo/README.md").read_text().replace('"matcher"', '"snap/xmatching/demo"')  # as it was called
+    readme = (ROOT / "README.md").read_text().split("### From Python")[1].split("\n## ")[0]
+    code = "".join(code_of(text) for text in (readme, card, (ROOT / "docs/python.md").read_text()))
+    assert code.count("xvoken.") > 12
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "a red circle [" in done.stdout and "torch.Size([9, 8, " in done.stdout
+
+
+def code_of(text: str) -> str:
+    return "".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
 
 
 def environment() -> dict[str, str]:
