@@ -60,7 +60,7 @@ def keys(load: Path, number: int, dim: int = 512) -> None:
             block = rng.standard_normal((min(100_000, number - start), dim), np.float32)
             yield block / np.linalg.norm(block, axis=1, keepdims=True)
 
-    key_files.write(load / "keys", "pics", blocks(), dim, names, names, [], {}, {"snapshot_hash": snapshots.read(load).hash})
+    key_files.write(load / "keys", "pics", blocks(), names, names, [], {}, {"snapshot_hash": snapshots.read(load).hash})
 
 
 def corpus(path: Path, lines: int, tokens: float = 30, block: int = 100_000) -> None:

@@ -77,7 +77,7 @@ def extract(
         if not todo:
             return
         key_files.write(
-            where, name, key_blocks(encoder, features), encoder.dim, [ids[r] for r in rows], [str(paths[r]) for r in rows],
+            where, name, key_blocks(encoder, features), [ids[r] for r in rows], [str(paths[r]) for r in rows],
             [(ids[r], str(paths[r]), reason) for r, reason in features.skipped], settings,
             {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "image_set": name},
         )  # fmt: skip

@@ -157,7 +157,7 @@ def write_keys(
     if twice := len(ids) - len(set(ids)):
         again = next(name for name, count in Counter(ids).items() if count > 1)
         say(f"warning: {twice} rows have the name of another one, {again} for one; are there files of two exports in {folder}?")
-    key_files.write(where, name, source.keys(usable), source.dim, ids, ids, skipped, settings, made_by)
+    key_files.write(where, name, source.keys(usable), ids, ids, skipped, settings, made_by)
     return ids, skipped
 
 

@@ -141,9 +141,7 @@ def vokenize(asked: Retrieval, choice: Choice) -> None:
         vokens.write_ids(ids_path, asked.gallery.ids)
         empty, cut = (sum(summary[key] for summary in made.parts.summaries()) for key in ("empty", "cut"))
         made.report(lines=asked.lines, empty=empty, cut=cut, tokens=tokens, images=len(asked.gallery), index=record or "flat")
-        vokens.write(
-            path, hdf5_path, part_arrays(made.parts), asked.lines, tokens, asked.args.topk, asked.gallery.names, settings, attributes
-        )
+        vokens.write(path, part_arrays(made.parts), asked.lines, tokens, asked.args.topk, asked.gallery.names, settings, attributes)
     counts = f"{asked.lines:,} lines ({empty:,} empty, {cut:,} cut to the tower's length)"
     print(f"wrote the top {asked.args.topk} of {len(asked.gallery):,} images for {counts} to {path} (and .hdf5, .ids)")
 

@@ -1,7 +1,6 @@
 """The stage "train" itself: towers, data, epochs, snapshots. What xmatching/main.py starts once it is clear that there is work."""
 
 import os
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -172,6 +171,6 @@ def run(args: Namespace, command: list[str]) -> None:
     except RuntimeError as error:
         if world == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        sys.exit(LOST)  # the other process says why itself, or the launcher does
+        os._exit(LOST)  # the other process says why itself, or the launcher does; as in run_main, gloo's threads would abort it
     if dist.is_initialized():  # not after a failure: on GPUs it would wait for what the failed process never does
         dist.destroy_process_group()

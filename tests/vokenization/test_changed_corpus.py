@@ -219,7 +219,7 @@ def test_the_page_of_other_keys_and_of_another_training(corpus: Path, retrieve: 
     record.write_text(record.read_text().replace('"snapshot_hash": "0', '"snapshot_hash": "'))
     read = keys.read(load / "keys", SETS[0])
     settings = keys.read_settings(load / "keys", SETS[0])
-    turned = [np.array(read.keys[::-1])], read.keys.shape[1], read.ids[::-1], read.paths[::-1]
+    turned = [np.array(read.keys[::-1])], read.ids[::-1], read.paths[::-1]
     keys.write(load / "keys", SETS[0], *turned, [], settings, {"snapshot_hash": read.attributes["snapshot_hash"]})
     with pytest.raises(
         UserError, match=f"{vokens_of(corpus)}: of other keys than there are now; make it again: rm {vokens_of(corpus)} && "

@@ -30,7 +30,7 @@ def make_others(where: Path) -> None:
     read = keys.read(where, "shapes_train")
     settings = keys.read_settings(where, "shapes_train")
     attributes = {name: value for name, value in read.attributes.items() if name not in ("settings", "sha256")}
-    keys.write(where, "shapes_train", [np.array(read.keys[::-1])], read.keys.shape[1], read.ids, read.paths, [], settings, attributes)
+    keys.write(where, "shapes_train", [np.array(read.keys[::-1])], read.ids, read.paths, [], settings, attributes)
 
 
 def test_finished_results_of_other_keys(retrieve: list[object], tmp_path: Path, script: Callable[..., str]):

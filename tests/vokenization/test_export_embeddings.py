@@ -17,7 +17,7 @@ def test_export_writes_what_readers_expect(tmp_path: Path, monkeypatch) -> None:
     vectors = np.random.default_rng(0).standard_normal((7, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = [f"p{i}" for i in range(7)]
-    key_files.write(tmp_path / "snap/keys", "some", [vectors], 8, ids, [f"/x/{i}.jpg" for i in ids], [], {}, {})
+    key_files.write(tmp_path / "snap/keys", "some", [vectors], ids, [f"/x/{i}.jpg" for i in ids], [], {}, {})
     rows = [{"img_id": i, "sentf": {"mscoco": [f"caption of {i}", "another"]}} for i in ids[:5]]
     (tmp_path / "some.json").write_text(json.dumps(rows))
     flags = ["--load", tmp_path / "snap", "--image-sets", "some", "--rows-per-file", 3, "--lxmert-root", tmp_path]

@@ -100,7 +100,7 @@ def test_way_there_and_back_finds_the_same(world: World, keyed: Path, tmp_path: 
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     made_by = keys.read(keyed / "keys", "shapes_train").attributes
     ids = [f"{row}.jpg" for row in range(18)]
-    keys.write(tmp_path / "keys", "near", [vectors], DIM, ids, ids, [], {}, {"snapshot_hash": made_by["snapshot_hash"]})
+    keys.write(tmp_path / "keys", "near", [vectors], ids, ids, [], {}, {"snapshot_hash": made_by["snapshot_hash"]})
     shared = ["--load", keyed, "--keys-dir", tmp_path / "keys"]
     script("vokenization.export_embeddings", *shared, "--image-sets", "near", "--output", tmp_path / "export", "--rows-per-file", 7)
     script("vokenization.import_embeddings", *shared, "--image-sets", "far", "--from", tmp_path / "export/near")

@@ -28,7 +28,7 @@ def write_keys(folder: Path, snapshot: Path, number: int, seed: int = 0) -> None
     keys = np.random.default_rng(seed).standard_normal((number, 16), np.float32)
     keys /= np.linalg.norm(keys, axis=1, keepdims=True)
     names = [f"{i}.jpg" for i in range(number)]
-    key_files.write(folder, "made", [keys], 16, names, names, [], {}, {"snapshot_hash": load_encoder(str(snapshot), [], "cpu").hash})
+    key_files.write(folder, "made", [keys], names, names, [], {}, {"snapshot_hash": load_encoder(str(snapshot), [], "cpu").hash})
 
 
 @pytest.fixture

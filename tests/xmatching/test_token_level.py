@@ -75,7 +75,7 @@ def compare_indexes(world: World, folder: Path, encoder, script: Callable[..., s
     made, corpus = np.random.default_rng(0).standard_normal((600, encoder.dim), np.float32), world.folder / "token-corpus/lines.txt"
     names, where = [f"{i}.jpg" for i in range(600)], world.folder / "token-keys"
     made /= np.linalg.norm(made, axis=1, keepdims=True)
-    key_files.write(where, "made", [made], encoder.dim, names, names, [], {}, {"snapshot_hash": encoder.hash})
+    key_files.write(where, "made", [made], names, names, [], {}, {"snapshot_hash": encoder.hash})
     flags = ["--load", folder, "--corpus", corpus, "--keys-dir", where, "--image-sets", "made", "--num-workers", 1]
     printed = script("vokenization.vokenize_corpus_mp", *flags, "--output", where / "tuned", "--index", "ivf", "--index-recall", 1)
     assert "recall@5 1.000 against exact search for 6 queries of 3 lines" in printed  # three lines, and as many of their tokens

@@ -27,7 +27,7 @@ def unit(*shape: int) -> np.ndarray:
 
 
 def write_keys(folder: Path) -> Path:
-    keys.write(folder, "s", [unit(3)], DIM, ["a", "b", "c"], ["x", "y", "z"], [], {}, {})
+    keys.write(folder, "s", [unit(3)], ["a", "b", "c"], ["x", "y", "z"], [], {}, {})
     return keys.keys_file(folder, "s")
 
 
@@ -43,7 +43,7 @@ def write_tokens(folder: Path) -> Path:
 def write_vokens(folder: Path) -> Path:
     part = np.zeros((2, 1), np.int32), np.ones((2, 1), np.float32), np.array([2, 1])
     path = vokens.hdf5_file(folder, "c", "s")
-    vokens.write(vokens.text_file(folder, "c", "s"), path, [part], 2, 3, 1, ["a"], {}, {})
+    vokens.write(vokens.text_file(folder, "c", "s"), [part], 2, 3, 1, ["a"], {}, {})
     vokens.write_ids(vokens.ids_file(folder, "c", "s"), ["s/a"])
     return path
 

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from xvoken.interrupts import STOPPED, hear_by_exception
 
@@ -28,20 +29,30 @@ def run_main(main: Callable[[], object]) -> None:
         main()
     except UserError as error:
         say(f"error: {one_line(error)}")
-        sys.exit(error.exit_code)
+        _end(error.exit_code)
     except KeyboardInterrupt:
         say(STOPPED)
-        sys.exit(130)
+        _end(130)
     except BrokenPipeError:  # the reader of our output (head, less) left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        _end(141)
     except Exception as error:
         if disk_full(error):
             where = f" for {error.filename}" if getattr(error, "filename", None) else ""
             say(f"error: no room on the disk{where}; make room, then run the same command to go on")
-            sys.exit(1)
+            _end(1)
         if not (isinstance(error, OSError) and error.errno in PATH_FAULTS):
             raise
         fault = f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
         say(f"error: {fault}; {PATH_FAULTS[error.errno]}")
-        sys.exit(UserError.exit_code)
+        _end(UserError.exit_code)
+
+
+def _end(code: int) -> NoReturn:
+    """End with an exit code; at once in one of several processes of a training, which gloo's threads might abort on its way out."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +62,22 @@ def skipped_file(where: Path, image_set: str) -> Path:
 
 
 def write(
-    where: Path, image_set: str, blocks: Iterable[NDArray[np.float32]], dim: int, ids: list[str], paths: list[str],
+    where: Path, image_set: str, blocks: Iterable[NDArray[np.float32]], ids: list[str], paths: list[str],
     skipped: list[tuple[str, str, str]], settings: dict[str, Any], attributes: dict[str, Any],
 ) -> None:  # fmt: skip
     """Write all files of an image set; the hdf5 file is renamed last.
 
-    blocks: arrays (n, dim) that follow each other; settings: what decides whether a later run may skip this.
+    blocks: arrays (n, dim) that follow each other, at least one; settings: what decides whether a later run may skip this.
     """
     write_lines(where / f"{image_set}.ids", ids)
     write_lines(where / f"{image_set}.path", paths)
     write_lines(skipped_file(where, image_set), ("\t".join(row) for row in skipped))
     with writing_hdf5(keys_file(where, image_set)) as file:
-        keys = file.create_dataset("keys", (len(ids), dim), np.float32)
+        blocks = iter(blocks)
+        first = next(blocks)
+        keys = file.create_dataset("keys", (len(ids), first.shape[1]), np.float32)
         row, digest = 0, hashlib.sha256()
-        for block in blocks:
+        for block in chain([first], blocks):
             keys[row : row + len(block)] = block
             digest.update(np.ascontiguousarray(block, np.float32))
             row += len(block)
@@ -250,7 +253,7 @@ def write_keys(
             raise UserError(f"{path} is there already; choose another name, or make it again after: rm {quoted(path)}")
         settings = {**made_by, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16], "written": "by xvoken.write_keys"}
         block = vectors.astype(np.float32)
-        write(where, image_set, [block], block.shape[1], ids, list(paths), [], settings, {**made_by, "image_set": image_set})
+        write(where, image_set, [block], ids, list(paths), [], settings, {**made_by, "image_set": image_set})
         all_written(path, *companions(where, image_set))
     return path
 

@@ -55,14 +55,14 @@ def line_vokens(best: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[n
 
 
 def write(
-    path: Path, hdf5_path: Path, parts: Iterable[tuple[NDArray, ...]],
-    lines: int, tokens: int, k: int, names: list[str], settings: dict[str, Any], attributes: dict[str, Any],
+    path: Path, parts: Iterable[tuple[NDArray, ...]], lines: int, tokens: int, k: int, names: list[str],
+    settings: dict[str, Any], attributes: dict[str, Any],
 ) -> None:  # fmt: skip
     """Join parts (indices (l, k), scores (l, k), token counts (l,) and, on token level, vokens); the hdf5 file is renamed last.
 
     names: file name of each row of the index.
     """
-    with writing_hdf5(hdf5_path) as file, replacing(path) as text_temporary:
+    with writing_hdf5(_beside(path, "hdf5")) as file, replacing(path) as text_temporary:
         with open(text_temporary, "w", encoding="utf-8", newline="\n") as text:
             indices = file.create_dataset("indices", (lines, k), np.int32)
             scores = file.create_dataset("scores", (lines, k), np.float32)
