@@ -22,6 +22,7 @@ import xvoken.interrupts  # noqa: F401
 from PIL import Image
 
 from ctx.crops import boxes
+from xvoken import commands
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
 from xvoken.console import say
@@ -58,7 +59,7 @@ def prepare(demo: Path) -> None:
     if phrases.exists():  # written last
         say(f"skipped: {demo / 'context'} holds phrases and pictures already")
         return
-    mend = f"run: python scripts/demo_data.py {demo}"
+    mend = f"run: {commands.demo_data(demo)}"
     sets = {name: read_json(demo / f"lxmert/openmoji_{name}.json", mend) for name in ("train", "valid", "heldout")}
     chosen = [demo / f"images/{row['img_id']}.png" for row in sets["heldout"][:HELD_OUT]] + photos()
     images.mkdir(parents=True, exist_ok=True)

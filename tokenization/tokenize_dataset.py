@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenization.line_tokenizer import LineTokenizer
+from xvoken import commands
 from xvoken.cli.flags import Parser, add_engine_flags, at_least_one, engine_of
 from xvoken.cli.main import run_main
 from xvoken.encoders.identity import tokenizer_facts
@@ -57,7 +58,7 @@ def scan(path: Path, limit: int | None = None) -> Scan:
     try:
         file = open(path, "rb")  # noqa: SIM115
     except OSError as error:
-        raise UserError(f"corpus {path}: {error.strerror}; make it with: python tokenization/prepare_reddit.py") from None
+        raise UserError(f"corpus {path}: {error.strerror}; make it with: {commands.prepare_dialogues()}") from None
     decoder, digest = codecs.getincrementaldecoder("utf-8")(), hashlib.sha256()
     lines, read, starts, ended = 0, 0, [0], True
     with file:

@@ -23,13 +23,13 @@ from xvoken.errors import UserError
 from xvoken.files import image_ids
 from xvoken.files.image_sets import LXMERT_NAMES, Roots, listed_sets, lxmert_file, read_captioned, split_name
 from xvoken.files.locks import sole_writer
-from xvoken.pictures.sources import Member, folder_ids, is_shards, shard_ids
+from xvoken.pictures.sources import Member, list_pictures
 
 
 def ordered_ids(name: str, folder: Path | None, roots: Roots, langs: list[str]) -> list[str] | dict[str, Member]:
     """Ids of a set in its order, of tar shards with where they lie; raises UserError for an unknown set."""
     if folder is not None:
-        ids, others = (shard_ids if is_shards(folder) else folder_ids)(folder)
+        ids, others = list_pictures(folder)
         if others:
             say(f"{name}: {others} other files in {folder} left out")
         return ids

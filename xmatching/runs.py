@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
+from xvoken import commands
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
 from xvoken.console import say
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = parser.parse_args(argv).folder
     runs = [run for path in sorted(folder.glob("*/metrics.jsonl")) if (run := describe(path.parent))]
     if not runs:
-        raise UserError(f"{folder}: no trainings in it; make one: bash scripts/run_xmatching.bash 0")
+        raise UserError(f"{folder}: no trainings in it; make one: {commands.train()}")
     rows = [list(COLUMNS), *(cells for _, cells in sorted(runs, key=lambda run: -run[0]))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for row in rows:

@@ -31,6 +31,13 @@ IMAGE_POOLS = {
     "grid": ImagePool("torch.nn:AdaptiveAvgPool2d", side=2),
     "maps": ImagePool("torch.nn:AdaptiveAvgPool2d", side=2, earlier=True),
 }
+# Where pictures lie: whether a path names such a source, and what lists it; the first that fits is taken.
+SOURCES = {
+    "shards": ("xvoken.pictures.sources:is_shards", "xvoken.pictures.sources:shard_ids"),
+    "folder": ("xvoken.pictures.sources:is_folder", "xvoken.pictures.sources:folder_ids"),
+}
+# How captioned pictures are listed, by the ending of the file.
+CAPTION_FORMATS = {".json": "xvoken.files.image_sets:read_lxmert"}
 # Of an index of keys; all but flat are approximate.
 INDEXES = {
     "flat": "xvoken.search.index:build_joined",

@@ -7,7 +7,7 @@ special ids and preprocessing come from the model's own files (Radford et al., I
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,8 +73,8 @@ class ClipTextSpec:
     """How a process builds the text tower."""
 
     name: str
-    layers: tuple[int, ...] = ()  # a matcher's spec says which; here the last one, pooled
-    pool: str = "cls"  # of the towers here there is one way each
+    layers: ClassVar[tuple[int, ...]] = ()  # a matcher's spec says which; here there is one way
+    pool: ClassVar[str] = "cls"
 
     def build(self) -> ClipTextTower:
         return _towers(self.name, _load_model(self.name))[0]
@@ -86,7 +86,7 @@ class ClipImageSpec:
 
     name: str
     load: str
-    pool: str = "avg"
+    pool: ClassVar[str] = "avg"
 
     def build(self) -> ClipImageTower:
         return _towers(self.load, _load_model(self.load))[1]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,24 @@ from xvoken.pictures.batches import batches_ahead, on_device, open_pictures
 from xvoken.pictures.sources import Member
 
 
+class TowerSpec(Protocol):
+    """How another process builds a tower; what its output depends on besides the weights. name: fit for a file's name."""
+
+    name: str
+    pool: str
+
+    def build(self) -> nn.Module: ...
+
+
+class TextSpec(TowerSpec, Protocol):
+    """layers: counted from the last one, none where there is no choice."""
+
+    layers: tuple[int, ...]
+
+
+ImageSpec = TowerSpec
+
+
 @dataclass
 class Encoder:
     """A dual encoder ready for use: a matcher's snapshot, or a CLIP-like model of transformers. Made by `load_encoder`.
@@ -43,8 +61,8 @@ class Encoder:
     dim: int
     max_len: int
     tokenizer: PreTrainedTokenizerBase
-    text_spec: Any
-    image_spec: Any
+    text_spec: TextSpec
+    image_spec: ImageSpec
     image_width: int
     text_head: nn.Module
     image_head: nn.Module

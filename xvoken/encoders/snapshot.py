@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.safe import replacing, replacing_files, sha256_of_file, write_json
 
@@ -182,7 +183,7 @@ def read(load: str | Path) -> Snapshot:
     if path.is_dir():
         path = tensors_file(path, "BEST")
     if not path.is_file():
-        raise UserError(f"no snapshot at {load} ({path.name} is missing); train one: bash scripts/run_xmatching.bash 0")
+        raise UserError(f"no snapshot at {load} ({path.name} is missing); train one: {commands.train()}")
     tensors, config = read_tensors(path)
     missing = ModelConfig.missing(config.get("model", {}))
     if config.get("format") != FORMAT or missing:

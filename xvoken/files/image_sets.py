@@ -8,12 +8,15 @@ IMAGE_ROOT/2331999.jpg           all other pictures: {img_id}.jpg or another usu
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from xvoken.errors import UserError
 from xvoken.files.safe import read_json
+from xvoken.kinds import CAPTION_FORMATS, made_by
 from xvoken.pictures.sources import ENDINGS
 
 # Image sets that are LXMERT files under another name.
@@ -54,35 +57,45 @@ class CaptionedSet:
 
 
 def lxmert_file(name: str, roots: Roots) -> Path:
-    return roots.lxmert / f"{LXMERT_NAMES.get(name, name)}.json"
+    """The file of a set, of whichever of the formats it is; of a missing one, the path it should have."""
+    paths = [roots.lxmert / f"{LXMERT_NAMES.get(name, name)}{ending}" for ending in CAPTION_FORMATS]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def captioned_sets(roots: Roots) -> str:
-    """The LXMERT files that there are, for messages."""
-    return ", ".join(sorted(path.stem for path in roots.lxmert.glob("*.json"))) or "none"
+    """The sets that there are, for messages."""
+    return ", ".join(sorted(path.stem for ending in CAPTION_FORMATS for path in roots.lxmert.glob(f"*{ending}"))) or "none"
 
 
 def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None = None) -> CaptionedSet:
-    """Read an LXMERT file by its name or the image set's: all pictures, and the sentences of these sources.
+    """Read a captioned set by its file's name or the image set's: all pictures, and the sentences of these sources.
 
     Raises UserError for a missing file, another layout, a picture listed twice, or no sentence at all.
     """
     path = lxmert_file(name, roots)
-    rows = read_json(path, f"README.md, 'Real data', says how to get it (in {roots.lxmert} there are: {captioned_sets(roots)})")
+    mend = f"README.md, 'Real data', says how to get it (in {roots.lxmert} there are: {captioned_sets(roots)})"
+    found = CaptionedSet(name, [], [], [])
+    sources = set()
+    for number, (img_id, sentences, known) in enumerate(islice(made_by(CAPTION_FORMATS[path.suffix])(path, langs, mend), limit)):
+        found.ids.append(img_id)
+        found.captions += [(number, sentence) for sentence in sentences]
+        sources |= known
+    if len(set(found.ids)) < len(found.ids):
+        twice = Counter(found.ids).most_common(1)[0][0]
+        raise UserError(f"{path}: picture {twice} is listed twice; join its entries to one")
+    if not found.captions:
+        raise UserError(f"{path}: no sentence of {', '.join(langs)} in it; its sources are: {', '.join(sorted(sources)) or 'none'}")
+    found.paths = [roots.picture(i) for i in found.ids]
+    return found
+
+
+def read_lxmert(path: Path, langs: list[str], mend: str) -> Iterator[tuple[str, list[str], set[str]]]:
+    """Id of each picture, its sentences of these sources, and the sources that it has; mend: what to do where the file is missing."""
+    rows = read_json(path, mend)
     if not isinstance(rows, list):
         raise UserError(f"{path}: a list of {{img_id, sentf}} was expected, this is a JSON {type(rows).__name__}")
-    ids, captions = [], []
-    for number, row in enumerate(rows[:limit]):
-        img_id, sentences = _parse(row, langs, f"{path}: entry {number}")
-        ids.append(img_id)
-        captions += [(number, sentence) for sentence in sentences]
-    if len(set(ids)) < len(ids):
-        twice = Counter(ids).most_common(1)[0][0]
-        raise UserError(f"{path}: picture {twice} is listed twice; join its entries to one")
-    if not captions:
-        sources = sorted({source for row in rows[:limit] for source in row["sentf"]})
-        raise UserError(f"{path}: no sentence of {', '.join(langs)} in it; its sources are: {', '.join(sources) or 'none'}")
-    return CaptionedSet(name, ids, [roots.picture(i) for i in ids], captions)
+    for number, row in enumerate(rows):
+        yield *_parse(row, langs, f"{path}: entry {number}"), set(row["sentf"])
 
 
 def _parse(row: Any, langs: list[str], where: str) -> tuple[str, list[str]]:

@@ -19,6 +19,7 @@ from typing import IO
 
 from xvoken.console import progress
 from xvoken.errors import UserError, one_line
+from xvoken.kinds import SOURCES, made_by
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -50,6 +51,17 @@ def _opened(tar: str) -> IO[bytes]:
 def is_shards(source: Path) -> bool:
     """Whether pictures are given as tar files: FOLDER/{00000..00099}.tar, FOLDER/*.tar or one of them."""
     return bool(re.search(r"\.(tar(\.\w+)?|tgz)$", source.name)) and not source.is_dir()
+
+
+def is_folder(source: Path) -> bool:
+    """Whether pictures are given as a folder: whatever is nothing else."""
+    return True
+
+
+def list_pictures(source: Path) -> tuple[list[str] | dict[str, Member], int]:
+    """Ids of all pictures of a source in their order, of tar shards with where they lie, and how many other files there are."""
+    fits, listing = next((fits, listing) for fits, listing in SOURCES.values() if made_by(fits)(source))
+    return made_by(listing)(source)
 
 
 def expand(pattern: Path) -> list[str]:
