@@ -21,6 +21,7 @@ from torch import Tensor
 from xvoken.errors import UserError
 from xvoken.files.safe import differences, quoted, read_json, replacing, write_json
 from xvoken.machine import Compute
+from xvoken.work.local import Job
 from xvoken.work.parts import Parts, read_skipped
 from xvoken.work.product import Product, one_pass
 
@@ -46,19 +47,18 @@ def as_float16(out: Tensor) -> NDArray[np.float16]:
 
 
 def cached(
-    path: Path, label: str, settings: dict[str, Any], job: Any, total: int, chunk: int, width: int,
-    compute: Compute, unit: str,
-) -> Features | None:  # fmt: skip
-    """The features at `path`, from the disk or made now by the job; None while other shares of the work are missing."""
+    path: Path, label: str, settings: dict[str, Any], job: Job, shape: tuple[int, int], chunk: int, compute: Compute, unit: str
+) -> Features | None:
+    """The features (N, width) at `path`, from the disk or made now by the job; None while other shares of the work are missing."""
     product = cache_product(path, settings)
     if not product.finished():
         if compute.engine.share or compute.engine.join:
             _same_as_other_shares(path, settings)
-        with one_pass([product], total, chunk, compute.engine) as made:
+        with one_pass([product], shape[0], chunk, compute.engine) as made:
             if not made.run(job, compute.devices, desc=label, unit=unit):
                 return None
-            write_rows(path, (total, width), part_arrays(made.parts))
-            made.report(items=total)
+            write_rows(path, shape, part_arrays(made.parts))
+            made.report(items=shape[0])
             write_json(product.last, {"settings": settings, "skipped": read_skipped(made.parts)})
     return load_features(path)
 

@@ -79,7 +79,7 @@ def image_features(
     sources = [path if isinstance(path, Member) else str(path) for path in paths]
     job = ImageJob(spec, sources, compute.precision, compute.batch_size or IMAGE_BATCH, len(compute.devices), compute.decoder)
     chunk = IMAGE_CHUNK if compute.device == "cpu" else IMAGE_CHUNK * ON_GPU
-    features = cached(path, label, settings, job, len(ids), chunk, tower.width, compute, "img")
+    features = cached(path, label, settings, job, (len(ids), tower.width), chunk, compute, "img")
     if features and len(features.skipped) == len(ids):
         reasons = sorted({reason for _, reason in features.skipped})
         raise UserError(f"{label}: none of the {len(ids)} pictures can be used ({', '.join(reasons[:3])}); first: {paths[0]}")
