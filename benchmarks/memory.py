@@ -32,7 +32,7 @@ print("PEAK", next(line.split()[1] for line in open("/proc/self/status") if line
 """
 READ = """
 from pathlib import Path
-from xvoken import corpus, vokens
+from xvoken.files import corpus, vokens
 print(corpus.check(Path(sys.argv[1]), "all-MiniLM-L6-v2"))
 print(vokens.check(Path(sys.argv[2]), "corpus.txt", "pics"))
 """
