@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -146,7 +146,7 @@ class Encoder:
         tower, pictures = self._needs("image"), _listed(pictures, "pictures")
         size, threads = on_device(self.device, batch_size or IMAGE_BATCH, 1)
         vectors = np.full((len(pictures), self.dim), np.nan, np.float32)
-        with progress(total=len(pictures), desc="pictures", unit="img", disable=not show_progress) as bar:
+        with progress(total=len(pictures), desc="pictures", unit="img", disable=not show_progress) as bar, threads or nullcontext():
             for first, items in batches_ahead(open_pictures(pictures, tower.view, "pillow", self.device), size, threads):
                 good = [i for i, item in enumerate(items) if not isinstance(item, str)]
                 if good:
