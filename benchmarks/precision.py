@@ -15,7 +15,6 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from unittest.mock import patch
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -32,8 +31,8 @@ WAYS = {"sentences": ("fp32", "bf16"), "both": ("bf16", "bf16"), "torchcodec": (
 
 def stage(module: str, *flags: object) -> None:
     """A stage with these flags, in this process."""
-    with patch.object(sys, "argv", [module, *map(str, flags)]), contextlib.redirect_stdout(io.StringIO()):
-        importlib.import_module(module).main()
+    with contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module(module).main([*map(str, flags)])
 
 
 def best_pictures(folder: Path, load: Path, sets: str, keys: str, precision: str) -> list[int]:

@@ -93,13 +93,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def script(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Run a stage's main() in this process with the given flags; returns what it printed."""
 
     def run(module: str, *flags: object) -> str:
-        monkeypatch.setattr(sys, "argv", [module, *map(str, flags)])
         capfd.readouterr()
-        importlib.import_module(module).main()
+        importlib.import_module(module).main([*map(str, flags)])
         out = capfd.readouterr()
         return out.out + out.err
 

@@ -5,7 +5,7 @@ import importlib
 import io
 import os
 import random
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -125,16 +125,15 @@ def phrases(number: int) -> list[str]:
 def run_script(name: str, work: Path, *flags: object, code: int = 0) -> str:
     """Run a script of ctx/ in a folder, in this process; returns its last line on stdout, or on stderr for an exit `code`."""
     module = importlib.import_module(f"ctx.{name}")
-    before, sys.argv = (os.getcwd(), sys.argv), [name, "--device", "cpu", *map(str, flags)]
+    before = os.getcwd()
     out, error, found = io.StringIO(), io.StringIO(), 0
     os.chdir(work)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-            run_main(module.main)
+            run_main(partial(module.main, ["--device", "cpu", *map(str, flags)]))
     except SystemExit as end:
         found = end.code
     finally:
-        os.chdir(before[0])
-        sys.argv = before[1]
+        os.chdir(before)
     assert found == code, error.getvalue()
     return (error if code else out).getvalue().strip().split("\n")[-1]

@@ -102,14 +102,11 @@ def children(pid: int) -> list[int]:
 def run_inside(command: list[str], capsys) -> tuple[int, str]:
     """Run a stage's main() in this process, where everything is imported already: exit code, stderr."""
     name = Path(command[1]).relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
-    main, before, code = importlib.import_module(name).main, sys.argv, 0
-    sys.argv = command[1:]
+    code = 0
     try:
-        run_main(main)
+        run_main(partial(importlib.import_module(name).main, command[2:]))
     except SystemExit as exit_:
         code = exit_.code
-    finally:
-        sys.argv = before
     return code, capsys.readouterr().err
 
 

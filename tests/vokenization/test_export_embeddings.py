@@ -1,7 +1,6 @@
 """Exported keys: names, types and rows as clip-retrieval and autofaiss expect them."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,8 @@ def test_export_writes_what_readers_expect(tmp_path: Path, monkeypatch) -> None:
     key_files.write(tmp_path / "snap/keys", "some", [vectors], ids, [f"/x/{i}.jpg" for i in ids], [], {}, {})
     rows = [{"img_id": i, "sentf": {"mscoco": [f"caption of {i}", "another"]}} for i in ids[:5]]
     (tmp_path / "some.json").write_text(json.dumps(rows))
-    flags = ["--load", tmp_path / "snap", "--image-sets", "some", "--rows-per-file", 3, "--lxmert-root", tmp_path]
-    monkeypatch.setattr(sys, "argv", ["export", *map(str, flags)])
-    export_embeddings.main()
+    flags = ["--load", str(tmp_path / "snap"), "--image-sets", "some", "--rows-per-file", "3", "--lxmert-root", str(tmp_path)]
+    export_embeddings.main(flags)
     folder = tmp_path / "snap/export/some"
     embeddings = sorted((folder / "img_emb").iterdir())
     metadata = sorted((folder / "metadata").iterdir())
@@ -34,7 +32,6 @@ def test_export_writes_what_readers_expect(tmp_path: Path, monkeypatch) -> None:
     assert [len(table) for table in tables] == [3, 3, 1]
     assert sum(tables, [])[4] == {"image_path": "/x/p4.jpg", "caption": "caption of p4"}
     assert sum(tables, [])[6]["caption"] == ""
-    export_embeddings.main()  # the same files again
-    monkeypatch.setattr(sys, "argv", ["export", *map(str, flags[:4])])
+    export_embeddings.main(flags)  # the same files again
     with pytest.raises(UserError, match=r"img_emb_0001.npy: of another export \(4 such files\).* rm -r "):
-        export_embeddings.main()
+        export_embeddings.main(flags[:4])

@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +47,5 @@ def test_its_script_takes_it(name: str, given: tuple, monkeypatch: pytest.Monkey
         raise Parsed
 
     monkeypatch.setattr(Parser, "parse_args", only_parse)
-    monkeypatch.setattr(sys, "argv", [script, *flags])
     with pytest.raises(Parsed):
-        importlib.import_module(script.removesuffix(".py").replace("/", ".")).main()
+        importlib.import_module(script.removesuffix(".py").replace("/", ".")).main(flags)
