@@ -185,12 +185,15 @@ def _named(picture: Any, number: int) -> str:
     return f"number {number}" if isinstance(picture, Image.Image) else str(picture)
 
 
-def load_encoder(load: str | Path, towers: Sequence[str] = ("text", "image"), device: str = "auto", precision: str = "fp32") -> Encoder:
+def load_encoder(
+    load: str | Path, towers: Sequence[str] = ("text", "image"), device: str = "auto", precision: str = "fp32", expected: str | None = None
+) -> Encoder:
     """Load what `load` names, with the towers asked for; what lies there decides.
 
     load: a matcher's snapshot (folder or .safetensors file), else a folder or hub id of a CLIP or SigLIP model of transformers.
     towers: "text", "image", both or none; device: auto (a GPU, else the CPU), cpu, cuda, or a GPU's number;
     precision: of the towers, fp32, bf16, or auto for bf16 where the device has the units for it.
+    expected: its hash, where that is known already: a model that has become another one meanwhile, here or at its hub, is refused.
     Raises xvoken.Error when there is neither, or when a tower is not the one that the heads were trained on.
     """
     if unknown := set(towers) - {"text", "image"}:
@@ -198,6 +201,9 @@ def load_encoder(load: str | Path, towers: Sequence[str] = ("text", "image"), de
     device = device if ":" in device else workers_on(device, 1)[0]  # as torch writes it, or as a user
     load = str(load)
     encoder = made_by(ENCODERS[kind_of(load)])(load, towers, device, resolve_precision(precision, device))
+    if expected not in (None, encoder.hash):
+        change = f"({expected} then, {encoder.hash} now)"
+        raise UserError(f"{load}: has become another model since this run began {change}; run the same command again")
     encoder.device = device
     for head in (encoder.text_head, encoder.image_head):
         head.to(device)
