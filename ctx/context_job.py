@@ -71,10 +71,11 @@ class ContextJob:
     decoders: int  # threads beside the worker; 0: it decodes by itself
     keys: str | None = None
     k: int = 0
+    expected: str | None = None  # the hash of the model
 
     def setup(self, device: str) -> None:
         self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
-        self.encoder = load_encoder(self.model, ["image"], device, self.precision)
+        self.encoder = load_encoder(self.model, ["image"], device, self.precision, self.expected)
         # Mapped, not read: all workers of the machine share one copy.
         self.index = TorchIndex(np.load(self.keys, mmap_mode="c"), device) if self.keys else None
 

@@ -56,7 +56,8 @@ def encode(model: str, identity: Identity, phrases: list[str], compute: Compute,
     with importing():
         from ctx.phrase_job import PhrasesJob
     with one_pass([product], len(phrases), CHUNK) as made:
-        made.run(PhrasesJob(model, phrases, compute.precision, compute.batch_size), compute.devices, desc=output.name, unit="phrases")
+        job = PhrasesJob(model, phrases, compute.precision, compute.batch_size, identity.hash)
+        made.run(job, compute.devices, desc=output.name, unit="phrases")
         attributes = {
             "model": model, "model_hash": identity.hash, "revision": identity.revision, "date": today(),
             "phrases": len(phrases), "settings": json.dumps(settings, sort_keys=True),

@@ -19,9 +19,10 @@ class PhrasesJob:
     phrases: list[str]
     precision: str
     batch_size: int
+    expected: str | None = None  # the hash of the model
 
     def setup(self, device: str) -> None:
-        self.encoder = load_encoder(self.model, ["text"], device, self.precision)
+        self.encoder = load_encoder(self.model, ["text"], device, self.precision, self.expected)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         text = self.encoder.text

@@ -14,7 +14,7 @@ from xvoken.interrupts import importing
 import numpy as np
 from numpy.typing import NDArray
 
-from ctx.coco import read_pictures
+from ctx.coco import PictureSet, read_pictures
 from ctx.options import compute_of
 from xvoken.console import progress, say
 from xvoken.encoders.identity import Identity, identify
@@ -24,7 +24,6 @@ from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.phrases import CaptionDB
 from xvoken.files.safe import save_array
 from xvoken.machine import Compute
-from xvoken.pictures.batches import Pictures
 from xvoken.work.parts import Parts, read_skipped
 from xvoken.work.product import Product, one_pass
 
@@ -39,7 +38,7 @@ class Inputs:
 
     model: str
     identity: Identity
-    pictures: Pictures
+    pictures: PictureSet
     compute: Compute
     decoders: int
 
@@ -78,7 +77,7 @@ def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, t
         main, parts = made.todo[-1].path, made.parts
         with importing():
             from ctx.context_job import ContextJob
-        job = ContextJob(inputs.model, paths, compute.precision, compute.batch_size, inputs.decoders)
+        job = ContextJob(inputs.model, paths, compute.precision, compute.batch_size, inputs.decoders, expected=identity.hash)
         if textual in settings:
             job.keys, job.k = str(parts.folder / "keys.npy"), k
             save_array(Path(job.keys), db.keys)

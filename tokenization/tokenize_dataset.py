@@ -28,7 +28,7 @@ from xvoken import commands
 from xvoken.cli.flags import Parser, add_engine_flags, at_least_one, engine_of
 from xvoken.cli.main import run_main
 from xvoken.encoders.identity import tokenizer_facts
-from xvoken.encoders.tokenizer import load_tokenizer, vocabulary_size
+from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
 from xvoken.errors import UserError
 from xvoken.files import corpus as corpora
 from xvoken.files.hdf5 import open_hdf5
@@ -92,6 +92,7 @@ class TokenizeJob:
     size: int
     tokenizer: str
     workers: int
+    expected: str | None = None  # the hash of the tokenizer
     uses_gpu: ClassVar[bool] = False
 
     def setup(self, device: str) -> None:
@@ -99,6 +100,9 @@ class TokenizeJob:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self.threads = ThreadPoolExecutor(max(1, cores() // self.workers))
         tokenizer = load_tokenizer(self.tokenizer)
+        if self.expected not in (None, found := tokenizer_hash(tokenizer)):
+            change = f"({self.expected} then, {found} now)"
+            raise UserError(f"tokenizer {self.tokenizer}: has become another one since this run began {change}; run the same command again")
         self.tokenize = LineTokenizer(tokenizer)
         self.text = corpora.IdText(vocabulary_size(tokenizer))
 
@@ -147,7 +151,7 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
     if product.finished():
         return
     with one_pass([product], found.lines, CHUNK, engine, settings) as made:
-        job = TokenizeJob(path, found.starts, found.size, tokenizer_name, workers)
+        job = TokenizeJob(path, found.starts, found.size, tokenizer_name, workers, settings["tokenizer_hash"])
         if not made.run(job, ["cpu"] * workers, desc=path.name, unit="lines"):
             return
         attributes = {**settings, "limit": limit or 0, "source": full_name(tokenizer_name)}

@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
             with importing():
                 from vokenization.recall import measure
                 from xvoken.encoders.encoder import load_encoder
-            encoder = encoder or load_encoder(args.load, ["text"], "cpu")
+            encoder = encoder or load_encoder(args.load, ["text"], "cpu", expected=identity.hash)
             with product.alone() as todo:
                 if todo:
                     if missing := len(evaluation.captioned.captions) - len(evaluation.captions):

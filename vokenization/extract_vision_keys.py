@@ -69,7 +69,7 @@ def extract(
         from xvoken.pictures.batches import require_decoder
     require_decoder(compute.decoder)
     suggest_bf16(compute)
-    encoder, features = tower_features(load, ids, paths, compute, name, data)
+    encoder, features = tower_features(load, ids, paths, compute, name, data, identity.hash)
     if features is None:
         return
     rows = features.usable.tolist()

@@ -17,10 +17,13 @@ BLOCK = 8192  # pictures whose vectors are in memory at once
 
 
 def tower_features(
-    load: str, ids: list[str], paths: list[Path | Member], compute: Compute, label: str, data: str
+    load: str, ids: list[str], paths: list[Path | Member], compute: Compute, label: str, data: str, expected: str | None = None
 ) -> tuple[Encoder, Features | None]:
-    """The encoder with its image tower, and what that makes of the pictures; None while other shares of the work are missing."""
-    encoder = load_encoder(load, ["image"], "cpu")
+    """The encoder with its image tower, and what that makes of the pictures; None while other shares of the work are missing.
+
+    expected: the hash of the model, where it is known already.
+    """
+    encoder = load_encoder(load, ["image"], "cpu", expected=expected)
     return encoder, image_features(encoder.image_spec, encoder.image.tower, ids, paths, compute, label, data)
 
 

@@ -22,7 +22,7 @@ from xvoken.search.index import build_joined
 class VokenizeJob:
     """Lines of tokens -> best rows and scores; see xvoken.work.local.Job.
 
-    saved: an approximate index to search instead of all keys.
+    saved: an approximate index to search instead of all keys; expected: the hash of the model.
     """
 
     load: str
@@ -37,6 +37,7 @@ class VokenizeJob:
     batch_size: int
     workers: int = 1
     saved: SavedIndex | None = None
+    expected: str | None = None
 
     def setup(self, device: str) -> None:
         self.setup_encoder(device)
@@ -45,7 +46,7 @@ class VokenizeJob:
 
     def setup_encoder(self, device: str) -> None:
         self.batch_size = lines_on(device, self.batch_size)
-        self.encoder = load_encoder(self.load, ["text"], device, self.precision)
+        self.encoder = load_encoder(self.load, ["text"], device, self.precision, self.expected)
         self.lines = Corpus(self.corpus, self.tokenizer_name, vocabulary=vocabulary_size(self.encoder.tokenizer))
 
     def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:

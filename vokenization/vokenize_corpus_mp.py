@@ -102,7 +102,7 @@ class Retrieval:
         return (TokenVokenizeJob if self.identity.level == "token" else VokenizeJob)(
             load=self.args.load, corpus=self.args.corpus, tokenizer_name=self.tokenizer_name, keys_dir=self.keys_dir,
             image_sets=self.image_sets, most=self.most, topk=self.args.topk, backend=self.args.backend, precision=self.compute.precision,
-            batch_size=self.args.batch_size, workers=len(self.compute.devices),
+            batch_size=self.args.batch_size, workers=len(self.compute.devices), expected=self.identity.hash,
         )  # fmt: skip
 
 

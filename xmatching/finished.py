@@ -16,7 +16,7 @@ from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.sources import image_files, text_files
 from xvoken.files.image_sets import CaptionedSet, read_captioned
-from xvoken.files.known import known, remember
+from xvoken.files.known import Start, known, remember
 from xvoken.files.locks import sole_writer
 from xvoken.machine import needs_torch, resolve_precision
 
@@ -44,11 +44,16 @@ def _image_key(args: Namespace) -> tuple[dict[str, Any], list[Path]]:
     return {"tower": "image", "files": [str(path) for path in files], "visn": args.visn, "pool": args.visn_pool}, files
 
 
-def remember_towers(args: Namespace, text: TextFacts, image: ImageFacts, since: float) -> None:
-    """since: when they began to be loaded, in seconds."""
+def remember_towers(args: Namespace, text: TextFacts, image: ImageFacts, start: Start) -> None:
+    """start: see `tower_start`."""
     for facts, (key, files) in ((text, _text_key(args)), (image, _image_key(args))):
         if files:
-            remember(key, files, asdict(facts), since)
+            remember(key, files, asdict(facts), start)
+
+
+def tower_start(args: Namespace) -> Start:
+    """Before the towers are loaded."""
+    return Start.now([*text_files(args.lang), *image_files(args.visn, args.visn_weights)])
 
 
 def known_towers(args: Namespace) -> tuple[TextFacts, ImageFacts] | None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from xmatching.finished import is_frozen, read_sets, remember_towers
+from xmatching.finished import is_frozen, read_sets, remember_towers, tower_start
 from xmatching.launch import LOST
 from xmatching.metric import validate
 from xmatching.model import Matcher
@@ -39,7 +39,7 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
     progress = share_progress() if rank > 0 else Progress()
     output = Path(args.output)
     train_sets, valid_sets = read_sets(args)
-    loading = time.time()
+    loading = tower_start(args)
     towers, training = Towers.from_args(args), Training.from_args(args)
     text, image = towers.text_facts(), towers.image_facts()
     model = model_of(args, text, image)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from xvoken.interrupts import STOPPED
@@ -15,7 +16,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import ROOT, World
-from xmatching.finished import known_towers, remember_towers
+from xmatching.finished import known_towers, remember_towers, tower_start
 from xmatching.param import parse_args
 from xmatching.settings import ImageFacts, TextFacts
 from xvoken.encoders import snapshot as snapshots
@@ -131,9 +132,11 @@ def test_what_is_known_hangs_on_flags_and_files(world: World, tmp_path: Path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     args = parse_args(world.towers)
     assert known_towers(args) is None
-    remember_towers(args, TEXT, IMAGE, since=min(path.stat().st_ctime for path in world.bert.iterdir()))  # changed while it was read
+    remember_towers(
+        args, TEXT, IMAGE, replace(tower_start(args), since=min(path.stat().st_ctime for path in world.bert.iterdir()))
+    )  # changed while it was read
     assert known_towers(args) is None
-    remember_towers(args, TEXT, IMAGE, since=time.time())
+    remember_towers(args, TEXT, IMAGE, tower_start(args))
     assert known_towers(args) == (TEXT, IMAGE)
     for more in (["--lang-layers", "1"], ["--text-pool", "mean"], ["--visn-pool", "max"], ["--visn", "resnet34"]):
         assert known_towers(parse_args([*world.towers, *more])) is None
@@ -195,3 +198,9 @@ def test_scripts_take_their_arguments(tmp_path: Path, matcher: Path, capfd: pyte
     with pytest.raises(SystemExit) as end:
         launch.main(["none"])
     assert end.value.code == 2
+
+
+def test_a_name_that_is_none_ends_with_one_line(trained: list[str], home: Path):
+    done, _ = imported("xmatching/main.py", *trained, "--lang", "a b", XDG_CACHE_HOME=str(home))
+    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("error: "), done.stderr
+    assert "Traceback" not in done.stderr

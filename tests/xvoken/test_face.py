@@ -157,6 +157,38 @@ def test_mistakes_are_one_line(encoder, keyed: Path, tmp_path: Path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("size", [0, -1, 2.5])
+def test_a_batch_size_that_makes_no_sense(encoder, world: World, size: float):
+    """Of -1 no batch would be done, and what lay in memory be given back."""
+    for encode, one in ((encoder.encode_texts, "a"), (encoder.encode_images, world.folder / "images/red_circle.png")):
+        with pytest.raises(xvoken.Error, match="a whole number of at least 1 was expected"):
+            encode([one], batch_size=size)
+
+
+def test_more_mistakes_are_one_line(encoder, matcher: Path, keyed: Path, tmp_path: Path):
+    few, many = np.eye(3, 16, dtype=np.float32), np.random.default_rng(0).standard_normal((300, 16), np.float32)
+    none = np.where(np.arange(300)[:, None] == 7, np.nan, many)
+    for call, said in (
+        (lambda: xvoken.load_encoder(matcher, precision="fp16"), "precision='fp16': not one of auto, bf16, fp32"),
+        (lambda: encoder.encode_texts(["a", "\udcff"]), "text 1 is no Unicode"),
+        (lambda: encoder.encode_images([np.zeros((5, 5, 3), np.uint8)]), "picture 0 is no file and no picture of Pillow's but ndarray"),
+        (lambda: encoder.encode_images([Image.new("RGB", (0, 5))]), "picture number 0: empty: 0 x 5"),
+        (lambda: xvoken.open_index(none), "key 7 is not finite"),
+        (lambda: xvoken.open_index(none, "ivf"), "key 7 is not finite"),
+        (lambda: xvoken.open_index(few[:, :0]), "keys of shape .3, 0."),
+        (lambda: xvoken.open_index(few).search(few, 2.0), "k=2.0: from 1 to the 3 keys"),
+        (lambda: xvoken.open_index(many, "ivf", recall=2), "recall=2: a share above 0"),
+        (lambda: xvoken.open_index(many, "ivf", queries=few[0]), "queries of shape .16,."),
+        (lambda: xvoken.open_index(many, "ivf", queries=few * np.nan), "queries of shape .3, 16.: at least one row of .Q, 16., all finite"),
+        (lambda: xvoken.read_keys(keyed / "keys", ["shapes_train"], limit=0), "limit=0: a whole number of at least 1"),
+        (lambda: xvoken.write_keys(tmp_path, "x", np.eye(3), ["a", "b", "c"], encoder=encoder), "of 3 dimensions, those of .* have 16"),
+    ):  # fmt: skip
+        with pytest.raises(xvoken.Error, match=said):
+            call()
+    assert xvoken.open_index(many.astype(np.float64), "ivf", queries=few.astype(np.float64)).search(few, np.int64(2)).rows.shape == (3, 2)
+    assert xvoken.load_encoder(matcher, device=torch.device("cpu")).device == "cpu"
+
+
 def test_keys_are_written_and_those_of_another_encoder_refused(encoder, keyed: Path, tmp_path: Path):
     vectors = encoder.encode_texts(["a", "b", "c"])
     path = xvoken.write_keys(tmp_path, "mine", vectors, ["x", "y", "z"], encoder=encoder)

@@ -21,7 +21,7 @@ from xvoken.encoders.snapshot import tensors_file
 from xvoken.encoders.text import masked_mean
 from xvoken.errors import UserError
 from xvoken.kinds import ENCODERS, made_by
-from xvoken.machine import IMAGE_BATCH, TEXT_BATCH, lines_on, resolve_precision, workers_on
+from xvoken.machine import IMAGE_BATCH, PRECISIONS, TEXT_BATCH, lines_on, resolve_precision, workers_on
 from xvoken.pictures.batches import batches_ahead, on_device, open_pictures
 from xvoken.pictures.sources import Member
 
@@ -115,7 +115,12 @@ class Encoder:
         tower, texts = self._needs("text"), _listed(texts, "texts")
         if wrong := [i for i, text in enumerate(texts) if not isinstance(text, str)]:
             raise UserError(f"text {wrong[0]} is no str but {type(texts[wrong[0]]).__name__}")
-        size = batch_size or lines_on(self.device, TEXT_BATCH)
+        for i, text in enumerate(texts):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(f"text {i} is no Unicode (character {error.start})") from None
+        size = _batch(batch_size) or lines_on(self.device, TEXT_BATCH)
         vectors = np.empty((len(texts), self.dim), np.float32)
         with progress(total=len(texts), desc="texts", unit="text", disable=not show_progress) as bar:
             for start in range(0, len(texts), 64 * size):  # lines of similar length go together, some batches at a time
@@ -144,7 +149,9 @@ class Encoder:
         if on_error not in ("raise", "nan"):
             raise UserError(f'on_error={on_error!r}: "raise" or "nan" was expected')
         tower, pictures = self._needs("image"), _listed(pictures, "pictures")
-        size, threads = on_device(self.device, batch_size or IMAGE_BATCH, 1)
+        if wrong := [i for i, picture in enumerate(pictures) if not isinstance(picture, str | Path | Image.Image | Member)]:
+            raise UserError(f"picture {wrong[0]} is no file and no picture of Pillow's but {type(pictures[wrong[0]]).__name__}")
+        size, threads = on_device(self.device, _batch(batch_size) or IMAGE_BATCH, 1)
         vectors = np.full((len(pictures), self.dim), np.nan, np.float32)
         with progress(total=len(pictures), desc="pictures", unit="img", disable=not show_progress) as bar, threads or nullcontext():
             for first, items in batches_ahead(open_pictures(pictures, tower.view, "pillow", self.device), size, threads):
@@ -181,23 +188,39 @@ def _listed(given: Any, what: str) -> list[Any]:
     return list(given)
 
 
+def _batch(size: Any) -> int | None:
+    """A size that makes no sense would leave rows as they were found in memory."""
+    if size is not None and (not isinstance(size, int | np.integer) or size < 1):
+        raise UserError(f"batch_size={size!r}: a whole number of at least 1 was expected")
+    return size
+
+
 def _named(picture: Any, number: int) -> str:
     return f"number {number}" if isinstance(picture, Image.Image) else str(picture)
 
 
-def load_encoder(load: str | Path, towers: Sequence[str] = ("text", "image"), device: str = "auto", precision: str = "fp32") -> Encoder:
+def load_encoder(
+    load: str | Path, towers: Sequence[str] = ("text", "image"), device: str = "auto", precision: str = "fp32", expected: str | None = None
+) -> Encoder:
     """Load what `load` names, with the towers asked for; what lies there decides.
 
     load: a matcher's snapshot (folder or .safetensors file), else a folder or hub id of a CLIP or SigLIP model of transformers.
     towers: "text", "image", both or none; device: auto (a GPU, else the CPU), cpu, cuda, or a GPU's number;
     precision: of the towers, fp32, bf16, or auto for bf16 where the device has the units for it.
+    expected: its hash, where that is known already: a model that has become another one meanwhile, here or at its hub, is refused.
     Raises xvoken.Error when there is neither, or when a tower is not the one that the heads were trained on.
     """
     if unknown := set(towers) - {"text", "image"}:
         raise UserError(f'towers={towers!r}: "text" and "image" are known, {unknown.pop()!r} is not')
+    if precision not in PRECISIONS:
+        raise UserError(f"precision={precision!r}: not one of {', '.join(PRECISIONS)}")
+    device = str(device)
     device = device if ":" in device else workers_on(device, 1)[0]  # as torch writes it, or as a user
     load = str(load)
     encoder = made_by(ENCODERS[kind_of(load)])(load, towers, device, resolve_precision(precision, device))
+    if expected not in (None, encoder.hash):
+        change = f"({expected} then, {encoder.hash} now)"
+        raise UserError(f"{load}: has become another model since this run began {change}; run the same command again")
     encoder.device = device
     for head in (encoder.text_head, encoder.image_head):
         head.to(device)

@@ -1,15 +1,15 @@
 """What a command has to know of an encoder before it computes; nothing is loaded for it where that is known from before."""
 
-import time
+import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from xvoken.interrupts import importing
 
 from xvoken.encoders.sources import text_files
-from xvoken.files.known import known, remember
+from xvoken.files.known import Start, known, remember
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,36 @@ class TextSize:
 
 def identify(load: str | Path) -> Identity:
     """The identity of what `load_encoder` would load; raises UserError as that does."""
-    facts = _kept("encoder", load, _identity)
+    facts = _kept("encoder", load, Identity, _identity)
     return Identity(**{**facts, "home": Path(facts["home"])})
 
 
 def text_size(load: str | Path) -> TextSize:
     """Of its text tower; raises UserError as load_encoder does."""
-    return TextSize(**_kept("text tower", load, _text_size))
+    return TextSize(**_kept("text tower", load, TextSize, _text_size))
 
 
-def _kept(what: str, load: str | Path, find_out: Any) -> dict[str, Any]:
-    key = {"of": what, "load": str(load), "at": str(Path(load).absolute())}
-    if (facts := known(key)) is None:
-        since = time.time()
+def _kept(what: str, load: str | Path, kind: type, find_out: Any) -> dict[str, Any]:
+    key = {"of": what, **_named(str(load))}
+    if (facts := _known(key, kind)) is None:
+        start = Start.now(text_files(str(load)))
         with importing():
             from xvoken.encoders.encoder import load_encoder
         facts, files = find_out(load_encoder(load, [], "cpu"), str(load))
         if files:
-            remember(key, files, facts, since)
+            remember(key, files, facts, start)
     return facts
+
+
+def _named(name: str) -> dict[str, Any]:
+    """A model as it was named, and what that name stands for now: with another cache of the hub, or a folder of that name, another one."""
+    return {"load": name, "at": os.getcwd(), "sources": [str(path) for path in text_files(name)]}
+
+
+def _known(key: dict[str, Any], kind: type) -> dict[str, Any] | None:
+    """The facts that are kept, if they are those that `kind` takes: another version may have kept others."""
+    facts = known(key)
+    return facts if facts is not None and facts.keys() == {field.name for field in fields(kind)} else None
 
 
 def _identity(encoder: Any, load: str) -> tuple[dict[str, Any], Sequence[Path]]:
@@ -93,9 +104,9 @@ class TokenizerFacts:
 
 def tokenizer_facts(name: str) -> TokenizerFacts:
     """Of a tokenizer by short name, hub id or folder; raises UserError as load_tokenizer does."""
-    key = {"of": "tokenizer", "name": name, "at": str(Path(name).absolute())}
-    if (facts := known(key)) is None:
-        since = time.time()
+    key = {"of": "tokenizer", **_named(name)}
+    if (facts := _known(key, TokenizerFacts)) is None:
+        start = Start.now(text_files(name))
         with importing():
             import transformers  # noqa: F401  # which the functions import
 
@@ -103,5 +114,5 @@ def tokenizer_facts(name: str) -> TokenizerFacts:
         tokenizer = load_tokenizer(name)
         facts = {"hash": tokenizer_hash(tokenizer), "vocabulary": vocabulary_size(tokenizer)}
         if files := text_files(name):
-            remember(key, files, facts, since)
+            remember(key, files, facts, start)
     return TokenizerFacts(**facts)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from xvoken.encoders.tokenizer import _source
@@ -19,7 +20,10 @@ def text_files(name: str) -> list[Path]:
         return [Path(source).absolute()]
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source, "config.json") if source.count("/") <= 1 and not source.startswith((".", "/")) else None
+    found = None
+    if source.count("/") <= 1:
+        with suppress(ValueError):  # no name that a hub knows; who loads it says so
+            found = try_to_load_from_cache(source, "config.json")
     if not isinstance(found, str):
         return []
     revision = Path(found).parent  # CACHE/models--owner--name/snapshots/REVISION: links to the files
@@ -39,8 +43,8 @@ def image_files(name: str, weights: str | None) -> list[Path]:
         return [Path(weights).absolute(), *code] if os.path.isfile(weights) else []
     if code:
         return [*code, code[-1] / "models"]
-    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch"
-    checkpoints = Path(home).expanduser().absolute() / "hub" / "checkpoints"
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
+    checkpoints = Path(os.path.expanduser(home)).absolute() / "hub" / "checkpoints"
     return [checkpoints] if checkpoints.is_dir() else []
 
 

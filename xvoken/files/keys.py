@@ -199,6 +199,8 @@ def read_keys(where: str | Path, image_sets: Sequence[str], encoder: Any = None,
     """
     if isinstance(image_sets, str):
         raise UserError(f"image_sets={image_sets!r}: a list of names was expected: [{image_sets!r}]")
+    if limit is not None and limit < 1:
+        raise UserError(f"limit={limit}: a whole number of at least 1 was expected")
     where = Path(where)
     keys, ids, paths, made_by = [], [], [], []
     dim, expected = (encoder.dim, encoder.hash) if encoder else (None, None)
@@ -243,6 +245,8 @@ def write_keys(
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     if len(bad := np.flatnonzero(~(abs(lengths - 1) < 1e-3))):
         raise UserError(f"vectors: row {bad[0]} has length {lengths[bad[0]]:.4g}, and all of them should have length 1")
+    if encoder and vectors.shape[1] != encoder.dim:
+        raise UserError(f"vectors of {vectors.shape[1]} dimensions, those of {encoder.name} have {encoder.dim}")
     if strange := next((name for name in [*ids, *paths] if not name or not name.isprintable()), None):
         raise UserError(f"{strange!r} can't stand in a list of ids and paths")
     if len(set(ids)) < len(ids):

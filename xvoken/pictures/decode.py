@@ -39,6 +39,8 @@ def load_picture(path: str | Path | Member | Image.Image, short_side: int = 0) -
     try:
         with _opened(path) as picture:
             width, height = picture.size
+            if not width * height:
+                raise BrokenPicture(f"empty: {width} x {height}")
             if width * height > MAX_PIXELS:
                 raise BrokenPicture(f"too large: {width} x {height}")
             if picture is not path and (by := _fraction(picture, short_side)) > 1:

@@ -66,11 +66,11 @@ class OpenIndex:
             raise UserError(f"queries of shape {queries.shape}: (Q, {self.dim}) was expected, as the keys have {self.dim} dimensions")
         if len(bad := np.flatnonzero(~np.isfinite(queries).all(1))):
             raise UserError(f"query {bad[0]} is not finite")
-        if not 1 <= k <= self.number:
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or not 1 <= k <= self.number:
             raise UserError(f"k={k}: from 1 to the {self.number} keys that there are")
         if not len(queries):
             return Hits(np.empty((0, k), np.float32), np.empty((0, k), np.int32), [])
-        scores, rows = self.index.search(queries, k)
+        scores, rows = self.index.search(queries, int(k))
         return Hits(scores, rows, [[self.ids[row] if self.ids else str(row) for row in line] for line in rows.tolist()])
 
 
@@ -93,8 +93,17 @@ def open_index(
     if kind not in INDEXES:
         raise UserError(f"kind={kind!r}: not one of {', '.join(INDEXES)}")
     blocks = keys.blocks if hasattr(keys, "blocks") else [np.ascontiguousarray(keys, np.float32)]
-    if any(block.ndim != 2 or not len(block) for block in blocks):
-        raise UserError(f"keys of shape {blocks[0].shape}: float32 (N, dim) was expected, with at least one row")
+    if not blocks or any(block.ndim != 2 or not block.size for block in blocks):
+        shape = blocks[0].shape if blocks else (0,)
+        raise UserError(f"keys of shape {shape}: float32 (N, dim) was expected, with at least one row")
+    if not hasattr(keys, "blocks") and len(bad := np.flatnonzero(~np.isfinite(blocks[0]).all(1))):
+        raise UserError(f"key {bad[0]} is not finite")
+    if not 0 < recall <= 1:
+        raise UserError(f"recall={recall}: a share above 0 and at most 1")
+    if queries is not None:
+        queries, dim = np.ascontiguousarray(queries, np.float32), blocks[0].shape[1]
+        if queries.ndim != 2 or queries.shape[1] != dim or not len(queries) or not np.isfinite(queries).all():
+            raise UserError(f"queries of shape {queries.shape}: at least one row of (Q, {dim}), all finite, was expected")
     build = made_by(INDEXES[kind])
     index = build(blocks, "auto", workers_on(device, 1)[0]) if kind == "flat" else build(blocks, kind, queries, recall, show_progress)
     return OpenIndex(index, getattr(keys, "ids", None), sum(map(len, blocks)), blocks[0].shape[1])
