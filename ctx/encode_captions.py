@@ -24,9 +24,10 @@ from ctx.phrases import read_lines, read_visual_genome
 from ctx.run import today
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
+from xvoken.console import say
 from xvoken.encoders.identity import Identity, identify
 from xvoken.files import phrases as caption_db
-from xvoken.files.safe import sha256_of_lines
+from xvoken.files.safe import quoted, sha256_of_lines
 from xvoken.machine import Compute
 from xvoken.work.parts import Parts
 from xvoken.work.product import Product, one_pass
@@ -52,6 +53,9 @@ def encode(model: str, identity: Identity, phrases: list[str], compute: Compute,
     settings |= cut_at
     product = Product(output, settings, lambda: caption_db.read_settings(output), f"these {len(phrases):,} phrases", unsaid=cut_at)
     if product.finished():
+        if cut_at and "cut" not in caption_db.read_settings(output):
+            longest = f"a version that cut phrases at {identity.max_len} tokens"
+            say(f"warning: {output} was made by {longest}; where some are longer, make it again after: rm {quoted(output)}")
         return
     with importing():
         from ctx.phrase_job import PhrasesJob

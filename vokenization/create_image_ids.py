@@ -23,6 +23,7 @@ from xvoken.errors import UserError
 from xvoken.files import image_ids
 from xvoken.files.image_sets import LXMERT_NAMES, Roots, listed_sets, lxmert_file, read_captioned, split_name
 from xvoken.files.locks import sole_writer
+from xvoken.files.safe import remove_temporary
 from xvoken.pictures.sources import Member, list_pictures
 
 
@@ -68,6 +69,8 @@ def main(argv: list[str] | None = None) -> None:
         members = [found[i] for i in ids] if isinstance(found, dict) else None
         path = image_ids.ids_file(args.ids_root, name)
         with sole_writer(path, wait=True):  # which takes a moment; after it the two orders are compared
+            for file in (path, image_ids.source_file(args.ids_root, name), image_ids.members_file(args.ids_root, name)):
+                remove_temporary(file)
             written = image_ids.write(args.ids_root, name, ids, folder, members)
         if written:
             print(f"wrote the order of {len(ids):,} pictures to {path}")

@@ -70,6 +70,19 @@ def _has_driver() -> bool:
     return True
 
 
+def one_device(device: object) -> str:
+    """A device as torch names it: of auto (a GPU, else the CPU), cpu, cuda, a GPU's number, or what torch calls it (cuda:1).
+
+    Raises UserError for one that is not here.
+    """
+    name = str(device).removeprefix("cuda:") if isinstance(device, str | int) or type(device).__name__ == "device" else repr(device)
+    if name.startswith("cpu:"):
+        return name
+    if name.isdigit() and not gpu_count():
+        raise UserError(f"device={device!r}: this machine has no GPU; use cpu or auto")
+    return workers_on(name, 1)[0]
+
+
 def workers_on(device: str, num_workers: int | None) -> list[str]:
     """One device per worker process.
 

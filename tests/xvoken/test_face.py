@@ -1,10 +1,12 @@
 """The Python face: what docs/python.md shows, and the mistakes of who uses it."""
 
 import os
+import pickle
 import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,10 @@ def test_the_page_on_python_runs(world: World, keyed: Path, tmp_path: Path, scri
     """As it stands, after the README's and the card's, in a folder with what the demo would have left, of a smaller matcher."""
     shutil.copytree(keyed, tmp_path / "snap/xmatching/demo")
     keys = tmp_path / "snap/xmatching/demo/keys"
+    sets = ["openmoji_heldout", "openmoji_train", "openmoji_valid"]
     for path in list(keys.glob("shapes_valid.*")):
-        path.rename(keys / path.name.replace("shapes_valid", "openmoji_heldout"))
+        for name in sets:
+            shutil.copy(path, keys / path.name.replace("shapes_valid", name))
     (tmp_path / "data/demo/dialogues").mkdir(parents=True)
     (tmp_path / "data/demo/dialogues/train.pkl.txt").write_text("a red circle\n\nblue squares\n")
     (tmp_path / "photos").mkdir()
@@ -33,11 +37,11 @@ def test_the_page_on_python_runs(world: World, keyed: Path, tmp_path: Path, scri
     monkeypatch.chdir(tmp_path)
     dialogues = tmp_path / "data/demo/dialogues"
     script("tokenization.tokenize_dataset", dialogues, "train.pkl.txt", "minilm")
-    shared = ["--load", "snap/xmatching/demo", "--image-sets", "openmoji_heldout", "--num-workers", 1, "--tokenizer-name", "minilm"]
+    shared = ["--load", "snap/xmatching/demo", "--image-sets", ",".join(sets), "--num-workers", 1, "--tokenizer-name", "minilm"]
     script("vokenization.vokenize_corpus_mp", *shared, "--corpus", dialogues / "train.pkl.txt")
-    fast = ["--model", "snap/xmatching/demo", "--device", "cpu", "--num_workers", 1]
+    fast = ["--model", "snap/xmatching/demo", "--device", "cpu", "--num_workers", 1, "--exp_name", "demo"]
     script("ctx.encode_captions", *fast, "--captions", "phrases.txt")
-    script("ctx.build_context", *fast, "--images", "photos")
+    script("ctx.build_context", *fast, "--images", "photos", "--caption_db", "outputs/demo/caption_db.hdf5")
     shutil.copy(tmp_path / "photos/a.jpg", tmp_path / "photo.jpg")
     card = (tmp_path / "snap/xmatching/demo/README.md").read_text().replace('"matcher"', '"snap/xmatching/demo"')  # as it was called
     readme = (ROOT / "README.md").read_text().split("### From Python")[1].split("\n## ")[0]
@@ -137,6 +141,26 @@ def test_mistakes_are_one_line(encoder, keyed: Path, tmp_path: Path):
         (lambda: xvoken.load_encoder(keyed, towers=["words"]), "'words' is not"),
         (lambda: xvoken.load_encoder(tmp_path / "none"), "no snapshot at"),
         (lambda: xvoken.load_encoder(keyed, device="gpu"), "--device gpu: not one of auto, cpu, cuda"),
+        (lambda: xvoken.load_encoder(keyed, device=0), "device=0: this machine has no GPU; use cpu or auto"),
+        (lambda: xvoken.load_encoder(keyed, device="cuda:0"), "device='cuda:0': this machine has no GPU"),
+        (lambda: xvoken.load_encoder(keyed, device=None), "--device None: not one of auto, cpu, cuda"),
+        (lambda: xvoken.load_encoder(keyed, towers=None), "a list of towers was expected, this is NoneType"),
+        (lambda: xvoken.open_index(keys, device=0), "device=0: this machine has no GPU"),
+        (lambda: xvoken.open_index("snap/keys"), "keys: vectors were expected, as encode_texts and encode_images give them; this is str"),
+        (lambda: index.search(["a red heart"]), "queries: vectors were expected, as encode_texts and encode_images give them; this is list"),
+        (lambda: index.search(vectors, k="5"), "k=5: from 1 to the 18 keys"),
+        (lambda: encoder.similarity(["a"], ["b"]), "texts: vectors were expected"),
+        (lambda: encoder.similarity(vectors, vectors[:, :5]), "texts of 16 dimensions, pictures of 5"),
+        (lambda: encoder.encode_texts(None), "a list of texts was expected, this is NoneType"),
+        (lambda: encoder.encode_images([np.zeros((2, 2, 3))]), "picture 0 is no file .* but ndarray; of an array: PIL.Image.fromarray"),
+        (lambda: encoder.encode_images([Image.new("RGB", (0, 0))]), "picture number 0: "),
+        (lambda: xvoken.read_keys(keyed / "keys", None), "image_sets=None: a list of names was expected"),
+        (lambda: xvoken.read_keys(None, ["a"]), "None: the folder of the keys was expected"),
+        (lambda: xvoken.read_keys(keyed / "keys", ["shapes_train"], encoder="snap"), "encoder='snap': what load_encoder gives"),
+        (lambda: xvoken.write_keys(tmp_path, "a", vectors, None), "ids=None: a list was expected"),
+        (lambda: xvoken.write_keys(tmp_path, 3, vectors, list("abc")), "image set 3: a name alone was expected"),
+        (lambda: xvoken.read_vokens(None), "None: the name of a file was expected"),
+        (lambda: xvoken.read_corpus(tmp_path, None), "the name of the text file and the tokenizer's were expected"),
         (lambda: xvoken.read_keys(keyed / "keys", "shapes_train"), "a list of names was expected"),
         (lambda: xvoken.read_keys(keyed / "keys", ["others"]), "others.hdf5 does not exist; make it with: python vokenization/extract"),
         (lambda: xvoken.open_index(keys, kind="annoy"), "kind='annoy': not one of flat, ivf, hnsw, ivfpq"),
@@ -144,11 +168,11 @@ def test_mistakes_are_one_line(encoder, keyed: Path, tmp_path: Path):
         (lambda: index.search(vectors[0]), r"queries of shape \(16,\)"),
         (lambda: index.search(vectors * np.nan), "query 0 is not finite"),
         (lambda: index.search(vectors, k=1000), "k=1000: from 1 to the 18 keys"),
-        (lambda: xvoken.write_keys(tmp_path, "a", vectors * 2, "abc"), "row 0 has length 2"),
-        (lambda: xvoken.write_keys(tmp_path, "a", vectors, "ab"), "3 vectors, 2 ids"),
-        (lambda: xvoken.write_keys(tmp_path, "a", vectors, "aba"), "the same id"),
+        (lambda: xvoken.write_keys(tmp_path, "a", vectors * 2, list("abc")), "row 0 has length 2"),
+        (lambda: xvoken.write_keys(tmp_path, "a", vectors, ["a", "b"]), "3 vectors, 2 ids"),
+        (lambda: xvoken.write_keys(tmp_path, "a", vectors, ["a", "b", "a"]), "the same id"),
         (lambda: xvoken.write_keys(tmp_path, "a", vectors, ["a", "b", "c\n"]), "can't stand in a list"),
-        (lambda: xvoken.write_keys(tmp_path, "../a", vectors, "abc"), "names are made of letters"),
+        (lambda: xvoken.write_keys(tmp_path, "../a", vectors, list("abc")), "names are made of letters"),
         (lambda: xvoken.read_vokens(tmp_path / "lines.txt.set"), "lines.txt.set.hdf5 does not exist"),
         (lambda: xvoken.read_corpus(tmp_path / "lines.txt", "minilm"), "make it with: python tokenization/tokenize_dataset.py"),
     ):
@@ -207,6 +231,29 @@ def test_keys_are_written_and_those_of_another_encoder_refused(encoder, keyed: P
         xvoken.read_keys(tmp_path, ["theirs"], encoder=encoder)
     with pytest.raises(xvoken.Error, match="theirs.hdf5: keys of another snapshot .*the first set's is"):
         xvoken.read_keys(tmp_path, ["mine", "theirs"])
+
+
+def test_threads_share_an_encoder(world: World, tmp_path: Path, script):
+    """Also one whose tower averages earlier maps, which hooks collect."""
+    script("xmatching.main", *world.train_flags(tmp_path / "m", "--visn-pool", "maps", "--epochs", 1))
+    encoder = xvoken.load_encoder(tmp_path / "m", device="cpu")
+    paths = sorted((world.folder / "images").iterdir())[:12]
+    texts = [f"a {path.stem}" for path in paths]
+    pictures, sentences = encoder.encode_images(paths), encoder.encode_texts(texts)
+    with ThreadPoolExecutor(4) as threads:
+        images = list(threads.map(lambda path: encoder.encode_images([path])[0], paths * 3))
+        words = list(threads.map(lambda text: encoder.encode_texts([text])[0], texts * 3))
+    np.testing.assert_allclose(images, np.tile(pictures, (3, 1)), atol=1e-5)
+    np.testing.assert_allclose(words, np.tile(sentences, (3, 1)), atol=1e-5)
+
+
+def test_another_process_loads_its_own(encoder, world: World, keyed: Path):
+    again = pickle.loads(pickle.dumps(encoder))
+    assert again.hash == encoder.hash and np.array_equal(again.encode_texts(["blue"]), encoder.encode_texts(["blue"]))
+    corpus = xvoken.read_corpus(world.folder / "corpus/lines.txt", world.bert)
+    assert np.array_equal(pickle.loads(pickle.dumps(corpus))[0], corpus[0])
+    keys = xvoken.read_keys(keyed / "keys", ["shapes_train"])
+    assert len(repr(encoder)) < 200 and len(repr(keys)) < 200
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw", "ivfpq"])

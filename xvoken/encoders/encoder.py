@@ -1,8 +1,7 @@
 """One interface for every dual encoder: text tower and head, image tower and head, one joint space."""
 
-import re
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,11 +16,12 @@ from transformers import PreTrainedTokenizerBase
 from xvoken.console import progress
 from xvoken.encoders.batches import all_batches, batches_by_length, require_finite, shown
 from xvoken.encoders.frozen import FrozenImage, FrozenText
-from xvoken.encoders.snapshot import tensors_file
+from xvoken.encoders.sources import kind_of
 from xvoken.encoders.text import masked_mean
 from xvoken.errors import UserError
+from xvoken.files.safe import matrix
 from xvoken.kinds import ENCODERS, made_by
-from xvoken.machine import IMAGE_BATCH, PRECISIONS, TEXT_BATCH, lines_on, resolve_precision, workers_on
+from xvoken.machine import IMAGE_BATCH, PRECISIONS, TEXT_BATCH, lines_on, one_device, resolve_precision
 from xvoken.pictures.batches import batches_ahead, on_device, open_pictures
 from xvoken.pictures.sources import Member
 
@@ -44,7 +44,7 @@ class TextSpec(TowerSpec, Protocol):
 ImageSpec = TowerSpec
 
 
-@dataclass
+@dataclass(repr=False)
 class Encoder:
     """A dual encoder ready for use: a matcher's snapshot, or a CLIP-like model of transformers. Made by `load_encoder`.
 
@@ -74,6 +74,14 @@ class Encoder:
     level: str = "sentence"
     files: tuple[Path, ...] = ()
     device: str = "cpu"
+    made_with: tuple[Any, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """For another process, which loads it by itself: towers are not sent."""
+        return load_encoder, self.made_with
+
+    def __repr__(self) -> str:
+        return f"<xvoken.Encoder {self.name} ({self.hash}): {self.dim} dimensions, {self.level} level, on {self.device}>"
 
     @property
     def max_tokens(self) -> int:
@@ -149,8 +157,10 @@ class Encoder:
         if on_error not in ("raise", "nan"):
             raise UserError(f'on_error={on_error!r}: "raise" or "nan" was expected')
         tower, pictures = self._needs("image"), _listed(pictures, "pictures")
-        if wrong := [i for i, picture in enumerate(pictures) if not isinstance(picture, str | Path | Image.Image | Member)]:
-            raise UserError(f"picture {wrong[0]} is no file and no picture of Pillow's but {type(pictures[wrong[0]]).__name__}")
+        wrong = next((i for i, picture in enumerate(pictures) if not isinstance(picture, str | Path | Image.Image | Member)), None)
+        if wrong is not None:
+            what = f"no file and no picture of Pillow's but {type(pictures[wrong]).__name__}"
+            raise UserError(f"picture {wrong} is {what}; of an array: PIL.Image.fromarray(array)")
         size, threads = on_device(self.device, _batch(batch_size) or IMAGE_BATCH, 1)
         vectors = np.full((len(pictures), self.dim), np.nan, np.float32)
         with progress(total=len(pictures), desc="pictures", unit="img", disable=not show_progress) as bar, threads or nullcontext():
@@ -172,7 +182,10 @@ class Encoder:
     @staticmethod
     def similarity(texts: NDArray[np.float32], pictures: NDArray[np.float32]) -> NDArray[np.float32]:
         """Inner products of vectors, (T, dim) and (P, dim) -> float32 (T, P); cosines, as the vectors have length 1"""
-        return np.asarray(texts, np.float32) @ np.asarray(pictures, np.float32).T
+        texts, pictures = matrix(texts, "texts"), matrix(pictures, "pictures")
+        if texts.shape[1] != pictures.shape[1]:
+            raise UserError(f"texts of {texts.shape[1]} dimensions, pictures of {pictures.shape[1]}: those of one encoder were expected")
+        return texts @ pictures.T
 
     def _needs(self, tower: str) -> Any:
         found = getattr(self, tower)
@@ -185,7 +198,10 @@ def _listed(given: Any, what: str) -> list[Any]:
     """A single text or path is a sequence too, of letters."""
     if isinstance(given, str | Path | Image.Image):
         raise UserError(f"a list of {what} was expected, this is a single {type(given).__name__}: put it in brackets")
-    return list(given)
+    try:
+        return list(given)
+    except TypeError:
+        raise UserError(f"a list of {what} was expected, this is {type(given).__name__}") from None
 
 
 def _batch(size: Any) -> int | None:
@@ -210,35 +226,18 @@ def load_encoder(
     expected: its hash, where that is known already: a model that has become another one meanwhile, here or at its hub, is refused.
     Raises xvoken.Error when there is neither, or when a tower is not the one that the heads were trained on.
     """
-    if unknown := set(towers) - {"text", "image"}:
+    towers = _listed(towers, "towers")
+    if unknown := {str(tower) for tower in towers} - {"text", "image"}:
         raise UserError(f'towers={towers!r}: "text" and "image" are known, {unknown.pop()!r} is not')
     if precision not in PRECISIONS:
         raise UserError(f"precision={precision!r}: not one of {', '.join(PRECISIONS)}")
-    device = str(device)
-    device = device if ":" in device else workers_on(device, 1)[0]  # as torch writes it, or as a user
+    device = one_device(device)
     load = str(load)
     encoder = made_by(ENCODERS[kind_of(load)])(load, towers, device, resolve_precision(precision, device))
     if expected not in (None, encoder.hash):
         change = f"({expected} then, {encoder.hash} now)"
         raise UserError(f"{load}: has become another model since this run began {change}; run the same command again")
-    encoder.device = device
+    encoder.device, encoder.made_with = device, (load, tuple(towers), device, precision)
     for head in (encoder.text_head, encoder.image_head):
         head.to(device)
     return encoder
-
-
-def kind_of(load: str) -> str:
-    """The entry of ENCODERS that loads it: what lies there decides. A model of an unknown type is left to CLIP's loader, which says so."""
-    path = Path(load)
-    if path.is_dir():
-        here = (path / "config.json").is_file() and not tensors_file(path, "BEST").exists()
-    else:  # owner/name: a hub id, unless it starts with a folder that is here.
-        here = bool(re.fullmatch(r"[\w.-]+/[\w.-]+", load)) and not path.exists() and not path.parent.exists()
-    if not here:
-        return "matcher"
-    from transformers import PretrainedConfig
-
-    with suppress(Exception):  # missing or damaged: the loader has a line for that
-        model_type = PretrainedConfig.get_config_dict(load)[0].get("model_type")
-        return model_type if model_type in ENCODERS else "clip"
-    return "clip"

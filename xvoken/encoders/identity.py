@@ -8,7 +8,8 @@ from typing import Any
 
 from xvoken.interrupts import importing
 
-from xvoken.encoders.sources import text_files
+from xvoken.encoders.snapshot import require_snapshot
+from xvoken.encoders.sources import is_transformers, kind_of, text_files
 from xvoken.files.known import Start, known, remember
 
 
@@ -54,6 +55,8 @@ def _kept(what: str, load: str | Path, kind: type, find_out: Any) -> dict[str, A
     key = {"of": what, **_named(str(load))}
     if (facts := _known(key, kind)) is None:
         start = Start.now(text_files(str(load)))
+        if not is_transformers(str(load)):
+            require_snapshot(load)  # a mistake in the name is told before torch is imported, which takes seconds
         with importing():
             from xvoken.encoders.encoder import load_encoder
         facts, files = find_out(load_encoder(load, [], "cpu"), str(load))
@@ -74,7 +77,6 @@ def _known(key: dict[str, Any], kind: type) -> dict[str, Any] | None:
 
 
 def _identity(encoder: Any, load: str) -> tuple[dict[str, Any], Sequence[Path]]:
-    from xvoken.encoders.encoder import kind_of
     from xvoken.encoders.tokenizer import tokenizer_hash, vocabulary_size
 
     facts = Identity(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -203,9 +204,18 @@ def channels_of(stage: nn.Module) -> int:
 
 @contextmanager
 def averaged(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collects, while it is open, the average of each module's output map: float32 (B, channels), in order of running."""
+    """Collects, while it is open, the average of each module's output map: float32 (B, channels), in order of running.
+
+    Of this thread alone: another one may use the tower meanwhile, and has hooks of its own.
+    """
     found: list[Tensor] = []
-    hooks = [m.register_forward_hook(lambda module, inputs, out: found.append(out.float().mean((2, 3)))) for m in modules]
+    thread = get_ident()
+
+    def collect(module: nn.Module, inputs: Any, out: Tensor) -> None:
+        if get_ident() == thread:
+            found.append(out.float().mean((2, 3)))
+
+    hooks = [m.register_forward_hook(collect) for m in modules]
     try:
         yield found
     finally:

@@ -177,13 +177,19 @@ def _header(file: Any) -> dict[str, Any]:
     return json.loads((file.metadata() or {}).get("json", "{}"))
 
 
-def read(load: str | Path) -> Snapshot:
-    """Read the snapshot that `load` names: its folder (the best epoch) or one of its .safetensors files."""
+def require_snapshot(load: str | Path) -> Path:
+    """The file of the snapshot that `load` names: of its folder (the best epoch) or one of its .safetensors files; raises UserError."""
     path = Path(load)
     if path.is_dir():
         path = tensors_file(path, "BEST")
     if not path.is_file():
-        raise UserError(f"no snapshot at {load} ({path.name} is missing); train one: {commands.train()}")
+        raise UserError(f"no snapshot at {load} ({path.absolute()} is missing); train one: {commands.train()}")
+    return path
+
+
+def read(load: str | Path) -> Snapshot:
+    """Read the snapshot that `load` names: its folder (the best epoch) or one of its .safetensors files."""
+    path = require_snapshot(load)
     tensors, config = read_tensors(path)
     missing = ModelConfig.missing(config.get("model", {}))
     if config.get("format") != FORMAT or missing:

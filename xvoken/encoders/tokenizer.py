@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import os
 from itertools import chain
+from logging import ERROR, getLogger
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def from_pretrained(loader: Any, source: str, what: str, mend: str, **options: A
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    getLogger("huggingface_hub").setLevel(ERROR)  # of a hub that does not answer, it tells every try
     try:
         return loader.from_pretrained(source, trust_remote_code=False, **options)
     except MemoryError:

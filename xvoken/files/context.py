@@ -126,13 +126,19 @@ class Context:
         self, textual: str | Path, views: str = "whole", k: int | None = None,
         image_ids: Sequence[object] | None = None, visual: str | Path | None = None,
     ):  # fmt: skip
-        if views not in SLICES:
+        if not isinstance(views, str) or views not in SLICES:
             raise UserError(f"views {views!r}: not one of {', '.join(SLICES)}")
+        if k is not None and (not isinstance(k, int) or k < 1):
+            raise UserError(f"k={k!r}: a whole number of at least 1 was expected")
         self.paths = {"textual": Path(textual), **({"visual": Path(visual)} if visual else {})}
         self.views, self.k = views, k
         self._files: tuple[int, dict[str, h5py.File]] = (-1, {})
         there = self._open("textual")
         self.image_ids = sorted(there, key=_numbers_first) if image_ids is None else [str(i) for i in image_ids]
+        if self.image_ids and not isinstance(there.get(self.image_ids[0]), h5py.Group | None):
+            raise UserError(f"{textual}: no txt_ctx.hdf5, as retrieve_captions.py and build_context.py write it")
+        if visual and "fdim" not in self._open("visual").attrs:
+            raise UserError(f"{visual}: no vis_ctx.hdf5, as encode_images.py and build_context.py write it")
         missing = next((i for i in self.image_ids if any(i not in self._open(name) for name in self.paths)), None)
         if missing is not None:
             raise UserError(f"{textual}: no context of picture {missing}; see its .skipped.tsv")

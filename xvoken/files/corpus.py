@@ -124,7 +124,9 @@ def read_corpus(corpus: str | Path, tokenizer: str) -> "Corpus":
 
     Raises xvoken.Error when a file is missing or the files disagree.
     """
-    return Corpus(Path(corpus), base_name(tokenizer), tokenizer)
+    if not isinstance(corpus, str | Path) or not isinstance(tokenizer, str | Path):
+        raise UserError("read_corpus: the name of the text file and the tokenizer's were expected, as it was given to tokenize_dataset.py")
+    return Corpus(Path(corpus), base_name(str(tokenizer)), str(tokenizer))
 
 
 class Corpus:
@@ -136,6 +138,7 @@ class Corpus:
     """
 
     def __init__(self, corpus: Path, tokenizer_name: str, source: str | None = None, vocabulary: int | None = None):
+        self.made_with = (corpus, tokenizer_name, source, vocabulary)
         self.path = tokens_file(corpus, tokenizer_name)
         line_path = line_file(corpus, tokenizer_name)
         for path in (self.path, line_path):
@@ -153,6 +156,10 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Another process opens it by itself."""
+        return Corpus, self.made_with
 
     def __getitem__(self, line: int) -> NDArray[np.int32]:
         """Token ids of a line, without special ones: (n,)"""

@@ -132,11 +132,21 @@ def _mapped(dataset: h5py.Dataset) -> NDArray[np.float32]:
     return np.memmap(dataset.file.filename, np.float32, "c", at, dataset.shape)
 
 
+def _folder(where: Any) -> Path:
+    if not isinstance(where, str | Path) or not str(where):
+        raise UserError(f"{where!r}: the folder of the keys was expected, as snap/xmatching/NAME/keys")
+    return Path(where)
+
+
 def _make(where: Path, image_set: str) -> str:
     return commands.extract_keys(where.parent, image_set)
 
 
 def _open(where: Path, image_set: str) -> InsideFile:
+    if not keys_file(where, image_set).exists() and (there := sorted(path.stem for path in where.glob("*.hdf5"))):
+        raise UserError(
+            f"{keys_file(where, image_set)} does not exist; make it with: {_make(where, image_set)} (there are: {', '.join(there)})"
+        )
     return open_hdf5(keys_file(where, image_set), _make(where, image_set), keys="f2")
 
 
@@ -158,7 +168,7 @@ def check(where: Path, image_set: str) -> str:
     return f"{len(read_back.ids):,} keys of {read_back.keys.shape[1]} dimensions by {read_back.attributes.get('snapshot', 'unknown')}"
 
 
-@dataclass
+@dataclass(repr=False)
 class Gallery:
     """The keys of several image sets, one set after another, as the rows of one index.
 
@@ -184,6 +194,9 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        return f"<keys of {len(self):,} pictures, {self.blocks[0].shape[1]} dimensions: {', '.join(self.ids[:2])}, ...>"
+
 
 def joined(blocks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """All blocks in one array; of several a copy."""
@@ -197,11 +210,13 @@ def read_keys(where: str | Path, image_sets: Sequence[str], encoder: Any = None,
     encoder: whose they must be: an xvoken.Encoder, or whatever has its hash and dim.
     Raises xvoken.Error for a missing or damaged file, keys of another encoder, or sets that do not go together.
     """
-    if isinstance(image_sets, str):
-        raise UserError(f"image_sets={image_sets!r}: a list of names was expected: [{image_sets!r}]")
-    if limit is not None and limit < 1:
-        raise UserError(f"limit={limit}: a whole number of at least 1 was expected")
-    where = Path(where)
+    if isinstance(image_sets, str) or not isinstance(image_sets, Iterable):
+        raise UserError(f'image_sets={image_sets!r}: a list of names was expected, as ["open_images"]')
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise UserError(f"limit={limit!r}: a whole number of at least 1 was expected")
+    where = _folder(where)
+    if encoder is not None and not (hasattr(encoder, "hash") and hasattr(encoder, "dim")):
+        raise UserError(f"encoder={encoder!r}: what load_encoder gives was expected")
     keys, ids, paths, made_by = [], [], [], []
     dim, expected = (encoder.dim, encoder.hash) if encoder else (None, None)
     whose = ("the snapshot's sentences have", "this one is") if encoder else ("those of the first set have", "the first set's is")
@@ -214,7 +229,7 @@ def read_keys(where: str | Path, image_sets: Sequence[str], encoder: Any = None,
         maker = found.attributes.get("snapshot_hash", expected)  # files of the predecessors do not say
         expected = expected or maker
         if maker != expected:
-            raise UserError(f"{path}: keys of another snapshot ({maker}, {whose[1]} {expected}); {mend}")
+            raise UserError(f"{path}: keys of another snapshot ({maker}, {whose[1]} {expected}); take the one that made them, or {mend}")
         keys.append(found.keys)
         ids += [f"{image_set}/{i}" for i in found.ids]
         paths += found.paths
@@ -234,9 +249,13 @@ def write_keys(
     xvoken.Encoder, whose name and hash are kept, so that keys of another one are refused where they are searched.
     Raises xvoken.Error for vectors or names that can't be keys, and for a set that is there already.
     """
-    where, vectors, ids = Path(where), np.asarray(vectors), [str(i) for i in ids]
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise UserError(f"ids={ids!r}: a list was expected, one of each row")
+    if encoder is not None and not hasattr(encoder, "hash"):
+        raise UserError(f"encoder={encoder!r}: what load_encoder gives was expected")
+    where, vectors, ids = _folder(where), np.asarray(vectors), [str(i) for i in ids]
     paths, path = ids if paths is None else [str(one) for one in paths], keys_file(where, image_set)
-    if split_name(image_set)[0] != image_set:
+    if not isinstance(image_set, str) or split_name(image_set)[0] != image_set:
         raise UserError(f"image set {image_set!r}: a name alone was expected")
     if vectors.ndim != 2 or vectors.dtype.kind != "f" or not len(vectors):
         raise UserError(f"vectors: {vectors.dtype} of shape {vectors.shape}; floats of shape (N, dim) were expected")

@@ -74,6 +74,19 @@ def _umask() -> int:
     return mask
 
 
+def matrix(given: Any, what: str) -> NDArray[np.float32]:
+    """Vectors as a float32 array (N, dim), in one piece; raises UserError for what is none, texts above all."""
+    try:
+        found = np.ascontiguousarray(given, np.float32)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{what}: vectors were expected, as encode_texts and encode_images give them; this is {type(given).__name__}"
+        ) from None
+    if found.ndim != 2:
+        raise UserError(f"{what} of shape {np.shape(given)}: vectors (N, dim) were expected")
+    return found
+
+
 def save_array(path: Path, array: NDArray[Any]) -> None:
     """Write an .npy file atomically."""
     with replacing(path) as temporary, open(temporary, "wb") as file:  # by name, numpy would add an ending

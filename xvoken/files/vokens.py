@@ -87,7 +87,7 @@ def read_settings(hdf5_path: Path) -> dict[str, Any]:
         return file.settings()
 
 
-@dataclass
+@dataclass(repr=False)
 class Vokens:
     """The images retrieved for a corpus; indices int32 (L, k) and scores float32 (L, k), best first, -1 and NaN for an empty line.
 
@@ -103,6 +103,9 @@ class Vokens:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def __repr__(self) -> str:
+        return f"<images of {len(self):,} lines, top {self.indices.shape[1]} of {len(self.ids):,}>"
+
     def images(self, line: int) -> list[str]:
         """Ids of the images of a line, best first; none for an empty one."""
         return [self.ids[row] for row in self.indices[line] if row >= 0]
@@ -113,8 +116,12 @@ def read_vokens(path: str | Path) -> Vokens:
 
     Raises xvoken.Error for files that are missing or do not belong together.
     """
+    if not isinstance(path, str | Path) or not str(path):
+        raise UserError(f"{path!r}: the name of a file was expected, as snap/xmatching/NAME/vokens/CORPUS.IMAGE_SET")
     path = Path(path)
     text = path.with_suffix("") if path.suffix == ".hdf5" else path
+    if not _beside(text, "hdf5").exists() and (there := sorted(path.stem for path in text.parent.glob("*.hdf5"))):
+        raise UserError(f"{_beside(text, 'hdf5')} does not exist; there are: {', '.join(there)}")
     with open_hdf5(_beside(text, "hdf5"), MAKE, indices="i2", scores="f2", vokens="i1") as file:
         found = Vokens(file["indices"][:], file["scores"][:], file["vokens"][:], _read_ids(text), file.attributes())
     if found.indices.shape != found.scores.shape or found.indices.max(initial=-1) >= len(found.ids):

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from xvoken import commands
 from xvoken.errors import UserError, out_of_memory
+from xvoken.files.safe import matrix
 from xvoken.kinds import INDEXES, made_by
-from xvoken.machine import cpu_has_bf16, workers_on
+from xvoken.machine import cpu_has_bf16, one_device
 from xvoken.search.faiss_exact import FaissIndex
 from xvoken.search.torch_exact import TorchIndex
 
@@ -61,8 +62,8 @@ class OpenIndex:
 
         Raises xvoken.Error for vectors of another size or that are not finite, and for more than there are keys.
         """
-        queries = np.ascontiguousarray(queries, np.float32)
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
+        queries = matrix(queries, "queries")
+        if queries.shape[1] != self.dim:
             raise UserError(f"queries of shape {queries.shape}: (Q, {self.dim}) was expected, as the keys have {self.dim} dimensions")
         if len(bad := np.flatnonzero(~np.isfinite(queries).all(1))):
             raise UserError(f"query {bad[0]} is not finite")
@@ -92,20 +93,20 @@ def open_index(
     """
     if kind not in INDEXES:
         raise UserError(f"kind={kind!r}: not one of {', '.join(INDEXES)}")
-    blocks = keys.blocks if hasattr(keys, "blocks") else [np.ascontiguousarray(keys, np.float32)]
+    blocks = keys.blocks if hasattr(keys, "blocks") else [matrix(keys, "keys")]
     if not blocks or any(block.ndim != 2 or not block.size for block in blocks):
         shape = blocks[0].shape if blocks else (0,)
         raise UserError(f"keys of shape {shape}: float32 (N, dim) was expected, with at least one row")
     if not hasattr(keys, "blocks") and len(bad := np.flatnonzero(~np.isfinite(blocks[0]).all(1))):
         raise UserError(f"key {bad[0]} is not finite")
-    if not 0 < recall <= 1:
+    if not isinstance(recall, int | float) or not 0 < recall <= 1:
         raise UserError(f"recall={recall}: a share above 0 and at most 1")
     if queries is not None:
-        queries, dim = np.ascontiguousarray(queries, np.float32), blocks[0].shape[1]
+        queries, dim = matrix(queries, "queries"), blocks[0].shape[1]
         if queries.ndim != 2 or queries.shape[1] != dim or not len(queries) or not np.isfinite(queries).all():
             raise UserError(f"queries of shape {queries.shape}: at least one row of (Q, {dim}), all finite, was expected")
     build = made_by(INDEXES[kind])
-    index = build(blocks, "auto", workers_on(device, 1)[0]) if kind == "flat" else build(blocks, kind, queries, recall, show_progress)
+    index = build(blocks, "auto", one_device(device)) if kind == "flat" else build(blocks, kind, queries, recall, show_progress)
     return OpenIndex(index, getattr(keys, "ids", None), sum(map(len, blocks)), blocks[0].shape[1])
 
 
