@@ -147,7 +147,10 @@ def test_mistakes_are_one_line(encoder, keyed: Path, tmp_path: Path):
         (lambda: xvoken.load_encoder(keyed, towers=None), "a list of towers was expected, this is NoneType"),
         (lambda: xvoken.open_index(keys, device=0), "device=0: this machine has no GPU"),
         (lambda: xvoken.open_index("snap/keys"), "keys: vectors were expected, as encode_texts and encode_images give them; this is str"),
-        (lambda: index.search(["a red heart"]), "queries: vectors were expected, as encode_texts and encode_images give them; this is list"),
+        (
+            lambda: index.search(["a red heart"]),
+            "queries: vectors were expected, as encode_texts and encode_images give them; this is list",
+        ),
         (lambda: index.search(vectors, k="5"), "k=5: from 1 to the 18 keys"),
         (lambda: encoder.similarity(["a"], ["b"]), "texts: vectors were expected"),
         (lambda: encoder.similarity(vectors, vectors[:, :5]), "texts of 16 dimensions, pictures of 5"),
