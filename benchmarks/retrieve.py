@@ -23,7 +23,7 @@ from benchmarks.measure import parse_args, report, seconds, threads
 from vokenization.vokenization import VokenizeJob
 from vokenization.vokenize_corpus_mp import CHUNK
 from xvoken.cli.main import run_main
-from xvoken.encoders.batches import batches_by_length, pad_lines
+from xvoken.encoders.frozen import batches_by_length, pad_lines
 from xvoken.encoders.precision import autocast
 from xvoken.files import keys as key_files
 from xvoken.machine import cores, lines_on, resolve_precision

@@ -38,7 +38,7 @@ from xvoken.cache.texts import TextJob
 from xvoken.cli.flags import roots_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.encoders.batches import Padding, batches_by_length, pad_lines
+from xvoken.encoders.frozen import Padding, batches_by_length, pad_lines
 from xvoken.encoders.image import for_inference
 from xvoken.encoders.precision import autocast, cast_weights
 from xvoken.encoders.tokenizer import load_tokenizer, tokenize

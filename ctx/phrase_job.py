@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from xvoken.encoders.batches import all_batches, require_finite, shown
 from xvoken.encoders.encoder import load_encoder
+from xvoken.encoders.frozen import all_batches, require_finite, shown
 from xvoken.files.safe import quoted, save_arrays
 
 

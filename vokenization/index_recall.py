@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vokenization.index_choice import Choice, recall_name, record_of
 from vokenization.vokenization import VokenizeJob
-from xvoken.encoders.batches import require_finite
+from xvoken.encoders.frozen import require_finite
 from xvoken.errors import UserError
 from xvoken.files.corpus import Corpus
 from xvoken.files.indexes import receipt_file

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vokenization.vokenization import VokenizeJob
 from xvoken.cache.texts import flat_rows
-from xvoken.encoders.batches import batches_by_length
+from xvoken.encoders.frozen import batches_by_length
 from xvoken.encoders.text import masked_mean
 from xvoken.files.safe import save_arrays
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.encoders.batches import require_finite
 from xvoken.encoders.encoder import load_encoder
+from xvoken.encoders.frozen import require_finite
 from xvoken.encoders.tokenizer import vocabulary_size
 from xvoken.files.corpus import Corpus
 from xvoken.files.keys import joined, read_blocks

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 
 from xmatching.data import PairBatches
 from xmatching.kinds import OPTIMIZERS
+from xmatching.loss import Objective
 from xmatching.model import Matcher, gather_batch, pad_tokens
-from xmatching.objective import Objective
 from xmatching.settings import Training
 from xvoken.encoders.precision import autocast
 from xvoken.kinds import made_by

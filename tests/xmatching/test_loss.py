@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from xmatching.loss import hardest_hinge, infonce, paired_hinge, sigmoid, token_hinge
-from xmatching.objective import Objective
+from xmatching.loss import Objective, hardest_hinge, infonce, paired_hinge, sigmoid, token_hinge
 
 # Scores text @ image.T of the matrices below:  [[1, 0, .6], [0, 1, .8], [.6, .8, 1]]
 TEXT = IMAGE = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])

@@ -9,7 +9,7 @@ import torch
 
 from tests.conftest import ROOT
 from xmatching.kinds import LOSSES, OPTIMIZERS, REPORTS, SCHEDULES
-from xmatching.objective import Objective
+from xmatching.loss import Objective
 from xvoken.encoders.image import pooling
 from xvoken.encoders.matcher import build_heads
 from xvoken.encoders.snapshot import ModelConfig

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
 
 from tests.conftest import World
-from xvoken.encoders.batches import Padding, batches_by_length, pad_lines
+from xvoken.encoders.frozen import Padding, batches_by_length, pad_lines
 from xvoken.encoders.image import ImageTower
 from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer, tokenize, tokenizer_hash

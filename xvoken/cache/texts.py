@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from xvoken.cache.features import Features, as_float16, cache_product, cached, part_arrays, write_rows
-from xvoken.encoders.batches import all_batches, require_finite, shown
-from xvoken.encoders.frozen import FrozenText
+from xvoken.encoders.frozen import FrozenText, all_batches, require_finite, shown
 from xvoken.encoders.matcher import TextTowerSpec
 from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.encoders.tokenizer import tokenizer_hash

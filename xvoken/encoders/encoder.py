@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from xvoken.console import progress
-from xvoken.encoders.batches import all_batches, batches_by_length, require_finite, shown
-from xvoken.encoders.frozen import FrozenImage, FrozenText
+from xvoken.encoders.frozen import FrozenImage, FrozenText, all_batches, batches_by_length, require_finite, shown
 from xvoken.encoders.sources import kind_of
 from xvoken.encoders.text import masked_mean
 from xvoken.errors import UserError
