@@ -36,7 +36,7 @@ def ordered_ids(name: str, folder: Path | None, roots: Roots, langs: list[str]) 
         return ids
     if not lxmert_file(name, roots).exists():
         if name in LXMERT_NAMES:
-            raise UserError(f"{lxmert_file(name, roots)} does not exist; README.md, 'Real data', says how to get it")
+            raise UserError(f"{lxmert_file(name, roots)} does not exist; docs/data.md says how to get it")
         known = image_ids.known_sets(image_ids.ROOT, roots)
         raise UserError(f"image set {name}: unknown; known here: {known}; a folder of pictures is given as {name}=FOLDER")
     return read_captioned(name, langs, roots).ids

@@ -174,7 +174,7 @@ def test_image_sets(world: World, copy: Path, tmp_path: Path, script: Callable[.
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"shapes_train.json does not exist; README.md"),
+        (None, r"shapes_train.json does not exist; docs/data.md"),
         ("[{", "is not valid JSON .line 1"),
         ("{}", "a list of .img_id, sentf. was expected, this is a JSON dict"),
         ('[{"id": 3}]', "entry 0 is not"),

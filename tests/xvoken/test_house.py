@@ -69,3 +69,31 @@ def test_light_modules_import_nothing_heavy():
         if name.startswith("xvoken") and (room(name) in LIGHT | {""} or name == "xvoken.pictures.sources") and name != "xvoken.recall":
             tops = {found.split(".")[0] for found in imports(path, at_top=True)}
             assert not tops & HEAVY, f"{name}: {tops & HEAVY}"
+
+
+def drawing() -> str:
+    """The rooms and stages, and an arrow from each to those that it imports from; the loose modules, known to all, are left out."""
+
+    def place(name: str) -> str:
+        return room(name) if name.startswith("xvoken") else name.split(".")[0]
+
+    arrows = {
+        (place(name), place(other))
+        for name, path in NAMES.items()
+        for other in imports(path) & set(NAMES)
+        if name != "xvoken" and place(name) and place(other) not in ("", place(name))
+    }
+    # What is reached by way of another place is not drawn once more.
+    over: dict[str, set[str]] = {}
+    for one, other in arrows:
+        over.setdefault(one, set()).add(other)
+
+    def below(one: str) -> set[str]:
+        return {found for other in over.get(one, set()) for found in {other} | below(other)}
+
+    kept = [(one, other) for one, other in sorted(arrows) if not any(other in below(way) for way in over[one] - {other})]
+    return "```mermaid\ngraph TD\n" + "".join(f"  {one} --> {other}\n" for one, other in kept) + "```\n"
+
+
+def test_the_drawing_is_that_of_the_imports():
+    assert drawing() in (ROOT / "docs/architecture.md").read_text(), f"put this into docs/architecture.md:\n{drawing()}"

@@ -73,7 +73,7 @@ def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None 
     Raises UserError for a missing file, another layout, a picture listed twice, or no sentence at all.
     """
     path = lxmert_file(name, roots)
-    mend = f"README.md, 'Real data', says how to get it (in {roots.lxmert} there are: {captioned_sets(roots)})"
+    mend = f"docs/data.md says how to get it (in {roots.lxmert} there are: {captioned_sets(roots)})"
     found = CaptionedSet(name, [], [], [])
     sources = set()
     for number, (img_id, sentences, known) in enumerate(islice(made_by(CAPTION_FORMATS[path.suffix])(path, langs, mend), limit)):
