@@ -5,7 +5,6 @@ as a refusal does; its ReadWriteLock keeps a database where ours is a file that 
 """
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -16,6 +15,11 @@ from pathlib import Path
 from xvoken.console import log
 from xvoken.errors import RunError, UserError
 from xvoken.files.safe import quoted
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # Lustre, for one, where it is mounted without
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -36,22 +40,22 @@ def locked(path: Path, what: str, shared: bool = False, wait: bool = False) -> I
     with file:
         with suppress(OSError):  # no room: then a refusal names no process, and what is to be written says what is wrong
             file.truncate(0)
-            os.pwrite(file.fileno(), str(os.getpid()).encode(), 0)
+            file.seek(0)
+            file.write(str(os.getpid()).encode())
         yield file
 
 
 def _held(path: Path, what: str, shared: bool, wait: bool) -> FileIO:
     file = _opened(path)
     try:
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            _flock(file, shared, wait=False)
         except BlockingIOError:
             owner = _owner(file) or "unknown"
             if not wait:
                 raise UserError(f"another run (process {owner}) is at work on {what}; wait for it, or stop it first") from None
             log.info(f"waiting for another run (process {owner}), which is at work on {what}")
-            fcntl.flock(file, kind)
+            _flock(file, shared, wait=True)
         except OSError as error:
             if error.errno not in NO_FLOCK:
                 raise
@@ -64,6 +68,13 @@ def _held(path: Path, what: str, shared: bool, wait: bool) -> FileIO:
         file.close()
         raise
     return file
+
+
+def _flock(file: FileIO, shared: bool, wait: bool) -> None:
+    """Raises BlockingIOError where another run holds it and we do not wait, and OSError of NO_FLOCK where there are no locks."""
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
 
 
 def _opened(path: Path) -> FileIO:
@@ -92,12 +103,13 @@ def _opened(path: Path) -> FileIO:
 
 
 def _not_through_links(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
 
 
 def _owner(file: FileIO) -> str:
     """The process number in the file of a lock, empty if there is none; raises UserError where anything else stands in it."""
-    text = os.pread(file.fileno(), LONGEST + 1, 0)
+    file.seek(0)
+    text = file.read(LONGEST + 1)
     if len(text) > LONGEST or (text and not text.isdigit()):
         raise _no_lock(Path(os.fsdecode(file.name)))
     return text.decode()
@@ -132,7 +144,7 @@ def removed(folder: Path) -> RunError:
 
 def locked_alone(file: FileIO, path: Path) -> bool:
     """Wait until a lock held shared is ours alone; False if whoever had it before us has removed it."""
-    fcntl.flock(file, fcntl.LOCK_EX)
+    _flock(file, shared=False, wait=True)
     return still_there(file, path)
 
 

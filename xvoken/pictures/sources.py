@@ -40,7 +40,11 @@ class Member:
     def open(self) -> IO[bytes]:
         """Its content; raises FileNotFoundError if the tar is gone."""
         tar = _opened(self.tar)  # held: another thread may go on to the next shard meanwhile
-        return io.BytesIO(os.pread(tar.fileno(), self.size, self.offset))  # not seek and read: threads share the file
+        if hasattr(os, "pread"):
+            return io.BytesIO(os.pread(tar.fileno(), self.size, self.offset))  # not seek and read: threads share the file
+        with open(self.tar, "rb") as own:  # Windows
+            own.seek(self.offset)
+            return io.BytesIO(own.read(self.size))
 
 
 @lru_cache(maxsize=2)  # pictures in the order of their names lie in one shard after another

@@ -7,7 +7,7 @@ are none, as the only writer (`alone`). A pass leaves OUTPUT.report.json beside 
 
 import importlib.metadata
 import platform
-import resource
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -163,7 +163,7 @@ def write_report(parts: Parts, outputs: Sequence[Path] = (), **counts: Any) -> N
     """
     summaries = list(parts.summaries())
     reasons = Counter(row[1] for summary in summaries for row in summary.get("skipped", []))
-    own, workers = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own, workers = _peaks()
     report = {
         **counts,
         "skipped": dict(reasons),
@@ -174,6 +174,17 @@ def write_report(parts: Parts, outputs: Sequence[Path] = (), **counts: Any) -> N
     }
     for output in outputs or [parts.output]:
         write_json(report_file(output), report)
+
+
+def _peaks() -> tuple[float, float]:
+    """Peak memory of this process and of the largest of its workers, in MB; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0, 0.0
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # bytes there, kB elsewhere
+    own, workers = (resource.getrusage(who).ru_maxrss / unit for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own, workers
 
 
 def _versions() -> dict[str, str]:
