@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.parsing import takes
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 INLINE = re.compile(r"`((?:python|bash) [a-z]+/[^`]+)`")
 KNOWN = {"LOAD": "snap/xmatching/best", "MODEL": "openai/clip-vit-base-patch32", "TOKENIZER": "minilm", "SLURM_ARRAY_TASK_ID": "1"}
 COMMAND = re.compile(r"\b(?:python|bash) [a-z]+/[a-z_]+\.(?:py|bash)\b.*")
@@ -25,7 +25,7 @@ def commands(text: str) -> list[str]:
             (code if fenced or line.startswith("    ") else prose).append(line)
     lines = "\n".join(code).replace("\\\n", " ").splitlines()
     lines += [found.replace("\n", " ") for found in INLINE.findall("\n".join(prose))]
-    return [found[0] for line in lines if not line.lstrip().startswith("#") and (found := COMMAND.search(line))]
+    return [found[0] for line in lines if (found := COMMAND.search(re.sub(r"(^|\s)#.*", "", line)))]
 
 
 def test_all_pages_have_commands():

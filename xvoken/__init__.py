@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xvoken.files.vokens import read_vokens as read_vokens
     from xvoken.search.index import open_index as open_index
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _PUBLIC = {
     "Encoder": "xvoken.encoders.encoder:Encoder",

@@ -44,7 +44,7 @@ def test_the_page_on_python_runs(world: World, keyed: Path, tmp_path: Path, scri
     script("ctx.build_context", *fast, "--images", "photos", "--caption_db", "outputs/demo/caption_db.hdf5")
     shutil.copy(tmp_path / "photos/a.jpg", tmp_path / "photo.jpg")
     card = (tmp_path / "snap/xmatching/demo/README.md").read_text().replace('"matcher"', '"snap/xmatching/demo"')  # as it was called
-    readme = (ROOT / "README.md").read_text().split("### From Python")[1].split("\n## ")[0]
+    readme = (ROOT / "README.md").read_text().split("## From Python")[1].split("\n## ")[0]
     code = "".join(code_of(text) for text in (readme, card, (ROOT / "docs/python.md").read_text()))
     assert code.count("xvoken.") > 12
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
