@@ -28,7 +28,8 @@ def test_a_missing_package_is_one_line(tmp_path: Path, package: str):
     """As it is in a Python without them, a newcomer's before he has activated .venv."""
     blocked = f"import sys\nsys.modules[{package!r}] = None\n"
     (tmp_path / "sitecustomize.py").write_text(blocked)
-    command = [sys.executable, "vokenization/vokenize_corpus_mp.py", "--load", tmp_path / "none", "--corpus", tmp_path / "none.txt"]
+    (tmp_path / "config.json").write_text("{}")  # a model, so that what loads one is imported
+    command = [sys.executable, "vokenization/vokenize_corpus_mp.py", "--load", tmp_path, "--corpus", tmp_path / "none.txt"]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == (
