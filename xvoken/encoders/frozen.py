@@ -1,7 +1,7 @@
 """Towers that are not trained, ready on a device: the one place where tower, padding, precision and TF32 meet."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +97,7 @@ def pad_lines(tokens: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDA
 
 
 @contextmanager
-def _computing(device: str, precision: str) -> Iterator[None]:
+def _computing(device: str, precision: str) -> Generator[None]:
     """No gradients, in this precision; fp32 is fp32 on a GPU too, where convolutions are in TF32, of 10 bits, if nothing is said."""
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False

@@ -3,7 +3,7 @@
 import difflib
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -203,7 +203,7 @@ def channels_of(stage: nn.Module) -> int:
 
 
 @contextmanager
-def averaged(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+def averaged(modules: Sequence[nn.Module]) -> Generator[list[Tensor]]:
     """Collects, while it is open, the average of each module's output map: float32 (B, channels), in order of running.
 
     Of this thread alone: another one may use the tower meanwhile, and has hooks of its own.

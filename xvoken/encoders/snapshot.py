@@ -11,7 +11,7 @@ FOLDER/metrics.jsonl          one object an epoch
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -165,7 +165,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(path: Path, framework: str) -> Iterator[Any]:
+def _opened(path: Path, framework: str) -> Generator[Any]:
     try:
         with safe_open(path, framework) as file:
             yield file

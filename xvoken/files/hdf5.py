@@ -5,7 +5,7 @@ fails once more, over and over, and ends the process with a segmentation fault.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -28,7 +28,7 @@ OURS = (
 
 
 @contextmanager
-def writing_hdf5(path: Path) -> Iterator[h5py.File]:
+def writing_hdf5(path: Path) -> Generator[h5py.File]:
     """A new hdf5 file that takes the place of `path` when it is whole; raises OSError where the disk is full."""
     with replacing(path) as temporary, open(temporary, "wb+", buffering=0) as raw:
         output = _Output(raw)

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -20,7 +20,7 @@ from xvoken.errors import RunError, UserError, disk_full
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Generator[Path]:
     """Give a temporary name beside `path`; on success flush that file to the disk and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Machines that share a file system have the same process ids.
@@ -48,7 +48,7 @@ def remove_temporary(path: Path) -> None:
 
 
 @contextmanager
-def replacing_files(folder: Path) -> Iterator[Path]:
+def replacing_files(folder: Path) -> Generator[Path]:
     """Give a temporary folder, for libraries that write several files; on success each takes its place in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary, _naming_a_full_disk(folder):
@@ -59,7 +59,7 @@ def replacing_files(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _naming_a_full_disk(path: Path) -> Iterator[None]:
+def _naming_a_full_disk(path: Path) -> Generator[None]:
     try:
         yield
     except Exception as error:

@@ -3,7 +3,7 @@
 import errno
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def load_picture(path: str | Path | Member | Image.Image, short_side: int = 0) -
 
 
 @contextmanager
-def _opened(path: str | Path | Member | Image.Image) -> Iterator[Image.Image]:
+def _opened(path: str | Path | Member | Image.Image) -> Generator[Image.Image]:
     if isinstance(path, Image.Image):
         yield path
         return

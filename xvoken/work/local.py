@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, resource_tracker
 from pathlib import Path
@@ -160,7 +160,7 @@ def _start(job: Job, device: str, workers: dict[connection.Connection, tuple[Any
 
 
 @contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
+def _ctrl_c_held_back() -> Generator[None]:
     """Ctrl-C is heard after the block only, in which a worker starts, and never by that worker.
 
     It goes to the whole foreground group, and only we stop the workers: they inherit the blocked signal, from their first

@@ -9,7 +9,7 @@ import importlib.metadata
 import platform
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +91,7 @@ class Product:
         return True
 
     @contextmanager
-    def alone(self, wait: bool = False) -> Iterator[bool]:
+    def alone(self, wait: bool = False) -> Generator[bool]:
         """Be the only run that writes it while the block runs, for stages without parts. Gives whether there is anything to write.
 
         wait: for another run's end, instead of being refused. Leaving the block without an error requires all that was to be written.
@@ -125,7 +125,7 @@ class Pass:
 @contextmanager
 def one_pass(
     products: Sequence[Product], total: int, chunk: int, engine: Engine = LOCAL, plan: dict[str, Any] | None = None
-) -> Iterator[Pass]:
+) -> Generator[Pass]:
     """Make products that are not finished out of the same parts, in the order in which they are written; the parts lie beside the last one.
 
     plan: settings of the parts, where they are written otherwise than those of the product. Leaving the block without an error requires
