@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +96,7 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     """Write an .npz file atomically."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **cast(dict[str, Any], arrays))  # of all keywords, numpy's own has another type
 
 
 def write_text(path: Path, text: str) -> None:
@@ -143,7 +143,7 @@ def sha256_of_rows(array: NDArray[Any]) -> str:
     """Of the bytes of an array, row after row; a piece at a time, so that Ctrl-C is heard."""
     digest = hashlib.sha256()
     for start in range(0, len(array), 1 << 16):
-        digest.update(np.ascontiguousarray(array[start : start + (1 << 16)]))
+        digest.update(np.ascontiguousarray(array[start : start + (1 << 16)]).data)
     return digest.hexdigest()
 
 
