@@ -4,17 +4,18 @@ import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from xvoken.encoders.image import for_inference
 from xvoken.encoders.precision import autocast, cast_weights, upload
 from xvoken.encoders.tokenizer import end_id, special_ids, tokenize
+from xvoken.encoders.towers import AnyImageTower, AnyTextTower, TokenTower
 from xvoken.errors import UserError
 
 
@@ -116,7 +117,7 @@ class FrozenText:
     """
 
     def __init__(
-        self, tower: nn.Module, tokenizer: PreTrainedTokenizerBase, device: str = "cpu", precision: str = "fp32",
+        self, tower: AnyTextTower, tokenizer: PreTrainedTokenizerBase, device: str = "cpu", precision: str = "fp32",
         max_tokens: int | None = None,
     ):  # fmt: skip
         self.tokenizer, self.device, self.precision, self.width = tokenizer, device, precision, tower.width
@@ -147,9 +148,10 @@ class FrozenText:
         self, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batches: Iterable[NDArray[np.int64]]
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
         """The same for every token: rows (B,), states (B, T, width), mask int64 (B, T), special tokens counted in."""
+        tower = cast(TokenTower, self.tower)  # only matchers are asked for tokens, and theirs is one
         for rows, ids, mask in self._inputs(tokens, offsets, batches):
             with _computing(self.device, self.precision):
-                out = self.tower.tokens(ids, mask)
+                out = tower.tokens(ids, mask)
             yield rows, out, mask
 
     def _inputs(
@@ -167,7 +169,7 @@ class FrozenImage:
     tower: pixels -> features, see xvoken.encoders.image.ImageTower; it is changed for the precision. view: how a picture becomes pixels.
     """
 
-    def __init__(self, tower: nn.Module, device: str = "cpu", precision: str = "fp32"):
+    def __init__(self, tower: AnyImageTower, device: str = "cpu", precision: str = "fp32"):
         self.device, self.precision, self.view, self.width = device, precision, tower.view, tower.width
         self.tower = for_inference(tower, precision).to(device)
 

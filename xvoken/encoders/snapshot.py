@@ -77,7 +77,7 @@ class ModelConfig:
     @classmethod
     def with_heads(cls, **said: Any) -> "ModelConfig":
         """Heads alone, without towers: text_width, image_width, dim, hidden, dropout, and what else differs from the defaults."""
-        none = {"lang": "", "lang_hash": "", "lang_layers": [], "max_len": 0, "visn": "", "visn_hash": ""}
+        none: dict[str, Any] = {"lang": "", "lang_hash": "", "lang_layers": [], "max_len": 0, "visn": "", "visn_hash": ""}
         return cls(**{**none, **said})
 
 
