@@ -108,10 +108,15 @@ class Product:
 
 @dataclass
 class Pass:
-    """One pass of parts; todo: the products that it makes, none if all are finished by now; parts: those of the last of them."""
+    """One pass of parts; todo: the products that it makes, none if all are finished by now; made_of: the parts of the last of them."""
 
     todo: list[Product]
-    parts: Parts | None = None
+    made_of: Parts | None = None
+
+    @property
+    def parts(self) -> Parts:
+        assert self.made_of is not None, "nothing is to be made, and there are no parts"
+        return self.made_of
 
     def run(self, job: Job, devices: Sequence[str], desc: str, unit: str) -> bool:
         """Do what is not done yet; returns whether the caller is to report, then join: not where other shares are still to come."""
