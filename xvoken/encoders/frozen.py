@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from xvoken.encoders.image import for_inference
 from xvoken.encoders.precision import autocast, cast_weights, upload
-from xvoken.encoders.tokenizer import end_id, special_ids, tokenize
+from xvoken.encoders.tokenizer import Tokenizer, end_id, special_ids, tokenize
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower, TokenTower
 from xvoken.errors import UserError
 
@@ -34,7 +34,7 @@ class Padding:
     fixed: bool = False
 
     @classmethod
-    def for_tokenizer(cls, tokenizer: Any, max_tokens: int, fixed: bool = False) -> "Padding":
+    def for_tokenizer(cls, tokenizer: Tokenizer, max_tokens: int, fixed: bool = False) -> "Padding":
         start, end = (None, end_id(tokenizer)) if fixed else special_ids(tokenizer)
         return cls(start, end, tokenizer.pad_token_id or 0, max_tokens, fixed)
 
