@@ -83,8 +83,10 @@ class ModelConfig:
 
 @dataclass
 class Snapshot:
-    """folder and tag ("BEST" or "LAST"); config: all that the header says; model: its part of that name; tensors by name; hash of the
-    file."""
+    """A trained matcher, read.
+
+    folder and tag ("BEST" or "LAST"); config: all that the header says; model: its part of that name; tensors by name; hash of the file.
+    """
 
     folder: Path
     tag: str

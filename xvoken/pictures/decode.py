@@ -77,8 +77,10 @@ def reduced(whole: Image.Image, short_side: int) -> bool:
 
 
 def at_fault(error: Exception) -> bool:
-    """Whether the picture is, which is then left out for good, and not the machine: out of memory, too many open files, a
-    disk that fails. What Pillow itself finds wrong is an OSError without a number."""
+    """Whether the picture is, which is then left out for good, and not the machine.
+
+    That is out of memory, has too many open files or a disk that fails. What Pillow itself finds wrong is an OSError without a number.
+    """
     return not isinstance(error, MemoryError) and getattr(error, "errno", None) in (None, *NO_FILE)
 
 
