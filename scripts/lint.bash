@@ -5,4 +5,4 @@ source "$(dirname "$0")/common.bash"
 install_environment test requirements.txt requirements-demo.txt requirements-dev.txt
 ruff check .
 ruff format --check .
-exec ty check xvoken
+exec ty check --python .venv xvoken  # not of another environment that is active
