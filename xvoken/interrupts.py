@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -44,7 +44,7 @@ def hear_by_exception() -> None:
 
 
 @contextmanager
-def importing() -> Iterator[None]:
+def importing() -> Generator[None]:
     """Around an import that takes seconds once a script's `main()` runs: Ctrl-C ends the process there as while a script imports.
 
     For a moment at which nothing is open that would have to be cleaned up. Where Ctrl-C is not heard by exception, nothing changes.

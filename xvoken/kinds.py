@@ -8,8 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ImagePool:
-    """What is taken of an image tower's last map: a layer of torch that gives `side` x `side` values a channel; earlier: and the
-    averages of earlier maps."""
+    """What is taken of an image tower's last map: a layer of torch that gives `side` x `side` values a channel.
+
+    earlier: and the averages of earlier maps.
+    """
 
     layer: str
     side: int = 1

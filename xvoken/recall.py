@@ -43,9 +43,9 @@ class Ranks:
 
 
 def ranks(text: Tensor, image: Tensor, owner: Tensor) -> tuple[Ranks, Ranks]:
-    """Ranks of what belongs together: of its picture for each caption (C,); and for each picture that has captions, in order, of
-    the best of them among all captions.
+    """Ranks of what belongs together, from captions to pictures and back.
 
+    Of its picture for each caption (C,); and for each picture that has captions, in order, of the best of them among all captions.
     text: float32 (C, d), image: float32 (N, d), scored by inner product; owner: int64 (C,), each caption's picture.
     """
     # Equal vectors are scored once: in two places of one product their scores may differ in the last bit.

@@ -14,7 +14,7 @@ SCRIPTS = sorted(path for folder in ("scripts", "tokenization") for path in (ROO
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_is_the_comment_on_top_and_nothing_is_started(script: Path, flag: str, tmp_path: Path, process: Callable):
-    for name in ("python", "python3", "ruff", "unshare"):
+    for name in ("python", "python3", "ruff", "ty", "unshare"):
         (tmp_path / name).write_text("#!/bin/sh\necho started >&2\nexit 1\n")
         (tmp_path / name).chmod(0o755)
     done = process("env", f"PATH={tmp_path}:{os.environ['PATH']}", f"VIRTUAL_ENV={tmp_path}", "bash", script.relative_to(ROOT), flag)

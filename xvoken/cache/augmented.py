@@ -7,6 +7,7 @@ One pass over the pictures makes both files; each picture is decoded once, a lar
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,15 @@ class AugmentedJob:
     workers: int
 
     def setup(self, device: str) -> None:
-        self.image = FrozenImage(self.spec.build(), device, self.precision)
+        tower = self.spec.build()
+        self.view, self.image = tower.view, FrozenImage(tower, device, self.precision)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         rows = np.full((stop - start, 1 + self.crops.count, self.image.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
         found: list[tuple[list[int], Tensor]] = []
-        pictures = AugmentedPictures(self.paths, range(start, stop), self.image.view, self.crops)
+        pictures = AugmentedPictures(self.paths, range(start, stop), self.view, self.crops)
         for first, items in batches_ahead(pictures, max(1, self.batch_size // (1 + self.crops.count)), self.threads):
             good = [i for i, item in enumerate(items) if not isinstance(item, str)]
             skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
@@ -74,7 +76,7 @@ class AugmentedJob:
 
 
 def augmented_features(
-    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path], crops: Crops, compute: Compute, label: str
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: Sequence[Path], crops: Crops, compute: Compute, label: str
 ) -> AugmentedFeatures:
     """The tower's output for all views of each picture, from the cache or made now; arguments as for `image_features`."""
     plain, plain_settings = image_cache(spec, tower, ids, paths, compute, label)

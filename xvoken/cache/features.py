@@ -94,7 +94,7 @@ def write_rows(path: Path, shape: tuple[int, ...], blocks: Iterable[NDArray[np.f
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(out, header)
         for block in blocks:
-            out.write(np.ascontiguousarray(block))
+            out.write(np.ascontiguousarray(block).data)
 
 
 def part_arrays(parts: Parts) -> Iterator[NDArray[np.float16]]:

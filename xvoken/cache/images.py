@@ -1,5 +1,6 @@
 """What a frozen image tower makes of pictures, computed once; the files: xvoken/cache/features.py."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class ImageJob:
 
 
 def image_features(
-    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], compute: Compute, label: str,
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: Sequence[Path | Member], compute: Compute, label: str,
     data: str | None = None,
 ) -> Features | None:  # fmt: skip
     """The tower's output for each picture, from the cache or made now; None while other shares of the work are missing.
@@ -87,7 +88,7 @@ def image_features(
 
 
 def image_cache(
-    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: list[Path | Member], compute: Compute, label: str,
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: Sequence[Path | Member], compute: Compute, label: str,
     data: str | None = None,
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
     """The file that holds the evaluation view of these pictures, or will hold it, and what it depends on."""

@@ -63,7 +63,9 @@ def text_features(
     settings = text_settings(spec, tower, tokenizer, sentences, max_len, compute.precision) | pool
     job = TextJob(spec, tokenizer, sentences, max_len, compute.precision, compute.batch_size or TEXT_BATCH)
     path = compute.cache / f"{label}-{base_name(spec.name)}-{fingerprint(settings)}.npy"
-    return cached(path, label, settings, job, (len(sentences), tower.width), lines_on(compute.device, TEXT_CHUNK), compute, "sent")
+    features = cached(path, label, settings, job, (len(sentences), tower.width), lines_on(compute.device, TEXT_CHUNK), compute, "sent")
+    assert features is not None, "sentences are not done in shares"
+    return features
 
 
 def text_settings(

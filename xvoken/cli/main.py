@@ -38,7 +38,7 @@ def run_main(main: Callable[[], object]) -> None:
         _end(141)
     except Exception as error:
         if disk_full(error):
-            where = f" for {error.filename}" if getattr(error, "filename", None) else ""
+            where = f" for {name}" if (name := getattr(error, "filename", None)) else ""
             say(f"error: no room on the disk{where}; make room, then run the same command to go on")
             _end(1)
         if not (isinstance(error, OSError) and error.errno in PATH_FAULTS):

@@ -28,7 +28,7 @@ FAMILIES = tuple(name for name in ENCODERS if name != "matcher")
 class ClipImageTower(nn.Module):
     """The vision model; width: size of its pooled output; view: its preprocessing."""
 
-    def __init__(self, name: str, model: nn.Module, processor: Any):
+    def __init__(self, name: str, model: Any, processor: Any):
         super().__init__()
         self.name, self.model = name, model
         self.width = model.config.hidden_size
@@ -45,7 +45,7 @@ class ClipTextTower(nn.Module):
     fixed_length: whether every input is to be padded to that, as SigLIP was trained.
     """
 
-    def __init__(self, name: str, model: nn.Module, width: int):
+    def __init__(self, name: str, model: Any, width: int):
         super().__init__()
         self.name, self.model, self.width = name, model, width
         self.max_tokens, self.fixed_length = model.config.max_position_embeddings, model.config.model_type.startswith("siglip")
@@ -118,7 +118,7 @@ def load_clip(name: str, towers: Sequence[str], device: str, precision: str) -> 
     )  # fmt: skip
 
 
-def _towers(name: str, model: nn.Module) -> tuple[ClipTextTower, ClipImageTower]:
+def _towers(name: str, model: Any) -> tuple[ClipTextTower, ClipImageTower]:
     from transformers import AutoImageProcessor
 
     text = model.config.text_config
@@ -127,7 +127,7 @@ def _towers(name: str, model: nn.Module) -> tuple[ClipTextTower, ClipImageTower]
     return ClipTextTower(name, model.text_model, text_width), ClipImageTower(name, model.vision_model, processor)
 
 
-def _load_model(name: str) -> nn.Module:
+def _load_model(name: str) -> Any:  # what a config and a model hold depends on the family
     from transformers import AutoConfig, AutoModel
 
     config = from_pretrained(AutoConfig, name, f"model {name}", _mend(name))

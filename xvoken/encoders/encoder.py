@@ -17,6 +17,7 @@ from xvoken.console import progress
 from xvoken.encoders.frozen import FrozenImage, FrozenText, all_batches, batches_by_length, require_finite, shown
 from xvoken.encoders.sources import kind_of
 from xvoken.encoders.text import masked_mean
+from xvoken.encoders.towers import AnyImageTower, AnyTextTower
 from xvoken.errors import UserError
 from xvoken.files.safe import matrix
 from xvoken.kinds import ENCODERS, made_by
@@ -28,19 +29,26 @@ from xvoken.pictures.sources import Member
 class TowerSpec(Protocol):
     """How another process builds a tower; what its output depends on besides the weights. name: fit for a file's name."""
 
-    name: str
-    pool: str
+    @property
+    def name(self) -> str: ...
 
-    def build(self) -> nn.Module: ...
+    @property
+    def pool(self) -> str: ...
 
 
 class TextSpec(TowerSpec, Protocol):
     """layers: counted from the last one, none where there is no choice."""
 
-    layers: tuple[int, ...]
+    @property
+    def layers(self) -> tuple[int, ...]: ...
+
+    def build(self) -> AnyTextTower: ...
 
 
-ImageSpec = TowerSpec
+class ImageSpec(TowerSpec, Protocol):
+    """The same of an image tower."""
+
+    def build(self) -> AnyImageTower: ...
 
 
 @dataclass(repr=False)

@@ -1,20 +1,21 @@
 """Towers that are not trained, ready on a device: the one place where tower, padding, precision and TF32 meet."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from xvoken.encoders.image import for_inference
 from xvoken.encoders.precision import autocast, cast_weights, upload
-from xvoken.encoders.tokenizer import end_id, special_ids, tokenize
+from xvoken.encoders.tokenizer import Tokenizer, end_id, special_ids, tokenize
+from xvoken.encoders.towers import AnyImageTower, AnyTextTower, TokenTower
 from xvoken.errors import UserError
 
 
@@ -33,7 +34,7 @@ class Padding:
     fixed: bool = False
 
     @classmethod
-    def for_tokenizer(cls, tokenizer: Any, max_tokens: int, fixed: bool = False) -> "Padding":
+    def for_tokenizer(cls, tokenizer: Tokenizer, max_tokens: int, fixed: bool = False) -> "Padding":
         start, end = (None, end_id(tokenizer)) if fixed else special_ids(tokenizer)
         return cls(start, end, tokenizer.pad_token_id or 0, max_tokens, fixed)
 
@@ -97,7 +98,7 @@ def pad_lines(tokens: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDA
 
 
 @contextmanager
-def _computing(device: str, precision: str) -> Iterator[None]:
+def _computing(device: str, precision: str) -> Generator[None]:
     """No gradients, in this precision; fp32 is fp32 on a GPU too, where convolutions are in TF32, of 10 bits, if nothing is said."""
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -116,7 +117,7 @@ class FrozenText:
     """
 
     def __init__(
-        self, tower: nn.Module, tokenizer: PreTrainedTokenizerBase, device: str = "cpu", precision: str = "fp32",
+        self, tower: AnyTextTower, tokenizer: PreTrainedTokenizerBase, device: str = "cpu", precision: str = "fp32",
         max_tokens: int | None = None,
     ):  # fmt: skip
         self.tokenizer, self.device, self.precision, self.width = tokenizer, device, precision, tower.width
@@ -147,9 +148,10 @@ class FrozenText:
         self, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batches: Iterable[NDArray[np.int64]]
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
         """The same for every token: rows (B,), states (B, T, width), mask int64 (B, T), special tokens counted in."""
+        tower = cast(TokenTower, self.tower)  # only matchers are asked for tokens, and theirs is one
         for rows, ids, mask in self._inputs(tokens, offsets, batches):
             with _computing(self.device, self.precision):
-                out = self.tower.tokens(ids, mask)
+                out = tower.tokens(ids, mask)
             yield rows, out, mask
 
     def _inputs(
@@ -167,7 +169,7 @@ class FrozenImage:
     tower: pixels -> features, see xvoken.encoders.image.ImageTower; it is changed for the precision. view: how a picture becomes pixels.
     """
 
-    def __init__(self, tower: nn.Module, device: str = "cpu", precision: str = "fp32"):
+    def __init__(self, tower: AnyImageTower, device: str = "cpu", precision: str = "fp32"):
         self.device, self.precision, self.view, self.width = device, precision, tower.view, tower.width
         self.tower = for_inference(tower, precision).to(device)
 

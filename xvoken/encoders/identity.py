@@ -4,13 +4,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xvoken.interrupts import importing
 
 from xvoken.encoders.snapshot import require_snapshot
 from xvoken.encoders.sources import is_transformers, kind_of, text_files
 from xvoken.files.known import Start, known, remember
+
+if TYPE_CHECKING:  # a module that is there for type checkers only
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class TextSize:
 def identify(load: str | Path) -> Identity:
     """The identity of what `load_encoder` would load; raises UserError as that does."""
     facts = _kept("encoder", load, Identity, _identity)
-    return Identity(**{**facts, "home": Path(facts["home"])})
+    said: dict[str, Any] = {**facts, "home": Path(facts["home"])}
+    return Identity(**said)
 
 
 def text_size(load: str | Path) -> TextSize:
@@ -51,7 +55,7 @@ def text_size(load: str | Path) -> TextSize:
     return TextSize(**_kept("text tower", load, TextSize, _text_size))
 
 
-def _kept(what: str, load: str | Path, kind: type, find_out: Any) -> dict[str, Any]:
+def _kept(what: str, load: str | Path, kind: "type[DataclassInstance]", find_out: Any) -> dict[str, Any]:
     key = {"of": what, **_named(str(load))}
     if (facts := _known(key, kind)) is None:
         start = Start.now(text_files(str(load)))
@@ -70,7 +74,7 @@ def _named(name: str) -> dict[str, Any]:
     return {"load": name, "at": os.getcwd(), "sources": [str(path) for path in text_files(name)]}
 
 
-def _known(key: dict[str, Any], kind: type) -> dict[str, Any] | None:
+def _known(key: dict[str, Any], kind: "type[DataclassInstance]") -> dict[str, Any] | None:
     """The facts that are kept, if they are those that `kind` takes: another version may have kept others."""
     facts = known(key)
     return facts if facts is not None and facts.keys() == {field.name for field in fields(kind)} else None
@@ -114,7 +118,7 @@ def tokenizer_facts(name: str) -> TokenizerFacts:
 
             from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
         tokenizer = load_tokenizer(name)
-        facts = {"hash": tokenizer_hash(tokenizer), "vocabulary": vocabulary_size(tokenizer)}
+        facts = asdict(TokenizerFacts(tokenizer_hash(tokenizer), vocabulary_size(tokenizer)))
         if files := text_files(name):
             remember(key, files, facts, start)
     return TokenizerFacts(**facts)

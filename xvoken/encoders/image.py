@@ -3,12 +3,12 @@
 import difflib
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet
 
 from xvoken.encoders.precision import cast_weights
+from xvoken.encoders.towers import AnyImageTower
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import IMAGE_POOLS, made_by
 from xvoken.pictures.view import View
 
 # EfficientNet-Lite was trained on (x - 127) / 128, on the centre of 260 of 292 pixels.
 LITE2_VIEW = View(resize=292, crop=260, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, resample="bicubic")
+
+
+SomeImageTower = TypeVar("SomeImageTower", bound=AnyImageTower)
 
 
 class ImageTower(nn.Module):
@@ -67,11 +71,13 @@ class ImageTower(nn.Module):
     @property
     def fp32_parts(self) -> list[nn.Module]:
         """Parts that compute in fp32 under autocast too: in bf16 these few alone move the output by most of its error."""
-        return [self.model._conv_stem, self.model._bn0, self.model._blocks[0]] if self.is_lite else []
+        model: Any = self.model  # the parts of EfficientNet-Lite have no types
+        return [model._conv_stem, model._bn0, model._blocks[0]] if self.is_lite else []
 
     def _lite_map(self, x: Tensor) -> Tensor:
         """EfficientNet-Lite's last map, as its own extract_features computes it: (B, 3, H, W) -> (B, 1280, h, w)"""
-        model, blocks = self.model, self.model._blocks
+        model: Any = self.model  # its parts have no types
+        blocks = model._blocks
         drop = (model._global_params.drop_connect_rate or 0.0) / len(blocks)
         with torch.autocast(x.device.type, enabled=False):
             x = blocks[0](model._swish(model._bn0(model._conv_stem(x))))
@@ -80,7 +86,7 @@ class ImageTower(nn.Module):
         return model._swish(model._bn1(model._conv_head(x)))
 
 
-def for_inference(tower: ImageTower, precision: str) -> ImageTower:
+def for_inference(tower: SomeImageTower, precision: str) -> SomeImageTower:
     """Make a frozen tower as fast as it gets in a precision; changes it, and returns it.
 
     In bf16 the batch normalizations of a ResNet go into the convolutions before them: the same function, an eighth of
@@ -183,7 +189,7 @@ def _load(model: nn.Module, state: dict[str, Any], what: str) -> None:
 LEAST_CHANNELS = 48  # of EfficientNet-Lite: maps of an eighth of the picture's size and smaller, as layer2 of a ResNet
 
 
-def stages(model: nn.Module, name: str) -> list[nn.Module]:
+def stages(model: Any, name: str) -> list[nn.Module]:
     """The modules whose outputs are averaged, in order: where the channels change next, from an eighth of the size on.
 
     EfficientNet-Lite: the last block of each stage; ResNet and ResNeXt: layer2, layer3 (layer4 is the last map).
@@ -203,7 +209,7 @@ def channels_of(stage: nn.Module) -> int:
 
 
 @contextmanager
-def averaged(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+def averaged(modules: Sequence[nn.Module]) -> Generator[list[Tensor]]:
     """Collects, while it is open, the average of each module's output map: float32 (B, channels), in order of running.
 
     Of this thread alone: another one may use the tower meanwhile, and has hooks of its own.

@@ -1,9 +1,14 @@
 """In which precision a tower computes, and how its input gets to its device."""
 
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from xvoken.encoders.towers import Tower
+
+SomeTower = TypeVar("SomeTower", bound=Tower)
 
 
 def upload(tensor: Tensor, device: str) -> Tensor:
@@ -17,7 +22,7 @@ def autocast(device: str, precision: str) -> AbstractContextManager:
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def cast_weights(tower: nn.Module, precision: str) -> nn.Module:
+def cast_weights(tower: SomeTower, precision: str) -> SomeTower:
     """Keep the weights of a frozen tower's matrix products in the precision that `autocast` computes them in.
 
     The same bits as without, but autocast would cast all of them again in every batch (on 2 cores, a fifth of

@@ -11,7 +11,7 @@ FOLDER/metrics.jsonl          one object an epoch
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -77,14 +77,16 @@ class ModelConfig:
     @classmethod
     def with_heads(cls, **said: Any) -> "ModelConfig":
         """Heads alone, without towers: text_width, image_width, dim, hidden, dropout, and what else differs from the defaults."""
-        none = {"lang": "", "lang_hash": "", "lang_layers": [], "max_len": 0, "visn": "", "visn_hash": ""}
+        none: dict[str, Any] = {"lang": "", "lang_hash": "", "lang_layers": [], "max_len": 0, "visn": "", "visn_hash": ""}
         return cls(**{**none, **said})
 
 
 @dataclass
 class Snapshot:
-    """folder and tag ("BEST" or "LAST"); config: all that the header says; model: its part of that name; tensors by name; hash of the
-    file."""
+    """A trained matcher, read.
+
+    folder and tag ("BEST" or "LAST"); config: all that the header says; model: its part of that name; tensors by name; hash of the file.
+    """
 
     folder: Path
     tag: str
@@ -165,7 +167,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(path: Path, framework: str) -> Iterator[Any]:
+def _opened(path: Path, framework: str) -> Generator[Any]:
     try:
         with safe_open(path, framework) as file:
             yield file

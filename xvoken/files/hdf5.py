@@ -5,7 +5,7 @@ fails once more, over and over, and ends the process with a segmentation fault.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5l  # ty: ignore[missing-module-member]  # compiled, without types
 
 from xvoken.errors import UserError, one_line
 from xvoken.files.safe import replacing
@@ -28,7 +29,7 @@ OURS = (
 
 
 @contextmanager
-def writing_hdf5(path: Path) -> Iterator[h5py.File]:
+def writing_hdf5(path: Path) -> Generator[h5py.File]:
     """A new hdf5 file that takes the place of `path` when it is whole; raises OSError where the disk is full."""
     with replacing(path) as temporary, open(temporary, "wb+", buffering=0) as raw:
         output = _Output(raw)
@@ -63,13 +64,14 @@ class Inside(h5py.Group):
             found = found._child(part)
         return found
 
-    def get(self, name: str, default: Any = None) -> Any:  # items() and values() go this way; h5py's own takes another one in each version
+    # items() and values() go this way; h5py's own takes another one in each version, and more arguments, which we do not give.
+    def get(self, name: str, default: Any = None) -> Any:  # ty: ignore[incompatible-method-override]
         try:
             return self[name]
         except KeyError:
             return default
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: Any) -> bool:
         above, _, last = name.strip("/").rpartition("/")
         group = self.get(above) if above else self
         return isinstance(group, Inside) and group._holds(last)
@@ -92,9 +94,9 @@ class Inside(h5py.Group):
         if not encoded or not self.id.links.exists(encoded):
             return False
         link = self.id.links.get_info(encoded)
-        if link.type == h5py.h5l.TYPE_SOFT:
+        if link.type == h5l.TYPE_SOFT:
             self._refuse(name, "points elsewhere in the file (a soft link), which is never followed")
-        if link.type != h5py.h5l.TYPE_HARD:
+        if link.type != h5l.TYPE_HARD:
             self._refuse(name, "points out of the file (an external link), which is never followed")
         return True
 

@@ -8,6 +8,7 @@ data/vokenization/images/{IMAGE_SET}.members for shards: number of the tar, byte
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def write(root: Path, image_set: str, ids: list[str], folder: Path | None, membe
                 f"with it go by that order: keep it, choose another name for the new set, or start over with: rm {quoted(path)}"
             )
     if members is not None:
+        assert folder is not None, "shards are given by a pattern"
         numbers = {tar: number for number, tar in enumerate(expand(folder))}
         write_lines(members_file(root, image_set), (f"{numbers[m.tar]}\t{m.offset}\t{m.size}" for m in members))
         sizes = {tar: os.path.getsize(tar) for tar in numbers}
@@ -89,7 +91,7 @@ def paths(root: Path, image_set: str, ids: list[str], folder: Path | None, roots
     return [roots.picture(i) for i in ids]
 
 
-def _members(root: Path, image_set: str, ids: list[str], pattern: Path | None, source: dict[str, Any]) -> list[Member]:
+def _members(root: Path, image_set: str, ids: list[str], pattern: Path | None, source: dict[str, Any]) -> list[Path | Member]:
     where = pattern or source["pattern"]
     again = f"{commands.fix_order(f'{image_set}={where}')} (and the flags it had)"
     then = source.get("shards", {})
@@ -135,6 +137,6 @@ def check(root: Path, image_set: str) -> str:
     return f"order of {len(ids):,} pictures, {json.dumps(ids[0])} to {json.dumps(ids[-1])}"
 
 
-def hash_of_pictures(ids: list[str], paths: list[Path | Member]) -> str:
+def hash_of_pictures(ids: list[str], paths: Sequence[Path | Member]) -> str:
     """Of ids and file sizes: reading all pictures to know them would take as long as the work."""
     return sha256_of_lines(f"{i}\t{size_of(path)}" for i, path in zip(ids, paths, strict=True))

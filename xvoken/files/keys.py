@@ -79,7 +79,7 @@ def write(
         row, digest = 0, hashlib.sha256()
         for block in chain([first], blocks):
             keys[row : row + len(block)] = block
-            digest.update(np.ascontiguousarray(block, np.float32))
+            digest.update(np.ascontiguousarray(block, np.float32).data)
             row += len(block)
         file.create_dataset("ids", data=ids, dtype=h5py.string_dtype())
         file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True), "sha256": digest.hexdigest()})

@@ -7,7 +7,7 @@ as a refusal does; its ReadWriteLock keeps a database where ours is a file that 
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -27,7 +27,7 @@ LONGEST = 4096  # bytes; old runs that held a lock together wrote their numbers 
 
 
 @contextmanager
-def locked(path: Path, what: str, shared: bool = False, wait: bool = False) -> Iterator[FileIO]:
+def locked(path: Path, what: str, shared: bool = False, wait: bool = False) -> Generator[FileIO]:
     """Hold `path` as a lock while the block runs; a second run on the same output is refused.
 
     shared: together with others that hold it shared; wait: for the other run's end, instead of being refused. The lock
@@ -149,7 +149,7 @@ def locked_alone(file: FileIO, path: Path) -> bool:
 
 
 @contextmanager
-def sole_writer(output: Path, what: Path | None = None, wait: bool = False) -> Iterator[Callable[[], None]]:
+def sole_writer(output: Path, what: Path | None = None, wait: bool = False) -> Generator[Callable[[], None]]:
     """Be the only run that writes the file `output` (with others: `what`, for the message) while the block runs.
 
     For stages without parts, which have a lock of their own. Whether the output is finished already is to be asked inside,

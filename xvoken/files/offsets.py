@@ -5,6 +5,7 @@ A sparse index holds the byte at which every EVERY-th line starts: 8 bytes for E
 
 import warnings
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,12 @@ class Offsets:
 
     def __len__(self) -> int:
         return self.size
+
+    @overload
+    def __getitem__(self, which: int) -> int: ...
+
+    @overload
+    def __getitem__(self, which: slice) -> NDArray[np.int64]: ...
 
     def __getitem__(self, which: int | slice) -> int | NDArray[np.int64]:
         if not isinstance(which, slice):

@@ -87,7 +87,7 @@ def _groups(file: h5py.File, path: Path, mend: str) -> list[h5py.Group]:
     if not names or any(name not in file for name in names):
         raise UserError(f'{path}: its groups are not "0", "1", ...; {mend}')
     for name in names:
-        parts = {part: file[name].get(part) if isinstance(file[name], h5py.Group) else None for part in KINDS}
+        parts: dict[str, Any] = {part: file[name].get(part) if isinstance(file[name], h5py.Group) else None for part in KINDS}
         if not all(is_dataset(found, KINDS[part]) for part, found in parts.items()) or len({len(found) for found in parts.values()}) > 1:
             raise UserError(f"{path}: group {name} does not hold keys, features and captions of one length; {mend}")
     return [file[name] for name in names]

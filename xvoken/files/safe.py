@@ -6,12 +6,12 @@ import os
 import re
 import secrets
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from xvoken.errors import RunError, UserError, disk_full
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Generator[Path]:
     """Give a temporary name beside `path`; on success flush that file to the disk and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Machines that share a file system have the same process ids.
@@ -48,7 +48,7 @@ def remove_temporary(path: Path) -> None:
 
 
 @contextmanager
-def replacing_files(folder: Path) -> Iterator[Path]:
+def replacing_files(folder: Path) -> Generator[Path]:
     """Give a temporary folder, for libraries that write several files; on success each takes its place in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary, _naming_a_full_disk(folder):
@@ -59,7 +59,7 @@ def replacing_files(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _naming_a_full_disk(path: Path) -> Iterator[None]:
+def _naming_a_full_disk(path: Path) -> Generator[None]:
     try:
         yield
     except Exception as error:
@@ -96,7 +96,7 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     """Write an .npz file atomically."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **cast(dict[str, Any], arrays))  # of all keywords, numpy's own has another type
 
 
 def write_text(path: Path, text: str) -> None:
@@ -143,7 +143,7 @@ def sha256_of_rows(array: NDArray[Any]) -> str:
     """Of the bytes of an array, row after row; a piece at a time, so that Ctrl-C is heard."""
     digest = hashlib.sha256()
     for start in range(0, len(array), 1 << 16):
-        digest.update(np.ascontiguousarray(array[start : start + (1 << 16)]))
+        digest.update(np.ascontiguousarray(array[start : start + (1 << 16)]).data)
     return digest.hexdigest()
 
 

@@ -41,7 +41,7 @@ class Crops:
         """Left, top, right and bottom of a crop, in pixels."""
         for _ in range(10):
             area = width * height * rng.uniform(self.scale, 1)
-            ratio = math.exp(rng.uniform(*map(math.log, RATIO)))
+            ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < w <= width and 0 < h <= height:
                 break
@@ -63,8 +63,8 @@ class AugmentedPictures(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, i: int) -> Tensor | str:
-        number = self.numbers[i]
+    def __getitem__(self, index: int) -> Tensor | str:
+        number = self.numbers[index]
         try:
             whole = load_picture(self.paths[number])
             # As `image_features` decodes it: the evaluation view is cached under one name, whichever of us comes first.

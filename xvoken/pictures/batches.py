@@ -4,7 +4,7 @@ import io
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -15,7 +15,7 @@ from xvoken.errors import UserError, one_line, out_of_memory
 from xvoken.machine import ON_GPU, cores
 from xvoken.pictures.decode import MAX_PIXELS, BrokenPicture, at_fault, load_picture
 from xvoken.pictures.sources import Member
-from xvoken.pictures.view import View
+from xvoken.pictures.view import AnyView
 
 PIXELS_AT_ONCE = 1 << 26  # decoded together by torchcodec: at most 1 GB as float32, whatever the pictures' sizes
 LONGEST = 4  # a picture longer than this many times its shorter side is left to Pillow, which scales only the crop
@@ -25,15 +25,15 @@ JPEG_END = b"\xff\xd9"
 class Pictures(torch.utils.data.Dataset):
     """Item i: the view of picture i as uint8 (3, H, W), or the reason (str) why there is none."""
 
-    def __init__(self, paths: list[str | Member], view: View):
+    def __init__(self, paths: list[str | Member], view: AnyView):
         self.paths, self.view = paths, view
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, i: int) -> Tensor | str:
+    def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return self.view(load_picture(self.paths[i], self.view.resize))
+            return self.view(load_picture(self.paths[index], self.view.resize))
         except BrokenPicture as error:
             return str(error)
 
@@ -46,7 +46,7 @@ class TorchcodecPictures(Pictures):
     decoded on a CPU bit for bit the same, scaled within one grey level (bilinear).
     """
 
-    def __init__(self, paths: list[str | Member], view: View, device: str):
+    def __init__(self, paths: list[str | Member], view: AnyView, device: str):
         super().__init__(paths, view)
         self.device = torch.device(device)
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -98,8 +98,8 @@ class TorchcodecPictures(Pictures):
             if self.stream:  # made in this stream, used in the tower's: finished before, and not reused before that is done
                 self.stream.synchronize()
                 for place, _ in waiting:
-                    if items[place] is not None:
-                        items[place].record_stream(torch.cuda.default_stream(self.device))
+                    if isinstance(view := items[place], Tensor):
+                        view.record_stream(torch.cuda.default_stream(self.device))
 
     def _decoded(self, waiting: list[tuple[int, bytes]]) -> list[tuple[int, Tensor]]:
         from torchcodec.decoders import decode_jpeg
@@ -116,7 +116,7 @@ class TorchcodecPictures(Pictures):
             return [found for one in waiting for found in self._decoded([one])]
 
 
-def open_pictures(paths: list[str | Member], view: View, decoder: str, device: str) -> Pictures:
+def open_pictures(paths: list[str | Member], view: AnyView, decoder: str, device: str) -> Pictures:
     """The pictures as one of DECODERS makes them."""
     return TorchcodecPictures(paths, view, device) if decoder == "torchcodec" else Pictures(paths, view)
 
@@ -131,7 +131,15 @@ def require_decoder(decoder: str) -> None:
             raise UserError(f"--decoder torchcodec: can't be loaded ({one_line(error)[:120]}); run: {mend}") from None
 
 
-def batches_ahead(pictures: torch.utils.data.Dataset, size: int, threads: ThreadPoolExecutor | None) -> Iterator[tuple[int, list[Any]]]:
+class Items(Protocol):
+    """A dataset that knows its length."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def batches_ahead(pictures: Items, size: int, threads: ThreadPoolExecutor | None) -> Iterator[tuple[int, list[Any]]]:
     """(first item, items) of each batch; with `threads`, two batches are decoded while the caller uses another.
 
     A dataset with __getitems__ (torch's protocol) makes a batch together, in one thread. Threads suffice: decoders and

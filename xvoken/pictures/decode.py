@@ -3,7 +3,7 @@
 import errno
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,12 +26,12 @@ class BrokenPicture(Exception):
     """A picture that can't be used; its text is the reason, fit for a list."""
 
 
-def load_picture(path: str | Path | Member | Image.Image, short_side: int = 0) -> Image.Image:
+def load_picture(path: str | Path | Member | Image.Image, short_side: int | None = None) -> Image.Image:
     """Decode a file of any usual format to RGB, upright, transparency on white, first frame of an animation.
 
     path: of a file, a member of a tar, or a picture that is open already, which is not changed.
 
-    short_side: pixels that the caller will scale the shorter side to. A JPEG of several times that is decoded at a
+    short_side: pixels that the caller will scale the shorter side to, if that is known. A JPEG of several times that is decoded at a
     half, a quarter or an eighth, still twice as large: the same to the eye and to a grey level on average, and faster.
 
     The content decides the format, not the ending. Raises BrokenPicture, and what is not the picture's fault as it is.
@@ -58,7 +58,7 @@ def load_picture(path: str | Path | Member | Image.Image, short_side: int = 0) -
 
 
 @contextmanager
-def _opened(path: str | Path | Member | Image.Image) -> Iterator[Image.Image]:
+def _opened(path: str | Path | Member | Image.Image) -> Generator[Image.Image]:
     if isinstance(path, Image.Image):
         yield path
         return
@@ -66,7 +66,7 @@ def _opened(path: str | Path | Member | Image.Image) -> Iterator[Image.Image]:
         yield picture
 
 
-def _fraction(picture: Image.Image, short_side: int) -> int:
+def _fraction(picture: Image.Image, short_side: int | None) -> int:
     """n, where a picture is decoded at 1/n, or at the next power of two above that; whole for less than 2."""
     return min(picture.size) // (2 * short_side) if short_side and picture.format in REDUCED else 1
 
@@ -77,15 +77,17 @@ def reduced(whole: Image.Image, short_side: int) -> bool:
 
 
 def at_fault(error: Exception) -> bool:
-    """Whether the picture is, which is then left out for good, and not the machine: out of memory, too many open files, a
-    disk that fails. What Pillow itself finds wrong is an OSError without a number."""
+    """Whether the picture is, which is then left out for good, and not the machine.
+
+    That is out of memory, has too many open files or a disk that fails. What Pillow itself finds wrong is an OSError without a number.
+    """
     return not isinstance(error, MemoryError) and getattr(error, "errno", None) in (None, *NO_FILE)
 
 
-def _reason(error: Exception, path: str | Path | Member) -> str:
+def _reason(error: Exception, path: str | Path | Member | Image.Image) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "missing"
-    if isinstance(error, UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError) and not isinstance(path, Image.Image):  # one that is open has been identified
         return "not a picture" if size_of(path if isinstance(path, Member) else Path(path)) else "empty file"
     if isinstance(error, Image.DecompressionBombError):
         return "too large"

@@ -118,7 +118,7 @@ def _headers(tar: str, tell: Callable[[str], None]) -> Iterator[tarfile.TarInfo]
         with tarfile.open(tar, "r:") as file:
             # `offset` is where the next header stands, behind the data of this one.
             while (header := file.next()) is not None and header.offset_data <= file.offset <= size:
-                file.members.clear()  # it would keep them all
+                file.members.clear()  # ty: ignore[missing-attribute]  # it would keep them all; its types leave it out
                 count += 1
                 yield header
             if header is None:  # also for a header that can't be read; a whole tar ends with blocks of zeros

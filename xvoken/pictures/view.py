@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,19 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from xvoken.errors import UserError
+
+
+class AnyView(Protocol):
+    """How a picture becomes a tower's input; resize: pixels of its shorter side then, None where a picture is to be decoded whole."""
+
+    @property
+    def resize(self) -> int | None: ...
+
+    def __call__(self, picture: Image.Image, /) -> Tensor: ...
+
+    def of_pixels(self, pixels: Tensor, /) -> Tensor: ...
+
+    def normalize(self, pixels: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,10 @@ class ProcessorView:
     """The view that a model's own image processor makes; config: the processor's settings, as in its JSON file."""
 
     config: dict[str, Any]
-    resize = None  # pictures are decoded whole, so that features agree with those of the processor itself
+    resize: ClassVar[None] = None  # pictures are decoded whole, so that features agree with those of the processor itself
+
+    def __post_init__(self) -> None:
+        self.processor: Any = None  # no field: a cache's settings name the config alone
 
     @classmethod
     def from_processor(cls, processor: Any, name: str) -> "ProcessorView":

@@ -7,11 +7,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, resource_tracker
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, runtime_checkable
 
 from xvoken.errors import RunError, UserError, disk_full, one_line, out_of_memory
 from xvoken.files.locks import removed, still_there
@@ -25,8 +25,7 @@ ATTEMPTS = 3
 class Job(Protocol):
     """One kind of work. Plain values inside, so that it can be sent to another process.
 
-    A job with a `batch_size` has it halved, down to 1, when a range runs out of memory. `workers`, if it has that, is the
-    number of processes that share a machine's cores; `uses_gpu` says whether it has work for a GPU (True if not said).
+    A job may be Batched and Sharing too; `uses_gpu`, if it has that, says whether it has work for a GPU (True if not said).
     """
 
     def setup(self, device: str) -> None:
@@ -36,13 +35,27 @@ class Job(Protocol):
         """Do items start to stop, write `part` with endings of the job's choice, return a small summary."""
 
 
+@runtime_checkable
+class Batched(Protocol):
+    """A job whose batches are halved, down to 1, when a range runs out of memory."""
+
+    batch_size: int
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A job that takes its share of a machine's cores; workers: the number of processes among which they are shared."""
+
+    workers: int
+
+
 def prepare(job: Job, device: str) -> None:
     """Set up a worker, on a CPU with its number of threads."""
     import torch
 
     # fp32 is fp32 on a GPU too, where convolutions are in TF32, of 10 bits, if nothing is said.
     torch.backends.cudnn.allow_tf32 = False
-    torch.set_num_threads(CPU_THREADS if device == "cpu" else max(1, cores() // getattr(job, "workers", 1)))
+    torch.set_num_threads(CPU_THREADS if device == "cpu" else max(1, cores() // (job.workers if isinstance(job, Sharing) else 1)))
     job.setup(device)
 
 
@@ -61,7 +74,7 @@ def do_range(job: Job, items: tuple[int, int], part: Path, tell: Callable[[str],
         except Exception as error:
             if disk_full(error):
                 raise RunError(f"no room on the disk for {part.parent}; make room, then run the same command to go on") from None
-            if out_of_memory(error) and getattr(job, "batch_size", 1) > 1:
+            if out_of_memory(error) and isinstance(job, Batched) and job.batch_size > 1:
                 job.batch_size //= 2
                 reason = f"out of memory on items {items[0]} to {items[1]}: batches of {job.batch_size} from here on"
             else:
@@ -125,7 +138,8 @@ def run_in_processes(
         for device in devices:
             _start(job, device, workers)
         while workers:
-            for pipe in connection.wait(list(workers)):
+            ready = connection.wait(list(workers))  # could wait for sockets too, these are pipes
+            for pipe in cast(list[connection.Connection], ready):
                 process, task = workers[pipe]
                 message = _receive(pipe, process, task, log)
                 if "say" in message:
@@ -160,7 +174,7 @@ def _start(job: Job, device: str, workers: dict[connection.Connection, tuple[Any
 
 
 @contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
+def _ctrl_c_held_back() -> Generator[None]:
     """Ctrl-C is heard after the block only, in which a worker starts, and never by that worker.
 
     It goes to the whole foreground group, and only we stop the workers: they inherit the blocked signal, from their first
@@ -214,6 +228,7 @@ def failed(what: str, trace: str, items: tuple[int, int] | None, log: Path) -> R
 def _worker(job: Job, device: str, pipe: connection.Connection) -> None:
     """A worker process: ask for a range, do it, report it, until there is none."""
     parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker is a process that another one has started"
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     try:
         prepare(job, device)

@@ -9,7 +9,7 @@ import importlib.metadata
 import platform
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +91,7 @@ class Product:
         return True
 
     @contextmanager
-    def alone(self, wait: bool = False) -> Iterator[bool]:
+    def alone(self, wait: bool = False) -> Generator[bool]:
         """Be the only run that writes it while the block runs, for stages without parts. Gives whether there is anything to write.
 
         wait: for another run's end, instead of being refused. Leaving the block without an error requires all that was to be written.
@@ -108,10 +108,15 @@ class Product:
 
 @dataclass
 class Pass:
-    """One pass of parts; todo: the products that it makes, none if all are finished by now; parts: those of the last of them."""
+    """One pass of parts; todo: the products that it makes, none if all are finished by now; made_of: the parts of the last of them."""
 
     todo: list[Product]
-    parts: Parts | None = None
+    made_of: Parts | None = None
+
+    @property
+    def parts(self) -> Parts:
+        assert self.made_of is not None, "nothing is to be made, and there are no parts"
+        return self.made_of
 
     def run(self, job: Job, devices: Sequence[str], desc: str, unit: str) -> bool:
         """Do what is not done yet; returns whether the caller is to report, then join: not where other shares are still to come."""
@@ -125,7 +130,7 @@ class Pass:
 @contextmanager
 def one_pass(
     products: Sequence[Product], total: int, chunk: int, engine: Engine = LOCAL, plan: dict[str, Any] | None = None
-) -> Iterator[Pass]:
+) -> Generator[Pass]:
     """Make products that are not finished out of the same parts, in the order in which they are written; the parts lie beside the last one.
 
     plan: settings of the parts, where they are written otherwise than those of the product. Leaving the block without an error requires

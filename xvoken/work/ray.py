@@ -12,7 +12,7 @@ from typing import Any
 
 from xvoken import commands
 from xvoken.errors import RunError, UserError, one_line
-from xvoken.work.local import ATTEMPTS, KEPT, Job, Task, do_range, failed, prepare
+from xvoken.work.local import ATTEMPTS, KEPT, Job, Sharing, Task, do_range, failed, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,7 +68,7 @@ def _run(ray: Any, job: Job, tasks: list[Task], done: Callable, tell: Callable, 
     has = ray.cluster_resources()
     gpus = int(has.get("GPU", 0)) if getattr(job, "uses_gpu", True) else 0
     number = min(len(tasks), gpus or int(has.get("CPU", 1)))
-    if hasattr(job, "workers"):
+    if isinstance(job, Sharing):
         job.workers = math.ceil(number / max(1, sum(node["Alive"] for node in ray.nodes())))
     # Without a GPU an actor needs a core to be placed and none to stay: after a node's end all fit on what is left.
     options = {"num_gpus": 1} if gpus else {}
