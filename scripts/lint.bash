@@ -2,6 +2,6 @@
 # Check style: ruff's rules and its format.
 #   bash scripts/lint.bash
 source "$(dirname "$0")/common.bash"
-install_environment test requirements.txt requirements-demo.txt requirements-dev.txt
+install_environment test test
 ruff check .
 exec ruff format --check .
