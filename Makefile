@@ -1,4 +1,4 @@
-.PHONY: test lint demo bench bench-gpu test-ray test-crash resolve
+.PHONY: test lint demo bench bench-gpu test-ray test-crash resolve release-check
 
 # As the bash scripts do: .venv, unless another environment is active.
 ifndef VIRTUAL_ENV
@@ -41,3 +41,7 @@ resolve:
 	    python -m pip install --dry-run --quiet --python-version $$v --only-binary=:all: --target build/none '.[ray,test]' -c constraints.txt \
 	        || exit 1; \
 	done
+
+# The sdist and the wheel, built and used as strangers would.
+release-check:
+	bash scripts/release_check.bash
