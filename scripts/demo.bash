@@ -9,7 +9,7 @@ SETS=openmoji_train,openmoji_valid,openmoji_heldout
 ROOTS=(--lxmert-root $DATA/lxmert --image-root $DATA/images)
 
 # .venv with everything in it
-install_environment demo requirements.txt requirements-demo.txt
+install_environment demo
 
 # $DATA/images, lxmert/, raw/: pictures, captions, dialogues
 python scripts/demo_data.py $DATA

@@ -2,5 +2,5 @@
 # Install what is missing into .venv, then run the default test suite.
 #   bash scripts/test.bash [flags of pytest]
 source "$(dirname "$0")/common.bash"
-install_environment test requirements.txt requirements-demo.txt requirements-dev.txt
+install_environment test test
 exec python -m pytest "$@"

@@ -18,6 +18,7 @@ import xvoken.interrupts  # noqa: F401
 
 import numpy as np
 
+from xvoken import commands
 from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least_one, roots_of
 from xvoken.cli.main import run_main
 from xvoken.errors import UserError
@@ -43,7 +44,7 @@ def load_pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise UserError("parquet files need pyarrow; run: pip install -r requirements-export.txt") from None
+        raise UserError(f"parquet files need pyarrow; run: {commands.install('export')}") from None
     return pyarrow, pyarrow.parquet
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from xmatching.kinds import REPORTS
+from xvoken import commands
 from xvoken.console import say
 from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError, one_line
@@ -71,7 +72,8 @@ class Reporter:
         try:
             self.tracker: Tracker = made_by(REPORTS[to])(output, config)
         except ImportError as error:
-            raise UserError(f"--report-to {to}: not installed ({one_line(error)}); run: pip install {to}, or --report-to none") from None
+            mend = commands.install("report") if to == "tensorboard" else f"pip install {to}"
+            raise UserError(f"--report-to {to}: not installed ({one_line(error)}); run: {mend}, or --report-to none") from None
 
     def log(self, record: dict[str, Any]) -> None:
         self.tracker.log(dict(_flat(record)), record["epoch"])
@@ -103,7 +105,7 @@ def draw_curves(path: Path, records: list[dict[str, Any]]) -> bool:
     try:
         import matplotlib
     except ImportError:
-        say(f"no {path.name}: matplotlib is not installed (pip install matplotlib)")
+        say(f"no {path.name}: matplotlib is not installed ({commands.install('report')})")
         return False
     matplotlib.use("Agg")
     from matplotlib import pyplot

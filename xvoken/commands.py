@@ -56,5 +56,7 @@ def demo_data(folder: Path) -> str:
     return _command("python scripts/demo_data.py", folder)
 
 
-def install(requirements: str = "requirements.txt") -> str:
-    return f"pip install -r {requirements} -c constraints.txt"
+def install(extra: str = "") -> str:
+    """extra: one of pyproject.toml's; without, what the stages need."""
+    what = f"-e {quote(f'.[{extra}]')}" if extra else "-r requirements.txt"
+    return f"pip install {what} -c constraints.txt"

@@ -201,7 +201,7 @@ def test_wrong_flags(matcher: Path, made: Path, script: Callable[..., str], monk
         with pytest.raises(UserError, match="one name alone was expected; the folder is given as --from"):
             script(*flags_of(matcher, made), "--image-sets", name)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match="pip install -r requirements-export.txt"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[export\]' -c constraints.txt"):
         script(*flags_of(matcher, made))
 
 

@@ -85,11 +85,18 @@ def test_curves(matcher: Path, tmp_path: Path):
     assert Image.open(tmp_path / "curves.png").size[0] > 1000
 
 
-@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "trackio"])
-def test_a_missing_tracker_stops_before_the_training(tracker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("tracker", "mend"),
+    [
+        ("tensorboard", r"pip install -e '.\[report\]' -c constraints.txt"),
+        ("wandb", "pip install wandb"),
+        ("trackio", "pip install trackio"),
+    ],
+)
+def test_a_missing_tracker_stops_before_the_training(tracker: str, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import sys
 
     for name in ("tensorboard", "wandb", "trackio", "torch.utils.tensorboard"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=f"pip install {tracker}"):
+    with pytest.raises(UserError, match=f"{mend}, or --report-to none"):
         Reporter(tracker, tmp_path, {})

@@ -2,6 +2,7 @@
 
 import inspect
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tests.conftest import ROOT
 from tests.parsing import takes
 from xvoken import commands
 
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 # For parameters that have no default, and for those that change what is named.
 GIVEN = {
     "fix_order": [("openmoji",), ("mine=my folder/{00000..00099}.tar",)],
@@ -19,7 +21,7 @@ GIVEN = {
     "tokenize": [(), (Path("my data/lines.txt"), "minilm", 5)],
     "encode_captions": [(), ("models/clip", "other")],
     "vokenize": [(), ("snap/xmatching/best", Path("my data/lines.txt"), "mine,yours")],
-    "install": [(), ("requirements-ray.txt",)],
+    "install": [(), *((extra,) for extra in EXTRAS)],
 }
 NAMED = [name for name, found in vars(commands).items() if inspect.isfunction(found) and found.__module__ == commands.__name__]
 CALLS = [(name, given) for name in NAMED if name[0] != "_" for given in GIVEN.get(name, [()])]
@@ -29,7 +31,9 @@ CALLS = [(name, given) for name in NAMED if name[0] != "_" for given in GIVEN.ge
 def test_its_script_takes_it(name: str, given: tuple):
     program, *words = shlex.split(getattr(commands, name)(*given))
     if program == "pip":
-        assert words[:2] == ["install", "-r"] and all((ROOT / word).is_file() for word in words if word.endswith(".txt"))
+        extra = f".[{given[0]}]" if given else None
+        assert words[:3] == (["install", "-e", extra] if extra else ["install", "-r", "requirements.txt"])
+        assert words[3:] == ["-c", "constraints.txt"] and (ROOT / "requirements.txt").is_file() and (ROOT / "constraints.txt").is_file()
         return
     script, *flags = words
     assert takes(script, flags)

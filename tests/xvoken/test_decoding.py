@@ -141,6 +141,6 @@ def test_a_picture_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    with pytest.raises(UserError, match="--decoder torchcodec: can't be loaded .*; run: pip install -r requirements-torchcodec.txt"):
+    with pytest.raises(UserError, match=r"--decoder torchcodec: can't be loaded .*; run: pip install -e '.\[torchcodec\]'"):
         require_decoder("torchcodec")
     require_decoder("pillow")

@@ -127,7 +127,7 @@ def require_decoder(decoder: str) -> None:
         try:
             import torchcodec.decoders  # noqa: F401
         except (ImportError, OSError, RuntimeError) as error:
-            mend = commands.install("requirements-torchcodec.txt")
+            mend = commands.install("torchcodec")
             raise UserError(f"--decoder torchcodec: can't be loaded ({one_line(error)[:120]}); run: {mend}") from None
 
 

@@ -42,7 +42,7 @@ def run_in_ray(
     try:
         import ray
     except ImportError:
-        raise UserError(f"--engine ray: Ray is not installed; run: {commands.install('requirements-ray.txt')}") from None
+        raise UserError(f"--engine ray: Ray is not installed; run: {commands.install('ray')}") from None
     environment = {"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}}
     try:
         ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
