@@ -59,9 +59,10 @@ def encode(model: str, identity: Identity, phrases: list[str], compute: Compute,
         return
     with importing():
         from ctx.phrase_job import PhrasesJob
-    with one_pass([product], len(phrases), CHUNK) as made:
+    with one_pass([product], len(phrases), CHUNK, compute.engine) as made:
         job = PhrasesJob(model, phrases, compute.precision, compute.batch_size, identity.hash)
-        made.run(job, compute.devices, desc=output.name, unit="phrases")
+        if not made.run(job, compute.devices, desc=output.name, unit="phrases"):
+            return
         attributes = {
             "model": model, "model_hash": identity.hash, "revision": identity.revision, "date": today(),
             "phrases": len(phrases), "settings": json.dumps(settings, sort_keys=True),

@@ -49,6 +49,7 @@ def add_model_flags(parser: argparse.ArgumentParser, exp_name: str, items: str) 
     batch_help = f"{items} that go through the tower at once (default: by device)"
     parser.add_argument("--batch_size", "--batch-size", type=int, help=batch_help)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N (default: all)")
+    flags.add_engine_flags(parser)
 
 
 def add_picture_flags(parser: argparse.ArgumentParser) -> None:

@@ -70,7 +70,7 @@ def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, t
     if textual in (product.path for product in wanted):
         _room_for(textual, files.textual_bytes(len(pictures.ids), k, db.features.shape[1]))
     paths = [str(path) for path in pictures.paths]
-    with one_pass(wanted, len(paths), part_size(len(paths), compute.device)) as made:
+    with one_pass(wanted, len(paths), part_size(len(paths), compute.device), compute.engine) as made:
         if not made.todo:
             return
         settings = {product.path: json.dumps(product.settings, sort_keys=True) for product in made.todo}
@@ -81,7 +81,8 @@ def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, t
         if textual in settings:
             job.keys, job.k = str(parts.folder / "keys.npy"), k
             save_array(Path(job.keys), db.keys)
-        made.run(job, compute.devices, desc=main.name, unit="img")
+        if not made.run(job, compute.devices, desc=main.name, unit="img"):
+            return
         skipped = [(pictures.ids[row], paths[row], reason) for row, reason in read_skipped(parts)]
         if len(skipped) == len(paths):
             raise UserError(f"none of the {len(paths)} pictures can be used, {paths[0]} for one: {skipped[0][2]}")

@@ -101,6 +101,32 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(world):
     assert files(world, "killed") == files(world, "one")
 
 
+def test_shares_of_the_work_give_the_bytes_of_one_run(world):
+    """One after the other, two at once, and all that is missing joined by a run of its own."""
+    script = str(ROOT / "ctx/build_context.py")
+    for name, order in (("shares", (1, 2)), ("turned", (2, 1))):
+        for share in order:
+            said = run_script("build_context", world, *flags(name, 1), "--part", share, "--parts", 2)
+            assert ("wrote the context of 137 pictures" in said) == (share == order[-1])
+        assert files(world, name) == files(world, "one") and not list((world / f"outputs/{name}").glob(".*"))
+    command = [sys.executable, script, "--device", "cpu", *map(str, flags("at_once", 1)), "--parts", "2", "--part"]
+    both = [subprocess.Popen([*command, share], cwd=world, stderr=subprocess.PIPE, text=True) for share in ("1", "2")]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert files(world, "at_once") == files(world, "one") and not list((world / "outputs/at_once").glob(".*"))
+    run_script("build_context", world, *flags("joined", 1), "--part", 1, "--parts", 2)
+    assert "9 of 18 parts are missing, the first is 1" in run_script("build_context", world, *flags("joined", 1), "--join", code=2)
+
+
+def test_shares_of_phrases_give_the_bytes_of_one_run(world, monkeypatch):
+    monkeypatch.setattr("ctx.encode_captions.CHUNK", 64)
+    phrases = ["--model", "model", "--captions", "phrases.txt"]
+    run_script("encode_captions", world, *phrases, "--exp_name", "whole")
+    for share in (2, 1):
+        run_script("encode_captions", world, *phrases, "--exp_name", "halves", "--part", share, "--parts", 2)
+    assert files(world, "halves") == files(world, "whole")
+
+
 def test_a_run_killed_between_its_two_files_goes_on_with_the_second(world):
     killed_behind("vis_ctx.hdf5", [ROOT / "ctx/build_context.py", "--device", "cpu", *flags("between", 1)], cwd=world)
     folder = world / "outputs/between"

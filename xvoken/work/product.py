@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xvoken.console import log
-from xvoken.files.locks import remove_lock, sole_writer
+from xvoken.files.locks import lock_file, locked, remove_lock, sole_writer
 from xvoken.files.safe import all_there, all_written, differences, remove_temporary, same_settings, write_json
 from xvoken.machine import LOCAL, Engine
 from xvoken.work.local import Job
@@ -138,7 +138,10 @@ def one_pass(
     """
     with ExitStack() as stack:
         for product in products:
-            if product.own_lock:
+            if product.own_lock and engine.share:  # shares write together; who ends last takes the lock away
+                stack.callback(remove_lock, product.path)
+                stack.enter_context(locked(lock_file(product.path), product.path.as_posix(), shared=True, wait=True))
+            elif product.own_lock:
                 stack.enter_context(sole_writer(product.path))
         # Who has no lock of its own is looked at by the parts, under theirs.
         todo = [product for product in products if not (product.own_lock and product.finished())]
