@@ -1,10 +1,11 @@
-"""Which pictures get a context: those of COCO's caption annotations, or a folder's.
+"""Which pictures get a context: those of COCO's caption annotations, of a folder or tar shards, or of image sets.
 
 ROOT/annotations/captions_{train,val}{2014,2017}.json     COCO's own files
 ROOT/annotations/coco_{train,restval,dev,test}_ids.npy    annotation ids of the Karpathy split, where they lie there
 ROOT/{train,val}{2014,2017}/, or ROOT/images/...          the pictures
 """
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ import numpy as np
 
 from xvoken.console import say
 from xvoken.errors import UserError
+from xvoken.files import image_ids
+from xvoken.files.image_sets import Roots, split_name
 from xvoken.files.safe import read_json
-from xvoken.pictures.sources import folder_ids
+from xvoken.pictures.sources import ENDINGS, Member, list_pictures
 
 YEARS = ("2014", "2017")
 # The Karpathy split's id files, by the annotation file that their ids are of.
@@ -24,31 +27,72 @@ KARPATHY = {"train": ("train",), "val": ("restval", "dev", "test")}
 
 @dataclass
 class PictureSet:
-    """ids: names of the pictures in both context files; paths: where they lie."""
+    """ids: names of the pictures in both context files; paths: where they lie, in files or in tar shards."""
 
     ids: list[str]
-    paths: list[Path]
+    paths: list[Path | Member]
 
 
-def read_pictures(images: Path | None, dataset_root: Path, limit: int | None = None) -> PictureSet:
-    """The pictures of a folder, or of COCO when `images` is None; at most the first `limit`.
+@dataclass(frozen=True)
+class Source:
+    """Where pictures are asked for: named image sets, else a folder or tar shards, else COCO under a root."""
 
-    Raises UserError when there is none, or when two have the same id.
-    """
-    pictures = _folder(images) if images else _coco(dataset_root)
+    image_sets: tuple[str, ...] = ()
+    images: Path | None = None
+    dataset_root: Path = Path("datasets/coco_captions")
+    ids_root: Path = image_ids.ROOT
+    roots: Roots | None = None
+
+
+def read_pictures(source: Source, limit: int | None = None) -> PictureSet:
+    """The pictures of a source; at most the first `limit`. Raises UserError when there is none, or when two have the same id."""
+    pictures = _pictures(source)
     return PictureSet(pictures.ids[:limit], pictures.paths[:limit])
 
 
-def _folder(folder: Path) -> PictureSet:
-    names, others = folder_ids(folder)
+def _pictures(source: Source) -> PictureSet:
+    if source.image_sets:
+        return _image_sets(source)
+    return _listed(source.images) if source.images else _coco(source.dataset_root)
+
+
+def _listed(images: Path) -> PictureSet:
+    """Of a folder, or of tar shards as if they were unpacked to one."""
+    found, others = list_pictures(images)
     if others:
-        say(f"{folder}: {others} other files left out")
-    ids = [Path(name).stem for name in names]
+        say(f"{images}: {others} other files left out")
+    names = list(found)
+    paths = list(found.values()) if isinstance(found, dict) else [images / name for name in names]
+    return PictureSet(_ids(images, names), paths)
+
+
+def _image_sets(source: Source) -> PictureSet:
+    """In the order that create_image_ids.py has fixed, one set after another."""
+    names, paths = [], []
+    for image_set in source.image_sets:
+        name, folder = split_name(image_set)
+        ids = image_ids.read(source.ids_root, name)
+        names += ids
+        paths += image_ids.paths(source.ids_root, name, ids, folder, source.roots)
+    return PictureSet(_ids(",".join(source.image_sets), names), paths)
+
+
+def _ids(where: object, names: list[str]) -> list[str]:
+    """File names without ending; of those that stand in several folders, with the folders before them: a/b/c.jpg is a_b_c."""
+    stems = [_without_ending(name) for name in names]
+    times = Counter(map(os.path.basename, stems))
+    ids = [base if times[base := os.path.basename(stem)] == 1 else stem.replace("/", "_") for stem in stems]
     twice = [i for i, count in Counter(ids).items() if count > 1]
     if twice:
-        same = [name for name in names if Path(name).stem == twice[0]]
-        raise UserError(f"{folder}: {len(twice)} image ids stand twice, as {twice[0]} for {', '.join(same)}; rename or remove one")
-    return PictureSet(ids, [folder / name for name in names])
+        same = [name for name, i in zip(names, ids, strict=True) if i == twice[0]]
+        raise UserError(f"{where}: {len(twice)} image ids stand twice, as {twice[0]} for {', '.join(same)}; rename or remove one")
+    return ids
+
+
+def _without_ending(name: str) -> str:
+    """Ids of captioned sets have none, and may have dots."""
+    stem, ending = os.path.splitext(name)
+    return stem if ending.lower() in ENDINGS else name
 
 
 def _coco(root: Path) -> PictureSet:

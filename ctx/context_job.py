@@ -17,13 +17,14 @@ from xvoken.encoders.encoder import load_encoder
 from xvoken.files.safe import save_arrays
 from xvoken.pictures.batches import batches_ahead
 from xvoken.pictures.decode import BrokenPicture, load_picture
+from xvoken.pictures.sources import Member
 from xvoken.search.torch_exact import TorchIndex
 
 
 class CroppedPictures(torch.utils.data.Dataset):
     """Item i: the views of picture i as uint8 (V, 3, H, W), or the reason (str) why there are none."""
 
-    def __init__(self, paths: list[str], view: Any, number: int):
+    def __init__(self, paths: list[str | Member], view: Any, number: int):
         self.paths, self.view, self.number = paths, view, number
 
     def __len__(self) -> int:
@@ -31,7 +32,7 @@ class CroppedPictures(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> Tensor | str:
         try:
-            picture = load_picture(Path(self.paths[i]))
+            picture = load_picture(self.paths[i])
         except BrokenPicture as error:
             return str(error)
         return torch.stack([self.view(view) for view in crops.views(picture, self.number)])
@@ -65,7 +66,7 @@ class ContextJob:
     """
 
     model: str
-    paths: list[str]
+    paths: list[str | Member]
     precision: str
     batch_size: int
     decoders: int  # threads beside the worker; 0: it decodes by itself

@@ -7,6 +7,7 @@ from pathlib import Path
 from xvoken.cli import flags
 from xvoken.console import say
 from xvoken.errors import UserError
+from xvoken.files import image_ids
 from xvoken.machine import Compute, cores, cpu_has_bf16, gpu_count
 
 OUTPUTS = Path("outputs")
@@ -56,7 +57,16 @@ def add_picture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset_root", type=Path, default=Path("datasets/coco_captions"), help="COCO: annotations/ and pictures (default: %(default)s)"
     )
-    parser.add_argument("--images", type=Path, help="a folder of pictures instead of COCO; a picture's id is its file name without ending")
+    parser.add_argument(
+        "--images", type=Path,
+        help="a folder of pictures, or tar shards in quotes ('FOLDER/{00000..00099}.tar'), instead of COCO; a picture's id is its file "
+        "name without ending, with its folders (a_b_c of a/b/c.jpg) where that name stands twice",
+    )  # fmt: skip
+    parser.add_argument(
+        "--image-sets", "--image_sets", nargs="+", help="image sets, as create_image_ids.py has fixed them, with commas, instead of COCO"
+    )
+    parser.add_argument("--ids-root", "--ids_root", type=Path, default=image_ids.ROOT, help="folder of their .ids files")
+    flags.add_roots_flags(parser)
 
 
 def add_retrieval_flags(parser: argparse.ArgumentParser) -> None:

@@ -14,16 +14,19 @@ from xvoken.interrupts import importing
 import numpy as np
 from numpy.typing import NDArray
 
-from ctx.coco import PictureSet, read_pictures
+from ctx.coco import PictureSet, Source, read_pictures
 from ctx.options import compute_of
+from xvoken.cli import flags
 from xvoken.console import progress, say
 from xvoken.encoders.identity import Identity, identify
 from xvoken.errors import RunError, UserError
 from xvoken.files import context as files
 from xvoken.files.image_ids import hash_of_pictures
+from xvoken.files.image_sets import listed_sets
 from xvoken.files.phrases import CaptionDB
 from xvoken.files.safe import save_array
 from xvoken.machine import Compute
+from xvoken.pictures.sources import Member
 from xvoken.work.parts import Parts, read_skipped
 from xvoken.work.product import Product, one_pass
 
@@ -45,8 +48,11 @@ class Inputs:
 
 def load_inputs(args: argparse.Namespace) -> Inputs:
     """From the flags; cheap checks first."""
+    if args.images and args.image_sets:
+        raise UserError(f"--images {args.images} and --image-sets {' '.join(args.image_sets)}: give one of them")
     compute, decoders = compute_of(args, BATCH)
-    pictures = read_pictures(args.images, args.dataset_root, args.limit)
+    sets = tuple(listed_sets(args.image_sets)) if args.image_sets else ()
+    pictures = read_pictures(Source(sets, args.images, args.dataset_root, args.ids_root, flags.roots_of(args)), args.limit)
     return Inputs(args.model, identify(args.model), pictures, compute, decoders)
 
 
@@ -56,7 +62,7 @@ def make_context(inputs: Inputs, visual: Path | None = None, textual: Path | Non
     textual needs db. Raises UserError when no picture can be used.
     """
     if not inputs.pictures.ids:
-        raise UserError("no images to encode; look at --dataset_root or --images")
+        raise UserError("no images to encode; look at --dataset_root, --images or --image-sets")
     if db and k > len(db.keys):
         most = len(db.keys)
         raise UserError(f"--k {k}: the caption database has {most} phrases only; take --k {most} or fewer (K={most} for the bash script)")
@@ -69,7 +75,7 @@ def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, t
     identity, pictures, compute = inputs.identity, inputs.pictures, inputs.compute
     if textual in (product.path for product in wanted):
         _room_for(textual, files.textual_bytes(len(pictures.ids), k, db.features.shape[1]))
-    paths = [str(path) for path in pictures.paths]
+    paths = [path if isinstance(path, Member) else str(path) for path in pictures.paths]
     with one_pass(wanted, len(paths), part_size(len(paths), compute.device), compute.engine) as made:
         if not made.todo:
             return
@@ -83,7 +89,7 @@ def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, t
             save_array(Path(job.keys), db.keys)
         if not made.run(job, compute.devices, desc=main.name, unit="img"):
             return
-        skipped = [(pictures.ids[row], paths[row], reason) for row, reason in read_skipped(parts)]
+        skipped = [(pictures.ids[row], str(paths[row]), reason) for row, reason in read_skipped(parts)]
         if len(skipped) == len(paths):
             raise UserError(f"none of the {len(paths)} pictures can be used, {paths[0]} for one: {skipped[0][2]}")
         attributes = {"model": inputs.model, "model_hash": identity.hash, "revision": identity.revision, "date": today()}

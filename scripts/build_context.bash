@@ -2,7 +2,7 @@
 # The cross-modal context: encode the phrases, then both context files in one pass over the pictures; what is done is skipped.
 #   bash scripts/build_context.bash 0
 # 0 is the GPU; cpu and auto (all GPUs, else the CPU; the default) work too. CAPTIONS=file: phrases of your own;
-# IMAGES=folder: pictures of your own; MODEL=: another model than CLIP ViT-B/32; PRECISION=bf16: faster; K=: phrases a view.
+# IMAGES=folder: pictures of your own, or tar shards (IMAGE_SETS=: sets of create_image_ids.py); MODEL=: another model than CLIP ViT-B/32; PRECISION=bf16: faster; K=: phrases a view.
 # ANN_DIR=, DATASET_ROOT=: where Visual Genome and COCO lie.
 source "$(dirname "$0")/common.bash"
 (($# <= 1)) || usage_error "one argument is taken, the device; the rest is said by variables"
@@ -17,4 +17,5 @@ COMMON=(--model "$MODEL" --device "$DEVICE" --precision "$PRECISION")
 python ctx/encode_captions.py --ann_dir "$ANN_DIR" ${CAPTIONS:+--captions "$CAPTIONS"} "${COMMON[@]}"
 
 # Both files: outputs/image_features/vis_ctx.hdf5, outputs/retrieved_captions/txt_ctx.hdf5
-python ctx/build_context.py --dataset_root "$DATASET_ROOT" ${IMAGES:+--images "$IMAGES"} "${COMMON[@]}" --k "${K:-16}"
+python ctx/build_context.py --dataset_root "$DATASET_ROOT" ${IMAGES:+--images "$IMAGES"} \
+    ${IMAGE_SETS:+--image-sets "$IMAGE_SETS"} "${COMMON[@]}" --k "${K:-16}"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ctx import encode_images
-from ctx.coco import read_pictures
+from ctx.coco import Source, read_pictures
 from ctx.phrases import read_lines, read_visual_genome
 from tests import ctx_fixtures as fixtures
 from tests.ctx_fixtures import run_script
@@ -138,52 +138,52 @@ def write_coco(root, year="2014", train=(1, 2), val=(3,)):
 @pytest.mark.parametrize("year", ["2014", "2017"])
 def test_coco_pictures_by_id(tmp_path, year):
     root = write_coco(tmp_path, year, train=(10, 9), val=(7,))
-    pictures = read_pictures(None, root)
+    pictures = read_pictures(Source(dataset_root=root))
     assert pictures.ids == ["7", "9", "10"]
     assert pictures.paths == [root / f"{folder}{year}/{i:012}.jpg" for folder, i in (("val", 7), ("train", 9), ("train", 10))]
-    assert read_pictures(None, root, limit=2).ids == ["7", "9"]
+    assert read_pictures(Source(dataset_root=root), 2).ids == ["7", "9"]
 
 
 def test_karpathy_files_choose_the_pictures(tmp_path):
     root = write_coco(tmp_path, train=(1, 2, 3), val=(4, 5, 6))
     for name, ids in (("train", [101, 100, 300]), ("restval", [400]), ("dev", []), ("test", [601])):
         np.save(root / f"annotations/coco_{name}_ids.npy", np.array(ids, np.int64))
-    assert read_pictures(None, root).ids == ["1", "3", "4", "6"]
+    assert read_pictures(Source(dataset_root=root)).ids == ["1", "3", "4", "6"]
     np.save(root / "annotations/coco_dev_ids.npy", np.array([999]))
     with pytest.raises(UserError, match="1 annotation ids do not exist in .*captions_val2014.json, 999"):
-        read_pictures(None, root)
+        read_pictures(Source(dataset_root=root))
     np.save(root / "annotations/coco_dev_ids.npy", np.array(["x"], object))
     with pytest.raises(UserError, match="not a numpy array of whole numbers"):
-        read_pictures(None, root)
+        read_pictures(Source(dataset_root=root))
 
 
 def test_coco_mistakes(tmp_path):
     with pytest.raises(UserError, match="captions_train2014.json does not exist"):
-        read_pictures(None, tmp_path)
+        read_pictures(Source(dataset_root=tmp_path))
     with pytest.raises(UserError, match="image id 3 stands in both"):
-        read_pictures(None, write_coco(tmp_path / "twice", train=(1, 3), val=(3,)))
+        read_pictures(Source(dataset_root=write_coco(tmp_path / "twice", train=(1, 3), val=(3,))))
     with pytest.raises(UserError, match="image id 3 stands twice"):
-        read_pictures(None, write_coco(tmp_path / "same", train=(3, 3)))
+        read_pictures(Source(dataset_root=write_coco(tmp_path / "same", train=(3, 3))))
     with pytest.raises(UserError, match="no images in"):
-        read_pictures(None, write_coco(tmp_path / "empty", train=(), val=()))
+        read_pictures(Source(dataset_root=write_coco(tmp_path / "empty", train=(), val=())))
     root = write_coco(tmp_path / "cut")
     file = root / "annotations/captions_val2014.json"
     file.write_text(file.read_text()[:40])
     with pytest.raises(UserError, match="captions_val2014.json is not valid JSON"):
-        read_pictures(None, root)
+        read_pictures(Source(dataset_root=root))
     file.write_text(json.dumps({"images": [], "annotations": [{"id": 5, "image_id": 77}]}))
     with pytest.raises(UserError, match="annotation 5 is of image 77, which is not in it"):
-        read_pictures(None, root)
+        read_pictures(Source(dataset_root=root))
     shutil.rmtree(write_coco(tmp_path / "bare") / "val2014")
     with pytest.raises(UserError, match="val2014: no such folder of pictures"):
-        read_pictures(None, tmp_path / "bare")
+        read_pictures(Source(dataset_root=tmp_path / "bare"))
 
 
 def test_two_files_with_one_name_are_refused(tmp_path):
     fixtures.save_pictures(tmp_path, {"a": (9, 9)})
     shutil.copy(tmp_path / "a.png", tmp_path / "a.jpg")
     with pytest.raises(UserError, match="1 image ids stand twice, as a for a.jpg, a.png"):
-        read_pictures(tmp_path, tmp_path)
+        read_pictures(Source(images=tmp_path))
 
 
 def test_a_gpu_that_is_not_there_is_refused_as_in_all_stages(world, monkeypatch):
