@@ -2,7 +2,8 @@
 # The cross-modal context: encode the phrases, then both context files in one pass over the pictures; what is done is skipped.
 #   bash scripts/build_context.bash 0
 # 0 is the GPU; cpu and auto (all GPUs, else the CPU; the default) work too. CAPTIONS=file: phrases of your own;
-# IMAGES=folder: pictures of your own, or tar shards (IMAGE_SETS=: sets of create_image_ids.py); MODEL=: another model than CLIP ViT-B/32; PRECISION=bf16: faster; K=: phrases a view.
+# IMAGES=folder, or tar shards: pictures of your own; IMAGE_SETS=: sets of create_image_ids.py; K=: phrases a view;
+# MODEL=: another model than CLIP ViT-B/32; PRECISION=bf16: faster.
 # ANN_DIR=, DATASET_ROOT=: where Visual Genome and COCO lie.
 source "$(dirname "$0")/common.bash"
 (($# <= 1)) || usage_error "one argument is taken, the device; the rest is said by variables"
