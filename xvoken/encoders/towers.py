@@ -19,7 +19,10 @@ class Tower(Protocol):
 
 
 class AnyTextTower(Tower, Protocol):
-    """max_tokens: the longest input, special tokens counted in; fixed_length: whether every input is to be padded to that."""
+    """ids, mask: int64 (B, T) -> (B, width), pooled, before the joint space.
+
+    max_tokens: the longest input, special tokens counted in; fixed_length: whether every input is to be padded to that.
+    """
 
     max_tokens: int
     fixed_length: bool
@@ -34,7 +37,7 @@ class TokenTower(AnyTextTower, Protocol):
 
 
 class AnyImageTower(Tower, Protocol):
-    """model: the network inside; view: how a picture becomes its input."""
+    """pixels: uint8 (B, 3, H, W), as `view` makes them -> (B, width), pooled, before the joint space; model: the network inside."""
 
     model: nn.Module
 

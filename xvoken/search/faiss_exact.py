@@ -34,6 +34,7 @@ class FaissIndex:
             self.index.add(keys)
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """(Q, d) -> scores float32 (Q, k) descending, rows int32 (Q, k); equal scores in the order of their rows."""
         if self.index is not None and k > FAISS_GPU_MOST:
             raise UserError(f"top {k}: faiss on a GPU finds {FAISS_GPU_MOST} at most; take --backend torch")
         most = len(self.keys) if self.index is None else min(len(self.keys), FAISS_GPU_MOST)

@@ -32,6 +32,7 @@ class JoinedIndex:
         self.indexes, self.sizes, self.starts = indexes, sizes, np.cumsum([0, *sizes])
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """(Q, d) -> scores float32 (Q, k) descending, rows int32 (Q, k); equal scores in the order of their rows."""
         found = [index.search(queries, min(k, size)) for index, size in zip(self.indexes, self.sizes, strict=True)]
         scores = np.concatenate([scores for scores, _ in found], 1)
         rows = np.concatenate([rows + np.int32(start) for (_, rows), start in zip(found, self.starts, strict=False)], 1)

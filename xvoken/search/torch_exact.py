@@ -29,6 +29,7 @@ class TorchIndex:
 
     @torch.inference_mode()
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """(Q, d) -> scores float32 (Q, k) descending, rows int32 (Q, k); equal scores in the order of their rows."""
         found = [self.search_block(torch.from_numpy(block).to(self.device), k) for block in np.split(queries, _cuts(len(queries)))]
         scores, rows = (torch.cat(both) for both in zip(*found, strict=True))
         return scores.cpu().numpy(), rows.int().cpu().numpy()
