@@ -7,6 +7,7 @@ ROOT/{train,val}{2014,2017}/, or ROOT/images/...          the pictures
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from xvoken.errors import UserError
 from xvoken.files import image_ids
 from xvoken.files.image_sets import Roots, split_name
 from xvoken.files.safe import read_json
-from xvoken.pictures.sources import ENDINGS, Member, list_pictures
+from xvoken.pictures.sources import Member, list_pictures
 
 YEARS = ("2014", "2017")
 # The Karpathy split's id files, by the annotation file that their ids are of.
@@ -63,7 +64,7 @@ def _listed(images: Path) -> PictureSet:
         say(f"{images}: {others} other files left out")
     names = list(found)
     paths = list(found.values()) if isinstance(found, dict) else [images / name for name in names]
-    return PictureSet(_ids(images, names), paths)
+    return PictureSet(_ids(images, names, paths), paths)
 
 
 def _image_sets(source: Source) -> PictureSet:
@@ -74,12 +75,12 @@ def _image_sets(source: Source) -> PictureSet:
         ids = image_ids.read(source.ids_root, name)
         names += ids
         paths += image_ids.paths(source.ids_root, name, ids, folder, source.roots)
-    return PictureSet(_ids(",".join(source.image_sets), names), paths)
+    return PictureSet(_ids(",".join(source.image_sets), names, paths), paths)
 
 
-def _ids(where: object, names: list[str]) -> list[str]:
+def _ids(where: object, names: list[str], paths: Sequence[Path | Member]) -> list[str]:
     """File names without ending; of those that stand in several folders, with the folders before them: a/b/c.jpg is a_b_c."""
-    stems = [_without_ending(name) for name in names]
+    stems = [_stem(name, path) for name, path in zip(names, paths, strict=True)]
     times = Counter(map(os.path.basename, stems))
     ids = [base if times[base := os.path.basename(stem)] == 1 else stem.replace("/", "_") for stem in stems]
     twice = [i for i, count in Counter(ids).items() if count > 1]
@@ -89,10 +90,9 @@ def _ids(where: object, names: list[str]) -> list[str]:
     return ids
 
 
-def _without_ending(name: str) -> str:
-    """Ids of captioned sets have none, and may have dots."""
-    stem, ending = os.path.splitext(name)
-    return stem if ending.lower() in ENDINGS else name
+def _stem(name: str, path: Path | Member) -> str:
+    """A captioned set names its pictures without ending, and may have dots in them."""
+    return os.path.splitext(name)[0] if str(path).endswith(f"/{name}") else name
 
 
 def _coco(root: Path) -> PictureSet:

@@ -21,7 +21,7 @@ from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.errors import UserError
 from xvoken.files import image_ids
-from xvoken.files.image_sets import LXMERT_NAMES, Roots, listed_sets, lxmert_file, read_captioned, split_name
+from xvoken.files.image_sets import LXMERT_NAMES, Roots, listed_sets, lxmert_file, read_captioned, split_name, usual_folder
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import remove_temporary
 from xvoken.pictures.sources import Member, list_pictures
@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     for image_set in listed_sets(args.image_sets):
         name, folder = split_name(image_set)
+        folder = folder or usual_folder(name)
         found = ordered_ids(name, folder, roots_of(args), args.langs.split(","))
         ids = sample(list(found), args.num_images, args.seed)[: args.limit]
         members = [found[i] for i in ids] if isinstance(found, dict) else None

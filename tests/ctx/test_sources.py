@@ -1,5 +1,7 @@
 """Pictures of a context from folders in a folder, tar shards and image sets: the same values, wherever they lie."""
 
+import io
+import json
 import shutil
 import tarfile
 
@@ -10,6 +12,7 @@ import pytest
 from tests import ctx_fixtures as fixtures
 from tests.ctx_fixtures import run_script
 from vokenization import create_image_ids
+from xvoken.pictures import sources
 
 SIZES = {"one": (90, 60), "two": (40, 80), "tiny": (3, 2)}
 
@@ -79,3 +82,65 @@ def test_mistakes(work):
     assert "nothing" in line and "create_image_ids" in line
     line = run_script("encode_images", work, "--model", "model", "--images", "tars/{00000..00003}.tar", code=2)
     assert "00002.tar: no such tar file" in line
+
+
+def repack(tar, names, folder):
+    with tarfile.open(tar, "w") as file:
+        for name in names:
+            file.add(folder / name, name)
+
+
+def test_a_shard_whose_files_changed_places_is_refused(work, monkeypatch):
+    monkeypatch.chdir(work)
+    same = fixtures.save_pictures(work / "same", dict.fromkeys(("one", "two"), (40, 40)))
+    for path in same.iterdir():  # of equal size, so that the tar's size tells nothing
+        path.write_bytes(path.read_bytes().ljust(20_000, b" "))
+    (work / "turned").mkdir()
+    repack(work / "turned/0.tar", ["one.png", "two.png"], same)
+    create_image_ids.main(["--image-sets", "turned=turned/*.tar", "--ids-root", "ids"])
+    size = (work / "turned/0.tar").stat().st_size
+    repack(work / "turned/0.tar", ["two.png", "one.png"], same)
+    assert (work / "turned/0.tar").stat().st_size == size
+    flags = ["encode_images", work, "--model", "model", "--exp_name", "turned", "--image-sets", "turned", "--ids-root", "ids"]
+    line = run_script(*flags, code=2)
+    assert "turned/0.tar: one.png stood at byte" in line and "create_image_ids.py --image-sets NAME=SHARDS" in line
+    assert not (work / "outputs/turned/vis_ctx.hdf5").exists()
+    create_image_ids.main(["--image-sets", "turned=turned/*.tar", "--ids-root", "ids"])
+    run_script(*flags)
+    assert set(values(work, "turned")) == {"one", "two"}
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("name", ["a.png", "./a/b.png", "/a.png", "é/ß.png", "d/" * 60 + "x.png", "n" * 99 + ".png", "n" * 95 + ".png"])
+def test_members_are_known_by_their_headers(tmp_path, name, format):
+    with tarfile.open(tmp_path / "x.tar", "w", format=format) as tar:
+        member = tarfile.TarInfo(name)
+        member.size = 5
+        try:
+            tar.addfile(member, io.BytesIO(b"hello"))
+        except ValueError:
+            pytest.skip("a name that this format can't hold")
+    (found,) = sources.scan([str(tmp_path / "x.tar")], lambda name: True)[0].values()
+    assert found.open().read() == b"hello"
+
+
+def test_open_images_from_shards_is_read_from_them(work, plain, monkeypatch):
+    monkeypatch.chdir(work)
+    create_image_ids.main(["--image-sets", "open_images=tars/00001.tar", "--ids-root", "ids"])
+    found, _ = encode(work, "open", "--image-sets", "open_images", "--ids-root", "ids")
+    np.testing.assert_allclose(found["same"], plain["two"], atol=1e-6)
+
+
+def test_ids_of_captioned_sets_are_kept_whole(work, plain, monkeypatch):
+    monkeypatch.chdir(work)
+    (work / "lx").mkdir()
+    (work / "cap").mkdir()
+    for i, name in (("t.png", "one"), ("t", "two"), ("v1.2", "tiny")):
+        shutil.copy(work / f"plain/{name}.png", work / f"cap/{i}.png")
+    rows = [{"img_id": i, "labelf": {}, "sentf": {"mscoco": ["a dog"]}} for i in ("t.png", "t", "v1.2")]
+    (work / "lx/cap.json").write_text(json.dumps(rows))
+    roots = ["--lxmert-root", "lx", "--image-root", "cap", "--ids-root", "ids"]
+    create_image_ids.main(["--image-sets", "cap", *roots])
+    found, _ = encode(work, "cap", "--image-sets", "cap", *roots)
+    assert set(found) == {"t.png", "t", "v1.2"}
+    np.testing.assert_allclose(found["t.png"], plain["one"], atol=1e-6)

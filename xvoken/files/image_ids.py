@@ -14,7 +14,7 @@ from typing import Any
 
 from xvoken import commands
 from xvoken.errors import UserError
-from xvoken.files.image_sets import FOLDERS, LXMERT_NAMES, Roots, lxmert_file
+from xvoken.files.image_sets import FOLDERS, LXMERT_NAMES, Roots, lxmert_file, usual_folder
 from xvoken.files.safe import all_written, quoted, read_json, sha256_of_lines, write_json, write_lines
 from xvoken.pictures.sources import Member, expand, is_shards, size_of
 
@@ -84,8 +84,8 @@ def paths(root: Path, image_set: str, ids: list[str], folder: Path | None, roots
     source = read_json(path, f"remove {path}") if path.exists() else {}
     if is_shards(folder) if folder else "shards" in source:
         return _members(root, image_set, ids, folder, source)
-    if folder is None and "folder" in source:
-        folder = Path(source["folder"])
+    if folder is None:
+        folder = Path(source["folder"]) if "folder" in source else usual_folder(image_set)
     if folder is not None:
         return [folder / i for i in ids]
     return [roots.picture(i) for i in ids]

@@ -129,9 +129,14 @@ def listed_sets(words: list[str]) -> list[str]:
     return sets
 
 
+def usual_folder(name: str) -> Path | None:
+    """Where the pictures of a set lie of which nothing else is said; None for a set of captions."""
+    return Path(FOLDERS[name]) if name in FOLDERS else None
+
+
 def split_name(image_set: str) -> tuple[str, Path | None]:
-    """`name` or `name=folder` -> name, folder (or tar shards) of the pictures (None for a set of captions)."""
+    """`name` or `name=folder` -> name, folder (or tar shards) of the pictures (None where none is given)."""
     name, _, folder = image_set.strip().partition("=")
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"image set {image_set!r}: names are made of letters, digits, - _ .; a folder is given as name=folder")
-    return name, Path(folder or FOLDERS[name]) if folder or name in FOLDERS else None
+    return name, Path(folder) if folder else None

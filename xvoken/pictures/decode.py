@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xvoken.errors import one_line
+from xvoken.errors import Error, one_line
 from xvoken.pictures.sources import Member, size_of
 
 MAX_PIXELS = 100_000_000  # more than any camera's; a small file can claim far more and fill the memory
@@ -81,7 +81,7 @@ def at_fault(error: Exception) -> bool:
 
     That is out of memory, has too many open files or a disk that fails. What Pillow itself finds wrong is an OSError without a number.
     """
-    return not isinstance(error, MemoryError) and getattr(error, "errno", None) in (None, *NO_FILE)
+    return not isinstance(error, (MemoryError, Error)) and getattr(error, "errno", None) in (None, *NO_FILE)
 
 
 def _reason(error: Exception, path: str | Path | Member | Image.Image) -> str:

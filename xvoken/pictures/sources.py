@@ -17,11 +17,13 @@ from glob import glob
 from pathlib import Path
 from typing import IO
 
+from xvoken import commands
 from xvoken.console import progress
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import SOURCES, made_by
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+LONG_NAME = 99  # bytes that a plain header cuts a name at, or one less
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -38,13 +40,31 @@ class Member:
         return f"{self.tar}/{self.name}"
 
     def open(self) -> IO[bytes]:
-        """Its content; raises FileNotFoundError if the tar is gone."""
+        """Its content; raises FileNotFoundError if the tar is gone, UserError if another file stands at that place by now."""
+        header, content = self._read(tarfile.BLOCKSIZE, self.offset - tarfile.BLOCKSIZE), self._read(self.size, self.offset)
+        if not self._is_mine(header):
+            raise UserError(
+                f"{self.tar}: {self.name} stood at byte {self.offset} when its headers were read, and does not now; bring that tar back, "
+                f"or read them again (of an image set with: {commands.fix_order('NAME=SHARDS')}), and make again what was made of it"
+            )
+        return io.BytesIO(content)
+
+    def _read(self, size: int, offset: int) -> bytes:
         tar = _opened(self.tar)  # held: another thread may go on to the next shard meanwhile
         if hasattr(os, "pread"):
-            return io.BytesIO(os.pread(tar.fileno(), self.size, self.offset))  # not seek and read: threads share the file
+            return os.pread(tar.fileno(), size, offset)  # not seek and read: threads share the file
         with open(self.tar, "rb") as own:  # Windows
-            own.seek(self.offset)
-            return io.BytesIO(own.read(self.size))
+            own.seek(offset)
+            return own.read(size)
+
+    def _is_mine(self, header: bytes) -> bool:
+        try:
+            found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        except tarfile.TarError:
+            return False
+        # Long names, and in some tars those beyond ASCII, stand in a header of their own before this one.
+        short = self.name.isascii() and len(found.name) < LONG_NAME
+        return found.size == self.size and (not short or posixpath.normpath(found.name.lstrip("/")) == self.name)
 
 
 @lru_cache(maxsize=2)  # pictures in the order of their names lie in one shard after another
