@@ -26,7 +26,7 @@ from xvoken.files.image_sets import listed_sets
 from xvoken.files.phrases import CaptionDB
 from xvoken.files.safe import save_array
 from xvoken.machine import Compute
-from xvoken.pictures.sources import Member
+from xvoken.pictures.sources import plain
 from xvoken.work.parts import Parts, read_skipped
 from xvoken.work.product import Product, one_pass
 
@@ -75,7 +75,7 @@ def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, t
     identity, pictures, compute = inputs.identity, inputs.pictures, inputs.compute
     if textual in (product.path for product in wanted):
         _room_for(textual, files.textual_bytes(len(pictures.ids), k, db.features.shape[1]))
-    paths = [path if isinstance(path, Member) else str(path) for path in pictures.paths]
+    paths = plain(pictures.paths)
     with one_pass(wanted, len(paths), part_size(len(paths), compute.device), compute.engine) as made:
         if not made.todo:
             return

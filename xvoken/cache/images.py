@@ -20,7 +20,7 @@ from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.safe import fingerprint, save_array
 from xvoken.machine import IMAGE_BATCH, ON_GPU, Compute
 from xvoken.pictures.batches import batches_ahead, on_device, open_pictures
-from xvoken.pictures.sources import Member
+from xvoken.pictures.sources import Member, plain
 
 IMAGE_CHUNK = 256  # pictures a part
 NOT_FINITE = "the tower's output is not finite, or too large for float16"
@@ -77,8 +77,7 @@ def image_features(
     Raises UserError when no picture is left.
     """
     path, settings = image_cache(spec, tower, ids, paths, compute, label, data)
-    sources = [path if isinstance(path, Member) else str(path) for path in paths]
-    job = ImageJob(spec, sources, compute.precision, compute.batch_size or IMAGE_BATCH, len(compute.devices), compute.decoder)
+    job = ImageJob(spec, plain(paths), compute.precision, compute.batch_size or IMAGE_BATCH, len(compute.devices), compute.decoder)
     chunk = IMAGE_CHUNK if compute.device == "cpu" else IMAGE_CHUNK * ON_GPU
     features = cached(path, label, settings, job, (len(ids), tower.width), chunk, compute, "img")
     if features and len(features.skipped) == len(ids):

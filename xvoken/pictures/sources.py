@@ -10,7 +10,7 @@ import posixpath
 import re
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from glob import glob
@@ -41,13 +41,14 @@ class Member:
 
     def open(self) -> IO[bytes]:
         """Its content; raises FileNotFoundError if the tar is gone, UserError if another file stands at that place by now."""
-        header, content = self._read(tarfile.BLOCKSIZE, self.offset - tarfile.BLOCKSIZE), self._read(self.size, self.offset)
-        if not self._is_mine(header):
+        start = self.offset - tarfile.BLOCKSIZE  # its header stands right before it, and is read with it
+        block = self._read(tarfile.BLOCKSIZE + self.size, start) if start >= 0 else b""
+        if not self._is_mine(block[: tarfile.BLOCKSIZE]):
             raise UserError(
                 f"{self.tar}: {self.name} stood at byte {self.offset} when its headers were read, and does not now; bring that tar back, "
                 f"or read them again (of an image set with: {commands.fix_order('NAME=SHARDS')}), and make again what was made of it"
             )
-        return io.BytesIO(content)
+        return io.BytesIO(block[tarfile.BLOCKSIZE :])
 
     def _read(self, size: int, offset: int) -> bytes:
         tar = _opened(self.tar)  # held: another thread may go on to the next shard meanwhile
@@ -165,6 +166,11 @@ def find(path: Path) -> Path | Member:
     """What a line of keys/{IMAGE_SET}.path names: a member of a tar, or a file as it is."""
     tar = next((str(parent) for parent in path.parents if parent.suffix == ".tar" and parent.is_file()), None)
     return _contents(tar).get(path.relative_to(tar).as_posix(), path) if tar else path
+
+
+def plain(paths: Sequence[Path | Member]) -> list[str | Member]:
+    """Paths as they are sent to another process: as texts, which are smaller."""
+    return [path if isinstance(path, Member) else str(path) for path in paths]
 
 
 def size_of(path: Path | Member) -> int:
