@@ -14,6 +14,7 @@ from torch import Tensor
 from ctx import crops
 from xvoken.cache.images import leave_out
 from xvoken.encoders.encoder import load_encoder
+from xvoken.encoders.frozen import of_length_one
 from xvoken.files.safe import save_arrays
 from xvoken.pictures.batches import batches_ahead
 from xvoken.pictures.decode import BrokenPicture, load_picture
@@ -88,15 +89,15 @@ class ContextJob:
         skipped: list[list[Any]] = []
         for pixels, places in full_batches(self._pictures(start, stop, views, skipped), self.batch_size):
             features = self.encoder.image.features(pixels).float()
-            sound = features.isfinite().all(1)
+            sound = features.isfinite().all(1).cpu().numpy()
             if self.index:
-                keys = self.encoder.image_vectors(features)
-                scores[places], best[places] = self.index.search(keys.cpu().numpy(), self.k)
-                sound &= keys.norm(dim=1) > 0.5  # of length 1, but NaN or 0 where a product or the length overflows
+                keys = self.encoder.image_vectors(features).cpu().numpy()
+                scores[places], best[places] = self.index.search(keys, self.k)
+                sound &= of_length_one(keys)
             whole = places % views == 0
             pooled[places[whole] // views] = features.cpu().numpy()[whole]
             # A view spoils its picture. The whole comes first, so that nothing is written over this.
-            pooled[places[~sound.cpu().numpy()] // views] = np.nan
+            pooled[places[~sound] // views] = np.nan
         skipped = leave_out(pooled, start, skipped)
         save_arrays(
             part.with_suffix(".npz"), pooled=pooled, best=best.reshape(count, views, self.k), scores=scores.reshape(count, views, self.k)

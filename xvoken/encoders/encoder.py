@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from xvoken.console import progress
-from xvoken.encoders.frozen import FrozenImage, FrozenText, all_batches, batches_by_length, require_finite, shown
+from xvoken.encoders.frozen import FrozenImage, FrozenText, all_batches, batches_by_length, of_length_one, require_finite, shown
 from xvoken.encoders.sources import kind_of
 from xvoken.encoders.text import masked_mean
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
@@ -180,7 +180,7 @@ class Encoder:
                     if on_error == "raise" and isinstance(item, str):
                         raise UserError(f"picture {_named(pictures[first + i], first + i)}: {item}")
                 bar.update(len(items))
-        bad = np.flatnonzero(~(np.linalg.norm(vectors, axis=1) > 0.5))  # NaN or 0 where a product or the length overflows
+        bad = np.flatnonzero(~of_length_one(vectors))
         vectors[bad] = np.nan
         if len(bad) and on_error == "raise":
             raise UserError(f"picture {_named(pictures[bad[0]], bad[0])}: the model's output for it is not finite")

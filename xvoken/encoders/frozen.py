@@ -62,6 +62,11 @@ def all_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray
     yield from batches_by_length(lengths, batch_size)
 
 
+def of_length_one(vectors: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which rows of (n, d) have the length 1 that a head gives them: (n,); it is NaN or 0 where a product or the length overflows."""
+    return np.linalg.norm(vectors, axis=1) > 0.5
+
+
 def require_finite(vectors: NDArray[np.floating], name: Callable[[int], str], precision: str, mend: str = "", unit: bool = False) -> None:
     """Raise UserError for texts without a vector: (n, d) with a row that is not finite, or not of length 1 where it should be (`unit`).
 
@@ -70,7 +75,7 @@ def require_finite(vectors: NDArray[np.floating], name: Callable[[int], str], pr
     """
     sound = np.isfinite(vectors).all(1)
     if unit:
-        sound &= np.linalg.norm(vectors, axis=1) > 0.5  # NaN or 0 where a product or the length overflows
+        sound &= of_length_one(vectors)
     if len(bad := np.flatnonzero(~sound)):
         others = f" and of {len(bad) - 1} more" if len(bad) > 1 else ""
         lower = "" if precision == "fp32" else ", or take --precision fp32"
