@@ -21,6 +21,7 @@ sys.path[0] = str(ROOT)
 
 from benchmarks import worlds
 from benchmarks.measure import machine, make_parser
+from tests import builder
 from xvoken.cli.main import run_main
 
 CODE = """
@@ -99,13 +100,13 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         towers = worlds.text_tower(folder, 1, 64), worlds.image_tower(folder, "shufflenet_v2_x0_5")
-        load = worlds.snapshot(folder, *towers, hidden=16, dim=16)
+        load = builder.save_snapshot(folder / "snap", *towers, hidden=16, dim=16)
         worlds.keys(load, 100, 16)
         found = {size: measure(folder / str(size), load, size) for size in lines}
         for stage in found[lines[0]]:
             show(stage, "lines", {size: found[size][stage] for size in lines})
         (folder / "wide").mkdir()
-        wide = worlds.snapshot(folder / "wide", *towers, hidden=16, dim=64)
+        wide = builder.save_snapshot(folder / "wide" / "snap", *towers, hidden=16, dim=64)
         show("retrieve", "keys", {size: measure_keys(folder, wide, size, lines[0], 64) for size in keys})
 
 

@@ -20,6 +20,7 @@ import torch
 
 from benchmarks import worlds
 from benchmarks.measure import parse_args, report, seconds, threads
+from tests import builder
 from vokenization.vokenization import VokenizeJob
 from vokenization.vokenize_corpus_mp import CHUNK
 from xvoken.cli.main import run_main
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name, threads(cores() if gpu else 1):
         folder = Path(name)
         text = worlds.text_tower(folder, *((2, 128) if args.small else ()))
-        load = worlds.snapshot(folder, text, worlds.image_tower(folder, "shufflenet_v2_x0_5"))
+        load = builder.save_snapshot(folder / "snap", text, worlds.image_tower(folder, "shufflenet_v2_x0_5"))
         worlds.keys(load, number)
         worlds.corpus(folder / "corpus", lines)
         precision = resolve_precision("auto", args.device)

@@ -18,6 +18,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import worlds
 from benchmarks.measure import machine, make_parser, seconds
+from tests import builder
 from xvoken.cli.main import run_main
 from xvoken.files import image_ids
 
@@ -38,7 +39,7 @@ def commands() -> list[str]:
 
 def finished(folder: Path) -> dict[str, list[object]]:
     """Commands of stages that have been run once, by name."""
-    load = worlds.snapshot(folder, worlds.text_tower(folder, 2, 128), worlds.image_tower(folder, "shufflenet_v2_x0_5"))
+    load = builder.save_snapshot(folder / "snap", worlds.text_tower(folder, 2, 128), worlds.image_tower(folder, "shufflenet_v2_x0_5"))
     worlds.keys(load, 1000)
     worlds.photos(folder / "photos", 16)
     (folder / "lines.txt").write_text("a red circle\n" * 500)

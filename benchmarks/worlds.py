@@ -2,52 +2,30 @@
 
 import io
 import random
-from dataclasses import asdict
 from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 from PIL import Image
 
+from tests import builder
 from xvoken.encoders import snapshot as snapshots
-from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec, build_heads
-from xvoken.encoders.text import weights_hash
+from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
 from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
 from xvoken.files import keys as key_files
 
 
 def text_tower(folder: Path, layers: int = 12, width: int = 768) -> TextTowerSpec:
     """A BERT with random weights; the defaults are BERT-base's size."""
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(0)
-    config = BertConfig(num_hidden_layers=layers, hidden_size=width, num_attention_heads=width // 64, intermediate_size=4 * width)
-    BertModel(config).save_pretrained(folder / "text")
+    config = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": width // 64, "intermediate_size": 4 * width}
+    builder.save_bert(folder / "text", **config)
     return TextTowerSpec(str(folder / "text"), tuple(range(min(4, layers), 0, -1)))
 
 
 def image_tower(folder: Path, name: str) -> ImageTowerSpec:
     """A torchvision model with random weights."""
-    from torchvision import models
-
-    torch.manual_seed(0)
-    torch.save(models.get_model(name, weights=None).state_dict(), folder / f"{name}.pth")
+    builder.save_torchvision(folder / f"{name}.pth", name)
     return ImageTowerSpec(name, str(folder / f"{name}.pth"))
-
-
-def snapshot(folder: Path, text: TextTowerSpec, image: ImageTowerSpec, hidden: int = 1024, dim: int = 512) -> Path:
-    """A matcher of the two towers with random heads, by default of the published size."""
-    towers = text.build(), image.build()
-    model = snapshots.ModelConfig(
-        lang=text.name, lang_hash=weights_hash(towers[0]), lang_layers=list(text.layers), text_width=towers[0].width,
-        visn=image.name, visn_weights=image.weights, visn_hash=weights_hash(towers[1]), image_width=towers[1].width,
-        dim=dim, hidden=hidden, dropout=0.2, max_len=75,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    snapshots.write(folder / "snap", "BEST", {"model": asdict(model)}, torch.nn.ModuleDict(build_heads(model)).state_dict(), ["benchmark"])
-    load_tokenizer("minilm").save_pretrained(folder / "snap/tokenizer")
-    return folder / "snap"
 
 
 def keys(load: Path, number: int, dim: int = 512) -> None:

@@ -9,12 +9,13 @@ import signal
 
 import pytest
 
-from tests.scale_fixtures import ScaleWorld, break_run, children, fill_disk, make_world, run_inside, start, wait_until
+from tests.running import children, run_inside, start, wait_until
+from tests.worlds import ScaleWorld, break_run, fill_disk, make_scale_world
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> ScaleWorld:
-    return make_world(tmp_path_factory.mktemp("crash") / "world")
+    return make_scale_world(tmp_path_factory.mktemp("crash") / "world")
 
 
 @pytest.mark.parametrize("stage", ["tokenize", "keys", "retrieve"])

@@ -3,7 +3,7 @@
 import importlib
 from unittest.mock import patch
 
-from tests.conftest import ROOT
+from tests.running import ROOT
 from xvoken.cli.flags import Parser
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.scale_fixtures import ScaleWorld, make_world, run, start, wait_until
+from tests.running import run, start, wait_until
+from tests.worlds import ScaleWorld, make_scale_world
 
 ADDRESS = "127.0.0.1:6379"
 STAGES = ("tokenize", "keys", "retrieve")
@@ -60,7 +61,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     # Ray keeps a token at home once it has started a cluster by itself; nodes and drivers must agree on using it.
     os.environ |= {"HOME": str(folder), "RAY_AUTH_MODE": "disabled"}
-    world = make_world(folder / "world")
+    world = make_scale_world(folder / "world")
     expected = {}
     for stage in STAGES:
         done = run(world.command(stage, "--num-workers", "1"))

@@ -6,14 +6,15 @@ import shutil
 
 import pytest
 
-from tests.scale_fixtures import ScaleWorld, break_run, fill_disk, make_world, run_inside, start, wait_until
+from tests.running import run_inside, start, wait_until
+from tests.worlds import ScaleWorld, break_run, fill_disk, make_scale_world
 
 BREAKS = {"tokenize": ("group",), "keys": ("worker",), "retrieve": ("ctrl-c", "parent")}
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> ScaleWorld:
-    return make_world(tmp_path_factory.mktemp("crash") / "world")
+    return make_scale_world(tmp_path_factory.mktemp("crash") / "world")
 
 
 @pytest.mark.parametrize("stage", BREAKS)  # in this order: each reads what the one before it wrote

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.parsing import takes
+from tests.running import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 INLINE = re.compile(r"`((?:python|bash) [a-z]+/[^`]+)`")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import ctx_fixtures as fixtures
-from tests.conftest import ROOT, World
+from tests import builder
+from tests.running import ROOT
+from tests.worlds import World
 
 HEAVY = re.compile(r"\| +(torch|torchvision|transformers|faiss)$", re.MULTILINE)
 SCRIPTS = sorted(
@@ -37,9 +38,9 @@ def test_help(script: str):
 def test_stages_that_are_finished(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
     """After the first run has found out what they have to know of the model."""
     monkeypatch.chdir(tmp_path)
-    fixtures.save_clip(tmp_path / "clip")
-    fixtures.save_pictures(tmp_path / "pictures", {"a": (40, 30), "b": (30, 40)})
-    (tmp_path / "phrases.txt").write_text("".join(f"{phrase}\n" for phrase in fixtures.phrases(20)))
+    builder.save_clip(tmp_path / "clip")
+    builder.save_pictures(tmp_path / "pictures", {"a": (40, 30), "b": (30, 40)})
+    (tmp_path / "phrases.txt").write_text("".join(f"{phrase}\n" for phrase in builder.phrases(20)))
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/valid.jsonl").write_text('{"context": ["a red circle", "yes"], "response": "no"}\n')
     corpus, few = world.folder / "corpus/lines.txt", ["--num-workers", 1]
@@ -68,10 +69,10 @@ def test_stages_that_are_finished(world: World, keyed: Path, tmp_path: Path, scr
 def test_an_edited_model_is_another_one(tmp_path: Path, script: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
     """What was known of it is found out again, and what was made with it is refused."""
     monkeypatch.chdir(tmp_path)
-    fixtures.save_clip(tmp_path / "clip")
+    builder.save_clip(tmp_path / "clip")
     (tmp_path / "phrases.txt").write_text("a dog\n")
     flags = ["--model", "clip", "--device", "cpu", "--num_workers", 1, "--captions", "phrases.txt"]
     script("ctx.encode_captions", *flags)
-    fixtures.save_clip(tmp_path / "clip", seed=1)
+    builder.save_clip(tmp_path / "clip", seed=1)
     with pytest.raises(Exception, match="caption_db.hdf5 was made with other settings .model_hash"):
         script("ctx.encode_captions", *flags)

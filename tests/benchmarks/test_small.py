@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.running import ROOT
 
 # What the others share, no benchmarks themselves.
 SHARED = ("__init__", "matching_data", "measure", "worlds")

@@ -10,19 +10,19 @@ import pytest
 from ctx import encode_images
 from ctx.coco import Source, read_pictures
 from ctx.phrases import read_lines, read_visual_genome
-from tests import ctx_fixtures as fixtures
-from tests.ctx_fixtures import run_script
+from tests import builder
+from tests.running import run_script
 from xvoken.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     work = tmp_path_factory.mktemp("bad")
-    fixtures.save_clip(work / "model")
-    fixtures.save_clip(work / "other", seed=1)
-    fixtures.save_clip(work / "wide", dim=16)
-    fixtures.save_pictures(work / "pictures", {"a": (40, 40), "b": (50, 40)})
-    (work / "phrases.txt").write_text("\n".join(fixtures.phrases(8)) + "\n", encoding="utf-8")
+    builder.save_clip(work / "model")
+    builder.save_clip(work / "other", seed=1)
+    builder.save_clip(work / "wide", dim=16)
+    builder.save_pictures(work / "pictures", {"a": (40, 40), "b": (50, 40)})
+    (work / "phrases.txt").write_text("\n".join(builder.phrases(8)) + "\n", encoding="utf-8")
     run_script("encode_captions", work, "--model", "model", "--captions", "phrases.txt")
     return work
 
@@ -180,7 +180,7 @@ def test_coco_mistakes(tmp_path):
 
 
 def test_two_files_with_one_name_are_refused(tmp_path):
-    fixtures.save_pictures(tmp_path, {"a": (9, 9)})
+    builder.save_pictures(tmp_path, {"a": (9, 9)})
     shutil.copy(tmp_path / "a.png", tmp_path / "a.jpg")
     with pytest.raises(UserError, match="1 image ids stand twice, as a for a.jpg, a.png"):
         read_pictures(Source(images=tmp_path))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel, SiglipModel
 
-from tests import ctx_fixtures as fixtures
+from tests import builder
 from xvoken.cache.texts import text_features
 from xvoken.encoders.encoder import load_encoder
 from xvoken.errors import UserError
@@ -26,7 +26,7 @@ def at(tmp_path, monkeypatch):
 
 
 def test_clip_retrieves_where_a_matcher_did(world, at, script):
-    fixtures.save_clip(at / "models/tiny-clip")
+    builder.save_clip(at / "models/tiny-clip")
     lines = ["a red circle", "", "blue square", "x " * 60]
     (at / "lines.txt").write_text("\n".join(lines) + "\n")
     shared = ["--image-sets", "shapes_valid", "--ids-root", at / "ids", *world.roots]
@@ -61,7 +61,7 @@ def test_clip_retrieves_where_a_matcher_did(world, at, script):
 
 
 def test_clip_is_evaluated_as_a_matcher_is(world, at, script):
-    fixtures.save_clip(at / "tiny-clip")
+    builder.save_clip(at / "tiny-clip")
     shared = ["--image-sets", "shapes_valid", *world.roots]
     fast = ["--num-workers", 1, "--device", "cpu", "--cache", at / "cache"]
     script("vokenization.create_image_ids", *shared, "--ids-root", at / "ids")
@@ -71,7 +71,7 @@ def test_clip_is_evaluated_as_a_matcher_is(world, at, script):
 
 def test_siglip_is_evaluated_with_the_padding_that_it_was_trained_with(world, at, script):
     """Against transformers' own way: every text padded to the model's length, its padding looked at."""
-    model = SiglipModel.from_pretrained(fixtures.save_siglip(at / "siglip")).eval()
+    model = SiglipModel.from_pretrained(builder.save_siglip(at / "siglip")).eval()
     tokenizer = AutoTokenizer.from_pretrained("siglip")
     colours = ["red", "blue", "green", "black"]
     shared = ["--image-sets", "shapes_valid", *world.roots]
@@ -120,7 +120,7 @@ def test_a_matcher_cuts_phrases_where_it_cuts_lines(world, at, script):
 
 def test_a_text_without_a_vector_ends_retrieval_and_evaluation(world, at, script):
     """Its score would stand above all others, or nowhere."""
-    tensors = load_file(fixtures.save_clip(at / "clip") / "model.safetensors")
+    tensors = load_file(builder.save_clip(at / "clip") / "model.safetensors")
     tensors["text_model.final_layer_norm.weight"][3] = torch.inf
     save_file(tensors, at / "clip/model.safetensors", {"format": "pt"})
     (at / "lines.txt").write_text("\na red circle\nblue square\n")
@@ -138,7 +138,7 @@ def test_a_text_without_a_vector_ends_retrieval_and_evaluation(world, at, script
 
 
 def test_clip_without_a_tokenizer_is_refused(at):
-    fixtures.save_clip(at / "tiny-clip")
+    builder.save_clip(at / "tiny-clip")
     for path in (at / "tiny-clip").glob("*token*"):
         path.unlink()
     with pytest.raises(UserError, match="tokenizer tiny-clip: no words in it"):
@@ -173,7 +173,7 @@ def test_what_lies_at_the_path_decides(at):
     (at / "bert/config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match="a model of type bert; dual encoders known here: clip"):
         load_encoder("bert", [], "cpu")
-    fixtures.save_clip(at / "clip")
+    builder.save_clip(at / "clip")
     (at / "clip/model.safetensors").unlink()
     with pytest.raises(UserError, match="it needs config.json, model.safetensors"):
         load_encoder("clip", [], "cpu")

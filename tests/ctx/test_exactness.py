@@ -8,8 +8,8 @@ from PIL import Image
 from torchvision.transforms import functional as F
 from transformers import AutoModel, AutoProcessor, AutoTokenizer
 
-from tests import ctx_fixtures as fixtures
-from tests.ctx_fixtures import run_script
+from tests import builder
+from tests.running import run_script
 
 K = 16
 
@@ -19,11 +19,11 @@ def built(request, tmp_path_factory):
     """(folder of the model, working folder with all three files)"""
     work = tmp_path_factory.mktemp(request.param)
     if request.param == "siglip":
-        model = fixtures.save_siglip(work / "model")
+        model = builder.save_siglip(work / "model")
     else:
-        model = fixtures.save_clip(work / "model", eos=2 if request.param == "clip_eos2" else 1)
-    fixtures.save_pictures(work / "pictures")
-    texts = [*fixtures.phrases(300), "red dog " * 60]  # the last one is longer than any text tower takes
+        model = builder.save_clip(work / "model", eos=2 if request.param == "clip_eos2" else None)
+    builder.save_pictures(work / "pictures")
+    texts = [*builder.phrases(300), "red dog " * 60]  # the last one is longer than any text tower takes
     (work / "phrases.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
     said = run_script("encode_captions", work, "--model", model, "--captions", "phrases.txt")
     assert "(1 cut to" in said
@@ -88,9 +88,9 @@ def test_both_files_equal_the_reference_for_pictures_of_every_shape(built):
         h5py.File(work / "outputs/image_features/vis_ctx.hdf5") as vis,
         h5py.File(work / "outputs/retrieved_captions/txt_ctx.hdf5") as txt,
     ):
-        assert set(vis) == set(txt) == set(fixtures.SIZES)
+        assert set(vis) == set(txt) == set(builder.SHAPES)
         assert vis.attrs["fdim"] == model.config.vision_config.hidden_size
-        for name in fixtures.SIZES:
+        for name in builder.SHAPES:
             picture = Image.open(work / f"pictures/{name}.png").convert("RGB")
             np.testing.assert_allclose(vis[name][:], reference_image(model, processor, picture)[0], atol=1e-4)
             shapes = {"whole": (K,), "five": (5, K), "nine": (9, K)}

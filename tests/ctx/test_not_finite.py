@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ctx import crops
-from tests import ctx_fixtures as fixtures
-from tests.ctx_fixtures import run_script
+from tests import builder
+from tests.running import run_script
 from xvoken.cache.images import NOT_FINITE
 from xvoken.encoders.encoder import load_encoder
 from xvoken.files import context as context_files
@@ -32,10 +32,10 @@ def spoil(model, side, projection, norm, column, limit):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     work = tmp_path_factory.mktemp("overflow")
-    fixtures.save_clip(work / "sound")
-    fixtures.save_pictures(work / "pictures", SIZES)
+    builder.save_clip(work / "sound")
+    builder.save_pictures(work / "pictures", SIZES)
     (work / "pictures/broken.png").write_bytes(b"no picture")
-    (work / "phrases.txt").write_text("\n".join(fixtures.phrases(30)) + "\n", encoding="utf-8")
+    (work / "phrases.txt").write_text("\n".join(builder.phrases(30)) + "\n", encoding="utf-8")
     return work
 
 
@@ -104,7 +104,7 @@ def test_keys_that_overflow_in_the_head(world, tmp_path, weight):
 
 
 def test_phrases_stop_with_one_line(world, tmp_path):
-    phrases = fixtures.phrases(30)
+    phrases = builder.phrases(30)
     encoder = load_encoder(str(world / "sound"), ["text"], "cpu")
     with torch.inference_mode():
         ids = [torch.tensor([encoder.tokenizer(phrase)["input_ids"][:40]]) for phrase in phrases]
@@ -129,4 +129,4 @@ def test_a_database_of_keys_that_are_not_finite_is_refused(world, tmp_path):
         file["0/keys"][3] = np.nan
     flags = ["--model", world / "sound", "--images", world / "pictures", "--k", 3, "--num_workers", 1]
     said = run_script("retrieve_captions", tmp_path, *flags, code=2)
-    assert f"the key of {fixtures.phrases(30)[3]!r} is not finite" in said and "remove it, then make it with" in said
+    assert f"the key of {builder.phrases(30)[3]!r} is not finite" in said and "remove it, then make it with" in said

@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 
 from ctx import run
-from tests import ctx_fixtures as fixtures
-from tests.ctx_fixtures import ROOT, run_script
-from tests.scale_fixtures import killed_behind, stopped_behind
+from tests import builder
+from tests.running import ROOT, killed_behind, run_script, stopped_behind
 from xvoken.files import context as context_files
 from xvoken.files import phrases as caption_db
 from xvoken.files.context import Context
@@ -26,13 +25,13 @@ from xvoken.files.context import Context
 def world(tmp_path_factory):
     """A working folder with model, pictures (some broken), phrases and their database."""
     work = tmp_path_factory.mktemp("runs")
-    fixtures.save_clip(work / "model")
-    pictures = fixtures.save_pictures(work / "pictures", {f"{i:03}": (40 + i % 7 * 10, 40 + i % 5 * 10) for i in range(140)})
+    builder.save_clip(work / "model")
+    pictures = builder.save_pictures(work / "pictures", {f"{i:03}": (40 + i % 7 * 10, 40 + i % 5 * 10) for i in range(140)})
     whole = (pictures / "000.png").read_bytes()
     (pictures / "020.png").write_bytes(whole[: len(whole) // 2])
     (pictures / "070.png").write_bytes(b"")
     (pictures / "071.png").write_text("no picture")
-    (work / "phrases.txt").write_text("\n".join(fixtures.phrases(200)), encoding="utf-8")
+    (work / "phrases.txt").write_text("\n".join(builder.phrases(200)), encoding="utf-8")
     run_script("encode_captions", work, "--model", "model", "--captions", "phrases.txt")
     run_script("build_context", work, *flags("one", 1))
     return work

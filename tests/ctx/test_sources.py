@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tests import ctx_fixtures as fixtures
-from tests.ctx_fixtures import run_script
+from tests import builder
+from tests.running import run_script
 from vokenization import create_image_ids
 from xvoken.errors import UserError
 from xvoken.pictures import sources
@@ -23,8 +23,8 @@ SIZES = {"one": (90, 60), "two": (40, 80), "tiny": (3, 2)}
 def work(tmp_path_factory):
     """pictures/{a,b}: `same.png` in both, with different content, and one more in each; tars/: the same in two shards; plain/."""
     work = tmp_path_factory.mktemp("sources")
-    fixtures.save_clip(work / "model")
-    plain = fixtures.save_pictures(work / "plain", SIZES)
+    builder.save_clip(work / "model")
+    plain = builder.save_pictures(work / "plain", SIZES)
     for folder, own in (("a", "one"), ("b", "two")):
         (work / "pictures" / folder).mkdir(parents=True)
         shutil.copy(plain / f"{own}.png", work / "pictures" / folder / "same.png")
@@ -94,7 +94,7 @@ def repack(tar, names, folder):
 
 def test_a_shard_whose_files_changed_places_is_refused(work, monkeypatch):
     monkeypatch.chdir(work)
-    same = fixtures.save_pictures(work / "same", dict.fromkeys(("one", "two"), (40, 40)))
+    same = builder.save_pictures(work / "same", dict.fromkeys(("one", "two"), (40, 40)))
     for path in same.iterdir():  # of equal size, so that the tar's size tells nothing
         path.write_bytes(path.read_bytes().ljust(20_000, b" "))
     (work / "turned").mkdir()

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from tests.pins import names, world
+from tests import builder
+from tests.pins import names
 
 
 class Recorder:
@@ -26,7 +27,7 @@ class Recorder:
 
 def hashes(folder: Path) -> dict[str, Any]:
     """Names of weights, tokenizers and settings. Casting weights is exact, fusing them is not: of that, the types."""
-    small = world.fill_module(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LayerNorm(16), nn.Linear(16, 5)))
+    small = builder.fill_module(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LayerNorm(16), nn.Linear(16, 5)))
     image_spec, text_spec = (
         names.ImageTowerSpec("resnet18", str(folder / "resnet18.safetensors")),
         names.TextTowerSpec(str(folder / "bert"), (2, 1)),
@@ -41,7 +42,7 @@ def hashes(folder: Path) -> dict[str, Any]:
     kept = ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std", "image_processor_type")
     settings = {"tower": "x", "layers": [2, 1], "é": None, "view": {"mean": [0.485, 0.5]}, "views": 0}
     return {
-        "small": [names.weights_hash(small), names.weights_hash(names.cast_weights(small, "bf16")), world.hash_of(small.state_dict())],
+        "small": [names.weights_hash(small), names.weights_hash(names.cast_weights(small, "bf16")), builder.hash_of(small.state_dict())],
         "towers": towers, "image in bf16": fused, "widths": [image.width, text.width, text.max_tokens],
         "tokenizer": names.tokenizer_hash(names.load_tokenizer(str(folder / "bert"))), "fingerprint": names.fingerprint(settings),
         "view": asdict(image.view), "LITE2_VIEW": asdict(names.LITE2_VIEW), "processor": {name: config[name] for name in kept},

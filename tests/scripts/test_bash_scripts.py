@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, World
+from tests.running import ROOT
+from tests.worlds import World
 
 SCRIPTS = sorted(path for folder in ("scripts", "tokenization") for path in (ROOT / folder).glob("*.bash") if path.name != "common.bash")
 

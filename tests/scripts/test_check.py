@@ -5,7 +5,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from tests.conftest import World
+from tests.worlds import World
 from xvoken.errors import UserError
 
 

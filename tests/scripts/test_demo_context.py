@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from scripts import demo_context
-from tests import ctx_fixtures as fixtures
-from tests.ctx_fixtures import run_script
+from tests import builder
+from tests.running import run_script
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def demo(tmp_path, monkeypatch):
         rows = [{"img_id": f"{split}_{i}", "sentf": {"openmoji": [text]}} for i, text in enumerate(texts)]
         (tmp_path / "lxmert").mkdir(exist_ok=True)
         (tmp_path / f"lxmert/openmoji_{split}.json").write_text(json.dumps(rows))
-    fixtures.save_pictures(tmp_path / "images", {"heldout_0": (80, 60), "heldout_1": (30, 70)})
+    builder.save_pictures(tmp_path / "images", {"heldout_0": (80, 60), "heldout_1": (30, 70)})
     monkeypatch.setattr(demo_context, "photos", list)
     demo_context.prepare(tmp_path)
     return tmp_path
@@ -33,7 +33,7 @@ def test_phrases_are_all_names_and_pictures_the_held_out_ones(demo, capsys):
 
 def test_section_draws_all_crops_and_escapes(demo, tmp_path_factory):
     work = tmp_path_factory.mktemp("section")
-    fixtures.save_clip(work / "model")
+    builder.save_clip(work / "model")
     run_script("encode_captions", work, "--model", "model", "--captions", demo / "context/phrases.txt")
     run_script("build_context", work, "--model", "model", "--images", demo / "context/images", "--k", 4)
     section = demo_context.context_section(work / "outputs/retrieved_captions/txt_ctx.hdf5", demo / "context/images")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import BertTokenizerFast
 
-from tests.conftest import World
+from tests.worlds import World
 from tokenization import tokenize_dataset as module
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.conftest import World
+from tests.worlds import World
 from xvoken.errors import UserError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import World
+from tests.worlds import World
 from xvoken.encoders.encoder import load_encoder
 from xvoken.files import image_ids, keys, vokens
 from xvoken.pictures.decode import load_picture

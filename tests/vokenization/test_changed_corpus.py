@@ -11,7 +11,7 @@ import pytest
 
 from scripts.check import check
 from scripts.demo_page import read_lines
-from tests.conftest import World
+from tests.worlds import World
 from xvoken.errors import UserError
 from xvoken.files import keys, vokens
 from xvoken.files.safe import sha256_of_file

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scripts.check import check
-from tests.conftest import World
+from tests.worlds import World
 from xvoken.errors import UserError
 from xvoken.files import keys
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import World
+from tests.worlds import World
 from xvoken.errors import UserError
 from xvoken.files import keys
 

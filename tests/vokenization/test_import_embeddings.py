@@ -11,7 +11,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from scripts.check import check
-from tests.conftest import World
+from tests.worlds import World
 from vokenization import import_embeddings
 from xvoken.errors import UserError
 from xvoken.files import keys, vokens

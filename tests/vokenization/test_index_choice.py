@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.conftest import World
+from tests.worlds import World
 from vokenization.index_choice import affordable
 from vokenization.index_recall import SAMPLE, sample_lines
 from xvoken.encoders.encoder import load_encoder

@@ -13,7 +13,7 @@ import pytest
 
 from scripts.check import check
 from scripts.demo_page import thumbnail
-from tests.conftest import World
+from tests.worlds import World
 from xvoken.errors import UserError
 from xvoken.files import image_ids, keys
 from xvoken.files.image_sets import Roots

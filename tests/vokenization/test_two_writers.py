@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from tests.conftest import ROOT, World
-from tests.scale_fixtures import start, stopped_behind, wait_until
+from tests.running import ROOT, start, stopped_behind, wait_until
+from tests.worlds import World
 from xvoken.files import image_ids, keys
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import World
+from tests.worlds import World
 from vokenization.vokenization import VokenizeJob
 from xvoken.encoders.encoder import load_encoder
 from xvoken.files import keys

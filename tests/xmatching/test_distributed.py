@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from tests.conftest import ROOT, World
+from tests.running import ROOT
+from tests.worlds import World
 from xmatching.data import CachedInputs, PairBatches
 from xmatching.kinds import LOSSES
 from xmatching.model import Matcher

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, World
-from tests.scale_fixtures import killed_behind, start, wait_until
+from tests.running import ROOT, killed_behind, start, wait_until
+from tests.worlds import World
 from xvoken.encoders import snapshot as snapshots
 
 

@@ -15,7 +15,8 @@ from xvoken.interrupts import STOPPED
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import ROOT, World
+from tests.running import ROOT
+from tests.worlds import World
 from xmatching.finished import known_towers, remember_towers, tower_start
 from xmatching.param import parse_args
 from xmatching.settings import ImageFacts, TextFacts

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import BertModel
 
-from tests.conftest import ROOT, World
+from tests.running import ROOT
+from tests.worlds import World
 from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError
 

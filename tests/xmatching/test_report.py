@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import World
+from tests.worlds import World
 from xmatching.param import parse_args
 from xmatching.recipes import BEST
 from xmatching.report import Reporter, draw_curves

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, World
-from tests.scale_fixtures import killed_behind
+from tests.running import ROOT, killed_behind
+from tests.worlds import World
 from xvoken.encoders import snapshot as snapshots
 
 RECIPE = ["--recipe", "best", "--views", 3, "--epochs", 40]

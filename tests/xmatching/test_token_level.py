@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import World
+from tests.worlds import World
 from xmatching.data import TokenStates
 from xvoken.cache.texts import TokenFeatures
 from xvoken.encoders.encoder import load_encoder

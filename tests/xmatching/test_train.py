@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import World
+from tests.worlds import World
 from xmatching.data import CachedInputs, PairBatches
 from xmatching.param import parse_args
 from xvoken.cache.features import Features

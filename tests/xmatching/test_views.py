@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import World
+from tests.worlds import World
 from xmatching.data import CachedInputs
 from xvoken.cache.augmented import augmented_features
 from xvoken.cache.features import Features

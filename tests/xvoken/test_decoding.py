@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.ctx_fixtures import save_clip
+from tests.builder import save_clip
 from xvoken.encoders.encoder import load_encoder
 from xvoken.errors import UserError
 from xvoken.pictures import batches as decoding

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 import xvoken
-from tests import ctx_fixtures
-from tests.conftest import ROOT, World
+from tests import builder
+from tests.running import ROOT
+from tests.worlds import World
 from xvoken.pictures.decode import load_picture
 
 
@@ -33,7 +34,7 @@ def test_the_page_on_python_runs(world: World, keyed: Path, tmp_path: Path, scri
     (tmp_path / "photos").mkdir()
     for name, source in (("a.jpg", "red_circle.png"), ("b.png", "blue_square.png")):
         Image.open(world.folder / "images" / source).save(tmp_path / "photos" / name)
-    (tmp_path / "phrases.txt").write_text("".join(f"{phrase}\n" for phrase in ctx_fixtures.phrases(30)))
+    (tmp_path / "phrases.txt").write_text("".join(f"{phrase}\n" for phrase in builder.phrases(30)))
     monkeypatch.chdir(tmp_path)
     dialogues = tmp_path / "data/demo/dialogues"
     script("tokenization.tokenize_dataset", dialogues, "train.pkl.txt", "minilm")

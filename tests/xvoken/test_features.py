@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import World
+from tests.worlds import World
 from xvoken.cache.augmented import augmented_features
 from xvoken.cache.images import image_features
 from xvoken.cache.texts import text_features, token_features

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from scripts.check import check
-from tests import ctx_fixtures as fixtures
+from tests import builder
+from tests.running import run_script
 from xvoken.errors import UserError
 from xvoken.files import context as context_files
 from xvoken.files import corpus, keys, vokens
@@ -159,14 +160,14 @@ def test_what_lies_elsewhere_is_not_followed(tmp_path: Path, reader: str, kind: 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_no_text_of_another_file_comes_into_the_context(tmp_path: Path, kind: Callable[[h5py.File, str, Path], None]):
-    fixtures.save_clip(tmp_path / "model")
-    fixtures.save_pictures(tmp_path / "pictures", {"a": (40, 40)})
+    builder.save_clip(tmp_path / "model")
+    builder.save_pictures(tmp_path / "pictures", {"a": (40, 40)})
     (tmp_path / "phrases.txt").write_text("red dog\nblue cat\n")
-    fixtures.run_script("encode_captions", tmp_path, "--model", "model", "--captions", "phrases.txt")
+    run_script("encode_captions", tmp_path, "--model", "model", "--captions", "phrases.txt")
     db = tmp_path / "outputs/captions_db/caption_db.hdf5"
     put_elsewhere(db, "0/captions", kind)
     flags = ["--model", "model", "--images", "pictures", "--k", 2, "--batch_size", 1]
-    said = fixtures.run_script("retrieve_captions", tmp_path, *flags, code=2)
+    said = run_script("retrieve_captions", tmp_path, *flags, code=2)
     assert said.startswith("error: ") and "caption_db.hdf5: /0" in said and "the file" in said
     secrets = {db.parent / "other.txt"}
     for path in set(tmp_path.rglob("*")) - secrets:

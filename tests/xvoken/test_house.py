@@ -4,7 +4,7 @@ import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.running import ROOT
 
 STAGES = ("xmatching", "tokenization", "vokenization", "ctx", "scripts")
 # The rooms that each room may import from, besides itself and the loose modules; of pictures, files know the sources only.

@@ -11,7 +11,7 @@ from xvoken.interrupts import STOPPED
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.running import ROOT
 
 STAGES = ("xmatching", "tokenization", "vokenization", "ctx", "scripts")
 SCRIPTS = [path for stage in STAGES for path in sorted((ROOT / stage).glob("*.py")) if "run_main(main)" in path.read_text()]

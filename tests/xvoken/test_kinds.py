@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 import pytest
 import torch
 
-from tests.conftest import ROOT
+from tests.running import ROOT
 from xmatching.kinds import LOSSES, OPTIMIZERS, REPORTS, SCHEDULES
 from xmatching.loss import Objective
 from xvoken.encoders.image import pooling

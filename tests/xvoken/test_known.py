@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
-from tests import ctx_fixtures as fixtures
+from tests import builder
 from xvoken.encoders import identity
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.identity import identify, tokenizer_facts
@@ -25,7 +25,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     for seed, name in enumerate(("one", "two")):
-        fixtures.save_clip(tmp_path / name, seed=seed)
+        builder.save_clip(tmp_path / name, seed=seed)
     hashes = [load_encoder(name, [], "cpu").hash for name in ("one", "two")]
     assert hashes[0] != hashes[1]
     return hashes
@@ -144,7 +144,7 @@ def test_nothing_is_kept_of_very_many_files(tmp_path: Path, monkeypatch: pytest.
 def test_a_model_that_became_another_one_while_a_stage_began(models: list[str], script, monkeypatch: pytest.MonkeyPatch):
     """As its hub may have a newer one: what was found out before is not written over what it makes."""
     Path("phrases.txt").write_text("a dog\n")
-    fixtures.save_pictures(Path("pictures"), {"a": (40, 30)})
+    builder.save_pictures(Path("pictures"), {"a": (40, 30)})
     known_before = identify("one")
     shutil.copytree("two", "one", dirs_exist_ok=True)
     for name in ("ctx.encode_captions", "ctx.run"):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, World
+from tests.running import ROOT
+from tests.worlds import World
 from tests.xvoken.test_work import EXPECTED, SquareJob, squares
 from xvoken.errors import RunError, UserError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import World
+from tests.worlds import World
 from xvoken.cli.main import PATH_FAULTS, run_main
 from xvoken.errors import disk_full
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import World
+from tests.worlds import World
 from vokenization.vokenization import VokenizeJob
 from xvoken.cache.augmented import AugmentedJob
 from xvoken.cache.images import NOT_FINITE, ImageJob

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.conftest import World
+from tests.worlds import World
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec, build_heads
 from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT, World
+from tests.running import ROOT
+from tests.worlds import World
 
 HIDE = """
 import os, signal, sys

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.running import ROOT
 from xvoken.errors import RunError, UserError
 from xvoken.files.locks import locked, sole_writer
 from xvoken.files.safe import read_json, write_json, write_text

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, World
-from tests.ctx_fixtures import save_clip
+from tests.builder import save_clip
+from tests.running import ROOT
+from tests.worlds import World
 
 PAYLOAD = """
 from transformers import CLIPImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import World
-from tests.scale_fixtures import killed_behind
+from tests.running import killed_behind
+from tests.worlds import World
 from xvoken.work.parts import Parts
 from xvoken.work.product import report_file, write_report
 

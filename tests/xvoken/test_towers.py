@@ -9,7 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
 
-from tests.conftest import World
+from tests.worlds import World
 from xvoken.encoders.frozen import Padding, batches_by_length, pad_lines
 from xvoken.encoders.image import ImageTower
 from xvoken.encoders.text import TextTower, weights_hash
