@@ -167,7 +167,7 @@ def test_parts_removed_in_mid_run_stop_it(tmp_path: Path, workers: int, at: int)
 @pytest.mark.parametrize("share", [None, (1, 2)])
 def test_a_part_that_is_gone_at_the_end_stops_the_run(tmp_path: Path, share: tuple[int, int] | None):
     job = SquareJob("remove one", at=22, once=tmp_path / "once")
-    with pytest.raises(RunError, match="1 of 5 parts were done and are gone, something has removed them .part 0 for one.; run the same"):
+    with pytest.raises(RunError, match="1 of 5 parts were done and are gone, something has removed them .the first is 0.; run the same"):
         squares(tmp_path / "out", job, 1, engine=Engine(share=share))
     assert not (tmp_path / "out").exists()
     assert squares(tmp_path / "out", job, 1) == EXPECTED
@@ -205,7 +205,7 @@ def test_what_others_put_among_the_parts_is_not_removed(tmp_path: Path):
     notes = tmp_path / "out.parts/my notes.txt"
     notes.parent.mkdir()
     notes.write_text("precious")
-    with pytest.raises(UserError, match=r"my notes.txt is nothing of ours, and would be removed with the parts; move it away"):
+    with pytest.raises(UserError, match=r"my notes.txt is not a file that a run makes, and would be removed with the parts; move it away"):
         squares(output, SquareJob(), workers=1)
     remove_leftover(output)
     discard(notes.parent)
