@@ -32,7 +32,7 @@ LOCAL = Engine()
 
 @dataclass(frozen=True)
 class Compute:
-    """How and where the work is done. Of these, precision and decoder alone count as settings of what is written.
+    """How and where the work is done. Precision and decoder alone are among the settings kept in the files that are written.
 
     devices: one per process; precision: fp32 or bf16; batch_size: items a batch on a CPU, more on a GPU (None: each kind of work
     has its own); decoder: of pictures, see xvoken.pictures.batches; cache: folder for what frozen towers make of the data.

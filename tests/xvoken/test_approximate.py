@@ -134,7 +134,7 @@ def test_index_is_built_once_and_again_for_other_keys(tmp_path: Path, kind: str,
     second["recall"]["of some corpus"] = {"recall": 0.97}
     assert identity(second) == identity({**second, "recall": {}})
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match=r"not the file that .*set.*json tells of; build it again after: rm"):
+    with pytest.raises(UserError, match=r"not the file that .*set.*json describes; build it again after: rm"):
         indexes.check(path)
     with pytest.raises(UserError, match="no whole faiss index .* build it again after: rm"):
         opened(tmp_path, kind, 1, keys)

@@ -159,11 +159,14 @@ def test_mistakes_are_one_line(encoder, keyed: Path, tmp_path: Path):
         (lambda: encoder.encode_images([Image.new("RGB", (0, 0))]), "picture number 0: "),
         (lambda: xvoken.read_keys(keyed / "keys", None), "image_sets=None: a list of names was expected"),
         (lambda: xvoken.read_keys(None, ["a"]), "None: the folder of the keys was expected"),
-        (lambda: xvoken.read_keys(keyed / "keys", ["shapes_train"], encoder="snap"), "encoder='snap': what load_encoder gives"),
+        (
+            lambda: xvoken.read_keys(keyed / "keys", ["shapes_train"], encoder="snap"),
+            "encoder='snap': an encoder from load_encoder was expected",
+        ),
         (lambda: xvoken.write_keys(tmp_path, "a", vectors, None), "ids=None: a list was expected"),
         (lambda: xvoken.write_keys(tmp_path, 3, vectors, list("abc")), "image set 3: a name alone was expected"),
         (lambda: xvoken.read_vokens(None), "None: the name of a file was expected"),
-        (lambda: xvoken.read_corpus(tmp_path, None), "the name of the text file and the tokenizer's were expected"),
+        (lambda: xvoken.read_corpus(tmp_path, None), "the text file's path and the tokenizer's name were expected"),
         (lambda: xvoken.read_keys(keyed / "keys", "shapes_train"), "a list of names was expected"),
         (lambda: xvoken.read_keys(keyed / "keys", ["others"]), "others.hdf5 does not exist; make it with: python vokenization/extract"),
         (lambda: xvoken.open_index(keys, kind="annoy"), "kind='annoy': not one of flat, ivf, hnsw, ivfpq"),
@@ -208,7 +211,7 @@ def test_more_mistakes_are_one_line(encoder, matcher: Path, keyed: Path, tmp_pat
         (lambda: xvoken.open_index(many, "ivf", queries=few[0]), "queries of shape .16,."),
         (lambda: xvoken.open_index(many, "ivf", queries=few * np.nan), "queries of shape .3, 16.: at least one row of .Q, 16., all finite"),
         (lambda: xvoken.read_keys(keyed / "keys", ["shapes_train"], limit=0), "limit=0: a whole number of at least 1"),
-        (lambda: xvoken.write_keys(tmp_path, "x", np.eye(3), ["a", "b", "c"], encoder=encoder), "of 3 dimensions, those of .* have 16"),
+        (lambda: xvoken.write_keys(tmp_path, "x", np.eye(3), ["a", "b", "c"], encoder=encoder), "of 3 dimensions, but those of .* have 16"),
     ):  # fmt: skip
         with pytest.raises(xvoken.Error, match=said):
             call()

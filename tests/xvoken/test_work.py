@@ -215,9 +215,13 @@ def test_what_others_put_among_the_parts_is_not_removed(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.write_text("[" * 100_000)], ids=["fifo", "nested"])
-def test_a_plan_that_can_not_be_read(tmp_path: Path, make: Callable[[Path], object]):
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [(os.mkfifo, "not a regular file"), (lambda path: path.write_text("[" * 100_000), "JSON nested too deeply, .*")],
+    ids=["fifo", "nested"],
+)
+def test_a_plan_that_can_not_be_read(tmp_path: Path, make: Callable[[Path], object], told: str):
     (tmp_path / "out.parts").mkdir()
     make(tmp_path / "out.parts/plan.json")
-    with pytest.raises(UserError, match=r"plan.json is no .*; start over with: rm -r"):
+    with pytest.raises(UserError, match=rf"plan.json is {told}; start over with: rm -r"):
         squares(tmp_path / "out", SquareJob(), workers=1)

@@ -127,9 +127,7 @@ def listed_sets(words: list[str]) -> list[str]:
     sets = [image_set for word in words for image_set in word.split(",")]
     name, times = Counter(split_name(image_set)[0] for image_set in sets).most_common(1)[0]
     if times > 1:
-        raise UserError(
-            f"image set {name} is given {times} times; a range of shards stands in quotes: '{name}=FOLDER/{{00000..00099}}.tar'"
-        )
+        raise UserError(f"image set {name} is given {times} times; put a range of shards in quotes: '{name}=FOLDER/{{00000..00099}}.tar'")
     return sets
 
 

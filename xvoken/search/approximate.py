@@ -162,7 +162,7 @@ def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int], show
         if kind == "ivfpq":
             index = faiss.IndexIVFPQ(coarse, dim, cells, parameters["bytes"], 8, faiss.METRIC_INNER_PRODUCT)
             index.pq.cp.min_points_per_centroid = 1  # no warning of few keys: the keys found are scored again
-            # Its many small products run fifteen times slower on two threads, which wait for those of the cells' k-means.
+            # Its many small products run fifteen times slower on two threads, which wait for the threads left from the cells' k-means.
             faiss.omp_set_num_threads(1)
             index.train(points)
             faiss.omp_set_num_threads(cores())

@@ -10,8 +10,8 @@ KEY_CHUNK, LOW_CHUNK, QUERY_BLOCK = 8192, 32768, 1024  # keys (in fp32, in bf16)
 CHUNK_ON_GPU = 1 << 17  # keys scored at once on a GPU: after each chunk it is waited for, to see whether scores tie
 BLOCK = 64  # columns of a block; the largest score of each block is looked at first
 CANDIDATES = 27  # keys scored again in fp32, besides k
-BF16_ROUNDING = 2**-8  # at most, of a number rounded to bf16's 8 significant bits, as a share of the result
-SUM_ROUNDING = 2**-23  # at most, for each term of a sum in fp32, as a share of both lengths; half of it where sums are rounded to nearest
+BF16_ROUNDING = 2**-8  # largest error of rounding to bf16's 8 significant bits, as a share of the result
+SUM_ROUNDING = 2**-23  # largest error for each term of an inner product in fp32, as a share of |q| |k|; half if rounded to nearest
 
 
 class TorchIndex:
