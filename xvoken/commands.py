@@ -1,6 +1,6 @@
 """The commands that error messages name, each in one place; a test gives each of them to its script's own parser.
 
-Capital letters stand for what only the user knows.
+Words in capital letters are to be filled in by the user.
 """
 
 from pathlib import Path
@@ -12,51 +12,60 @@ def _command(script: str, *words: object) -> str:
 
 
 def train() -> str:
+    """Train the published matcher on COCO, on GPU 0."""
     return "bash scripts/run_xmatching.bash 0"
 
 
 def prepare_dialogues() -> str:
+    """Turn raw dialogues into text files with a line each."""
     return _command("python tokenization/prepare_reddit.py", "RAW_DIR", "OUTPUT_DIR")
 
 
 def tokenize(corpus: Path = Path("DATA_DIR/FILE"), tokenizer: str = "TOKENIZER", limit: object = None) -> str:
+    """Tokenize a text file; tokenizer: its hub id, folder or short name; limit: only the first lines, None for all."""
     only = ["--limit", limit] if limit else []
     return _command("python tokenization/tokenize_dataset.py", corpus.parent, corpus.name, tokenizer, *only)
 
 
 def fix_order(image_set: str) -> str:
-    """image_set: its name, or NAME=FOLDER."""
+    """Fix the order of an image set's pictures; image_set: its name, or NAME=FOLDER."""
     return _command("python vokenization/create_image_ids.py", "--image-sets", image_set)
 
 
 def extract_keys(load: object, image_set: str, output: Path | None = None) -> str:
+    """Extract an image set's keys; load: the snapshot or model; output: their folder, None for the usual one."""
     elsewhere = ["--output", output] if output else []
     return _command("python vokenization/extract_vision_keys.py", "--load-dir", load, "--image-sets", image_set, *elsewhere)
 
 
 def vokenize(load: object = "SNAPSHOT", corpus: object = "CORPUS", image_sets: str = "") -> str:
+    """Retrieve images for every line of a corpus; image_sets: names joined by commas, empty for the stage's default."""
     sets = ["--image-sets", image_sets] if image_sets else []
     return _command("python vokenization/vokenize_corpus_mp.py", "--load", load, "--corpus", corpus, *sets)
 
 
 def evaluate(load: object, image_set: str) -> str:
+    """Measure a snapshot's recall on an image set with captions."""
     return _command("python vokenization/evaluate_retrieval.py", "--load", load, "--image-sets", image_set)
 
 
 def encode_captions(model: str = "MODEL", exp_name: str = "") -> str:
+    """Encode phrases into the caption database; exp_name: the experiment's folder, empty for the usual one."""
     elsewhere = ["--exp_name", exp_name] if exp_name else []
     return _command("python ctx/encode_captions.py", "--model", model, *elsewhere)
 
 
 def build_context() -> str:
+    """Write both context files."""
     return "python ctx/build_context.py"
 
 
 def demo_data(folder: Path) -> str:
+    """Make the demo's data in a folder."""
     return _command("python scripts/demo_data.py", folder)
 
 
 def install(extra: str = "") -> str:
-    """extra: one of pyproject.toml's; without, what the stages need."""
+    """Install packages: those of an extra in pyproject.toml, or, without one, what the stages need."""
     what = f"-e {quote(f'.[{extra}]')}" if extra else "-r requirements.txt"
     return f"pip install {what} -c constraints.txt"

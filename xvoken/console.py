@@ -1,4 +1,4 @@
-"""Talking to the person at the terminal: the lines of commands, and what the library has to tell while it works."""
+"""What the person at the terminal reads: the lines that commands print, the library's log, progress bars."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-log = logging.getLogger("xvoken")  # the library tells it; commands show it, and who calls the library decides for himself
+log = logging.getLogger("xvoken")  # the library writes to it; commands show it on stderr, other programs choose
 
 
 def say(text: str) -> None:
@@ -16,7 +16,7 @@ def say(text: str) -> None:
 
 
 class _Lines(logging.Handler):
-    """Each message a line, as a command says it."""
+    """Prints each log message as one line on stderr, a warning with the word in front."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(f"warning: {record.getMessage()}" if record.levelno >= logging.WARNING else record.getMessage())
@@ -26,14 +26,14 @@ _lines = _Lines()
 
 
 def show_log() -> None:
-    """Let this process say what the library tells, as commands do."""
+    """Print the library's log, from INFO up, on stderr for the rest of this process, as commands do."""
     log.setLevel(logging.INFO)
     log.addHandler(_lines)  # once, however often this is called
     log.propagate = False
 
 
 def progress(items: Any = None, **options: Any) -> "tqdm":
-    """The one kind of progress bar: done, rate, time left; in a log file a line every 10 seconds."""
+    """A tqdm bar with items done, rate and time left; updated every 10 seconds where stderr is not a terminal. options: tqdm's own."""
     from tqdm import tqdm  # not at the top: it takes longer than a command's --help may
 
     return tqdm(items, unit_scale=True, mininterval=0.1 if sys.stderr.isatty() else 10, dynamic_ncols=True, **options)

@@ -1,4 +1,4 @@
-"""What goes wrong: a user's mistake, a run that fails, a full disk, memory that runs out."""
+"""The library's exceptions, and how a full disk and a lack of memory are told from other libraries' errors."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Error(Exception):
-    """Whatever the library raises by itself; its text is one line: what is wrong, where, and what mends it."""
+    """Base of all exceptions that the library itself raises; the message is one line: what is wrong, where, and what mends it."""
 
     exit_code = 1
 
@@ -26,10 +26,10 @@ class RunError(UserError):
 
 
 def disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or what led to it, is a full disk, quota or file-size limit.
+    """Whether an error, or one that caused it, comes from a full disk, a quota or a limit on file sizes.
 
-    h5py, safetensors and tokenizers tell the number only in their text, faiss only the system's words for it, numpy's
-    tofile nothing of it.
+    h5py, safetensors and tokenizers give the error number only in their message, faiss only the system's text for it, numpy's
+    tofile neither.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK_FULL:

@@ -1,7 +1,7 @@
-"""The first seconds of a script, in which it imports: Ctrl-C and a missing package end it with one line, as later on.
+"""Ctrl-C and missing packages while a script is still importing: either ends it with one line, as later on.
 
 Entry scripts import this module before all others; it imports the standard library only. Once a script's `main()` runs,
-xvoken.cli.main.run_main hears Ctrl-C itself, but for imports `with importing()`.
+xvoken.cli.main.run_main handles Ctrl-C, except during imports `with importing()`.
 """
 
 import os
@@ -15,12 +15,12 @@ from types import FrameType, TracebackType
 
 STOPPED = "stopped; finished work is kept, run the same command to go on"
 ROOT = Path(__file__).resolve().parents[1]
-# Of requirements.txt, as they are imported.
+# The packages of requirements.txt, by the names they are imported under.
 BASE = ("PIL", "faiss", "h5py", "ijson", "numpy", "safetensors", "tokenizers", "torch", "torchvision", "tqdm", "transformers")
 
 
 def _ctrl_c(number: int, frame: FrameType | None) -> None:
-    # No exception: raised inside an import, libraries turn it into errors of their own, or abort.
+    # Not by an exception: libraries turn one that is raised inside their import into errors of their own, or abort.
     _end(STOPPED, 130)
 
 
@@ -45,9 +45,10 @@ def hear_by_exception() -> None:
 
 @contextmanager
 def importing() -> Generator[None]:
-    """Around an import that takes seconds once a script's `main()` runs: Ctrl-C ends the process there as while a script imports.
+    """Let Ctrl-C end the process at once, with one line, during the block: an import that takes seconds, inside a script's `main()`.
 
-    For a moment at which nothing is open that would have to be cleaned up. Where Ctrl-C is not heard by exception, nothing changes.
+    Only for a moment when nothing is open that would have to be cleaned up. Where Ctrl-C does not raise KeyboardInterrupt
+    (ignored, handled otherwise, another thread), nothing changes.
     """
     before = signal.getsignal(signal.SIGINT)
     armed = _can_hear() and _is_a_script()
@@ -61,7 +62,7 @@ def importing() -> Generator[None]:
 
 
 def _can_hear() -> bool:
-    """Not where it is ignored (a shell's background jobs), nor in a worker's thread."""
+    """Whether Ctrl-C raises KeyboardInterrupt here: not where it is ignored (a shell's background jobs), nor in another thread."""
     return signal.getsignal(signal.SIGINT) is signal.default_int_handler and threading.current_thread() is threading.main_thread()
 
 

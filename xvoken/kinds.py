@@ -1,4 +1,7 @@
-"""What there is a choice of, by name, with where it is made. Listing a table imports nothing of what stands in it."""
+"""Tables of what a user can choose (heads, poolings, sources, indexes, encoders), by name.
+
+An entry names its class or function as the text "package.module:name", so that listing a table does not import it.
+"""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -8,9 +11,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ImagePool:
-    """What is taken of an image tower's last map: a layer of torch that gives `side` x `side` values a channel.
+    """How an image tower's feature maps become one vector: a torch layer pools the last map to `side` x `side` values a channel.
 
-    earlier: and the averages of earlier maps.
+    earlier: whether the averages of earlier maps are put in front.
     """
 
     layer: str
@@ -18,36 +21,36 @@ class ImagePool:
     earlier: bool = False
 
 
-# From a tower's output to the joint space; the knobs that a head has besides width, hidden, dim and dropout.
+# Heads, from a tower's output to the joint space: the class, and its parameters besides width, hidden, dim and dropout.
 HEADS = {
     "mlp": ("xvoken.encoders.heads:MLPHead", ("hidden_layers",)),
     "linear": ("xvoken.encoders.heads:LinearHead", ()),
     "glu": ("xvoken.encoders.heads:GLUHead", ()),
 }
-# From the states of a caption's tokens (B, T, d) and their mask (B, T) to one vector (B, d).
+# Poolings of a caption's token states (B, T, d) with their mask (B, T) to one vector (B, d).
 TEXT_POOLS = {"cls": "xvoken.encoders.text:first_token", "mean": "xvoken.encoders.text:masked_mean"}
-# From an image tower's maps to one vector.
+# Poolings of an image tower's feature maps to one vector.
 IMAGE_POOLS = {
     "avg": ImagePool("torch.nn:AdaptiveAvgPool2d"),
     "max": ImagePool("torch.nn:AdaptiveMaxPool2d"),
     "grid": ImagePool("torch.nn:AdaptiveAvgPool2d", side=2),
     "maps": ImagePool("torch.nn:AdaptiveAvgPool2d", side=2, earlier=True),
 }
-# Where pictures lie: whether a path names such a source, and what lists it; the first that fits is taken.
+# Sources of pictures: a function that says whether a path is one, and one that lists its pictures; the first that fits is taken.
 SOURCES = {
     "shards": ("xvoken.pictures.sources:is_shards", "xvoken.pictures.sources:shard_ids"),
     "folder": ("xvoken.pictures.sources:is_folder", "xvoken.pictures.sources:folder_ids"),
 }
-# How captioned pictures are listed, by the ending of the file.
+# Formats of captioned pictures: the function that reads one, by the ending of the file.
 CAPTION_FORMATS = {".json": "xvoken.files.image_sets:read_lxmert"}
-# Of an index of keys; all but flat are approximate.
+# Kinds of index over keys; all but flat are approximate.
 INDEXES = {
     "flat": "xvoken.search.index:build_joined",
     "ivf": "xvoken.search.approximate:build_tuned",
     "hnsw": "xvoken.search.approximate:build_tuned",
     "ivfpq": "xvoken.search.approximate:build_tuned",
 }
-# What `load_encoder` loads, by transformers' model_type; a matcher's snapshot is "matcher".
+# Families that `load_encoder` loads, by transformers' model_type; a matcher's snapshot is "matcher".
 ENCODERS = {
     "matcher": "xvoken.encoders.matcher:load_matcher",
     "clip": "xvoken.encoders.clip:load_clip",
@@ -65,17 +68,17 @@ SHORT_NAMES = {
 
 
 def full_name(name: str) -> str:
-    """The hub id behind a short name; any other name as it is, without a slash at its end."""
+    """The hub id behind a short name; any other name unchanged, except that a slash at its end is cut off."""
     return SHORT_NAMES.get(name, name.rstrip("/") or name)
 
 
 def base_name(name: str) -> str:
-    """What files made with this model or tokenizer are called after: `a/b/c` gives `c`."""
+    """The part of a model's or tokenizer's name that goes into file names: `a/b/c` gives `c`."""
     return Path(full_name(name)).name
 
 
 def made_by(entry: str) -> Any:
-    """The class or function of an entry, as "package.module:name"."""
+    """Import the class or function that an entry, "package.module:name", names."""
     module, _, name = entry.partition(":")
     return getattr(import_module(module), name)
 

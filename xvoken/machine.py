@@ -1,4 +1,4 @@
-"""Which processors do the work, and in which precision."""
+"""Which processors do the work, in which precision, and in batches of what size."""
 
 import ctypes
 import os
@@ -15,7 +15,11 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 @dataclass(frozen=True)
 class Engine:
-    """name: local or ray; share: (I, N), only every N-th range from the I-th on, counted from 1; join: do none."""
+    """Who does the ranges of a long work, and which of them.
+
+    name: local (this machine's processes) or ray; ray_address: of a cluster that runs already; share: (I, N), do only every N-th
+    range from the I-th on, counted from 1; join: do none, only join what the shares have done.
+    """
 
     name: str = "local"
     ray_address: str | None = None
@@ -28,7 +32,7 @@ LOCAL = Engine()
 
 @dataclass(frozen=True)
 class Compute:
-    """How and where the work is done. Of what a stage writes, precision and decoder alone may show in the last digits.
+    """How and where the work is done. Precision and decoder alone are among the settings kept in the files that are written.
 
     devices: one per process; precision: fp32 or bf16; batch_size: items a batch on a CPU, more on a GPU (None: each kind of work
     has its own); decoder: of pictures, see xvoken.pictures.batches; cache: folder for what frozen towers make of the data.
@@ -43,7 +47,7 @@ class Compute:
 
     @property
     def device(self) -> str:
-        """What all processes are alike in."""
+        """The first of the devices; all of one run are of the same type."""
         return self.devices[0]
 
 
@@ -53,7 +57,7 @@ def cores() -> int:
 
 
 def gpu_count() -> int:
-    """GPUs that torch can use here. Where no driver is, torch is not asked: its import takes seconds."""
+    """GPUs that torch can use here. Where there is no GPU driver, torch is not imported, which takes seconds."""
     if "torch" not in sys.modules and not _has_driver():
         return 0
     import torch
@@ -71,9 +75,9 @@ def _has_driver() -> bool:
 
 
 def one_device(device: object) -> str:
-    """A device as torch names it: of auto (a GPU, else the CPU), cpu, cuda, a GPU's number, or what torch calls it (cuda:1).
+    """Torch's name of a device given as auto (a GPU, else the CPU), cpu, cuda, a GPU's number, or torch's name or object (cuda:1).
 
-    Raises UserError for one that is not here.
+    Raises UserError for a GPU that this machine does not have, and for any other name.
     """
     name = str(device).removeprefix("cuda:") if isinstance(device, str | int) or type(device).__name__ == "device" else repr(device)
     if name.startswith("cpu:"):
@@ -84,10 +88,11 @@ def one_device(device: object) -> str:
 
 
 def workers_on(device: str, num_workers: int | None) -> list[str]:
-    """One device per worker process.
+    """Torch's name of the device of each worker process.
 
-    device: "auto" (all visible GPUs, else the CPU), "cpu", "cuda", or a GPU's number.
-    num_workers: processes; default one per GPU, or one per core.
+    device: "auto" (all visible GPUs, else the CPU), "cpu", "cuda" (all visible GPUs), or a GPU's number.
+    num_workers: processes; None for one per GPU, or one per core.
+    Raises UserError for a GPU that this machine does not have, another name, or fewer than 1 worker.
     """
     gpus = gpu_count()
     if num_workers is not None and num_workers < 1:
@@ -126,7 +131,7 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def needs_torch(precision: str) -> bool:
-    """Whether torch has to be asked what a precision means here: of a GPU's units it alone knows."""
+    """Whether `resolve_precision` may have to import torch: only torch knows whether a GPU has bf16 units."""
     return precision == "auto" and _has_driver()
 
 
@@ -137,20 +142,18 @@ def _gpu_has_bf16() -> bool:
 
 
 def suggest_bf16(compute: Compute) -> None:
-    """Say what bf16 would bring where fp32 is the default and the device has the units."""
+    """Log that bf16 would be faster, where the work is in fp32 on a device with bf16 units."""
     if compute.precision == "fp32" and resolve_precision("auto", compute.device) == "bf16":
-        log.info(
-            "fp32, as it is most exact; this machine has bf16 units: --precision bf16 is several times as fast (--help says what it costs)"
-        )
+        log.info("computing in fp32, the most exact precision; --precision bf16 is several times as fast here (--help says what it costs)")
 
 
 TEXT_BATCH = 64  # lines a batch on a CPU
-TEXT_ON_GPU = 8  # times as many lines a batch, and a part, on a GPU
+TEXT_ON_GPU = 8  # a GPU's batches and parts have this many times as many lines
 
 
 def lines_on(device: str, lines: int) -> int:
-    """Lines of a batch or a part, as many more on a GPU; lines: on a CPU."""
+    """Lines of a batch or a part on this device: `lines` on a CPU, TEXT_ON_GPU times as many on a GPU."""
     return lines if device == "cpu" else lines * TEXT_ON_GPU
 
 
-IMAGE_BATCH, ON_GPU = 8, 32  # pictures a batch: the maps of more of them leave a core's cache; times ON_GPU on a GPU
+IMAGE_BATCH, ON_GPU = 8, 32  # pictures a batch: on a CPU the maps of more do not fit a core's cache, a GPU takes ON_GPU times as many

@@ -15,10 +15,10 @@ CHUNK = 4096  # sentences scored at once: memory stays at CHUNK x pictures
 
 @dataclass
 class Ranks:
-    """What decides a query's rank, each int64 (Q,).
+    """The counts that decide each query's rank, int64 (Q,) each.
 
-    above: candidates that score strictly higher than its best right one; equal: candidates that score the same as that one, itself
-    counted in; right: how many of these are right ones (a picture has several captions).
+    above: candidates that score strictly higher than the query's best correct one; equal: candidates with exactly that score, the
+    correct one included; right: how many of the `equal` ones are correct (a picture has several captions).
     """
 
     above: Tensor
@@ -26,7 +26,7 @@ class Ranks:
     right: Tensor
 
     def hit(self, k: int) -> Tensor:
-        """Probability that a right one is among the first k when equal scores are put in random order: float64 (Q,)
+        """Probability that a correct candidate is among the first k when equal scores are put in random order: float64 (Q,)
 
         With a above and t equal, of which m are right: 1 - C(t - m, k - a) / C(t, k - a), 0 where k <= a.
         """
@@ -38,14 +38,15 @@ class Ranks:
         return 1 - missed
 
     def expected(self) -> Tensor:
-        """Mean rank of the first right one over all orders of the equal scores, a + (t + 1) / (m + 1): float64 (Q,)"""
+        """Mean rank of the first correct candidate over all orders of the equal scores, a + (t + 1) / (m + 1): float64 (Q,)"""
         return self.above + (self.equal + 1) / (self.right.double() + 1)
 
 
 def ranks(text: Tensor, image: Tensor, owner: Tensor) -> tuple[Ranks, Ranks]:
-    """Ranks of what belongs together, from captions to pictures and back.
+    """Rank every query's counterpart, from captions to pictures and from pictures to captions.
 
-    Of its picture for each caption (C,); and for each picture that has captions, in order, of the best of them among all captions.
+    The first Ranks (C,): each caption's own picture among all pictures. The second (P,): the best of a picture's own captions among
+    all captions, for the P pictures that have any, in order.
     text: float32 (C, d), image: float32 (N, d), scored by inner product; owner: int64 (C,), each caption's picture.
     """
     # Equal vectors are scored once: in two places of one product their scores may differ in the last bit.
@@ -69,7 +70,7 @@ def ranks(text: Tensor, image: Tensor, owner: Tensor) -> tuple[Ranks, Ranks]:
     best = torch.full((len(pictures),), -torch.inf).scatter_reduce_(0, of, own, "amax")
     right = torch.zeros(len(pictures), dtype=torch.int64).index_add_(0, of, (own == best[of]).long())
     to_text = Ranks(torch.zeros_like(right), torch.zeros_like(right), right)
-    for start in starts:  # the very products of above: equal scores stay equal to the bit
+    for start in starts:  # the same products as in the loop above, so that equal scores stay equal to the bit
         scores, times = (text[start : start + CHUNK] @ image.T)[:, look[pictures]], said[start : start + CHUNK]
         to_text.above += _weighted((scores > best).T, times)
         to_text.equal += _weighted((scores == best).T, times)
@@ -77,7 +78,7 @@ def ranks(text: Tensor, image: Tensor, owner: Tensor) -> tuple[Ranks, Ranks]:
 
 
 def _distinct(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The distinct rows (U, d), the one that each row is (N,), and how often each stands there (U,)."""
+    """The distinct rows of (N, d): themselves (U, d), which of them each row equals (N,), and how often each occurs (U,)."""
     rows = np.ascontiguousarray(vectors.numpy() + 0.0)  # -0.0 and 0.0 are equal
     _, first, of, times = np.unique(
         rows.view(f"V{rows.itemsize * rows.shape[1]}")[:, 0], return_index=True, return_inverse=True, return_counts=True
@@ -86,7 +87,7 @@ def _distinct(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _weighted(where: Tensor, times: Tensor) -> Tensor:
-    """How many candidates are meant, where a column stands for several: bool (Q, U), int64 (U,) -> int64 (Q,)"""
+    """The marked candidates of each query, where column u stands for times[u] of them: bool (Q, U), int64 (U,) -> int64 (Q,)"""
     return where.sum(1) if times.max() == 1 else (where.double() @ times.double()).long()
 
 
@@ -100,7 +101,7 @@ def _at(found: Ranks) -> dict[str, float]:
 
 
 def chance(owner: Tensor, pictures: int) -> dict[str, dict[str, float]]:
-    """Recall of a random order, in percent: that of scores which are all equal."""
+    """Recall of a random order, in percent: the recall if all scores were equal. owner: as for `ranks`; pictures: in the gallery."""
     captions, of = len(owner), owner.unique(return_counts=True)[1]
     none = torch.zeros_like(of)
     to_image = Ranks(*torch.tensor([[0], [pictures], [1]]))

@@ -58,7 +58,7 @@ def test_database_of_another_width_or_layout_is_refused(world):
     with h5py.File(world / "broken.hdf5", "a") as file:
         del file["0/keys"]
     said = run_script("retrieve_captions", world, "--model", "wide", "--images", "pictures", "--caption_db", "plain.hdf5", code=2)
-    assert "keys of 24 dimensions, those of wide have 16" in said
+    assert "keys of 24 dimensions, but the vectors of wide have 16" in said
     said = run_script("retrieve_captions", world, "--model", "model", "--images", "pictures", "--caption_db", "broken.hdf5", code=2)
     assert "does not hold keys, features and captions" in said
 

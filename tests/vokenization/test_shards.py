@@ -202,7 +202,7 @@ def test_wrong_shards(shards: Path, tmp_path: Path, script: Callable[..., str], 
     # The shell takes a range without quotes apart.
     done = process("python", "vokenization/create_image_ids.py", "--image-sets", f"mine={first}", f"mine={first}")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: image set mine is given 2 times; a range of shards stands in quotes")
+    assert done.stderr.startswith("error: image set mine is given 2 times; put a range of shards in quotes")
 
 
 def test_cut_and_damaged_shards(shards: Path, tmp_path: Path, script: Callable[..., str]):

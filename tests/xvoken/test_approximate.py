@@ -128,13 +128,13 @@ def test_index_is_built_once_and_again_for_other_keys(tmp_path: Path, kind: str,
     keys[7] = -keys[7]
     capsys.readouterr()
     second = ensure_index(keys, path, kind)
-    assert "built of others than now (keys), so once more" in capsys.readouterr().err
+    assert "its keys differ from the present ones; building it again" in capsys.readouterr().err
     assert identity(second) != identity(first)
     assert opened(tmp_path, kind, 400, keys).search(keys[7:8], 1)[1].tolist() == [[7]]
     second["recall"]["of some corpus"] = {"recall": 0.97}
     assert identity(second) == identity({**second, "recall": {}})
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match=r"not the file that .*set.*json tells of; build it again after: rm"):
+    with pytest.raises(UserError, match=r"not the file that .*set.*json describes; build it again after: rm"):
         indexes.check(path)
     with pytest.raises(UserError, match="no whole faiss index .* build it again after: rm"):
         opened(tmp_path, kind, 1, keys)
@@ -181,5 +181,7 @@ def test_full_disk_is_told_by_faiss(folder: Path):
 
 def test_missing_faiss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(UserError, match="--index ivf: needs faiss .* pip install -r requirements.txt -c constraints.txt, or --index flat"):
+    with pytest.raises(
+        UserError, match="--index ivf: needs faiss .*; run: pip install -r requirements.txt -c constraints.txt, or take --index flat"
+    ):
         ensure_index(KEYS, index_file(tmp_path, "set", "ivf"), "ivf")

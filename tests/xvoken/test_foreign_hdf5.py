@@ -246,7 +246,7 @@ def test_attributes_of_other_types(tmp_path: Path, name: str, value: object):
 @pytest.mark.parametrize("value", ["{", "[1]", "3", "[" * 100_000, 7])
 def test_settings_that_are_none(tmp_path: Path, value: object):
     written(write_keys(tmp_path), lambda file: file.attrs.__setitem__("settings", value))
-    with pytest.raises(UserError, match="its attribute settings is not as a stage writes it; remove it, then"):
+    with pytest.raises(UserError, match="its attribute settings is not a JSON object, as a stage writes it; remove it, then"):
         keys.read_settings(tmp_path, "s")
 
 

@@ -41,12 +41,12 @@ def test_a_lock_that_is_a_link_in_an_unpacked_data_set(world: World, tmp_path: P
     [
         (lambda lock, thesis: lock.symlink_to(thesis), "lock is a link, .* to remove the link: rm "),
         (lambda lock, thesis: lock.symlink_to(thesis.with_name("new")), "lock is a link"),
-        (lambda lock, thesis: lock.hardlink_to(thesis), "lock is a file of two names, .* to remove this name: rm "),
-        (lambda lock, thesis: lock.write_text(THESIS), "lock is no lock of ours, .*move it away"),
-        (lambda lock, thesis: lock.write_bytes(b"\xff\xfe"), "lock is no lock of ours"),
-        (lambda lock, thesis: lock.write_text("7" * 10_000), "lock is no lock of ours"),
-        (lambda lock, thesis: os.mkfifo(lock), "lock is no lock of ours"),
-        (lambda lock, thesis: lock.mkdir(), "lock is no lock of ours"),
+        (lambda lock, thesis: lock.hardlink_to(thesis), "lock is a hard link to a file, .* to remove this name: rm "),
+        (lambda lock, thesis: lock.write_text(THESIS), "lock is not a lock file, .*move it away"),
+        (lambda lock, thesis: lock.write_bytes(b"\xff\xfe"), "lock is not a lock file"),
+        (lambda lock, thesis: lock.write_text("7" * 10_000), "lock is not a lock file"),
+        (lambda lock, thesis: os.mkfifo(lock), "lock is not a lock file"),
+        (lambda lock, thesis: lock.mkdir(), "lock is not a lock file"),
     ],
 )
 def test_what_is_no_lock_of_ours_is_left_alone(tmp_path: Path, thesis: Path, make: Callable, message: str):
@@ -87,7 +87,7 @@ def test_a_traceback_is_not_written_through_a_link(tmp_path: Path, thesis: Path)
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace makes the system refuse the call")
 @pytest.mark.parametrize(
     ("flags", "code", "told"),
-    [([], 0, "warning: {} is on a file system without locks (Function not implemented); see that no other run writes {}"),
+    [([], 0, "warning: {} is on a file system without locks (Function not implemented); make sure that no other run writes {}"),
      (["--part", 1, "--parts", 1], 2, "error: {} is on a file system without locks (Function not implemented), which shares")],
 )  # fmt: skip
 def test_a_file_system_without_locks(world: World, tmp_path: Path, process: Callable, flags: list[object], code: int, told: str):

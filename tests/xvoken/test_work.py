@@ -167,7 +167,7 @@ def test_parts_removed_in_mid_run_stop_it(tmp_path: Path, workers: int, at: int)
 @pytest.mark.parametrize("share", [None, (1, 2)])
 def test_a_part_that_is_gone_at_the_end_stops_the_run(tmp_path: Path, share: tuple[int, int] | None):
     job = SquareJob("remove one", at=22, once=tmp_path / "once")
-    with pytest.raises(RunError, match="1 of 5 parts were done and are gone, something has removed them .part 0 for one.; run the same"):
+    with pytest.raises(RunError, match="1 of 5 parts were done and are gone, something has removed them .the first is 0.; run the same"):
         squares(tmp_path / "out", job, 1, engine=Engine(share=share))
     assert not (tmp_path / "out").exists()
     assert squares(tmp_path / "out", job, 1) == EXPECTED
@@ -205,7 +205,7 @@ def test_what_others_put_among_the_parts_is_not_removed(tmp_path: Path):
     notes = tmp_path / "out.parts/my notes.txt"
     notes.parent.mkdir()
     notes.write_text("precious")
-    with pytest.raises(UserError, match=r"my notes.txt is nothing of ours, and would be removed with the parts; move it away"):
+    with pytest.raises(UserError, match=r"my notes.txt is not a file that a run makes, and would be removed with the parts; move it away"):
         squares(output, SquareJob(), workers=1)
     remove_leftover(output)
     discard(notes.parent)
@@ -215,9 +215,13 @@ def test_what_others_put_among_the_parts_is_not_removed(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.write_text("[" * 100_000)], ids=["fifo", "nested"])
-def test_a_plan_that_can_not_be_read(tmp_path: Path, make: Callable[[Path], object]):
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [(os.mkfifo, "not a regular file"), (lambda path: path.write_text("[" * 100_000), "JSON nested too deeply, .*")],
+    ids=["fifo", "nested"],
+)
+def test_a_plan_that_can_not_be_read(tmp_path: Path, make: Callable[[Path], object], told: str):
     (tmp_path / "out.parts").mkdir()
     make(tmp_path / "out.parts/plan.json")
-    with pytest.raises(UserError, match=r"plan.json is no .*; start over with: rm -r"):
+    with pytest.raises(UserError, match=rf"plan.json is {told}; start over with: rm -r"):
         squares(tmp_path / "out", SquareJob(), workers=1)

@@ -1,1 +1,1 @@
-"""What frozen towers made of texts and pictures, computed once."""
+"""The outputs of frozen towers for texts and pictures, computed once and kept on disk."""

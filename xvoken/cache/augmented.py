@@ -1,9 +1,9 @@
 """Augmented views of pictures through a frozen tower, cached beside the evaluation view.
 
     CACHE/{label}-{tower}-views-{hash}.npy     float16 (N, V, width), NaN where a picture could not be used
-    CACHE/{label}-{tower}-views-{hash}.json    settings (crops and seed among them) and skipped rows
+    CACHE/{label}-{tower}-views-{hash}.json    settings (with the crops and their seed) and skipped rows
 
-One pass over the pictures makes both files; each picture is decoded once, a large JPEG twice: crops are cut from the whole of it.
+One pass over the pictures makes both caches. It decodes each picture once, but a large JPEG twice: crops are cut at full size.
 """
 
 import math
@@ -50,11 +50,13 @@ class AugmentedJob:
     workers: int
 
     def setup(self, device: str) -> None:
+        """Build the tower on the device; sets the batch size and the decoding threads that go with it."""
         tower = self.spec.build()
         self.view, self.image = tower.view, FrozenImage(tower, device, self.precision)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        """Write PART.npy, float16 (n, 1 + crops, width), NaN for skipped pictures; returns their [row, reason] as `skipped`."""
         rows = np.full((stop - start, 1 + self.crops.count, self.image.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
         found: list[tuple[list[int], Tensor]] = []
@@ -64,7 +66,7 @@ class AugmentedJob:
             skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
             if good:
                 found.append(([first + i for i in good], self._embed(torch.cat([items[i] for i in good]))))
-        for places, views in found:  # only now: a GPU is not waited for between batches
+        for places, views in found:  # after all batches, so that a GPU is not waited for between them
             rows[places] = as_float16(views).reshape(len(places), -1, self.image.width)
         skipped = leave_out(rows, start, skipped)
         save_array(part.with_suffix(".npy"), rows)
@@ -78,7 +80,10 @@ class AugmentedJob:
 def augmented_features(
     spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: Sequence[Path], crops: Crops, compute: Compute, label: str
 ) -> AugmentedFeatures:
-    """The tower's output for all views of each picture, from the cache or made now; arguments as for `image_features`."""
+    """The tower's output for all views of each picture, from the cache or made now; crops: the augmented views.
+
+    The other arguments are those of `image_features`; it is no error here if no picture can be used.
+    """
     plain, plain_settings = image_cache(spec, tower, ids, paths, compute, label)
     settings = {**plain_settings, "crops": asdict(crops)}
     path = compute.cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
@@ -99,5 +104,5 @@ def augmented_features(
 
 
 def _join(parts: Parts, path: Path, shape: tuple[int, ...], views: slice | int) -> None:
-    """Write the given views of all parts into one file."""
+    """Write these views (index or slice along axis 1) of all parts into one file of `shape`."""
     write_rows(path, shape, (rows[:, views] for rows in part_arrays(parts)))

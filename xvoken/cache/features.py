@@ -1,10 +1,9 @@
-"""What frozen towers make of pictures and sentences, computed once and kept on disk.
+"""The outputs of frozen towers for pictures and sentences, computed once and kept on disk.
 
     CACHE/{label}-{hash}.npy     float16 (N, width), one row an item; NaN where a picture could not be used
     CACHE/{label}-{hash}.json    settings (tower, its weights' hash, view, precision, data) and skipped rows
 
-The hash follows from the settings, so that a cache is found again by whoever needs the same: training,
-key extraction, evaluation.
+The hash follows from the settings, so that training, key extraction and evaluation find each other's caches.
 """
 
 import json
@@ -41,7 +40,7 @@ class Features:
 
 
 def as_float16(out: Tensor) -> NDArray[np.float16]:
-    """A tower's output as caches keep it; numbers beyond 65,504 become infinite."""
+    """A tower's output as float16 on the CPU, as caches keep it; numbers beyond 65,504 become infinite."""
     with np.errstate(over="ignore"):
         return out.float().cpu().numpy().astype(np.float16)
 
@@ -49,7 +48,11 @@ def as_float16(out: Tensor) -> NDArray[np.float16]:
 def cached(
     path: Path, label: str, settings: dict[str, Any], job: Job, shape: tuple[int, int], chunk: int, compute: Compute, unit: str
 ) -> Features | None:
-    """The features (N, width) at `path`, from the disk or made now by the job; None while other shares of the work are missing."""
+    """The features at `path`, from the disk or made now by the job; None while other shares of the work are missing.
+
+    label: for the progress bar; settings: those in the name of `path`; shape: (N, width); chunk, unit: items in a part, their name.
+    Raises UserError when unfinished shares of the same work have other settings.
+    """
     product = cache_product(path, settings)
     if not product.finished():
         if compute.engine.share or compute.engine.join:
@@ -64,31 +67,31 @@ def cached(
 
 
 def cache_product(path: Path, settings: dict[str, Any], companions: tuple[Path, ...] = ()) -> Product:
-    """A cache, which its receipt completes; its name holds the fingerprint of its settings."""
+    """A cache as a product: its name holds the fingerprint of its settings, its receipt (.json) is written last."""
     return Product(path, settings, companions=companions, done=path.with_suffix(".json"))
 
 
 def _same_as_other_shares(path: Path, settings: dict[str, Any]) -> None:
-    """Raise UserError where other shares of this work have other settings: theirs have another name, and would never meet ours."""
+    """Raise UserError if unfinished shares have other settings: their cache has another name, so they would never be joined with ours."""
     kind, _, _ = path.stem.rpartition("-")
     for other in sorted(path.parent.glob(f"{escape(kind)}-*.npy.parts/plan.json")):
         then = read_json(other, f"remove {other.parent} to start over")["settings"]
-        if changed := differences(then, json.loads(json.dumps(settings))):  # as it reads back: JSON knows no tuples
-            mend = f"give all the same, or, if those are of an earlier run: rm -r {quoted(other.parent)}"
-            raise UserError(f"{other.parent}: shares of the same work with other settings ({changed}); {mend}")
+        if changed := differences(then, json.loads(json.dumps(settings))):  # through JSON, which turns tuples into lists
+            mend = f"give all shares the same, or, if that run is given up: rm -r {quoted(other.parent)}"
+            raise UserError(f"{other.parent}: holds shares of the same work with other settings ({changed}); {mend}")
 
 
 def load_features(path: Path) -> Features:
-    """Open a finished cache."""
+    """Open a finished cache; raises UserError if its receipt is missing or damaged."""
     receipt = path.with_suffix(".json")
     facts = read_json(receipt, f"remove {receipt} to make it again")
     return Features(np.load(path, mmap_mode="r"), [tuple(row) for row in facts["skipped"]], path)
 
 
 def write_rows(path: Path, shape: tuple[int, ...], blocks: Iterable[NDArray[np.float16]]) -> None:
-    """Write float16 blocks that follow each other as one .npy file of `shape`, atomically.
+    """Write float16 blocks of rows, one after another, as one .npy file of `shape`, atomically.
 
-    Not through a memory map: there a full disk is a SIGBUS instead of an error.
+    Not through a memory map, where a full disk is a SIGBUS instead of an error.
     """
     with replacing(path) as temporary, open(temporary, "wb") as out:
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float16)), "fortran_order": False, "shape": shape}
@@ -98,5 +101,6 @@ def write_rows(path: Path, shape: tuple[int, ...], blocks: Iterable[NDArray[np.f
 
 
 def part_arrays(parts: Parts) -> Iterator[NDArray[np.float16]]:
+    """The array PART.npy of each part, in order, mapped into memory; raises UserError for a damaged one."""
     for number in range(len(parts.ranges)):
         yield parts.load(number, ".npy")

@@ -1,4 +1,4 @@
-"""What a frozen image tower makes of pictures, computed once; the files: xvoken/cache/features.py."""
+"""The outputs of a frozen image tower for pictures, computed once; xvoken/cache/features.py describes the files."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +27,10 @@ NOT_FINITE = "the tower's output is not finite, or too large for float16"
 
 
 def leave_out(rows: NDArray[np.floating], start: int, skipped: list[list[Any]]) -> list[list[Any]]:
-    """Make rows (n, ...) that are not finite NaN as a whole; skipped [start + row, reason] and these, in order."""
+    """Fill each row of (n, ...) that is not finite throughout with NaN, in place.
+
+    skipped: [start + row, reason] of the rows left out so far; returned with these added, in order.
+    """
     known = {item for item, _ in skipped}
     bad = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(1)).tolist()
     rows[bad] = np.nan
@@ -46,10 +49,12 @@ class ImageJob:
     decoder: str = "pillow"
 
     def setup(self, device: str) -> None:
+        """Build the tower on the device; sets the batch size and the decoding threads that go with it."""
         self.image = FrozenImage(self.spec.build(), device, self.precision)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        """Write PART.npy, float16 (n, width), NaN for skipped pictures; returns their [row, reason] as `skipped`."""
         rows = np.full((stop - start, self.image.width), np.nan, np.float16)
         skipped: list[list[Any]] = []
         found: list[tuple[list[int], Tensor]] = []
@@ -59,7 +64,7 @@ class ImageJob:
             skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
             if good:
                 found.append(([first + i for i in good], self.image.features(torch.stack([items[i] for i in good]))))
-        for places, out in found:  # only now: a GPU is not waited for between batches
+        for places, out in found:  # after all batches, so that a GPU is not waited for between them
             rows[places] = as_float16(out)
         skipped = leave_out(rows, start, skipped)
         save_array(part.with_suffix(".npy"), rows)
@@ -72,9 +77,9 @@ def image_features(
 ) -> Features | None:  # fmt: skip
     """The tower's output for each picture, from the cache or made now; None while other shares of the work are missing.
 
-    ids and paths: one a picture; pictures with the same ids and file sizes are the same data; data: their hash_of_pictures,
-    where the caller has it already.
-    Raises UserError when no picture is left.
+    ids and paths: one of each a picture; pictures with the same ids and file sizes count as the same data. data: their
+    hash_of_pictures, if the caller has it already; label: the beginning of the file's name.
+    Raises UserError when none of the pictures can be used.
     """
     path, settings = image_cache(spec, tower, ids, paths, compute, label, data)
     job = ImageJob(spec, plain(paths), compute.precision, compute.batch_size or IMAGE_BATCH, len(compute.devices), compute.decoder)
@@ -90,12 +95,12 @@ def image_cache(
     spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: Sequence[Path | Member], compute: Compute, label: str,
     data: str | None = None,
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
-    """The file that holds the evaluation view of these pictures, or will hold it, and what it depends on."""
+    """The cache file for the evaluation view of these pictures, whether it exists or not, and the settings that it depends on."""
     settings = {
         "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": compute.precision,
         "pictures": len(ids), "data": data or hash_of_pictures(ids, paths),
     }  # fmt: skip
-    # Caches from before there was a choice do not say these.
+    # Left out at their defaults: older caches, from before there was a choice, do not name them.
     settings |= {} if spec.pool == "avg" else {"pool": spec.pool}
     settings |= {} if compute.decoder == "pillow" else {"decoder": compute.decoder}
     return compute.cache / f"{label}-{spec.name}-{fingerprint(settings)}.npy", settings

@@ -1,4 +1,4 @@
-"""What a frozen text tower makes of sentences, computed once; the files: xvoken/cache/features.py."""
+"""The outputs of a frozen text tower for sentences, computed once; xvoken/cache/features.py describes the files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +36,12 @@ class TextJob:
     batch_size: int
 
     def setup(self, device: str) -> None:
+        """Build the tower on the device; sets the batch size that goes with it."""
         self.batch_size = lines_on(device, self.batch_size)
         self.text = FrozenText(self.spec.build(), self.tokenizer, device, self.precision, self.max_len)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        """Write PART.npy, float16 (n, width); returns how many sentences were cut. Raises UserError for outputs that are not finite."""
         tokens, offsets = self.text.tokenize(self.sentences[start:stop])
         lengths = np.diff(offsets)
         rows = np.empty((len(lengths), self.text.width), np.float16)
@@ -55,9 +57,10 @@ def text_features(
     spec: TextTowerSpec, tower: TextTower, tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_len: int,
     compute: Compute, label: str,
 ) -> Features:  # fmt: skip
-    """The tower's output for each sentence, cut to `max_len` tokens with the special ones, from the cache or made now.
+    """The tower's output for each sentence, from the cache or made now.
 
-    Raises UserError for a sentence for which it is not finite.
+    max_len: tokens that a sentence is cut to, special ones included; label: the beginning of the file's name.
+    Raises UserError for a sentence for which the output is not finite.
     """
     pool = {} if spec.pool == "cls" else {"pool": spec.pool}
     settings = text_settings(spec, tower, tokenizer, sentences, max_len, compute.precision) | pool
@@ -71,9 +74,9 @@ def text_features(
 def text_settings(
     spec: TextTowerSpec, tower: TextTower, tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_len: int, precision: str
 ) -> dict[str, Any]:
-    """What the tower's outputs for these sentences depend on.
+    """The settings that the tower's outputs for these sentences depend on.
 
-    The tower goes by its base name: a training may know it by a short name, its snapshot has the hub id.
+    They name the tower by its base name: a training may have been given a short name, where its snapshot has the hub id.
     """
     return {
         "tower": base_name(spec.name), "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len,
@@ -84,7 +87,7 @@ def text_settings(
 
 @dataclass
 class TokenFeatures:
-    """rows: float16 (T, width), memory-mapped; offsets: int64 (N + 1,)."""
+    """rows: float16 (T, width) of all tokens, memory-mapped; offsets: int64 (N + 1,): sentence i has rows[offsets[i] : offsets[i + 1]]."""
 
     rows: NDArray[np.float16]
     offsets: NDArray[np.int64]
@@ -95,6 +98,7 @@ class TokenJob(TextJob):
     """Sentences -> the tower's states of their tokens; see xvoken.work.local.Job."""
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        """Write PART.npy, float16 (t, width), and PART.lengths.npy, int64 (n,): tokens of each sentence; returns t as `tokens`."""
         tokens, offsets = self.text.tokenize(self.sentences[start:stop])
         lengths = self.text.padding.lengths(np.diff(offsets))
         ends = np.concatenate([[0], np.cumsum(lengths)])
@@ -112,7 +116,7 @@ class TokenJob(TextJob):
 
 
 def flat_rows(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows of several sentences, one sentence after another: (lengths.sum(),)"""
+    """The row numbers of several sentences' tokens, one sentence after another; starts, lengths (n,) -> (lengths.sum(),)"""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
@@ -121,7 +125,7 @@ def token_features(
     spec: TextTowerSpec, tower: TextTower, tokenizer: PreTrainedTokenizerBase, sentences: list[str], max_len: int,
     compute: Compute, label: str,
 ) -> TokenFeatures:  # fmt: skip
-    """The tower's states of all tokens, from the cache or made now; arguments as for `text_features`."""
+    """The tower's states of all tokens, from the cache or made now; arguments and errors as for `text_features`."""
     settings = {**text_settings(spec, tower, tokenizer, sentences, max_len, compute.precision), "level": "token"}
     path = compute.cache / f"{label}-{base_name(spec.name)}-tokens-{fingerprint(settings)}.npy"
     offsets_file = path.with_suffix(".offsets.npy")
@@ -139,7 +143,7 @@ def token_features(
 
 @torch.inference_mode()
 def sentence_means(features: TokenFeatures, head: nn.Module) -> Tensor:
-    """What stands for a sentence on token level: the mean of its tokens in the joint space -> float32 (N, dim)"""
+    """The vector of a sentence on token level: the mean of its tokens in the joint space, by `head` -> float32 (N, dim)"""
     means = []
     for start in range(0, len(features.offsets) - 1, TEXT_CHUNK):
         offsets = features.offsets[start : start + TEXT_CHUNK + 1]
@@ -151,7 +155,7 @@ def sentence_means(features: TokenFeatures, head: nn.Module) -> Tensor:
 
 
 def _join(parts: Parts, path: Path, offsets_file: Path, width: int) -> int:
-    """Write rows and offsets; returns the number of tokens."""
+    """Join the parts to the files of rows and offsets; returns the number of tokens."""
     lengths = np.concatenate([parts.load(number, ".lengths.npy") for number in range(len(parts.ranges))])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     save_array(offsets_file, offsets)

@@ -1,1 +1,1 @@
-"""What lies on the disk: safe writing, locks, and one module a format."""
+"""Files on disk: safe writing, locks, and one module for each format."""

@@ -4,9 +4,9 @@ vis_ctx.hdf5    one float32 dataset (f,) per picture, named by its id: the visio
                 projection; attribute fdim = f
 txt_ctx.hdf5    a group per picture, in it `whole`, `five` and `nine`, each with features float32 (..., k, d),
                 scores float32 (..., k) (inner products of normalized projections, descending), texts (..., k);
-                ... is nothing, 5 or 9
-Attributes of both: model, model_hash, revision, date, settings. A picture that can't be used is in neither;
-{file}.skipped.tsv has id, path and reason of each.
+                ... is no axis for `whole`, 5 or 9 crops for `five` and `nine`
+Attributes of both: model, model_hash, revision, date, settings. Pictures that can't be used are in neither;
+vis_ctx.skipped.tsv and txt_ctx.skipped.tsv list id, path and reason of each.
 """
 
 import os
@@ -24,17 +24,19 @@ from xvoken.files.hdf5 import open_hdf5, writing_hdf5
 from xvoken.files.phrases import CaptionDB
 from xvoken.files.safe import write_lines
 
+# Where the 15 views of a picture stand in the arrays that write_textual is given.
 SLICES = {"whole": slice(0, 1), "five": slice(1, 6), "nine": slice(6, 15)}
 
 
 def skipped_file(path: Path) -> Path:
+    """The list of pictures that a context file lacks, beside it."""
     return path.with_suffix(".skipped.tsv")
 
 
 def write_visual(
     path: Path, rows: Iterable[tuple[str, NDArray[np.float32]]], width: int, skipped: list[tuple[str, str, str]], attributes: dict[str, Any]
 ) -> None:
-    """rows: id and features (width,) of each picture."""
+    """Write vis_ctx.hdf5; rows: id and features (width,) of each picture; skipped: id, path and reason of each other one."""
     write_lines(skipped_file(path), ("\t".join(row) for row in skipped))
     with writing_hdf5(path) as file:
         file.attrs["fdim"] = width
@@ -47,7 +49,10 @@ def write_textual(
     path: Path, rows: Iterable[tuple[str, NDArray[np.int32], NDArray[np.float32]]], db: CaptionDB,
     skipped: list[tuple[str, str, str]], attributes: dict[str, Any],
 ) -> None:  # fmt: skip
-    """rows: id, best phrases' rows in the database (15, k), their scores (15, k) of each picture."""
+    """Write txt_ctx.hdf5; skipped: id, path and reason of each picture left out.
+
+    rows: of each picture, its id, the best phrases' rows in the database (15, k), and their scores (15, k).
+    """
     write_lines(skipped_file(path), ("\t".join(row) for row in skipped))
     texts = h5py.string_dtype()
     with writing_hdf5(path) as file:
@@ -63,34 +68,35 @@ def write_textual(
 
 
 def textual_bytes(pictures: int, k: int, width: int) -> int:
-    """About how large txt_ctx.hdf5 gets."""
+    """The size of txt_ctx.hdf5, roughly, for the top k of each picture and features of `width` floats."""
     return pictures * (15 * k * (4 * width + 4 + 16 + 24) + 6000)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
+    """The settings that a context file was made with, see InsideFile.settings."""
     with open_file(path) as file:
         return file.settings()
 
 
 def open_file(path: Path) -> h5py.File:
-    """One of the two, for reading."""
+    """Open one of the two files for reading; raises UserError if it is missing or damaged."""
     return open_hdf5(path, commands.build_context())
 
 
 def check_visual(path: Path) -> str:
-    """Hold shapes, types and values against the layout; says what the file holds or raises UserError."""
+    """Check shapes, types and values against the layout; returns a line that describes the file, or raises UserError."""
     with open_file(path) as file:
         width = file.attributes().get("fdim", 0)
         for image_id, features in file.items():
             if not isinstance(features, h5py.Dataset) or features.shape != (width,) or features.dtype != np.float32:
-                raise UserError(f"{path}: {image_id} is not float32 ({width},), as fdim says")
+                raise UserError(f"{path}: {image_id} is not float32 ({width},), as its attribute fdim says; {file.mend}")
             if not np.isfinite(features[:]).all():
-                raise UserError(f"{path}: {image_id} holds values that are no numbers")
+                raise UserError(f"{path}: {image_id} has values that are not finite; {file.mend}")
         return f"visual context of {len(file):,} pictures, {width}-d, by {file.attributes().get('model', 'unknown')}"
 
 
 def check_textual(path: Path) -> str:
-    """Hold shapes, types and the order of scores against the layout; says what the file holds or raises UserError."""
+    """Check shapes and the order of scores against the layout; returns a line that describes the file, or raises UserError."""
     k = 0
     with open_file(path) as file:
         for image_id, group in file.items():
@@ -100,16 +106,16 @@ def check_textual(path: Path) -> str:
                 parts = {part: view[part] for part in ("features", "scores", "texts")}
                 shapes = {part: dataset.shape for part, dataset in parts.items()}
                 if shapes["scores"] != (*ahead, k) or shapes["texts"] != (*ahead, k) or shapes["features"][:-1] != (*ahead, k):
-                    raise UserError(f"{path}: {image_id}/{name} has shapes {shapes}, top {k} expected")
+                    raise UserError(f"{path}: {image_id}/{name} has shapes {shapes}, top {k} was expected; {file.mend}")
                 if (np.diff(parts["scores"][:], axis=-1) > 0).any():
-                    raise UserError(f"{path}: scores of {image_id}/{name} do not descend")
+                    raise UserError(f"{path}: scores of {image_id}/{name} do not descend; {file.mend}")
         return f"textual context of {len(file):,} pictures, top {k}, by {file.attributes().get('model', 'unknown')}"
 
 
 class Context:
-    """The context files as a Dataset for torch's DataLoader, for the training of a captioner.
+    """The context files as a Dataset for torch's DataLoader, to train a captioner with.
 
-    Item i: what was retrieved for picture i, a dict of
+    Item i is a dict of what was retrieved for picture i:
 
     image_id     text
     features     float32 (k, d) of `whole`, (5, k, d) of `five`, (9, k, d) of `nine`
@@ -118,8 +124,9 @@ class Context:
     visual       float32 (f,), the picture's own features, if vis_ctx.hdf5 was given
 
     views: whole, five or nine; k: only the best k; image_ids: these pictures in this order (default: all, by name).
-    For any number of DataLoader workers: each opens the files once. The default collation makes tensors of a batch;
-    texts come transposed then, so pass a collate_fn of your own where you need them.
+    It works with any number of DataLoader workers; each opens the files once. The default collation stacks a batch to tensors but
+    transposes `texts`, so pass a collate_fn of your own where you need them. Raises xvoken.Error for a file that is missing or not
+    a context file, and for a picture without context.
     """
 
     def __init__(
@@ -136,12 +143,13 @@ class Context:
         there = self._open("textual")
         self.image_ids = sorted(there, key=_numbers_first) if image_ids is None else [str(i) for i in image_ids]
         if self.image_ids and not isinstance(there.get(self.image_ids[0]), h5py.Group | None):
-            raise UserError(f"{textual}: no txt_ctx.hdf5, as retrieve_captions.py and build_context.py write it")
+            raise UserError(f"{textual}: not a txt_ctx.hdf5 as retrieve_captions.py and build_context.py write it")
         if visual and "fdim" not in self._open("visual").attrs:
-            raise UserError(f"{visual}: no vis_ctx.hdf5, as encode_images.py and build_context.py write it")
+            raise UserError(f"{visual}: not a vis_ctx.hdf5 as encode_images.py and build_context.py write it")
         missing = next((i for i in self.image_ids if any(i not in self._open(name) for name in self.paths)), None)
         if missing is not None:
-            raise UserError(f"{textual}: no context of picture {missing}; see its .skipped.tsv")
+            reason = skipped_file(Path(textual))
+            raise UserError(f"{textual}: no context of picture {missing}; if it was left out, {reason} says why")
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -163,7 +171,7 @@ class Context:
         return item
 
     def _open(self, name: str) -> h5py.File:
-        """This process's own handle: one that came over a fork shares its place in the file with the parent's."""
+        """The file, opened by this process: a handle inherited through a fork shares its position with the parent's."""
         if self._files[0] != os.getpid():
             self._files = (os.getpid(), {})
         files = self._files[1]

@@ -28,23 +28,26 @@ MAKE = commands.tokenize()
 
 
 def text_file(corpus: Path, tokenizer_name: str) -> Path:
+    """The token ids as text, FILE.TOK; tokenizer_name: its base_name."""
     return corpus.with_name(f"{corpus.name}.{tokenizer_name}")
 
 
 def tokens_file(corpus: Path, tokenizer_name: str) -> Path:
+    """The token ids as one array, FILE.TOK.hdf5."""
     return corpus.with_name(f"{corpus.name}.{tokenizer_name}.hdf5")
 
 
 def line_file(corpus: Path, tokenizer_name: str) -> Path:
+    """The lines' offsets into the tokens, FILE.TOK.line."""
     return corpus.with_name(f"{corpus.name}.{tokenizer_name}.line")
 
 
 def same_text(corpus: Path, made: Path, then: object, again: str) -> None:
-    """Refuse `made`, a file made of this corpus or of its tokens, where the corpus' text is another one now; raises UserError.
+    """Raise UserError if the text of a corpus has changed since the file `made` was made of it or of its tokens.
 
-    then: the sha256 that the file keeps of the text; of tokens that do not name theirs, the predecessors', it keeps that of the
-    tokens file. again: what makes the file again when the tokens are right.
-    Where the text is missing (tokens are shipped alone), or nothing is kept, there is nothing to compare.
+    then: the sha256 of the text that `made` keeps, or, if its tokens came from a predecessor and keep none, that of the tokens file.
+    again: the command that makes `made` again from the right tokens.
+    Nothing is compared where the text is missing (tokens are shipped alone) or no sha256 is kept (None).
     """
     if then is None or not corpus.is_file() or then == (now := sha256_of_file(corpus)):
         return
@@ -59,12 +62,12 @@ def same_text(corpus: Path, made: Path, then: object, again: str) -> None:
 
 
 def _make_again(corpus: Path, tokens: Path, now: str) -> str:
-    """The commands that make a tokens file again; none for one of the text as it is now, or for another file."""
+    """The commands that make a tokens file again; empty if it was made of the present text, or is not a tokens file."""
     try:
         with open_hdf5(tokens, MAKE, tokens="iu1") as file:
             made = file.attributes()
     except UserError:
-        return ""  # somebody's file of such a name
+        return ""  # another file that happens to have such a name
     if made.get("corpus") in (None, now):
         return ""
     source = made.get("source", tokens.name.removeprefix(f"{corpus.name}.").removesuffix(".hdf5"))
@@ -73,7 +76,7 @@ def _make_again(corpus: Path, tokens: Path, now: str) -> str:
 
 
 class IdText:
-    """Token ids to the bytes of a text file, by table: no Python work per token. vocabulary: ids are below it."""
+    """Writes token ids as text, by table lookup, without Python work for each token; vocabulary: all ids are below it."""
 
     def __init__(self, vocabulary: int):
         digits = [f"{i} ".encode() for i in range(vocabulary)]
@@ -81,7 +84,7 @@ class IdText:
         self.table = np.array(digits, dtype=f"S{self.lengths.max()}").view(np.uint8).reshape(vocabulary, -1)
 
     def lines(self, ids: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Tokens (n,), tokens of each line (l,) -> the text: ids separated by blanks, every line ended by a newline"""
+        """Tokens (n,), number of tokens of each line (l,) -> bytes uint8: ids separated by blanks, every line ended by a newline"""
         padded = self.table[ids]
         text = padded[padded != 0]
         ends = np.zeros(len(ids) + 1, np.int64)  # where the text of each token ends, with its blank
@@ -97,7 +100,7 @@ def write(
 ) -> tuple[int, int]:  # fmt: skip
     """Join parts (text file, tokens (n,), token counts of the lines) to the three files; returns lines, tokens.
 
-    The hdf5 file is renamed last: where it stands, the other two are whole, and `report` was called with lines and tokens.
+    The hdf5 file is renamed last: if it exists, the other two are whole, and `report` was called with lines and tokens.
     """
     lines = total = 0
     with (
@@ -120,21 +123,21 @@ def write(
 
 
 def read_corpus(corpus: str | Path, tokenizer: str) -> "Corpus":
-    """A tokenized corpus by the name of its text file, and its tokenizer as it was given to tokenize_dataset.py.
+    """Open a tokenized corpus; corpus: its text file; tokenizer: as it was given to tokenize_dataset.py.
 
     Raises xvoken.Error when a file is missing or the files disagree.
     """
     if not isinstance(corpus, str | Path) or not isinstance(tokenizer, str | Path):
-        raise UserError("read_corpus: the name of the text file and the tokenizer's were expected, as it was given to tokenize_dataset.py")
+        raise UserError("read_corpus: the text file's path and the tokenizer's name were expected, as given to tokenize_dataset.py")
     return Corpus(Path(corpus), base_name(str(tokenizer)), str(tokenizer))
 
 
 class Corpus:
     """A tokenized corpus, open for reading. Raises UserError when a file is missing or the files disagree.
 
-    source: the tokenizer as it is given to tokenize_dataset.py, for the message; vocabulary: what all ids must be below.
-    offsets: L + 1 of them, see Offsets;
-    attributes: what the hdf5 file says of itself (empty in files made by others).
+    source: the tokenizer as it is given to tokenize_dataset.py, for messages; vocabulary: all ids must be below it (None: any are taken).
+    tokens: the dataset, integers (N,); offsets: L + 1 of them, see Offsets; attributes: those of the hdf5 file (in files of other
+    tools there are none).
     """
 
     def __init__(self, corpus: Path, tokenizer_name: str, source: str | None = None, vocabulary: int | None = None):
@@ -168,7 +171,7 @@ class Corpus:
 
     @property
     def identity(self) -> str:
-        """What a file made of these tokens keeps of them: sha256 of the text, or of the tokens file if it does not name its text."""
+        """The hash that files made of these tokens keep: sha256 of the text, or of the tokens file if that does not name its text."""
         return str(self.attributes.get("corpus") or sha256_of_file(self.path))
 
     def largest_token(self) -> int:
@@ -177,7 +180,10 @@ class Corpus:
         return max((int(self.tokens[i : i + step].max()) for i in range(0, len(self.tokens), step)), default=-1)
 
     def slab(self, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Lines start to stop: their tokens (n,), read at once, and offsets into them (stop - start + 1,)."""
+        """Lines start to stop: their tokens (n,), read at once, and offsets into them (stop - start + 1,).
+
+        Raises UserError for an id that is negative or not below `vocabulary`.
+        """
         offsets = self.offsets[start : stop + 1]
         tokens = self.tokens[offsets[0] : offsets[-1]]
         if self.vocabulary and len(tokens) and (tokens.min() < 0 or tokens.max() >= self.vocabulary):
@@ -187,7 +193,7 @@ class Corpus:
 
 
 def check(corpus: Path, tokenizer_name: str) -> str:
-    """Compare the three files with each other and with the text; says what they hold or raises UserError."""
+    """Compare the three files with each other and with the text; returns a line that describes them, or raises UserError."""
     read = Corpus(corpus, tokenizer_name)
     retrieve = f"{commands.vokenize(corpus=corpus)} (and the flags it had), after rm of the images retrieved for it"
     same_text(corpus, read.path, read.attributes.get("corpus"), retrieve)
@@ -203,5 +209,5 @@ def check(corpus: Path, tokenizer_name: str) -> str:
                     raise UserError(f"{path}: line {number} differs from {read.path}; make them again: {MAKE}")
             at += len(lines)
     if at != len(read):
-        raise UserError(f"{path}: has {at} lines, {line_file(corpus, tokenizer_name)} has {len(read)}")
+        raise UserError(f"{path}: has {at} lines, {line_file(corpus, tokenizer_name)} has {len(read)}; make them again: {MAKE}")
     return f"corpus of {len(read):,} lines, {len(read.tokens):,} tokens of {read.attributes.get('tokenizer', 'unknown')}"

@@ -1,4 +1,4 @@
-"""HDF5 files: written so that they survive a full disk, read so that a stranger's file opens no other one.
+"""HDF5 files: written so that a full disk does no harm, read so that a file from a stranger can't have other files opened.
 
 Left to itself, the HDF5 library writes its cached chunks and metadata when a file is closed; where the disk is full, that
 fails once more, over and over, and ends the process with a segmentation fault.
@@ -18,7 +18,8 @@ from h5py import h5l  # ty: ignore[missing-module-member]  # compiled, without t
 from xvoken.errors import UserError, one_line
 from xvoken.files.safe import replacing
 
-# How much more than what is stored a packed dataset may claim to hold: gzip gets 1,032 to one at the very most.
+# The claimed size of a compressed dataset may be this many times its stored size (gzip reaches 1,032), of any other one once;
+# and SLACK bytes more.
 PACKED, SLACK = 1100, 1 << 20
 KINDS = {"f": "floats", "i": "whole numbers", "s": "texts"}
 # The attributes that stages write and read.
@@ -30,14 +31,14 @@ OURS = (
 
 @contextmanager
 def writing_hdf5(path: Path) -> Generator[h5py.File]:
-    """A new hdf5 file that takes the place of `path` when it is whole; raises OSError where the disk is full."""
+    """Open a new hdf5 file that replaces `path` when it is whole; raises OSError or RunError if the disk is full."""
     with replacing(path) as temporary, open(temporary, "wb+", buffering=0) as raw:
         output = _Output(raw)
         try:
             with h5py.File(output, "w") as file:
                 try:
                     yield file
-                    file.flush()  # what fails on closing can't be helped any more
+                    file.flush()  # here, since a failure while closing can't be handled
                 except BaseException:
                     output.given_up = True
                     raise
@@ -48,13 +49,13 @@ def writing_hdf5(path: Path) -> Generator[h5py.File]:
 
 
 class Inside(h5py.Group):
-    """A group that gives out only what lies in its own file; raises UserError for links, external storage and virtual datasets.
+    """A group that reads only from its own file; raises UserError for links, external storage and virtual datasets.
 
-    Whoever makes a file chooses what they point at: /etc/passwd, say, whose lines would come out as captions.
-    A path goes down from here, name by name, and nothing is opened before its link is known, so that reading stays lazy.
+    Whoever makes a file chooses what these point at: /etc/passwd, say, whose lines would come out as captions.
+    A path is followed down from this group name by name; each name's link is checked before the object is opened, and no others are.
     """
 
-    mend = ""  # what to do about a file that is not as it should be
+    mend = ""  # for messages: what to do about a file that is refused
 
     def __getitem__(self, name: str) -> Any:
         found: Any = self
@@ -64,8 +65,9 @@ class Inside(h5py.Group):
             found = found._child(part)
         return found
 
-    # items() and values() go this way; h5py's own takes another one in each version, and more arguments, which we do not give.
+    # h5py's items() and values() call it. Its own has more parameters, other ones in each version; nothing here gives them.
     def get(self, name: str, default: Any = None) -> Any:  # ty: ignore[incompatible-method-override]
+        """The group or dataset at a path below this group, `default` if there is none; raises UserError as reading it does."""
         try:
             return self[name]
         except KeyError:
@@ -89,7 +91,7 @@ class Inside(h5py.Group):
         return found
 
     def _holds(self, name: str) -> bool:
-        """Whether the name is here; raises UserError where it is only a link."""
+        """Whether this group has the name; raises UserError if it is a soft or external link."""
         encoded = name.encode("utf-8", "surrogateescape")
         if not encoded or not self.id.links.exists(encoded):
             return False
@@ -107,7 +109,7 @@ class Inside(h5py.Group):
         layout = plan.get_layout()
         if layout == h5py.h5d.VIRTUAL:
             self._refuse(name, "points out of the file (a virtual dataset), which is never followed")
-        # Not by h5py's shape and dtype: making those costs as much as the rest of opening a dataset.
+        # Not by h5py's shape and dtype: computing those takes as long as the rest of opening a dataset.
         claimed = dataset.id.get_space().get_simple_extent_npoints() * dataset.id.get_type().get_size()
         stored = dataset.id.get_storage_size()
         if claimed > (PACKED if layout == h5py.h5d.CHUNKED else 1) * stored + SLACK:
@@ -119,10 +121,10 @@ class Inside(h5py.Group):
 
 
 class InsideFile(Inside, h5py.File):
-    """A file open for reading, of which only what lies in it is given out."""
+    """An HDF5 file open for reading, protected like Inside."""
 
     def attributes(self) -> dict[str, Any]:
-        """Its attributes that are one text or number, as Python's own; raises UserError where one of OURS is not that."""
+        """Its attributes that are a single text or number, as Python values; raises UserError if one of OURS is anything else."""
         found = {}
         for name in self.attrs:
             try:
@@ -131,7 +133,7 @@ class InsideFile(Inside, h5py.File):
                 value = value.decode() if isinstance(value, bytes) else value
                 if isinstance(value, str):
                     value.encode()
-            except (UnicodeError, OSError, TypeError):  # the two last: types that numpy has not
+            except (UnicodeError, OSError, TypeError):  # OSError, TypeError: of a type that numpy does not have
                 value = None
             if isinstance(value, str | int | float):
                 found[name] = value
@@ -140,32 +142,32 @@ class InsideFile(Inside, h5py.File):
         return found
 
     def settings(self) -> dict[str, Any]:
-        """What decides whether a later run may skip the file, {} in files of others; raises UserError for what is none of that."""
+        """The settings that decide whether a run may skip the file, {} if it has none; raises UserError if they are not a JSON object."""
         try:
             settings = json.loads(self.attributes().get("settings", "{}"))
         except (TypeError, ValueError, RecursionError):
             settings = None
         if not isinstance(settings, dict):
-            raise UserError(f"{self.filename}: its attribute settings is not as a stage writes it; {self.mend}")
+            raise UserError(f"{self.filename}: its attribute settings is not a JSON object, as a stage writes it; {self.mend}")
         return settings
 
 
 def is_dataset(found: Any, kind: str) -> bool:
-    """Whether something of a file is a dataset of a kind: numpy's letters for its numbers, s for texts, and its dimensions, as "f2"."""
+    """Whether `found` is a dataset of a kind: letters of numpy's dtype.kind, s for texts, then the number of dimensions; such as "f2"."""
     if not isinstance(found, h5py.Dataset) or found.ndim != int(kind[-1]):
         return False
     return (found.dtype.kind in kind[:-1] and found.dtype.names is None) or ("s" in kind and bool(h5py.check_string_dtype(found.dtype)))
 
 
 def open_hdf5(path: Path, mend: str, **datasets: str) -> InsideFile:
-    """Open a file for reading; raises UserError with `mend`, the way to make it, when it is missing, not whole or another one.
+    """Open a file for reading; raises UserError if it is missing, damaged or lacks one of the datasets.
 
-    datasets: names that it must have, and their kinds, see is_dataset.
+    mend: the command that makes the file, for messages; datasets: the names that it must have, with their kinds, see is_dataset.
     """
     if not path.is_file():
-        what = "is no file; move it away, then make one with" if path.exists() else "does not exist; make it with"
+        what = "is not a file; move it away, then make one with" if path.exists() else "does not exist; make it with"
         raise UserError(f"{path} {what}: {mend}")
-    open(path, "rb").close()  # a file that must not be read is a whole one, and this error names it
+    open(path, "rb").close()  # without the right to read it, this raises PermissionError: the file is not damaged
     again = f"remove it, then make it with: {mend}"
     try:
         file = InsideFile(path, "r")
@@ -186,9 +188,9 @@ def open_hdf5(path: Path, mend: str, **datasets: str) -> InsideFile:
 
 
 class _Output:
-    """A file whose first failing write raises, and which then, or given up, swallows what is written, so that it can be closed.
+    """A file whose first failing write raises; after that, or once given_up is set, it ignores writes, so that HDF5 can close it.
 
-    raw: without a buffer, or what could not be written would fail once more wherever the file is moved to.
+    raw: unbuffered: a buffer would try to write again when it is closed, and fail again.
     """
 
     def __init__(self, raw: FileIO):
@@ -197,7 +199,7 @@ class _Output:
 
     def write(self, data: Any) -> int:
         rest = memoryview(data).cast("B")
-        while len(rest) and not self.given_up:  # near the end of the disk, a part of it is written first
+        while len(rest) and not self.given_up:  # on a disk that is almost full, a write may take only a part
             rest = rest[self._unless_it_fails(self.raw.write, rest) :]
         return len(data)
 

@@ -2,8 +2,8 @@
 
 data/vokenization/images/{IMAGE_SET}.ids     one id a line; its line number is the picture's number for good
 data/vokenization/images/{IMAGE_SET}.json    where the pictures come from: {"folder": ...}, {"lxmert": ...} or
-                                              {"pattern": FOLDER/*.tar, "shards": {tar: bytes of it, ...}}
-data/vokenization/images/{IMAGE_SET}.members for shards: number of the tar, byte offset and size of each id, with tabs
+                                              {"pattern": FOLDER/*.tar, "shards": {path of a tar: its size in bytes, ...}}
+data/vokenization/images/{IMAGE_SET}.members for shards, a line an id: number of its tar, byte offset, size, tab-separated
 """
 
 import json
@@ -22,21 +22,25 @@ ROOT = Path("data/vokenization/images")
 
 
 def ids_file(root: Path, image_set: str) -> Path:
+    """The order itself, an id a line."""
     return root / f"{image_set}.ids"
 
 
 def source_file(root: Path, image_set: str) -> Path:
+    """The JSON file that says where the pictures come from."""
     return root / f"{image_set}.json"
 
 
 def members_file(root: Path, image_set: str) -> Path:
+    """The places of pictures in tar shards."""
     return root / f"{image_set}.members"
 
 
 def write(root: Path, image_set: str, ids: list[str], folder: Path | None, members: list[Member] | None = None) -> bool:
-    """Fix the order; returns False if that order stood already, raises UserError if another one did.
+    """Fix the order; returns False if the same order was fixed before, raises UserError if another one was.
 
-    members: for tar shards, one an id. Where they lie is written in both cases: shards may be made again.
+    folder: of the pictures, or the pattern of tar shards, None for LXMERT's; members: for tar shards, one an id. Their places are
+    written even if the order was fixed before, since the shards may have been made again.
     """
     path = ids_file(root, image_set)
     stands = path.exists()
@@ -63,6 +67,7 @@ def write(root: Path, image_set: str, ids: list[str], folder: Path | None, membe
 
 
 def read(root: Path, image_set: str) -> list[str]:
+    """The ids of an image set, in order; raises UserError if they are not fixed yet, or the file is damaged."""
     path = ids_file(root, image_set)
     try:
         ids = path.read_text(encoding="utf-8").split("\n")[:-1]
@@ -76,8 +81,9 @@ def read(root: Path, image_set: str) -> list[str]:
 
 
 def paths(root: Path, image_set: str, ids: list[str], folder: Path | None, roots: Roots) -> list[Path | Member]:
-    """The pictures' paths. `folder` overrides the one, or the tar shards, that the order was made from.
+    """The path, or the place in a shard, of each id's picture.
 
+    folder: where the pictures lie now, a folder or tar shards (None: where they lay when the order was fixed).
     Raises UserError for shards that are missing or have changed.
     """
     path = source_file(root, image_set)
@@ -110,7 +116,7 @@ def _members(root: Path, image_set: str, ids: list[str], pattern: Path | None, s
 
 
 def _read_places(path: Path, number: int, again: str) -> list[tuple[int, ...]]:
-    """(number of the tar, offset, size) of the first `number` pictures."""
+    """(number of the tar, offset, size) of the first `number` pictures; raises UserError for a file without them."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1][:number]
         places = [tuple(map(int, line.split("\t"))) for line in lines]
@@ -122,15 +128,18 @@ def _read_places(path: Path, number: int, again: str) -> list[tuple[int, ...]]:
 
 
 def known_sets(root: Path, roots: Roots) -> str:
-    """Names one may give, for messages."""
+    """The names of image sets that a user can give, with commas, for messages."""
     names = {p.stem for p in root.glob("*.ids")} | {n for n in LXMERT_NAMES if lxmert_file(n, roots).exists()} | set(FOLDERS)
     return ", ".join(sorted(names | {p.stem for p in roots.lxmert.glob("*.json")} - set(LXMERT_NAMES.values())))
 
 
 def check(root: Path, image_set: str) -> str:
+    """Check the files of a set; returns a line that describes the order, or raises UserError."""
     ids = read(root, image_set)
     if len(set(ids)) < len(ids):
-        raise UserError(f"{ids_file(root, image_set)}: the same id stands on two lines")
+        raise UserError(
+            f"{ids_file(root, image_set)}: the same id stands on two lines; make it again after: rm {quoted(ids_file(root, image_set))}"
+        )
     path = source_file(root, image_set)
     if path.exists() and "shards" in read_json(path, f"remove {path}"):
         _read_places(members_file(root, image_set), len(ids), f"{commands.fix_order(image_set)} (and the flags it had)")
@@ -138,5 +147,5 @@ def check(root: Path, image_set: str) -> str:
 
 
 def hash_of_pictures(ids: list[str], paths: Sequence[Path | Member]) -> str:
-    """Of ids and file sizes: reading all pictures to know them would take as long as the work."""
+    """Hash of the ids and the file sizes: a hash of the pictures themselves would take as long as the work on them."""
     return sha256_of_lines(f"{i}\t{size_of(path)}" for i, path in zip(ids, paths, strict=True))

@@ -32,14 +32,14 @@ COCO_ID = re.compile(r"COCO_(\w+)_\d{12}")
 
 @dataclass(frozen=True)
 class Roots:
-    """Where sets and pictures lie."""
+    """The folders of LXMERT files, of COCO's pictures by split, and of all other pictures."""
 
     lxmert: Path
     coco: Path
     images: Path
 
     def picture(self, img_id: str) -> Path:
-        """The path of a picture by its id; of a missing one, the path it should have."""
+        """The path of a picture by its id; if there is no such file, the path it should have."""
         if coco := COCO_ID.fullmatch(img_id):
             return self.coco / coco[1] / f"{img_id}.jpg"
         paths = [self.images / f"{img_id}{ending}" for ending in ENDINGS]
@@ -48,7 +48,7 @@ class Roots:
 
 @dataclass
 class CaptionedSet:
-    """ids and paths: one a picture; captions: (index of its picture, sentence), in the order of the file."""
+    """ids and paths: one of each a picture; captions: (index of the picture, sentence) of each, in the order of the file."""
 
     name: str
     ids: list[str]
@@ -57,19 +57,20 @@ class CaptionedSet:
 
 
 def lxmert_file(name: str, roots: Roots) -> Path:
-    """The file of a set, of whichever of the formats it is; of a missing one, the path it should have."""
+    """The caption file of a set, in whichever format there is one; if there is none, the path it should have."""
     paths = [roots.lxmert / f"{LXMERT_NAMES.get(name, name)}{ending}" for ending in CAPTION_FORMATS]
     return next((path for path in paths if path.exists()), paths[0])
 
 
 def captioned_sets(roots: Roots) -> str:
-    """The sets that there are, for messages."""
+    """The names of the sets with captions in roots.lxmert, with commas, for messages."""
     return ", ".join(sorted(path.stem for ending in CAPTION_FORMATS for path in roots.lxmert.glob(f"*{ending}"))) or "none"
 
 
 def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None = None) -> CaptionedSet:
-    """Read a captioned set by its file's name or the image set's: all pictures, and the sentences of these sources.
+    """Read a captioned set: all its pictures, and their sentences from the sources `langs`.
 
+    name: of the image set, or of its file without the ending; limit: only the first pictures.
     Raises UserError for a missing file, another layout, a picture listed twice, or no sentence at all.
     """
     path = lxmert_file(name, roots)
@@ -90,7 +91,10 @@ def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None 
 
 
 def read_lxmert(path: Path, langs: list[str], mend: str) -> Iterator[tuple[str, list[str], set[str]]]:
-    """Id of each picture, its sentences of these sources, and the sources that it has; mend: what to do where the file is missing."""
+    """Yield of each picture its id, its sentences from the sources `langs`, and the names of all its sources.
+
+    mend: what to do if the file is missing, for the message. Raises UserError for a file in another layout.
+    """
     rows = read_json(path, mend)
     if not isinstance(rows, list):
         raise UserError(f"{path}: a list of {{img_id, sentf}} was expected, this is a JSON {type(rows).__name__}")
@@ -105,7 +109,7 @@ def _parse(row: Any, langs: list[str], where: str) -> tuple[str, list[str]]:
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"{where} is not {{img_id, sentf: {{source: [sentences]}}}}") from None
     for lang, listed in given.items():
-        if not isinstance(listed, list):  # the letters of a text are texts too
+        if not isinstance(listed, list):  # a text would pass the check below, letter by letter
             shown = json.dumps({"img_id": img_id, "sentf": {lang: listed}}, ensure_ascii=False)
             shown = shown if len(shown) <= 160 else f"{shown[:157]}..."
             meant = json.dumps({"img_id": img_id, "sentf": {lang: ["a caption", "another caption"]}}, ensure_ascii=False)
@@ -119,23 +123,21 @@ def _parse(row: Any, langs: list[str], where: str) -> tuple[str, list[str]]:
 
 
 def listed_sets(words: list[str]) -> list[str]:
-    """Image sets as given on the command line, with commas or several words; raises UserError for a name given twice."""
+    """The image sets of a flag, as several words or with commas; raises UserError for a name given twice."""
     sets = [image_set for word in words for image_set in word.split(",")]
     name, times = Counter(split_name(image_set)[0] for image_set in sets).most_common(1)[0]
     if times > 1:
-        raise UserError(
-            f"image set {name} is given {times} times; a range of shards stands in quotes: '{name}=FOLDER/{{00000..00099}}.tar'"
-        )
+        raise UserError(f"image set {name} is given {times} times; put a range of shards in quotes: '{name}=FOLDER/{{00000..00099}}.tar'")
     return sets
 
 
 def usual_folder(name: str) -> Path | None:
-    """Where the pictures of a set lie of which nothing else is said; None for a set of captions."""
+    """The default folder of an image set's pictures; None for a set with captions, whose pictures `Roots` finds."""
     return Path(FOLDERS[name]) if name in FOLDERS else None
 
 
 def split_name(image_set: str) -> tuple[str, Path | None]:
-    """`name` or `name=folder` -> name, folder (or tar shards) of the pictures (None where none is given)."""
+    """`name` or `name=folder` -> name, folder or tar shards of the pictures (None if not given); raises UserError for a bad name."""
     name, _, folder = image_set.strip().partition("=")
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"image set {image_set!r}: names are made of letters, digits, - _ .; a folder is given as name=folder")

@@ -15,23 +15,25 @@ from numpy.typing import NDArray
 from xvoken.errors import UserError
 from xvoken.files.safe import fingerprint, read_json, sha256_of_file, sha256_of_rows
 
-EFFORT = {"ivf": "nprobe", "hnsw": "efSearch", "ivfpq": "nprobe"}  # kinds, and what faiss calls the effort of a search
+EFFORT = {"ivf": "nprobe", "hnsw": "efSearch", "ivfpq": "nprobe"}  # kinds, and faiss' name for the effort of a search
 FEWEST_KEYS = 256  # product quantization trains 256 centroids a subquantizer
-CELL_POINTS = 40  # keys a cell at least, and those it is trained on: faiss asks for 39
-MOST_CELLS = 1 << 16  # k-means grows with keys x cells
-LINKS = 32  # of a key in the graph
+CELL_POINTS = 40  # fewest keys of a cell, and how many it is trained on: faiss asks for 39
+MOST_CELLS = 1 << 16  # the time of k-means grows with keys x cells
+LINKS = 32  # neighbours of a key in the graph
 
 
 def index_file(where: Path, sets: str, kind: str) -> Path:
+    """The index of image sets (names joined as in the file name) in the folder of keys `where`."""
     return where / f"{sets}.{kind}.faiss"
 
 
 def receipt_file(path: Path) -> Path:
+    """The receipt of the index at `path`."""
     return path.with_suffix(".json")
 
 
 def parameters_of(kind: str, number: int, dim: int) -> dict[str, int]:
-    """What the index of so many keys is built with: about 4 sqrt(N) cells, as faiss advises."""
+    """The parameters that an index of `number` keys is built with: about 4 sqrt(number) cells, as faiss advises."""
     if kind == "hnsw":
         return {"links": LINKS}
     cells = {"cells": max(1, min(round(4 * math.sqrt(number)), number // CELL_POINTS, MOST_CELLS))}
@@ -41,27 +43,27 @@ def parameters_of(kind: str, number: int, dim: int) -> dict[str, int]:
 
 
 def identity(receipt: dict[str, Any]) -> str:
-    """Name an index by its receipt, without the recalls, which come later: 12 hex digits."""
+    """Name an index by its receipt without the recalls, which are measured later: 12 hex digits."""
     return fingerprint({name: value for name, value in receipt.items() if name != "recall"})
 
 
 def check(path: Path) -> str:
-    """Hold an index against its receipt; says what it holds or raises UserError."""
+    """Compare an index with its receipt; returns a line that describes it, or raises UserError."""
     mend = f"build it again after: rm {path}"
     receipt = read_json(receipt_file(path), mend)
     if sha256_of_file(path) != receipt["index"]:
-        raise UserError(f"{path}: not the file that {receipt_file(path)} tells of; {mend}")
+        raise UserError(f"{path}: not the file that {receipt_file(path)} describes; {mend}")
     recalls = ", ".join(f"{record['recall']:.3f}" for record in receipt["recall"].values()) or "not measured"
     return f"{receipt['kind']} index of {receipt['number']:,} keys of {receipt['dim']} dimensions, recall {recalls}"
 
 
 def made_of(keys: NDArray[np.float32], kind: str) -> dict[str, Any]:
-    """What a receipt says of the keys."""
+    """The part of a receipt that follows from the keys (N, dim): they and the parameters decide whether an index is built again."""
     number, dim = keys.shape
     return {"kind": kind, "keys": sha256_of_rows(keys), "number": number, "dim": dim, "parameters": parameters_of(kind, number, dim)}
 
 
 def read_receipt(path: Path) -> dict[str, Any] | None:
-    """Of the index at `path`; None where there is none."""
+    """The receipt of the index at `path`; None if the index or its receipt is missing."""
     mend = f"remove it, and the index is built again: rm {receipt_file(path)}"
     return read_json(receipt_file(path), mend) if receipt_file(path).exists() and path.exists() else None

@@ -24,12 +24,12 @@ from xvoken.files.image_sets import split_name
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import all_written, quoted, sha256_of_lines, sha256_of_rows, write_lines
 
-BLOCK = 1 << 16  # rows looked at at once
+BLOCK = 1 << 16  # rows checked at once
 
 
 @dataclass
 class Keys:
-    """keys float32 (N, dim); ids and paths: one a row; attributes of the file."""
+    """keys: float32 (N, dim); ids and paths: one of each a row; attributes: those of the file."""
 
     keys: NDArray[np.float32]
     ids: list[str]
@@ -38,26 +38,28 @@ class Keys:
 
     @property
     def identity(self) -> str:
-        """Hash of the ids and the keys: what is made of them depends on these alone."""
-        content = self.attributes.get("sha256") or sha256_of_rows(self.keys)  # files of others do not say
+        """Hash of the ids and the keys, all that files made of them depend on."""
+        content = self.attributes.get("sha256") or sha256_of_rows(self.keys)  # files of other tools do not name it
         return sha256_of_lines([str(content), *self.ids])[:16]
 
 
 def folder(load: Path) -> Path:
-    """Where the keys of a snapshot are kept, if nothing else is said."""
+    """The default folder of the keys of a snapshot; load: its folder or its .safetensors file."""
     return (load.parent if load.suffix == ".safetensors" else load) / "keys"
 
 
 def keys_file(where: Path, image_set: str) -> Path:
+    """The hdf5 file of an image set in the folder `where`."""
     return where / f"{image_set}.hdf5"
 
 
 def companions(where: Path, image_set: str) -> tuple[Path, Path]:
-    """Files that have to be there with the hdf5 file."""
+    """The files without which the hdf5 file can't be used."""
     return where / f"{image_set}.ids", where / f"{image_set}.path"
 
 
 def skipped_file(where: Path, image_set: str) -> Path:
+    """The list of pictures without a key."""
     return where / f"{image_set}.skipped.tsv"
 
 
@@ -67,7 +69,7 @@ def write(
 ) -> None:  # fmt: skip
     """Write all files of an image set; the hdf5 file is renamed last.
 
-    blocks: arrays (n, dim) that follow each other, at least one; settings: what decides whether a later run may skip this.
+    blocks: arrays (n, dim), one after another, at least one; settings: those that decide whether a later run may skip the set.
     """
     write_lines(where / f"{image_set}.ids", ids)
     write_lines(where / f"{image_set}.path", paths)
@@ -86,7 +88,7 @@ def write(
 
 
 def require(where: Path, image_set: str, load: str) -> None:
-    """Raise UserError with the command that makes the keys, if they are missing; load: the model as it was named."""
+    """Raise UserError with the command that makes the keys, if they are missing; load: the model as the user gave it."""
     path = keys_file(where, image_set)
     if not path.is_file():
         mend = commands.extract_keys(load, image_set, None if where == folder(Path(load)) else where)
@@ -94,6 +96,7 @@ def require(where: Path, image_set: str, load: str) -> None:
 
 
 def read_settings(where: Path, image_set: str) -> dict[str, Any]:
+    """The settings that the keys were made with, see InsideFile.settings."""
     with _open(where, image_set) as file:
         return file.settings()
 
@@ -101,16 +104,16 @@ def read_settings(where: Path, image_set: str) -> dict[str, Any]:
 def read(where: Path, image_set: str) -> Keys:
     """The keys of one image set, mapped into memory, so that all processes share one copy.
 
-    Raises UserError for a missing or foreign file.
+    Raises UserError for a file that is missing or damaged, and for a key that is not finite.
     """
     keys, attributes = read_vectors(where, image_set)
     ids, paths = (_lines(where / f"{image_set}.{ending}", len(keys)) for ending in ("ids", "path"))
-    with _open(where, image_set) as file:  # files of others may hold none
+    with _open(where, image_set) as file:  # files of other tools may have no ids
         inside = file["ids"].asstr(errors="surrogateescape")[:].tolist() if is_dataset(file.get("ids"), "s1") else ids
     mend = "remove the set's files beside it and extract it again"
     if inside != ids:
         raise UserError(f"{where / f'{image_set}.ids'}: its ids differ from those in {keys_file(where, image_set)}; {mend}")
-    for start in range(0, len(keys), BLOCK):  # a score that is not finite stands above all others
+    for start in range(0, len(keys), BLOCK):  # else their scores, not finite either, would rank above all others
         if not np.isfinite(keys[start : start + BLOCK]).all():
             bad = start + int(np.argmin(np.isfinite(keys[start : start + BLOCK]).all(1)))
             raise UserError(f"{keys_file(where, image_set)}: the key of row {bad} is not finite; {mend}")
@@ -118,13 +121,13 @@ def read(where: Path, image_set: str) -> Keys:
 
 
 def read_vectors(where: Path, image_set: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """`read` without ids and paths, which take longer and, as Python's texts, memory in every process: keys and attributes."""
+    """Keys and attributes, as `read` gives them; without ids and paths, which take longer, and memory in every process."""
     with _open(where, image_set) as file:
         return _mapped(file["keys"]), file.attributes()
 
 
 def _mapped(dataset: h5py.Dataset) -> NDArray[np.float32]:
-    """A dataset as an array: mapped where it lies in one piece, as in our files, else read (others may compress)."""
+    """A dataset as an array: mapped if it is contiguous in the file, as in our files, else read (other tools may compress)."""
     at = dataset.id.get_offset()
     if at is None or dataset.dtype != np.float32:
         return dataset[:].astype(np.float32, copy=False)
@@ -134,7 +137,7 @@ def _mapped(dataset: h5py.Dataset) -> NDArray[np.float32]:
 
 def _folder(where: Any) -> Path:
     if not isinstance(where, str | Path) or not str(where):
-        raise UserError(f"{where!r}: the folder of the keys was expected, as snap/xmatching/NAME/keys")
+        raise UserError(f"{where!r}: the folder of the keys was expected, such as snap/xmatching/NAME/keys")
     return Path(where)
 
 
@@ -158,11 +161,13 @@ def _lines(path: Path, rows: int) -> list[str]:
 
 
 def check(where: Path, image_set: str) -> str:
-    """Read the files of a set, hold them against each other; says what they hold or raises UserError."""
+    """Compare the files of a set with each other; returns a line that describes them, or raises UserError."""
     read_back = read(where, image_set)
     lengths = np.linalg.norm(read_back.keys, axis=1)
     if not np.allclose(lengths, 1, atol=1e-3):
-        raise UserError(f"{keys_file(where, image_set)}: row {int(np.argmax(abs(lengths - 1)))} is not of length 1")
+        raise UserError(
+            f"{keys_file(where, image_set)}: row {int(np.argmax(abs(lengths - 1)))} is not of length 1; remove it and make it again"
+        )
     if read_back.attributes.get("sha256", content := sha256_of_rows(read_back.keys)) != content:
         raise UserError(f"{keys_file(where, image_set)}: its keys are not those that were written; remove it and make it again")
     return f"{len(read_back.ids):,} keys of {read_back.keys.shape[1]} dimensions by {read_back.attributes.get('snapshot', 'unknown')}"
@@ -172,8 +177,8 @@ def check(where: Path, image_set: str) -> str:
 class Gallery:
     """The keys of several image sets, one set after another, as the rows of one index.
 
-    blocks: float32 (n, dim) of each set, mapped where they lie; ids: `{IMAGE_SET}/{image id}` of each row; paths: its file;
-    made_by: what made each set.
+    blocks: float32 (n, dim) of each set, mapped into memory; ids: `{IMAGE_SET}/{image id}` of each row; paths: its picture's file;
+    made_by: of each set, its name and the hashes of its snapshot and its keys.
     """
 
     blocks: list[NDArray[np.float32]]
@@ -183,7 +188,7 @@ class Gallery:
 
     @property
     def vectors(self) -> NDArray[np.float32]:
-        """(N, dim), each row of length 1; a copy where there are several sets."""
+        """All keys: float32 (N, dim), each of length 1; a copy if there are several sets."""
         return joined(self.blocks)
 
     @property
@@ -199,34 +204,34 @@ class Gallery:
 
 
 def joined(blocks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """All blocks in one array; of several a copy."""
+    """All blocks in one array; a copy if there are several."""
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def read_keys(where: str | Path, image_sets: Sequence[str], encoder: Any = None, limit: int | None = None) -> Gallery:
-    """The keys of image sets, one set after another, ready to be searched.
+    """Read the keys of image sets, one set after another, for open_index.
 
-    where: their folder, as snap/xmatching/NAME/keys; image_sets: names, as ["open_images"]; limit: only the first rows.
-    encoder: whose they must be: an xvoken.Encoder, or whatever has its hash and dim.
+    where: their folder, such as snap/xmatching/NAME/keys; image_sets: names, such as ["open_images"]; limit: only the first rows.
+    encoder: the one that must have made them: an xvoken.Encoder, or anything with its hash and dim (None: any).
     Raises xvoken.Error for a missing or damaged file, keys of another encoder, or sets that do not go together.
     """
     if isinstance(image_sets, str) or not isinstance(image_sets, Iterable):
-        raise UserError(f'image_sets={image_sets!r}: a list of names was expected, as ["open_images"]')
+        raise UserError(f'image_sets={image_sets!r}: a list of names was expected, such as ["open_images"]')
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise UserError(f"limit={limit!r}: a whole number of at least 1 was expected")
     where = _folder(where)
     if encoder is not None and not (hasattr(encoder, "hash") and hasattr(encoder, "dim")):
-        raise UserError(f"encoder={encoder!r}: what load_encoder gives was expected")
+        raise UserError(f"encoder={encoder!r}: an encoder from load_encoder was expected")
     keys, ids, paths, made_by = [], [], [], []
     dim, expected = (encoder.dim, encoder.hash) if encoder else (None, None)
-    whose = ("the snapshot's sentences have", "this one is") if encoder else ("those of the first set have", "the first set's is")
+    whose = ("the snapshot's sentences have", "this one is") if encoder else ("the keys of the first set have", "the first set's is")
     for image_set in image_sets:
         found, path = read(where, image_set), keys_file(where, image_set)
         mend = f"remove it, then: {_make(where, image_set)}"
         dim = dim or found.keys.shape[1]
         if found.keys.shape[1] != dim:
             raise UserError(f"{path}: keys of {found.keys.shape[1]} dimensions, {whose[0]} {dim}; {mend}")
-        maker = found.attributes.get("snapshot_hash", expected)  # files of the predecessors do not say
+        maker = found.attributes.get("snapshot_hash", expected)  # files of the predecessors do not name it
         expected = expected or maker
         if maker != expected:
             raise UserError(f"{path}: keys of another snapshot ({maker}, {whose[1]} {expected}); take the one that made them, or {mend}")
@@ -245,14 +250,14 @@ def write_keys(
 ) -> Path:  # fmt: skip
     """Write vectors that were made elsewhere as the keys of an image set; returns the hdf5 file.
 
-    vectors: float (N, dim), each of length 1; ids, paths: one a row (paths default to the ids); encoder: what made them, an
-    xvoken.Encoder, whose name and hash are kept, so that keys of another one are refused where they are searched.
-    Raises xvoken.Error for vectors or names that can't be keys, and for a set that is there already.
+    vectors: float (N, dim), each of length 1; ids, paths: one of each a row (paths default to the ids); encoder: the xvoken.Encoder
+    that made them; its name and hash are kept, so that a search with another encoder refuses them.
+    Raises xvoken.Error for vectors, ids or paths of a wrong form, and if the set exists already.
     """
     if isinstance(ids, str) or not isinstance(ids, Iterable):
-        raise UserError(f"ids={ids!r}: a list was expected, one of each row")
+        raise UserError(f"ids={ids!r}: a list was expected, one id a row")
     if encoder is not None and not hasattr(encoder, "hash"):
-        raise UserError(f"encoder={encoder!r}: what load_encoder gives was expected")
+        raise UserError(f"encoder={encoder!r}: an encoder from load_encoder was expected")
     where, vectors, ids = _folder(where), np.asarray(vectors), [str(i) for i in ids]
     paths, path = ids if paths is None else [str(one) for one in paths], keys_file(where, image_set)
     if not isinstance(image_set, str) or split_name(image_set)[0] != image_set:
@@ -260,16 +265,16 @@ def write_keys(
     if vectors.ndim != 2 or vectors.dtype.kind != "f" or not len(vectors):
         raise UserError(f"vectors: {vectors.dtype} of shape {vectors.shape}; floats of shape (N, dim) were expected")
     if not len(vectors) == len(ids) == len(paths):
-        raise UserError(f"{len(vectors)} vectors, {len(ids)} ids and {len(paths)} paths: one of each a row was expected")
+        raise UserError(f"{len(vectors)} vectors, {len(ids)} ids and {len(paths)} paths: the same number of each was expected")
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     if len(bad := np.flatnonzero(~(abs(lengths - 1) < 1e-3))):
-        raise UserError(f"vectors: row {bad[0]} has length {lengths[bad[0]]:.4g}, and all of them should have length 1")
+        raise UserError(f"vectors: row {bad[0]} has length {lengths[bad[0]]:.4g}, length 1 was expected")
     if encoder and vectors.shape[1] != encoder.dim:
-        raise UserError(f"vectors of {vectors.shape[1]} dimensions, those of {encoder.name} have {encoder.dim}")
+        raise UserError(f"vectors of {vectors.shape[1]} dimensions, but those of {encoder.name} have {encoder.dim}")
     if strange := next((name for name in [*ids, *paths] if not name or not name.isprintable()), None):
-        raise UserError(f"{strange!r} can't stand in a list of ids and paths")
+        raise UserError(f"{strange!r} can't stand in a list of ids and paths: it is empty or has a character that can't be printed")
     if len(set(ids)) < len(ids):
-        raise UserError("ids: the same id stands on two rows")
+        raise UserError("ids: the same id is given twice")
     made_by = {"snapshot": encoder.name, "snapshot_hash": encoder.hash} if encoder else {}
     with sole_writer(path):
         if path.exists():
@@ -282,12 +287,12 @@ def write_keys(
 
 
 def read_blocks(keys_dir: Path, image_sets: list[str], most: int | None = None) -> list[NDArray[np.float32]]:
-    """The vectors of `read_keys` alone, for workers: whoever started them has read and checked the rest."""
+    """The blocks of `read_keys`, unchecked, for workers: the process that started them has checked the files. most: rows in all."""
     return _first([read_vectors(keys_dir, image_set)[0] for image_set in image_sets], most)
 
 
 def _first(blocks: list[NDArray[np.float32]], most: int | None) -> list[NDArray[np.float32]]:
-    """The first `most` rows of all blocks."""
+    """The first `most` rows of all blocks together."""
     if most is None:
         return blocks
     starts = np.cumsum([0, *map(len, blocks)])

@@ -1,8 +1,8 @@
-"""What was once found out of files that take seconds to load, as a model's hash: kept with the files' stamps, and found again by them.
+"""Facts about files that take seconds to load, such as a model's hash, kept on disk for as long as the files do not change.
 
     ~/.cache/xvoken/known/{HASH}.json    key, facts, and of each file its size, times and inode; XDG_CACHE_HOME is heeded
 
-Another stamp, another version of a library that had a part in it, or no right to write there: then it is found out once more.
+A fact is found out once more when the stamp of a file or the version of one of LIBRARIES has changed, or when nothing can be written.
 """
 
 import json
@@ -18,31 +18,35 @@ from typing import Any
 from xvoken.errors import RunError, UserError
 from xvoken.files.safe import fingerprint, write_json
 
-# Those that decide what a model or tokenizer comes out as.
+# The libraries that a fact about a model or tokenizer may depend on.
 LIBRARIES = ("torch", "torchvision", "transformers", "tokenizers")
-FORMAT = 1  # of the facts; another one is not read
+FORMAT = 1  # of the facts; those in another format are not read
 MOST = 1000  # files whose stamps are kept
 
 
 @dataclass(frozen=True)
 class Start:
-    """When files begin to be read, in seconds, and what stood at their names then: folders may be moved, links switched meanwhile."""
+    """The state before files are read, to see afterwards whether they changed meanwhile.
+
+    since: the time, in seconds; places: device and inode of each path then, since folders may be moved and links switched.
+    """
 
     since: float
     places: dict[Path, tuple[int, int]]
 
     @classmethod
     def now(cls, paths: Iterable[Path]) -> "Start":
+        """The present state of these paths."""
         return cls(time.time(), {path: _place(path) for path in paths})
 
     def holds(self, stamps: Iterable[list[int]]) -> bool:
-        """Whether nothing has changed since then."""
+        """Whether nothing has changed since: the paths lead to the same files, and no stamp, see _stamp, is of a later change."""
         same = all(_place(path) == at for path, at in self.places.items())
         return same and all(changed < self.since * 1e9 for _, _, changed, _ in stamps)
 
 
 def known(key: dict[str, Any]) -> dict[str, Any] | None:
-    """The facts kept under a key, None where there are none or a file has changed since."""
+    """The facts kept under a key; None if there are none, or a file has changed since."""
     try:
         if not (file := _file(key)).is_file():
             return None
@@ -50,16 +54,16 @@ def known(key: dict[str, Any]) -> dict[str, Any] | None:
         stamps = kept["files"]
         sound = kept["key"] == _whole(key) and isinstance(kept["facts"], dict) and bool(stamps)
         return kept["facts"] if sound and all(_stamp(Path(path)) == stamp for path, stamp in stamps.items()) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):  # RuntimeError: no home, or nested without end
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):  # RuntimeError: no home, or JSON nested too deeply
         return None
 
 
 def remember(key: dict[str, Any], files: Iterable[Path], facts: dict[str, Any], start: Start | None = None) -> None:
-    """Keep facts that follow from the key and from these files; a folder stands for all that is in it.
+    """Keep facts that follow from the key and from these files; a folder stands for everything in it.
 
-    start: of their reading; where one was changed after that, nothing is kept, nor of a folder of very many files.
+    start: the state before the files were read. Nothing is kept if one has changed since then, or if they are more than MOST.
     """
-    # A full disk, a home that is read only or none, a name that is no UTF-8: it was only to save time.
+    # A full disk, no home or one that is read-only, a name that is not UTF-8: the facts are then found out again, which only takes time.
     with suppress(OSError, RunError, UserError, RuntimeError, ValueError):
         listed = [found for path in files for found in _all_in(path.absolute())]
         stamps = {str(path): _stamp(path) for path in listed[: MOST + 1]}
@@ -68,11 +72,11 @@ def remember(key: dict[str, Any], files: Iterable[Path], facts: dict[str, Any], 
 
 
 def _all_in(path: Path) -> list[Path]:
-    """A file, or a folder with all that is in it, links followed; a bit more than MOST where it is more."""
+    """A file, or a folder with everything in it, links followed; stops soon after MOST."""
     found = [path]
     for folder, folders, names in os.walk(path, followlinks=True):
         found += [Path(folder, name) for name in sorted([*folders, *names])]
-        if len(found) > MOST:  # or links that lead back
+        if len(found) > MOST:  # or links that lead in a circle
             break
     return found
 
@@ -102,6 +106,6 @@ def _place(path: Path) -> tuple[int, int]:
 
 
 def _stamp(path: Path) -> list[int]:
-    """Of a link, what it leads to. The time of change of its entry can't be set back, as that of its content can."""
+    """Size, mtime, ctime (ns) and inode of the file, links followed. Unlike mtime, a program can't set ctime back."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]

@@ -1,7 +1,7 @@
-"""Locks: who may write an output, when several runs want to.
+"""Locks: which of several runs may write an output.
 
-By flock, not by the filelock library: its FileLock is never shared, as shares of one work hold theirs, and names no owner,
-as a refusal does; its ReadWriteLock keeps a database where ours is a file that older runs know too.
+By flock, not by the filelock library: its FileLock can't be held by several shares of one work at once, and does not name its
+owner, which our refusals do; its ReadWriteLock keeps a database, where ours is a file that runs of older versions understand.
 """
 
 import errno
@@ -21,24 +21,24 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # Lustre, for one, where it is mounted without
+NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # Lustre, for example, if mounted without locks
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-LONGEST = 4096  # bytes; old runs that held a lock together wrote their numbers one behind another
+LONGEST = 4096  # bytes; runs of older versions that shared a lock wrote their process numbers one after another
 
 
 @contextmanager
 def locked(path: Path, what: str, shared: bool = False, wait: bool = False) -> Generator[FileIO]:
     """Hold `path` as a lock while the block runs; a second run on the same output is refused.
 
-    shared: together with others that hold it shared; wait: for the other run's end, instead of being refused. The lock
-    belongs to the process, not to the file: a file that a killed run has left holds up nobody.
+    shared: hold it together with other runs that share it; wait: wait for the other run's end instead of raising UserError. The
+    lock ends with its process: a lock file that a killed run has left keeps no other run out.
     """
     file = _held(path, what, shared, wait)
-    while not still_there(file, path):  # whoever held it before us removed it, and others lock a new one
+    while not still_there(file, path):  # the run that held it before us removed it, and others lock a new one
         file.close()
         file = _held(path, what, shared, wait)
     with file:
-        with suppress(OSError):  # no room: then a refusal names no process, and what is to be written says what is wrong
+        with suppress(OSError):  # a full disk: refusals then name no process; the writing of the output reports the disk
             file.truncate(0)
             file.seek(0)
             file.write(str(os.getpid()).encode())
@@ -62,8 +62,8 @@ def _held(path: Path, what: str, shared: bool, wait: bool) -> FileIO:
             lack = f"{path.parent} is on a file system without locks ({error.strerror})"
             if shared:
                 raise UserError(f"{lack}, which shares of one work need; take another file system, or run without shares") from None
-            log.warning(f"{lack}; see that no other run writes {what}")
-        _owner(file)  # a look, before it is written over
+            log.warning(f"{lack}; make sure that no other run writes {what}")
+        _owner(file)  # raises UserError for a file that is no lock, before it is overwritten
     except BaseException:
         file.close()
         raise
@@ -71,14 +71,14 @@ def _held(path: Path, what: str, shared: bool, wait: bool) -> FileIO:
 
 
 def _flock(file: FileIO, shared: bool, wait: bool) -> None:
-    """Raises BlockingIOError where another run holds it and we do not wait, and OSError of NO_FLOCK where there are no locks."""
+    """Take the lock; raises BlockingIOError if another run holds it and we do not wait, OSError of NO_FLOCK if there are no locks."""
     if fcntl is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
 
 
 def _opened(path: Path) -> FileIO:
-    """The file of a lock, made where there is none. It may come with somebody's data: only what is a lock is opened for writing."""
+    """Open a lock file, or make it. The path may come with a stranger's data: only a plain file of one name is opened for writing."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # another run has just removed the folder
@@ -98,7 +98,7 @@ def _opened(path: Path) -> FileIO:
             file.close()
             if not stat.S_ISREG(found.st_mode):
                 raise _no_lock(path)
-            why = f"{path} is a file of two names, and by the other it would be overwritten"
+            why = f"{path} is a hard link to a file, which would be overwritten"
             raise UserError(f"{why}; to remove this name: rm {quoted(path)}")
 
 
@@ -107,7 +107,7 @@ def _not_through_links(path: str, flags: int) -> int:
 
 
 def _owner(file: FileIO) -> str:
-    """The process number in the file of a lock, empty if there is none; raises UserError where anything else stands in it."""
+    """The process number in a lock file, or an empty text; raises UserError if it holds anything else."""
     file.seek(0)
     text = file.read(LONGEST + 1)
     if len(text) > LONGEST or (text and not text.isdigit()):
@@ -116,21 +116,21 @@ def _owner(file: FileIO) -> str:
 
 
 def _no_lock(path: Path) -> UserError:
-    return UserError(f"{path} is no lock of ours, and would be overwritten; move it away, then run the same command")
+    return UserError(f"{path} is not a lock file, and would be overwritten; move it away, then run the same command")
 
 
 def _a_link(path: Path) -> UserError:
-    return UserError(f"{path} is a link, and what it leads to would be written to; to remove the link: rm {quoted(path)}")
+    return UserError(f"{path} is a link, and its target would be written to; to remove the link: rm {quoted(path)}")
 
 
 def no_link(folder: Path) -> None:
-    """Raise UserError where a folder of ours is a link to another one."""
+    """Raise UserError if a folder that we write to is a link to another one."""
     if folder.is_symlink():
         raise _a_link(folder)
 
 
 def still_there(file: FileIO, path: Path) -> bool:
-    """Whether an open file is the one at `path`: it may have been removed, and others may have made a new one."""
+    """Whether an open file is still the one at `path`: that may have been removed, and another run may have made a new one."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -143,18 +143,19 @@ def removed(folder: Path) -> RunError:
 
 
 def locked_alone(file: FileIO, path: Path) -> bool:
-    """Wait until a lock held shared is ours alone; False if whoever had it before us has removed it."""
+    """Wait until a lock that we share is ours alone; False if the run that had it alone before us has removed it."""
     _flock(file, shared=False, wait=True)
     return still_there(file, path)
 
 
 @contextmanager
 def sole_writer(output: Path, what: Path | None = None, wait: bool = False) -> Generator[Callable[[], None]]:
-    """Be the only run that writes the file `output` (with others: `what`, for the message) while the block runs.
+    """Be the only run that writes the file `output` while the block runs, or raise UserError; for stages without parts.
 
-    For stages without parts, which have a lock of their own. Whether the output is finished already is to be asked inside,
-    or two runs find both that it is not. Nothing is left behind: the lock lies beside the output, and is removed while held.
-    Gives a function that raises RunError where the lock's folder was removed meanwhile, and another run may be at work.
+    what: named in messages instead of `output`; wait: wait for the other run's end instead of raising UserError.
+    Ask inside the block whether the output is finished: asked before it, two runs may both find that it is not.
+    The lock lies beside the output, and is removed while held. Yields a function that raises RunError if the lock was removed
+    meanwhile, so that another run may be at work.
     """
     path, what = lock_file(output), what or output
     made = [folder for folder in path.parents if not folder.exists()]
@@ -164,7 +165,7 @@ def sole_writer(output: Path, what: Path | None = None, wait: bool = False) -> G
         except OSError as error:
             if error.errno not in READ_ONLY or _writable(path.parent):
                 raise
-            yield lambda: None  # nothing can be written here; what is finished can be found so all the same
+            yield lambda: None  # nothing can be written here, so that no lock is needed; the output may still be found finished
             return
 
         def require() -> None:
@@ -176,22 +177,23 @@ def sole_writer(output: Path, what: Path | None = None, wait: bool = False) -> G
         finally:
             if still_there(file, path):
                 path.unlink()
-            for folder in made:  # those that nothing was written to
+            for folder in made:  # rmdir removes only those that stayed empty
                 with suppress(OSError):
                     folder.rmdir()
 
 
 def remove_lock(output: Path) -> None:
-    """Remove the lock that a killed run has left beside a finished output; one that is held, or is none of ours, stays."""
+    """Remove the lock that a killed run has left beside a finished output; a lock that is held, or a file that is no lock, stays."""
     if lock_file(output).exists():
         with suppress(UserError, OSError), sole_writer(output):
             pass
 
 
 def _writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, or in the nearest one above that there is."""
+    """Whether files can be made in a folder or, if it does not exist, in the nearest one above it that does."""
     return os.access(next(place for place in (folder, *folder.parents) if place.exists()), os.W_OK)
 
 
 def lock_file(output: Path) -> Path:
+    """The lock of `sole_writer`, beside the output."""
     return output.with_name(f".{output.name}.lock")

@@ -17,9 +17,9 @@ BLOCK = 1 << 22  # bytes read at once
 
 
 class Offsets:
-    """The numbers of the file `path`, checked once: they start with 0 and never shrink.
+    """The numbers in the file `path`; they must start with 0 and never shrink, which is checked on opening.
 
-    Raises UserError, with `mend` for the way out, for any other file. `offsets[i]` is an int, `offsets[a:b]` int64 (b - a,).
+    Raises UserError for any other file; mend: what to do about it, for the message. offsets[i] is an int, offsets[a:b] int64 (b - a,).
     """
 
     def __init__(self, path: Path, mend: str):

@@ -1,7 +1,7 @@
 """A database of encoded phrases, as Xmodal-Ctx lays it out.
 
 caption_db.hdf5    groups "0", "1", ... in order, each with
-                   keys (b, d) float32: normalized projections, what pictures are compared with
+                   keys (b, d) float32: normalized projections, which pictures are compared with
                    features (b, f) float32: the text tower's pooled output before the projection
                    captions (b,) UTF-8 texts
                    attributes: model, model_hash, revision, date, phrases, settings
@@ -28,7 +28,7 @@ KINDS = {"keys": "f2", "features": "f2", "captions": "s1"}
 
 @dataclass
 class CaptionDB:
-    """keys (n, d) and features (n, f) float32, captions (n,) texts; identity: names what the file holds."""
+    """keys (n, d) and features (n, f) float32, captions (n,) texts; identity: a hash that stands for the content."""
 
     keys: NDArray[np.float32]
     features: NDArray[np.float32]
@@ -37,7 +37,7 @@ class CaptionDB:
 
 
 def write(path: Path, groups: Iterable[tuple[NDArray[np.float32], NDArray[np.float32], list[str]]], attributes: dict[str, Any]) -> None:
-    """Write one group after another: keys, features, captions."""
+    """Write the groups one after another; groups: keys (b, d), features (b, f), captions (b) of each."""
     with writing_hdf5(path) as file:
         for number, (keys, features, captions) in enumerate(groups):
             group = file.create_group(str(number))
@@ -48,23 +48,25 @@ def write(path: Path, groups: Iterable[tuple[NDArray[np.float32], NDArray[np.flo
 
 
 def read_settings(path: Path) -> dict[str, Any]:
+    """The settings that a database was made with, see InsideFile.settings."""
     with open_hdf5(path, MAKE) as file:
         return file.settings()
 
 
 def read(path: Path, model: str, name: str, model_hash: str, dim: int) -> CaptionDB:
-    """Read a database whole and hold it against the model that shall search in it; raises UserError.
+    """Read a whole database into memory for the model that is to search it.
 
-    model: as it was given; name, model_hash and dim: of its encoder.
+    model: as the user gave it; name, model_hash and dim: of its encoder.
+    Raises UserError for a file that is missing or damaged, that another model made, or with a key that is not finite.
     """
-    # The script names its file itself, by the folder.
+    # encode_captions.py names its file by --exp_name, which is the folder's name.
     make = commands.encode_captions(model, path.parent.name if path.parent.name != "captions_db" else "") + " [--captions FILE]"
     mend = f"remove it, then make it with: {make}"
     with open_hdf5(path, make) as file:
         made = file.attributes()
         maker = made.get("model_hash")
         if maker is None:
-            log.warning(f"{path} does not say which model made it; it must be {model}")
+            log.warning(f"{path} does not say which model made it; make sure that it was {model}")
         elif maker != model_hash:
             raise UserError(f"{path}: made by another model ({made.get('model')} {maker}, this is {name} {model_hash}); {mend}")
         groups = _groups(file, path, mend)
@@ -75,8 +77,8 @@ def read(path: Path, model: str, name: str, model_hash: str, dim: int) -> Captio
             raise UserError(f"{path}: captions that are not UTF-8; {mend}") from None
         settings = made.get("settings")
     if keys.shape[1] != dim:
-        raise UserError(f"{path}: keys of {keys.shape[1]} dimensions, those of {name} have {dim}; {mend}")
-    if len(bad := np.flatnonzero(~np.isfinite(keys).all(1))):  # which would stand above all others, for every picture
+        raise UserError(f"{path}: keys of {keys.shape[1]} dimensions, but the vectors of {name} have {dim}; {mend}")
+    if len(bad := np.flatnonzero(~np.isfinite(keys).all(1))):  # such a key would rank above all others, for every picture
         raise UserError(f"{path}: the key of {captions[bad[0]]!r} is not finite ({len(bad)} such phrases); {mend}")
     identity = fingerprint({"settings": settings, "phrases": len(keys)}) if settings else sha256_of_file(path)[:12]
     return CaptionDB(keys, features, captions, identity)
@@ -94,7 +96,7 @@ def _groups(file: h5py.File, path: Path, mend: str) -> list[h5py.Group]:
 
 
 def check(path: Path) -> str:
-    """Read a database group by group; says what it holds or raises UserError."""
+    """Check a database group by group; returns a line that describes it, or raises UserError."""
     mend = f"remove it, then make it with: {MAKE}"
     with open_hdf5(path, MAKE) as file:
         groups, total = _groups(file, path, mend), 0

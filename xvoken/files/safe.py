@@ -1,4 +1,4 @@
-"""Safe files: written under a temporary name and renamed when whole; hashes and settings."""
+"""Safe files: written under a temporary name and renamed when whole; hashes; the comparison of settings."""
 
 import hashlib
 import json
@@ -21,16 +21,19 @@ from xvoken.errors import RunError, UserError, disk_full
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """Give a temporary name beside `path`; on success flush that file to the disk and rename it to `path`."""
+    """Yield a temporary name beside `path`, to write to; on success that file is flushed to the disk and renamed to `path`.
+
+    Raises RunError if the disk is full, UserError if `path` is a folder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Machines that share a file system have the same process ids.
+    # Not by process id alone: machines that share a file system use the same ids.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with _naming_a_full_disk(path):
             yield temporary
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())  # some libraries create files that nobody else may read
+            temporary.chmod(0o666 & ~_umask())  # some libraries create files that only their owner can read
             try:
                 os.replace(temporary, path)
             except IsADirectoryError:
@@ -40,7 +43,7 @@ def replacing(path: Path) -> Generator[Path]:
 
 
 def remove_temporary(path: Path) -> None:
-    """Remove what killed runs have left of `replacing`; other files' names may begin with this one's."""
+    """Remove the temporary files of `replacing` for `path` that killed runs have left, and no file whose name only begins alike."""
     ours = re.compile(rf"\.{re.escape(path.name)}\.\d+(-[0-9a-f]{{8}})?\.tmp")
     for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         if ours.fullmatch(leftover.name) and leftover.is_file():
@@ -49,7 +52,7 @@ def remove_temporary(path: Path) -> None:
 
 @contextmanager
 def replacing_files(folder: Path) -> Generator[Path]:
-    """Give a temporary folder, for libraries that write several files; on success each takes its place in `folder`."""
+    """Yield a temporary folder, for libraries that write several files; on success each file is renamed into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary, _naming_a_full_disk(folder):
         yield Path(temporary)
@@ -63,7 +66,7 @@ def _naming_a_full_disk(path: Path) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, UserError) and disk_full(error):  # many libraries do not say of which file
+        if not isinstance(error, UserError) and disk_full(error):  # many libraries do not name the file
             raise RunError(f"no room on the disk for {path}; make room, then run the same command to go on") from error
         raise
 
@@ -75,7 +78,7 @@ def _umask() -> int:
 
 
 def matrix(given: Any, what: str) -> NDArray[np.float32]:
-    """Vectors as a float32 array (N, dim), in one piece; raises UserError for what is none, texts above all."""
+    """Vectors as a contiguous float32 array (N, dim); raises UserError for anything else, such as texts. what: names them in messages."""
     try:
         found = np.ascontiguousarray(given, np.float32)
     except (TypeError, ValueError):
@@ -89,14 +92,14 @@ def matrix(given: Any, what: str) -> NDArray[np.float32]:
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
     """Write an .npy file atomically."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:  # by name, numpy would add an ending
+    with replacing(path) as temporary, open(temporary, "wb") as file:  # given a name, numpy would add an ending
         np.save(file, array)
 
 
 def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     """Write an .npz file atomically."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **cast(dict[str, Any], arrays))  # of all keywords, numpy's own has another type
+        np.savez(file, **cast(dict[str, Any], arrays))  # numpy types its own keyword allow_pickle otherwise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -112,14 +115,15 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically, UTF-8, indented."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, mend: str) -> Any:
-    """Parse a JSON file; UserError names the file, the place of a fault and `mend`, the way out."""
+    """Parse a JSON file; raises UserError with the file, the place of the fault and `mend`, what to do about it."""
     try:
-        if path.is_fifo() or path.is_socket():  # which would be waited for
-            raise UserError(f"{path} is no file; {mend}")
+        if path.is_fifo() or path.is_socket():  # opening or reading it would wait for a writer
+            raise UserError(f"{path} is not a regular file; {mend}")
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except FileNotFoundError:
@@ -127,7 +131,7 @@ def read_json(path: Path, mend: str) -> Any:
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, a JSON file was expected; {mend}") from None
     except RecursionError:
-        raise UserError(f"{path} is no JSON that a stage writes, but nested without end; {mend}") from None
+        raise UserError(f"{path} is JSON nested too deeply, which no stage writes; {mend}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}); {mend}") from None
     except json.JSONDecodeError as error:
@@ -135,12 +139,13 @@ def read_json(path: Path, mend: str) -> Any:
 
 
 def sha256_of_file(path: Path) -> str:
+    """Hash of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_rows(array: NDArray[Any]) -> str:
-    """Of the bytes of an array, row after row; a piece at a time, so that Ctrl-C is heard."""
+    """Hash of an array's bytes, row after row, in hex; in blocks, so that Ctrl-C is handled between them."""
     digest = hashlib.sha256()
     for start in range(0, len(array), 1 << 16):
         digest.update(np.ascontiguousarray(array[start : start + (1 << 16)]).data)
@@ -148,6 +153,7 @@ def sha256_of_rows(array: NDArray[Any]) -> str:
 
 
 def sha256_of_lines(lines: Iterable[str]) -> str:
+    """Hash of texts, each ended by a newline, as UTF-8, in hex."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode("utf-8", "surrogateescape"))
@@ -161,7 +167,7 @@ def fingerprint(settings: dict[str, Any]) -> str:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Say which settings differ and how, "batch: 1 then, 2 now"; empty when none does."""
+    """Say which settings differ and how, as "batch: 1 then, 2 now"; an empty text if none does."""
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return ", ".join(f"{key}: {_short(old.get(key))} then, {_short(new.get(key))} now" for key in keys)
 
@@ -172,23 +178,23 @@ def _short(value: Any) -> str:
 
 
 def same_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Refuse to go on when the finished file `path` was made with other settings or inputs."""
+    """Raise UserError if the finished file `path` was made with other settings or inputs; old: its own; new: this run's."""
     changed = differences(old, new)
     if changed:
         raise UserError(f"{path} was made with other settings ({changed}); keep those, or make it again after: rm {quoted(path)}")
 
 
 def all_there(path: Path, *companions: Path) -> None:
-    """Refuse to skip the work on a finished file `path` when a file that was written with it is gone."""
+    """Raise UserError if a file that was written with the finished file `path` is gone."""
     for companion in companions:
         if not companion.exists():
             raise UserError(f"{companion} is gone, {path} is still there; make both again after: rm {quoted(path)}")
 
 
 def all_written(done: Path, *companions: Path) -> None:
-    """The end of a stage: raise RunError where a file that it has promised is not there, so that no chain goes on without it.
+    """Raise RunError if a file that a stage has written is missing at its end, so that no chain of stages goes on without it.
 
-    done: the one by which a later run knows that all are there.
+    done: the file whose existence tells a later run that the stage is finished.
     """
     for path in (done, *companions):
         if not path.exists():
@@ -198,5 +204,5 @@ def all_written(done: Path, *companions: Path) -> None:
 
 
 def quoted(path: Path | str) -> str:
-    """A path as a shell takes it, in a command to be copied."""
+    """A path quoted for the shell, in a command to be copied."""
     return shlex.quote(str(path))

@@ -4,10 +4,10 @@
                              empty for an empty line
 {corpus}.{IMAGE_SET}.hdf5    indices int32 (L, k), scores float32 (L, k) (inner products; -1 and NaN for an
                              empty line), vokens int32 (N,), one a token: the first token of a line carries
-                             the row r of its best image, every further one -r - 1. Of a matcher on token
-                             level: each token's own best row; -1 for what was cut off a line. Attribute `index`, of
+                             the row r of its best image, every further one -r - 1. By a matcher on token
+                             level: each token's own best row, -1 for tokens cut off a line. Attribute `index`, after
                              approximate search: the index' kind and its recall of the exact images
-{corpus}.{IMAGE_SET}.ids     row r of the index: {IMAGE_SET}/{image id}
+{corpus}.{IMAGE_SET}.ids     line r + 1: {IMAGE_SET}/{image id} of row r of the index
 """
 
 import json
@@ -28,25 +28,29 @@ MAKE = commands.vokenize()
 
 
 def folder(load: Path) -> Path:
+    """The default folder of the images retrieved with a snapshot; load: its folder or its .safetensors file."""
     return (load.parent if load.suffix == ".safetensors" else load) / "vokens"
 
 
 def text_file(where: Path, corpus_name: str, sets: str) -> Path:
+    """The file names of the images; sets: the image sets' names as they stand in the file name."""
     return where / f"{corpus_name}.{sets}"
 
 
 def hdf5_file(where: Path, corpus_name: str, sets: str) -> Path:
+    """The rows, scores and vokens."""
     return where / f"{corpus_name}.{sets}.hdf5"
 
 
 def ids_file(where: Path, corpus_name: str, sets: str) -> Path:
+    """The ids of the rows."""
     return where / f"{corpus_name}.{sets}.ids"
 
 
 def line_vokens(best: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.int32]:
     """Best row of each line (L,) and its number of tokens (L,) -> a voken for each token (counts.sum(),)
 
-    Sentence level as Vokenization's language-model training reads it: r at the first token, -r - 1 behind it.
+    Of sentence level, as Vokenization's language-model training reads it: r at the first token of a line, -r - 1 at all others.
     """
     vokens = np.repeat(-best - 1, counts)
     firsts = (np.cumsum(counts) - counts)[counts > 0]
@@ -58,9 +62,10 @@ def write(
     path: Path, parts: Iterable[tuple[NDArray, ...]], lines: int, tokens: int, k: int, names: list[str],
     settings: dict[str, Any], attributes: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Join parts (indices (l, k), scores (l, k), token counts (l,) and, on token level, vokens); the hdf5 file is renamed last.
+    """Join parts to the text file `path` and the hdf5 file beside it, which is renamed last.
 
-    names: file name of each row of the index.
+    parts: of each, indices (l, k), scores (l, k), token counts (l,) and, on token level, vokens (t,); lines, tokens: in all parts;
+    names: the picture's file name of each row of the index.
     """
     with writing_hdf5(_beside(path, "hdf5")) as file, replacing(path) as text_temporary:
         with open(text_temporary, "w", encoding="utf-8", newline="\n") as text:
@@ -79,10 +84,12 @@ def write(
 
 
 def write_ids(path: Path, ids: list[str]) -> None:
+    """Write the ids of the rows, one a line."""
     write_lines(path, ids)
 
 
 def read_settings(hdf5_path: Path) -> dict[str, Any]:
+    """The settings that the images were retrieved with, see InsideFile.settings."""
     with open_hdf5(hdf5_path, MAKE) as file:
         return file.settings()
 
@@ -91,7 +98,7 @@ def read_settings(hdf5_path: Path) -> dict[str, Any]:
 class Vokens:
     """The images retrieved for a corpus; indices int32 (L, k) and scores float32 (L, k), best first, -1 and NaN for an empty line.
 
-    vokens: int32 (N,), one a token, see above; ids: `{IMAGE_SET}/{image id}` of each row that they name; attributes: what made them.
+    vokens: int32 (N,), one a token, see above; ids: `{IMAGE_SET}/{image id}` of each row of the index; attributes: the hdf5 file's.
     """
 
     indices: NDArray[np.int32]
@@ -107,17 +114,17 @@ class Vokens:
         return f"<images of {len(self):,} lines, top {self.indices.shape[1]} of {len(self.ids):,}>"
 
     def images(self, line: int) -> list[str]:
-        """Ids of the images of a line, best first; none for an empty one."""
+        """Ids of the images of a line, best first; an empty list for an empty line."""
         return [self.ids[row] for row in self.indices[line] if row >= 0]
 
 
 def read_vokens(path: str | Path) -> Vokens:
-    """What vokenize_corpus_mp.py wrote, by the name of its text file, {corpus}.{IMAGE_SET}, or of the .hdf5 beside it.
+    """Read what vokenize_corpus_mp.py wrote; path: its text file, {corpus}.{IMAGE_SET}, or the .hdf5 beside that.
 
     Raises xvoken.Error for files that are missing or do not belong together.
     """
     if not isinstance(path, str | Path) or not str(path):
-        raise UserError(f"{path!r}: the name of a file was expected, as snap/xmatching/NAME/vokens/CORPUS.IMAGE_SET")
+        raise UserError(f"{path!r}: the name of a file was expected, such as snap/xmatching/NAME/vokens/CORPUS.IMAGE_SET")
     path = Path(path)
     text = path.with_suffix("") if path.suffix == ".hdf5" else path
     if not _beside(text, "hdf5").exists() and (there := sorted(path.stem for path in text.parent.glob("*.hdf5"))):
@@ -125,15 +132,17 @@ def read_vokens(path: str | Path) -> Vokens:
     with open_hdf5(_beside(text, "hdf5"), MAKE, indices="i2", scores="f2", vokens="i1") as file:
         found = Vokens(file["indices"][:], file["scores"][:], file["vokens"][:], _read_ids(text), file.attributes())
     if found.indices.shape != found.scores.shape or found.indices.max(initial=-1) >= len(found.ids):
-        raise UserError(f"{text}.hdf5: its rows are not those of {text}.ids; make both again with: {MAKE}, after: rm {quoted(text)}.hdf5")
+        raise UserError(f"{text}.hdf5: does not belong to {text}.ids; make both again with: {MAKE}, after: rm {quoted(text)}.hdf5")
     return found
 
 
 def read(where: Path, corpus_name: str, sets: str) -> Vokens:
+    """`read_vokens` by folder, corpus and image sets."""
     return read_vokens(text_file(where, corpus_name, sets))
 
 
 def read_ids(where: Path, corpus_name: str, sets: str) -> list[str]:
+    """The ids of the rows; raises UserError if the file is missing."""
     return _read_ids(text_file(where, corpus_name, sets))
 
 
@@ -153,14 +162,14 @@ def _require(path: Path, hdf5_path: Path) -> None:
 
 
 def slabs(hdf5_path: Path, lines: int = 1 << 16) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
-    """First line, indices (l, k) and scores (l, k), some lines at a time, so that memory does not grow with the corpus."""
+    """Yield the number of the first line, indices (l, k) and scores (l, k) of l <= `lines` lines, so that memory stays bounded."""
     with open_hdf5(hdf5_path, MAKE, indices="i2", scores="f2") as file:
         for start in range(0, len(file["indices"]), lines):
             yield start, file["indices"][start : start + lines], file["scores"][start : start + lines]
 
 
 def check(where: Path, corpus_name: str, sets: str) -> str:
-    """Hold the files against each other; says what they hold or raises UserError."""
+    """Compare the files with each other; returns a line that describes them, or raises UserError."""
     path = hdf5_file(where, corpus_name, sets)
     ids, total, k = read_ids(where, corpus_name, sets), 0, 0
     if (images := read_settings(path).get("images", len(ids))) != len(ids):

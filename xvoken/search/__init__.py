@@ -1,1 +1,1 @@
-"""The rows of largest inner product."""
+"""Search for the keys of largest inner product, exact and approximate."""

@@ -7,7 +7,7 @@
 ivf: the keys in cells of k-means, of which the nearest `nprobe` are searched (Sivic & Zisserman, ICCV 2003).
 hnsw: a graph of neighbours, walked with a list of `efSearch` best ones (Malkov & Yashunin, TPAMI 2020).
 ivfpq: as ivf, each key cut to dim / 8 bytes by product quantization (Jégou et al., TPAMI 2011): 32 times smaller.
-Whatever faiss finds is scored again from the keys themselves, so that scores are exact inner products for all kinds.
+The keys that faiss finds are scored again in fp32, so that scores are exact inner products for all kinds.
 """
 
 from dataclasses import dataclass
@@ -30,16 +30,17 @@ from xvoken.search.index import Index, build_index
 
 FIRST_EFFORT = {"ivf": 1, "hnsw": 16, "ivfpq": 1}
 CODE_POINTS = 1 << 16  # keys that product quantization is trained on: 256 a centroid
-ROUNDING = 1e-6  # of an inner product of normalized vectors in fp32
+ROUNDING = 1e-6  # how far an inner product of normalized vectors in fp32 may be off
 SAMPLE = 256  # queries that an index is tuned on
-ADDED, RESCORED = 1 << 14, 64  # keys added, queries scored again at once
+ADDED, RESCORED = 1 << 14, 64  # keys added at once, queries scored again at once
 
 
 def import_faiss(kind: str) -> Any:
+    """The module faiss; raises UserError where it can't be imported. kind: of the index that needs it, for the message."""
     try:
         import faiss
     except ImportError as error:
-        raise UserError(f"--index {kind}: needs faiss ({one_line(error)}); {commands.install()}, or --index flat") from None
+        raise UserError(f"--index {kind}: needs faiss ({one_line(error)}); run: {commands.install()}, or take --index flat") from None
     return faiss
 
 
@@ -53,14 +54,14 @@ class SavedIndex:
 
 
 class ApproximateIndex:
-    """An index of faiss and the keys that it was built of; see xvoken.search.index.Index."""
+    """A faiss index and the keys (N, d) that it was built of; an xvoken.search.index.Index."""
 
     def __init__(self, keys: NDArray[np.float32], index: Any, kind: str, effort: int):
         self.faiss, self.keys, self.index, self.kind, self.effort = import_faiss(kind), keys, index, kind, effort
         self.most = len(keys) if self.kind == "hnsw" else self.index.nlist  # the effort that leaves nothing out
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """(Q, d) -> scores float32 (Q, k) descending, rows int32 (Q, k); lines for which fewer are found are searched wider."""
+        """(Q, d) -> scores float32 (Q, k) descending, rows int32 (Q, k); queries with fewer than k found are searched with more effort."""
         effort, queries = self.effort, np.ascontiguousarray(queries)
         scores, rows = self._nearest(queries, k, effort)
         while len(short := np.flatnonzero(rows[:, -1] < 0)) and effort < self.most:
@@ -71,7 +72,7 @@ class ApproximateIndex:
         return scores, rows
 
     def _nearest(self, queries: NDArray[np.float32], k: int, effort: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """The best k of the candidates; row -1 and score -inf where there are fewer."""
+        """The best k that faiss finds with this effort, scored again; row -1 and score -inf where it finds fewer."""
         candidates = 8 * k + 64 if self.kind == "ivfpq" else 2 * k + 8  # compressed keys come in a rough order only
         name = "SearchParametersHNSW" if self.kind == "hnsw" else "SearchParametersIVF"
         parameters = getattr(self.faiss, name)(**{EFFORT[self.kind]: effort})
@@ -91,7 +92,7 @@ class ApproximateIndex:
 
 
 def open_saved(keys: NDArray[np.float32], saved: SavedIndex) -> ApproximateIndex:
-    """An index from the disk, mapped; raises UserError when faiss is missing or the file is damaged."""
+    """Open an index on disk, mapped into memory; raises UserError when faiss is missing or the file is damaged."""
     faiss = import_faiss(saved.kind)
     try:
         index = faiss.read_index(str(saved.path), faiss.IO_FLAG_MMAP_IFC)
@@ -104,9 +105,10 @@ def open_saved(keys: NDArray[np.float32], saved: SavedIndex) -> ApproximateIndex
 def build_tuned(
     blocks: list[NDArray[np.float32]], kind: str, queries: NDArray[np.float32] | None, target: float, show_progress: bool
 ) -> Index:
-    """An index in memory, searched as hard as it takes to find the share `target` of the exact best 10 of the queries (Q, dim).
+    """Build an index in memory, and choose the effort with which it finds the share `target` of the exact best 10 keys.
 
-    queries: by default some of the keys. Exact where there are fewer than FEWEST_KEYS keys; always on the CPU.
+    blocks: float32 (n, dim) each; queries: float32 (Q, dim), those to tune it on (None: some of the keys). With fewer than
+    FEWEST_KEYS keys the index is an exact one. Always on the CPU. Raises UserError where faiss is missing.
     """
     keys = joined(blocks)
     if len(keys) < FEWEST_KEYS:
@@ -116,23 +118,24 @@ def build_tuned(
         queries = np.array(keys[:: max(1, len(keys) // SAMPLE)][:SAMPLE])
     reached = tune(index, queries, build_index(keys, "auto", "cpu").search(queries, 10)[0], target)
     if reached < target:
-        log.warning(f"{kind}: finds {reached:.3f} of the exact best 10 with all of it searched, {target} were asked for")
+        log.warning(f"{kind}: finds {reached:.3f} of the exact best 10 even when all of the index is searched; {target} was asked for")
     return index
 
 
 def ensure_index(keys: NDArray[np.float32], path: Path, kind: str) -> dict[str, Any]:
-    """The receipt of the index at `path`; it is built where there is none, and again where it is of other keys.
+    """Build the index at `path`, unless it is there and was built of these keys (N, dim); returns its receipt.
 
-    The caller is its sole_writer. The receipt is removed first and written last: where it stands, the index is whole.
+    The caller must be the sole_writer of `path`. The receipt is removed first and written last: where it exists, the index is whole.
+    Raises UserError where faiss is missing.
     """
     now, then = made_of(keys, kind), read_receipt(path)
     if then:
         changed = [name for name in now if then.get(name) != now[name]]
         if not changed:
             return then
-        log.info(f"{path}: built of others than now ({', '.join(changed)}), so once more")
+        log.info(f"{path}: its {', '.join(changed)} differ from the present ones; building it again")
     receipt_file(path).unlink(missing_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed build, and it can be large
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # left by a killed build, can be large
         leftover.unlink(missing_ok=True)
     faiss = import_faiss(kind)
     index = build(keys, kind, now["parameters"])
@@ -144,7 +147,7 @@ def ensure_index(keys: NDArray[np.float32], path: Path, kind: str) -> dict[str, 
 
 
 def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int], show_progress: bool = True) -> Any:
-    """Train a faiss index on a sample of the keys, the same one every time, and add all of them."""
+    """Train a faiss index on a sample of the keys (N, dim), drawn with a fixed seed, then add all of them."""
     faiss, (number, dim) = import_faiss(kind), keys.shape
     faiss.omp_set_num_threads(cores())
     if kind == "hnsw":
@@ -158,8 +161,8 @@ def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int], show
         index.train(points)
         if kind == "ivfpq":
             index = faiss.IndexIVFPQ(coarse, dim, cells, parameters["bytes"], 8, faiss.METRIC_INNER_PRODUCT)
-            index.pq.cp.min_points_per_centroid = 1  # no warning of few keys: what is found is scored again
-            # Its many small products run fifteen times slower on two threads, which wait for those of the cells' k-means.
+            index.pq.cp.min_points_per_centroid = 1  # no warning of few keys: the keys found are scored again
+            # Its many small products run fifteen times slower on two threads, which wait for the threads left from the cells' k-means.
             faiss.omp_set_num_threads(1)
             index.train(points)
             faiss.omp_set_num_threads(cores())
@@ -172,15 +175,15 @@ def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int], show
 
 
 def recall(scores: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
-    """Share of the scores found (Q, k) that reach the last of the exact ones (Q, k).
+    """Share of the scores found (Q, k) that reach the query's k-th exact score, the last of `exact` (Q, k).
 
-    By score, as Aumüller et al. (ANN-Benchmarks, 2020), since which of several equal keys is found does not matter.
+    Counted by score, as in ANN-Benchmarks (Aumüller et al., 2020), since it does not matter which of several equal keys is found.
     """
     return float((scores >= exact[:, -1:] - ROUNDING).mean())
 
 
 def tune(index: ApproximateIndex, queries: NDArray[np.float32], exact: NDArray[np.float32], target: float) -> float:
-    """Double the index' effort until its recall of the exact scores (Q, k) reaches `target`, or nothing is left out.
+    """Double the index' effort until its recall of the exact scores (Q, k) reaches `target`, or all of the index is searched.
 
     Returns the recall reached.
     """

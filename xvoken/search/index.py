@@ -1,4 +1,4 @@
-"""Exact search: the rows of largest inner product, best first, equal scores ordered by row."""
+"""`open_index`, and exact search: the rows of largest inner product, best first, equal scores ordered by row."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,9 +23,9 @@ class Index(Protocol):
 
 
 class JoinedIndex:
-    """Several indexes searched as one, the rows of each after those of the one before it.
+    """Several indexes searched as one; the rows of each are numbered on from the last row of the index before it.
 
-    The keys of several files stay where they are mapped: joined to one array, every process would hold a copy.
+    So the keys of several files stay mapped: if they were joined to one array, every process would hold a copy.
     """
 
     def __init__(self, indexes: list[Index], sizes: list[int]):
@@ -42,7 +42,7 @@ class JoinedIndex:
 
 @dataclass(frozen=True)
 class Hits:
-    """The best keys of each query, best first: scores float32 (Q, k), inner products; rows int32 (Q, k) of the keys; ids: theirs."""
+    """The best keys of each query, best first: scores float32 (Q, k), inner products; rows int32 (Q, k) of the keys; ids of these rows."""
 
     scores: NDArray[np.float32]
     rows: NDArray[np.int32]
@@ -59,9 +59,10 @@ class OpenIndex:
         return self.number
 
     def search(self, queries: NDArray[np.float32], k: int = 5) -> Hits:
-        """queries: float (Q, dim), as of Encoder.encode_texts. Equal scores come in the order of their rows.
+        """Find the k keys of largest inner product for each query; equal scores come in the order of their rows.
 
-        Raises xvoken.Error for vectors of another size or that are not finite, and for more than there are keys.
+        queries: float (Q, dim), as Encoder.encode_texts gives them. Raises xvoken.Error for vectors that have another size or are
+        not finite, and for a k beyond the number of keys.
         """
         queries = matrix(queries, "queries")
         if queries.shape[1] != self.dim:
@@ -69,7 +70,7 @@ class OpenIndex:
         if len(bad := np.flatnonzero(~np.isfinite(queries).all(1))):
             raise UserError(f"query {bad[0]} is not finite")
         if not isinstance(k, int | np.integer) or isinstance(k, bool) or not 1 <= k <= self.number:
-            raise UserError(f"k={k}: from 1 to the {self.number} keys that there are")
+            raise UserError(f"k={k}: a whole number from 1 to {self.number}, the number of keys, was expected")
         if not len(queries):
             return Hits(np.empty((0, k), np.float32), np.empty((0, k), np.int32), [])
         scores, rows = self.index.search(queries, int(k))
@@ -86,11 +87,11 @@ def open_index(
 ) -> OpenIndex:
     """Make keys ready to be searched.
 
-    keys: those of xvoken.read_keys, or any float32 (N, dim); kind: flat for exact search, or ivf, hnsw, ivfpq, approximate ones
-    of faiss, which are built and tuned here, in memory; device: auto (a GPU, else the CPU), cpu, cuda, or a GPU's number, for flat.
-    queries, recall: an approximate index is searched so hard that it finds this share of the exact best 10 of these queries
-    (Q, dim), which should be such as will be asked (default: some of the keys).
-    Raises xvoken.Error for an unknown kind, keys that are none, or no room on the device.
+    keys: what xvoken.read_keys returns, or any float32 (N, dim); kind: flat for exact search, or ivf, hnsw, ivfpq, faiss' approximate
+    ones, which are built and tuned here, in memory; device, for flat only: auto (a GPU, else the CPU), cpu, cuda, or a GPU's number.
+    queries, recall: an approximate index is tuned to find this share of the exact best 10 keys of these queries float32 (Q, dim),
+    which should be like those to come (default: some of the keys). show_progress: a bar while an approximate index is built.
+    Raises xvoken.Error for an unknown kind, keys or queries of another shape or not finite, or no room on the device.
     """
     if kind not in INDEXES:
         raise UserError(f"kind={kind!r}: not one of {', '.join(INDEXES)}")
@@ -101,7 +102,7 @@ def open_index(
     if not hasattr(keys, "blocks") and len(bad := np.flatnonzero(~np.isfinite(blocks[0]).all(1))):
         raise UserError(f"key {bad[0]} is not finite")
     if not isinstance(recall, int | float) or not 0 < recall <= 1:
-        raise UserError(f"recall={recall}: a share above 0 and at most 1")
+        raise UserError(f"recall={recall}: a share above 0 and at most 1 was expected")
     if queries is not None:
         queries, dim = matrix(queries, "queries"), blocks[0].shape[1]
         if queries.ndim != 2 or queries.shape[1] != dim or not len(queries) or not np.isfinite(queries).all():
@@ -112,25 +113,25 @@ def open_index(
 
 
 def build_joined(blocks: list[NDArray[np.float32]], backend: str, device: str) -> Index:
-    """An exact index of the rows of all blocks, one block after another."""
+    """An exact index of the rows of all blocks, float32 (n, dim) each, one block after another; arguments as for `build_index`."""
     indexes = [build_index(block, backend, device) for block in blocks]
     return indexes[0] if len(indexes) == 1 else JoinedIndex(indexes, [len(block) for block in blocks])
 
 
 def require_backend(backend: str) -> None:
-    """Raise UserError for faiss where it can't be imported."""
+    """Raise UserError if the backend is faiss and it can't be imported."""
     if backend == "faiss":
         try:
             import faiss  # noqa: F401
         except ImportError as error:
-            raise UserError(f"--backend faiss: can't be imported ({error}); {commands.install()}, or --backend torch") from None
+            raise UserError(f"--backend faiss: can't be imported ({error}); run: {commands.install()}, or take --backend torch") from None
 
 
 def build_index(keys: NDArray[np.float32], backend: str, device: str) -> Index:
-    """An exact index.
+    """An exact index of keys float32 (N, dim).
 
-    auto: torch on a CPU with bf16 units, where it is the fastest; else faiss if it can be imported (and drive the
-    device), else torch.
+    backend: faiss, torch, or auto: torch on a CPU with bf16 units, where it is the fastest; else faiss if it can be imported (and
+    drive the device), else torch. Raises UserError where faiss is asked for and missing, or a GPU has no room for the keys.
     """
     low = device == "cpu" and cpu_has_bf16()
     if backend == "auto":

@@ -7,18 +7,18 @@ import torch
 from numpy.typing import NDArray
 
 KEY_CHUNK, LOW_CHUNK, QUERY_BLOCK = 8192, 32768, 1024  # keys (in fp32, in bf16) and queries scored at once
-CHUNK_ON_GPU = 1 << 17  # keys scored at once there: each chunk costs some waiting for ties
-BLOCK = 64  # columns whose largest one is looked at first
+CHUNK_ON_GPU = 1 << 17  # keys scored at once on a GPU: after each chunk it is waited for, to see whether scores tie
+BLOCK = 64  # columns of a block; the largest score of each block is looked at first
 CANDIDATES = 27  # keys scored again in fp32, besides k
-BF16_ROUNDING = 2**-8  # at most, of a number rounded to bf16's 8 significant bits, as a share of the result
-SUM_ROUNDING = 2**-23  # at most, for each term of a sum in fp32, as a share of both lengths; half of it where sums are rounded to nearest
+BF16_ROUNDING = 2**-8  # largest error of rounding to bf16's 8 significant bits, as a share of the result
+SUM_ROUNDING = 2**-23  # largest error for each term of an inner product in fp32, as a share of |q| |k|; half if rounded to nearest
 
 
 class TorchIndex:
     """A matrix product over chunks of keys with a running top k; works wherever torch does.
 
-    precision "bf16": the products are taken in bf16, and all keys that its rounding could have kept from the top k
-    are scored again in fp32, so that the result is that of fp32; worth it where bf16 is several times as fast.
+    precision "bf16": a first pass takes the products in bf16, and all keys that its rounding could have kept from the top k
+    are scored again in fp32, so that the result is the same as in fp32; worth it where bf16 is several times as fast.
     """
 
     def __init__(self, keys: NDArray[np.float32], device: str = "cpu", precision: str = "fp32"):
@@ -43,7 +43,7 @@ class TorchIndex:
         rows = rows.sort(1).values  # equal scores by row
         exact = torch.stack([self.keys[row] @ query for row, query in zip(rows, asked, strict=True)])
         scores, columns = _top(exact, k)
-        # A key left out has a rough score of at most the last one's.
+        # The rough score of a key left out is at most the last one in `rough`.
         unsure = (_upper_bound(rough[:, -1], asked, low, *self.lengths) >= scores[:, -1]).nonzero()[:, 0]
         rows = rows.gather(1, columns)
         if len(unsure) and rough.shape[1] < len(self.keys):
@@ -52,7 +52,7 @@ class TorchIndex:
 
     @cached_property
     def lengths(self) -> tuple[float, float]:
-        """Of the longest key, and of the largest difference between a key and itself in bf16."""
+        """Length of the longest key, and of the largest difference between a key and the same key in bf16."""
         longest = largest = 0.0
         for start in range(0, len(self.keys), KEY_CHUNK):
             chunk = self.keys[start : start + KEY_CHUNK]
@@ -62,15 +62,15 @@ class TorchIndex:
 
 
 def _upper_bound(rough: torch.Tensor, asked: torch.Tensor, low: torch.Tensor, longest: float, largest: float) -> torch.Tensor:
-    """The most that a key can score in fp32 whose product with a query in bf16 is `rough` or less -> float32 (Q,)
+    """The highest fp32 score that a key can have if its bf16 product with the query is at most `rough` (Q,) -> float32 (Q,)
 
-    asked: queries q (Q, d); low: the same in bf16, q^; longest, largest: of |k| and |k - k^| over the keys k (N, d).
+    asked: queries q (Q, d); low: the same in bf16, q^; longest, largest: maximum of |k| and of |k - k^| over the keys k (N, d).
     With q.k = q^.k^ + (q - q^).k + q^.(k - k^), whatever the vectors:
 
         q.k <= q^.k^ + |q - q^| |k| + |q^| |k - k^|
 
-    and q^.k^ is above `rough` by the rounding of the result and of the sum; the two sums that are compared in fp32,
-    this key's and the k-th best one's, are rounded too. All of it in float32: bf16 could not hold the difference.
+    and q^.k^ exceeds `rough` by at most the rounding of the result and of the sum. The two fp32 sums that are compared,
+    this key's and the k-th best one's, are rounded too. All of this is computed in float32: bf16 could not hold the difference.
     """
     rough, low = rough.float(), low.float()
     cast = (asked - low).norm(dim=1) * longest + low.norm(dim=1) * largest
@@ -95,9 +95,9 @@ def _running_top(asked: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch
 
 
 def _rough_top(asked: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`_running_top` in bf16, with equal products, which are many then, in any order.
+    """`_running_top` in bf16; equal products, which are frequent in bf16, come in any order.
 
-    The keys are cast as they come, so that processes that share them need no copy of their own.
+    The keys are cast chunk by chunk, so that processes that share them need no copy of their own.
     """
     best, rows = [], []
     for start in range(0, len(keys), LOW_CHUNK):
@@ -115,7 +115,7 @@ def _rough_top(asked: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.T
 
 
 def _top_by_blocks(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`_top` of many columns, by way of the largest of each BLOCK columns: that is read at the memory's speed.
+    """`_top` of many columns, by way of the maximum of each BLOCK columns, which is computed at the memory's speed.
 
     The top k lie in the k blocks of the largest maxima, equal maxima by block: each of these holds a column that
     stands before all columns of any block left out.
@@ -139,7 +139,7 @@ def _top(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     scores, columns = best.values.gather(1, order), best.indices.gather(1, order)
     order = scores.sort(dim=1, descending=True, stable=True).indices
     scores, columns = scores.gather(1, order), columns.gather(1, order)
-    # Where the last score taken stands outside too, the choice among its equals may be wrong: sort that line whole.
+    # Where the last score taken also occurs among those left out, the wrong equals may have been taken: sort that line whole.
     tied = ((products == scores[:, -1:]).sum(1) > (scores == scores[:, -1:]).sum(1)).nonzero()[:, 0]
     for line in tied.tolist():
         whole = products[line].sort(descending=True, stable=True)

@@ -1,1 +1,1 @@
-"""Long work in parts, and what a stage makes of it."""
+"""Long work cut into parts, and the files that a stage joins from them."""

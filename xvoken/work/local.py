@@ -1,4 +1,4 @@
-"""Ranges of a long work, done in this process or in spawned ones, one per device: the contract, and what happens when one fails."""
+"""The ranges of a long work, done here or in spawned processes, one per device: what a job offers, what happens when a range fails."""
 
 import multiprocessing
 import os
@@ -23,16 +23,16 @@ ATTEMPTS = 3
 
 
 class Job(Protocol):
-    """One kind of work. Plain values inside, so that it can be sent to another process.
+    """One kind of work. Its fields are plain values, so that it can be sent to another process.
 
-    A job may be Batched and Sharing too; `uses_gpu`, if it has that, says whether it has work for a GPU (True if not said).
+    A job may be Batched and Sharing too. An attribute `uses_gpu` that is False says that it has no work for a GPU.
     """
 
     def setup(self, device: str) -> None:
         """Load models and open files; called once in each process."""
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
-        """Do items start to stop, write `part` with endings of the job's choice, return a small summary."""
+        """Do items start to stop, write files named `part` plus endings of the job's choice, return a small summary for JSON."""
 
 
 @runtime_checkable
@@ -50,10 +50,10 @@ class Sharing(Protocol):
 
 
 def prepare(job: Job, device: str) -> None:
-    """Set up a worker, on a CPU with its number of threads."""
+    """Set the precision and the number of threads of this process, then set up the job in it."""
     import torch
 
-    # fp32 is fp32 on a GPU too, where convolutions are in TF32, of 10 bits, if nothing is said.
+    # By default torch computes fp32 convolutions on a GPU in TF32, which keeps 10 bits; fp32 shall mean fp32.
     torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(CPU_THREADS if device == "cpu" else max(1, cores() // (job.workers if isinstance(job, Sharing) else 1)))
     job.setup(device)
@@ -62,8 +62,9 @@ def prepare(job: Job, device: str) -> None:
 def do_range(job: Job, items: tuple[int, int], part: Path, tell: Callable[[str], None]) -> dict[str, Any]:
     """Do one range and mark it as done; returns the job's summary.
 
-    Out of memory: half the batch, and again. Any other failure: ATTEMPTS times in all, then the last error.
-    A full disk and a user's mistake are not tried again. `tell` gets a line for whatever was tried again.
+    Out of memory, a Batched job tries again with half the batch. After any other failure the range is tried again, ATTEMPTS times in
+    all; then the last error is raised. A full disk (RunError) and a user's mistake (UserError) are raised at once. `tell` gets a
+    line before each new try.
     """
     failures = 0
     while True:
@@ -95,7 +96,7 @@ def _do_once(job: Job, items: tuple[int, int], part: Path) -> dict[str, Any]:
         raise removed(part.parent) from None
     with held:
         summary = {"items": items[1] - items[0], **job.run(*items, part), "seconds": round(time.time() - started, 3)}
-        if not still_there(held, lock):  # writing the part has made the folder again, or it is another run's by now
+        if not still_there(held, lock):  # removed meanwhile: writing the part has made it anew, or another run has
             raise removed(part.parent)
         write_json(part.with_suffix(".json"), summary)
     return summary
@@ -112,7 +113,7 @@ Task = tuple[tuple[int, int], Path]  # a range, and the path of its part without
 
 
 def run_here(job: Job, tasks: list[Task], done: Callable[[dict[str, Any]], None], tell: Callable[[str], None], log: Path) -> None:
-    """Do the ranges in this process, one after another, with as many threads as a CPU worker has."""
+    """Do the ranges in this process, one after another, with as many threads as a CPU worker has; arguments as for run_in_processes."""
     import torch
 
     threads, items = torch.get_num_threads(), None
@@ -131,14 +132,17 @@ def run_here(job: Job, tasks: list[Task], done: Callable[[dict[str, Any]], None]
 def run_in_processes(
     job: Job, tasks: list[Task], devices: Sequence[str], done: Callable[[dict[str, Any]], None], tell: Callable[[str], None], log: Path
 ) -> None:
-    """Do the ranges in one spawned process per device; a process that dies or fails for good stops all of them."""
+    """Do the ranges in one spawned process per device; RunError or UserError of a process that dies or gives up stops all of them.
+
+    done: called with the summary of each range, in order of completion; tell: with each line to show; log: file of a traceback.
+    """
     waiting = iter(tasks)
     workers: dict[connection.Connection, tuple[Any, Task | None]] = {}
     try:
         for device in devices:
             _start(job, device, workers)
         while workers:
-            ready = connection.wait(list(workers))  # could wait for sockets too, these are pipes
+            ready = connection.wait(list(workers))  # its type says sockets too; these are pipes
             for pipe in cast(list[connection.Connection], ready):
                 process, task = workers[pipe]
                 message = _receive(pipe, process, task, log)
@@ -149,7 +153,7 @@ def run_in_processes(
                     done(message["summary"])
                 task = next(waiting, None)
                 workers[pipe] = (process, task)
-                with suppress(BrokenPipeError, ConnectionResetError):  # died meanwhile: the next message says so
+                with suppress(BrokenPipeError, ConnectionResetError):  # the worker has died: the next _receive reports it
                     pipe.send(task)
                 if task is None:
                     process.join()
@@ -165,7 +169,7 @@ def _start(job: Job, device: str, workers: dict[connection.Connection, tuple[Any
     context = multiprocessing.get_context("spawn")  # CUDA and threads do not survive a fork
     ours, theirs = context.Pipe()
     process = context.Process(target=_worker, args=(job, device, theirs))
-    # Its start would unblock the signal that _ctrl_c_held_back blocks.
+    # The tracker is started first: its start would unblock the signal that _ctrl_c_held_back blocks.
     resource_tracker.ensure_running()
     with _ctrl_c_held_back():
         process.start()
@@ -175,10 +179,11 @@ def _start(job: Job, device: str, workers: dict[connection.Connection, tuple[Any
 
 @contextmanager
 def _ctrl_c_held_back() -> Generator[None]:
-    """Ctrl-C is heard after the block only, in which a worker starts, and never by that worker.
+    """Delay Ctrl-C until the end of the block, in which a worker starts; the worker never hears it.
 
-    It goes to the whole foreground group, and only we stop the workers: they inherit the blocked signal, from their first
-    instruction on. Here another thread may still receive it, and Python would interrupt this one: hence the handler too.
+    The terminal sends Ctrl-C to every process of the foreground group, but this process alone is to stop the workers: they inherit
+    the signal blocked. In this process another thread may still receive it, upon which Python would interrupt this thread: hence
+    the handler as well.
     """
     heard: list[int] = []
     handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
@@ -194,7 +199,7 @@ def _ctrl_c_held_back() -> Generator[None]:
 
 
 def _receive(pipe: connection.Connection, process: Any, task: Task | None, log: Path) -> dict[str, Any]:
-    """The worker's next message; RunError with the reason when it failed or died."""
+    """The worker's next message; raises RunError with the reason when it failed or died, UserError when it met a user's mistake."""
     items = task[0] if task else None
     try:
         message = pipe.recv()
@@ -219,9 +224,9 @@ def _where(items: tuple[int, int] | None) -> str:
 
 
 def failed(what: str, trace: str, items: tuple[int, int] | None, log: Path) -> RunError:
-    """The error to raise for a range given up; its traceback goes to the file `log`."""
-    with suppress(OSError, RunError):  # for want of room
-        write_text(log, trace)  # not through a link that may stand there
+    """The error to raise when a range is given up; writes the traceback to the file `log`."""
+    with suppress(OSError, RunError):  # a full disk
+        write_text(log, trace)  # replaces a link at `log` instead of writing to the file it leads to
     return RunError(f"{log.parent}: a worker failed {_where(items)}: {what} (details in {log}); {KEPT}")
 
 

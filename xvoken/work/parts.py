@@ -4,10 +4,10 @@ The ranges depend on the size of the work only, each part is on disk whole or no
 worker computes with the same number of threads: any number of workers, kills and restarts gives the
 same bytes.
 
-    OUTPUT.parts/plan.json       total, chunk and settings; another plan is refused
+    OUTPUT.parts/plan.json       total, chunk and settings; a run with another plan is refused
     OUTPUT.parts/000003.*        the files of part 3, written by the job
     OUTPUT.parts/000003.json     part 3 is whole; holds the job's summary of it
-    OUTPUT.parts/lock*           held by the runs at work
+    OUTPUT.parts/lock*           held while a run is at work
     OUTPUT.parts/error.log       the traceback of the range that stopped the last run
 """
 
@@ -42,10 +42,10 @@ def ranges(total: int, chunk: int) -> list[tuple[int, int]]:
 class Parts:
     """The parts of one output. Use as a context manager: leaving it without an error removes them.
 
-    output: the file that the caller writes from the parts before leaving; also: others that it writes with it, all of which
-    must be there then; done: the one of them that is written last (default: output).
+    output: the file that the caller writes from the parts before leaving; also: other files that it writes then. On leaving, all
+    of them must exist. done: the one of them that is written last (default: output).
     settings: everything the bytes depend on; engine: who does the work, see Engine.
-    Raises UserError when another run is at work on them, or when those on disk were made with other settings.
+    Entering raises UserError when another run is at work on the parts, or when those on disk were made with other settings.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Parts:
         self.output, self.also, self.done, self.engine, self.joins, self.too_late = output, also, done or output, engine, False, False
         self.folder = parts_folder(output)
         self.ranges = ranges(total, chunk)
-        # As it reads back: JSON knows no tuples, and a plan must equal itself.
+        # Through JSON, which turns tuples into lists: the plan is compared with the one read from the disk.
         self.plan = json.loads(json.dumps({"total": total, "chunk": chunk, "settings": settings}))
 
     def __enter__(self) -> "Parts":
@@ -67,14 +67,15 @@ class Parts:
         return self
 
     def _locked(self, stack: ExitStack) -> bool:
-        """Hold the locks; False if, while we waited for the share that joins, the parts were joined and removed.
+        """Take the locks; False if another share joined and removed the parts while this one waited.
 
-        A share that comes late, or that the cluster has started again, is no mistake: it waits.
+        A share waits instead of being refused: the cluster may have started it late, or once more.
         """
         share, path = self.engine.share, self.folder / "lock"
         no_link(self.folder)
         if found := strange(self.folder):
-            raise UserError(f"{found} is nothing of ours, and would be removed with the parts; move it away, then run the same command")
+            what = f"{found} is not a file that a run makes, and would be removed with the parts"
+            raise UserError(f"{what}; move it away, then run the same command")
         self._lock = stack.enter_context(locked(path, self.output.as_posix(), shared=bool(share), wait=bool(share)))
         if self.done.exists():  # the caller has looked before, but another run may have ended since
             if not (self.folder / "plan.json").exists():
@@ -90,7 +91,7 @@ class Parts:
 
     def _check_plan(self) -> None:
         plan_file, found = self.folder / "plan.json", list(self.folder.glob("[0-9]" * 6 + ".*"))
-        if plan_file.exists():  # looked for behind the parts: another share writes it before them
+        if plan_file.exists():  # looked for after the parts were listed: another share writes the plan before its parts
             start_over = f"start over with: rm -r {quoted(self.folder)}"
             then = read_json(plan_file, start_over)
             if not isinstance(then, dict) or not isinstance(then.get("settings"), dict):
@@ -100,10 +101,10 @@ class Parts:
                 raise UserError(
                     f"{self.folder} holds the parts of an unfinished run with other settings ({changed}); go on with those, or {start_over}"
                 )
-        else:  # of a run that went on when its folder had been removed, with whatever settings
+        else:  # parts of a run whose folder was removed while it was at work; their settings are unknown
             for stray in found:
                 stray.unlink(missing_ok=True)
-        if not self.engine.join:  # which only asks for what others have done
+        if not self.engine.join:  # --join only reads what the shares have done
             write_json(plan_file, self.plan)
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
@@ -117,29 +118,30 @@ class Parts:
         return [n for n in range(len(self.ranges)) if not self.part(n).with_suffix(".json").exists()]
 
     def _ready_to_join(self) -> bool:
-        """Whether the caller is to join the parts now: of several shares that end together, only the first."""
+        """Whether the caller is to join the parts now: where several shares end together, only the first does."""
         self._require_folder()
         missing = self.missing()
         if lost := [number for number in missing if self._ours(number)]:
-            what = f"{len(lost)} of {len(self.ranges)} parts were done and are gone, something has removed them (part {lost[0]} for one)"
+            what = f"{len(lost)} of {len(self.ranges)} parts were done and are gone, something has removed them (the first is {lost[0]})"
             raise RunError(f"{self.folder}: {what}; run the same command again")
         if missing:
-            log.info(f"{self.output}: {len(missing)} of {len(self.ranges)} parts are left to other shares; who ends last joins, or --join")
+            left = f"{len(missing)} of {len(self.ranges)} parts are left to other shares"
+            log.info(f"{self.output}: {left}; the share that ends last joins them, or a run with --join")
             return False
         if self.engine.share and not locked_alone(self._lock, self.folder / "lock"):
             return self._joined_by_another()
-        for path in (self.output, *self.also):  # a kill while joining leaves them, and they can be large
+        for path in (self.output, *self.also):  # left by a run that was killed while joining, can be large
             remove_temporary(path)
         self.joins = True
         return True
 
     def _require_folder(self) -> None:
-        """Raise RunError where our lock is gone: what we write from now on would be nobody's, or another run's."""
+        """Raise RunError where the lock file is gone: the folder was removed, and another run may be at work in a new one."""
         if not still_there(self._lock, self.folder / "lock"):
             raise removed(self.folder)
 
     def _ours(self, number: int) -> bool:
-        """Whether a part is this run's to do."""
+        """Whether this run, a share or the whole, is the one to do a part."""
         return not self.engine.share or number % self.engine.share[1] == self.engine.share[0] - 1
 
     def _joined_by_another(self) -> bool:
@@ -151,7 +153,7 @@ class Parts:
         return self.folder / f"{number:06d}"
 
     def load(self, number: int, ending: str = ".npz") -> Any:
-        """A file of a part: arrays by name of an .npz, else one array, mapped. Raises UserError for a damaged one."""
+        """Read a file of a part: an .npz as a dict of its arrays, else one array, mapped. Raises UserError if it is missing or damaged."""
         path = self.part(number).with_suffix(ending)
         try:
             if ending != ".npz":
@@ -163,20 +165,22 @@ class Parts:
             raise UserError(f"{path}: no whole file ({one_line(error)[:100]}); {mend}") from None
 
     def summaries(self, numbers: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
-        """What the job said of its parts, of all if no numbers are given."""
+        """The summaries that the job returned for these parts (default: for all, in order)."""
         for number in range(len(self.ranges)) if numbers is None else numbers:
             yield read_json(self.part(number).with_suffix(".json"), f"remove {self.folder} to start over")
 
     def run(self, job: Job, devices: Sequence[str], desc: str, unit: str) -> bool:
-        """Do what is not done yet, one process per device (none extra for a single CPU worker).
+        """Do the parts that are not done yet, in one process per device (in this process for a single CPU worker).
 
-        Returns whether the caller is to join the parts: not where other shares are still to come.
+        desc, unit: of the progress bar. Returns whether the caller is to join the parts: False if other shares still have parts to
+        do, or have joined. Raises RunError when a range is given up, UserError when --join finds parts missing.
         """
         if self.too_late:
             return self._joined_by_another()
         todo = self.missing()
         if self.engine.join and todo:
-            raise UserError(f"{self.output}: {len(todo)} of {len(self.ranges)} parts are missing, the first is {todo[0]}; run their shares")
+            what = f"{len(todo)} of {len(self.ranges)} parts are missing, the first is {todo[0]}"
+            raise UserError(f"{self.output}: {what}; run the shares that are to do them")
         done = set(range(len(self.ranges))) - set(todo)
         todo = [number for number in todo if self._ours(number)]
         if todo:
@@ -219,11 +223,12 @@ def read_skipped(parts: Parts) -> list[list[Any]]:
     return [row for summary in parts.summaries() for row in summary.get("skipped", [])]
 
 
-# The names in a folder of parts; the hidden ones are temporary, also those of NFS for what is removed while open.
+# The names in a folder of parts; hidden ones are temporary files, ours or those that NFS keeps for a file removed while open.
 PART_NAMES = re.compile(r"plan\.json|lock(\.\d+-of-\d+)?|error\.log|keys\.npy|\d{6}\..+|\..+\.tmp|\.nfs.+")
 
 
 def parts_folder(output: Path) -> Path:
+    """Where the parts of an output lie: OUTPUT.parts."""
     return output.with_name(output.name + ".parts")
 
 
@@ -232,33 +237,34 @@ def remove_leftover(output: Path) -> None:
     folder = parts_folder(output)
     remove_discarded(folder)
     if folder.is_dir() and not folder.is_symlink() and not strange(folder):
-        # Whoever holds the lock is still joining, and removes them next; what is no lock of ours is left alone.
-        # In a folder that can't be written to they stay, and harm nothing.
+        # A run that holds the lock is still joining, and removes the parts itself; a file that is no lock is left alone.
+        # In a folder that can't be written to the parts stay, and do no harm.
         with suppress(UserError, OSError), locked(folder / "lock", output.as_posix()):
             discard(folder)
 
 
 def strange(folder: Path) -> Path | None:
-    """Something in a folder of parts that no run has put there, or None: it would be removed with the parts."""
+    """A file in a folder of parts that no run has put there, and that would be removed with them; None if there is none."""
     return next((path for path in sorted(folder.glob("*")) if not PART_NAMES.fullmatch(path.name)), None)
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder of parts; first out of the way, so that a run that starts now finds it whole or not at all.
+    """Remove a folder of parts; it is renamed first, so that a run that starts now finds it whole or not at all.
 
-    One that holds something strange stays, with that alone.
+    If it holds a file that no run has put there (see `strange`), the folder stays with that alone.
     """
     if strange(folder):
         for path in [path for path in folder.iterdir() if PART_NAMES.fullmatch(path.name)]:
             path.unlink(missing_ok=True)
         return
     with suppress(FileNotFoundError):  # somebody has removed it already
-        folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.done"))  # process ids come again, in a container always
+        # Not named by process id: ids come again, in containers always.
+        folder.rename(folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.done"))
     remove_discarded(folder)
 
 
 def remove_discarded(folder: Path) -> None:
-    """Remove what is out of the way already; another run may be doing so, and what can't be removed harms nothing."""
+    """Remove the folders that `discard` has renamed; another run may be doing so too, and one that can't be removed does no harm."""
     ours = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]+\.done")
     for discarded in folder.parent.glob(f".{glob.escape(folder.name)}.*.done"):
         if ours.fullmatch(discarded.name):

@@ -1,8 +1,8 @@
-"""What a stage makes, and the one way to make it: skipped where it is finished, else locked, written and reported.
+"""A stage's output, and the one way to make it: skipped if it is finished, else locked, written and reported.
 
-A product is a file that stands for the whole, with companions that are written before it. A stage asks `finished` first, before it
-loads anything heavy; what is not finished it makes in a pass of parts (`one_pass`, for one product or several at once), or, where there
-are none, as the only writer (`alone`). A pass leaves OUTPUT.report.json beside each product: what was done, skipped and needed.
+A product is a main file, with companions that are written before it. A stage asks `finished` first, before it loads anything heavy.
+A product that is not finished is made in a pass of parts (`one_pass`, for one product or several at once), or, if the work has no parts,
+as the only writer (`alone`). A pass leaves OUTPUT.report.json beside each product: counts, skipped items, time and memory.
 """
 
 import importlib.metadata
@@ -27,12 +27,13 @@ PACKAGES = ("torch", "transformers", "tokenizers", "faiss-gpu", "faiss-cpu", "nu
 
 @dataclass
 class Product:
-    """path: the file that stands for the whole; settings: all that its bytes depend on.
+    """An output of a stage.
 
-    read: gives the settings that the finished file says (None: its name holds a fingerprint of them); holds: what a skip says of it
-    (empty: nothing); unsaid: what files of earlier versions do not say, though it was so.
-    companions: written before it, without which it is no use; extras: written with it, of which no later run asks.
-    done: the file that is written last, if it is not `path` (of caches, the receipt).
+    path: its main file; settings: everything that its bytes depend on; read: returns the settings that the finished file keeps (None:
+    its name holds a fingerprint of them); unsaid: settings that files of earlier versions do not keep, with the values they had then.
+    holds: what the file holds, for the line that says it is skipped (empty: no line).
+    companions: files written before it, without which it is of no use; extras: files written with it that no later run asks for.
+    done: the file that is written last, if that is not `path` (the receipt of a cache).
     """
 
     path: Path
@@ -43,28 +44,28 @@ class Product:
     extras: tuple[Path, ...] = ()
     unsaid: dict[str, Any] = field(default_factory=dict)
     done: Path | None = None
-    replaced: bool = field(default=False, kw_only=True)  # one of other settings is made again, not refused: it takes no time
-    own_lock: bool = field(default=False, kw_only=True)  # passes whose parts are another product's write it too: those have one file's lock
+    replaced: bool = field(default=False, kw_only=True)  # with other settings it is made again, not refused: that takes no time
+    own_lock: bool = field(default=False, kw_only=True)  # passes with other parts write it too, so the parts' lock is not enough
 
     @property
     def last(self) -> Path:
-        """The file by which a run knows that all are there."""
+        """The file that is written last: if it exists, all of them do."""
         return self.done or self.path
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All that is written, the last one first."""
+        """All files of the product; the one that is written last comes first."""
         return tuple(dict.fromkeys((self.last, self.path, *self.companions, *self.extras)))
 
     @property
     def written(self) -> tuple[Path, ...]:
-        """All that a pass writes of it: its report too."""
+        """All files that a pass writes: `files` and the report."""
         return (*self.files, report_file(self.path))
 
     def finished(self) -> bool:
-        """Whether it is there already, and says so; parts and a lock that a killed run has left are removed then.
+        """Whether it is there already; if so, logs that it is skipped, and removes parts and a lock that a killed run has left.
 
-        Raises UserError for one that was made with other settings, or that has lost a companion.
+        Raises UserError if it was made with other settings, or if a companion is gone.
         """
         if not self.stands():
             return False
@@ -76,9 +77,9 @@ class Product:
         return True
 
     def stands(self, unknown: Collection[str] = ()) -> bool:
-        """Whether its last file is there; raises UserError where that was made with other settings.
+        """Whether its last file is there; raises UserError if it was made with other settings (`replaced`: False instead).
 
-        unknown: names of settings that are not known yet, and not compared.
+        unknown: names of settings that are not known yet and therefore not compared.
         """
         if not self.last.exists():
             return False
@@ -92,9 +93,10 @@ class Product:
 
     @contextmanager
     def alone(self, wait: bool = False) -> Generator[bool]:
-        """Be the only run that writes it while the block runs, for stages without parts. Gives whether there is anything to write.
+        """Be the only run that writes it while the block runs, for stages without parts. Yields whether there is anything to write.
 
-        wait: for another run's end, instead of being refused. Leaving the block without an error requires all that was to be written.
+        wait: wait for another run's end, instead of raising UserError. Leaving the block without an error raises RunError if a file
+        that was to be written is missing.
         """
         with sole_writer(self.path, wait=wait):
             todo = not self.finished()  # another run may have ended since we asked
@@ -108,22 +110,23 @@ class Product:
 
 @dataclass
 class Pass:
-    """One pass of parts; todo: the products that it makes, none if all are finished by now; made_of: the parts of the last of them."""
+    """One pass of parts; todo: the products that it makes, none if all are finished by now; made_of: the parts they are made of."""
 
     todo: list[Product]
     made_of: Parts | None = None
 
     @property
     def parts(self) -> Parts:
+        """The parts of the last product, of which all are made; not to be asked for if `todo` is empty."""
         assert self.made_of is not None, "nothing is to be made, and there are no parts"
         return self.made_of
 
     def run(self, job: Job, devices: Sequence[str], desc: str, unit: str) -> bool:
-        """Do what is not done yet; returns whether the caller is to report, then join: not where other shares are still to come."""
+        """Do the parts that are not done yet; returns whether the caller is to report and join, see Parts.run."""
         return self.parts.run(job, devices, desc, unit)
 
     def report(self, **counts: Any) -> None:
-        """Write the report of each product; to be called before a last file is written, see write_report."""
+        """Write the report of each product; to be called before the products' last files are written, see write_report."""
         write_report(self.parts, [product.path for product in self.todo], **counts)
 
 
@@ -131,25 +134,26 @@ class Pass:
 def one_pass(
     products: Sequence[Product], total: int, chunk: int, engine: Engine = LOCAL, plan: dict[str, Any] | None = None
 ) -> Generator[Pass]:
-    """Make products that are not finished out of the same parts, in the order in which they are written; the parts lie beside the last one.
+    """Make the products that are not finished from the same parts, which lie beside the last product.
 
-    plan: settings of the parts, where they are written otherwise than those of the product. Leaving the block without an error requires
-    all files, reports among them, and removes the parts. Raises UserError when another run is at work on a product or has just finished it.
+    products: in the order in which the caller writes them; total, chunk: items in all, and in a part; plan: settings of the parts, where
+    those differ in form from the last product's. Leaving the block without an error raises RunError if a file or a report is missing,
+    and removes the parts. Raises UserError when another run is at work on a product or has just finished it.
     """
     with ExitStack() as stack:
         for product in products:
-            if product.own_lock and engine.share:  # shares write together; who ends last takes the lock away
+            if product.own_lock and engine.share:  # shares hold it together; the last one to end removes it
                 stack.callback(remove_lock, product.path)
                 stack.enter_context(locked(lock_file(product.path), product.path.as_posix(), shared=True, wait=True))
             elif product.own_lock:
                 stack.enter_context(sole_writer(product.path))
-        # Who has no lock of its own is looked at by the parts, under theirs.
+        # Whether a product without a lock of its own is finished, is looked at by Parts, under the lock of the parts.
         todo = [product for product in products if not (product.own_lock and product.finished())]
         if not todo:
             yield Pass([])
             return
         main = todo[-1]
-        # Whose temporary files are removed before joining; those of a product that we hold no lock of may be another run's at work.
+        # Files whose temporary ones are removed before joining; where we hold no lock, those may belong to another run at work.
         ours = [path for product in todo if product is main or product.own_lock for path in product.written]
         parts = Parts(main.path, total, chunk, main.settings if plan is None else plan, tuple(ours), engine, done=main.last)
         yield Pass(todo, stack.enter_context(parts))
@@ -159,15 +163,16 @@ def one_pass(
 
 
 def report_file(output: Path) -> Path:
+    """The report of a pass, beside its output: OUTPUT.report.json."""
     return output.with_name(f"{output.name}.report.json")
 
 
 def write_report(parts: Parts, outputs: Sequence[Path] = (), **counts: Any) -> None:
-    """Write OUTPUT.report.json; to be called before the file is written that means done: behind that, a kill would leave none.
+    """Write OUTPUT.report.json; to be called before the last file is written: after it, a kill would leave no report.
 
-    outputs: made of these parts (default: theirs alone); counts: what the stage itself counted (lines, tokens, images). Seconds are
-    those of each part, in order, over all runs that it took; peak memory is in MB, of this process and of the largest of its workers
-    in this run.
+    outputs: the files made of these parts (default: the parts' own output); counts: what the stage itself counted (lines, tokens,
+    images). The report has the seconds of each part, in order, whichever run did it, and peak memory in MB, of this process and of
+    its largest worker in this run.
     """
     summaries = list(parts.summaries())
     reasons = Counter(row[1] for summary in summaries for row in summary.get("skipped", []))

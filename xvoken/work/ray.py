@@ -1,6 +1,6 @@
-"""The Ray engine: the same ranges in actors of a Ray cluster, which restarts and places them by itself.
+"""The Ray engine: the same ranges as in xvoken/work/local.py, in actors that a Ray cluster places and restarts by itself.
 
-A range whose actor dies with its node is done again elsewhere; one that kills three actors stops the run.
+A range whose actor dies with its node is done again elsewhere; a range that kills three actors stops the run.
 """
 
 import math
@@ -26,6 +26,7 @@ class Actor:
         prepare(job, device)
 
     def do(self, items: tuple[int, int], part: str) -> tuple[dict[str, Any], list[str]]:
+        """Do one range (start, stop); returns the job's summary and the lines to show."""
         said: list[str] = []
         return do_range(self.job, items, Path(part), said.append), said
 
@@ -34,10 +35,13 @@ def run_in_ray(
     job: Job, tasks: list[Task], address: str | None,
     done: Callable[[dict[str, Any]], None], tell: Callable[[str], None], log: Path,
 ) -> None:  # fmt: skip
-    """Do the ranges in actors, one a GPU of the cluster, or one a core where it has no GPU."""
+    """Do the ranges in actors, one a GPU of the cluster, or one a core where it has no GPU; done, tell, log as for run_in_processes.
+
+    Raises UserError when Ray is not installed or no cluster answers at the address, RunError when a range is given up.
+    """
     if address:
         _require_answer(address)
-        if (Path.home() / ".ray/auth_token").exists():  # `ray start` asks for it then, and a driver does not give it by itself
+        if (Path.home() / ".ray/auth_token").exists():  # then `ray start` asks for the token, which a driver does not send by itself
             os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
@@ -55,7 +59,7 @@ def run_in_ray(
 
 
 def _require_answer(address: str) -> None:
-    """Raise UserError where nothing listens: Ray itself tries for ten minutes and more, without a word."""
+    """Raise UserError where nothing listens at the address: Ray itself would try for ten minutes and more, without a message."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         try:
@@ -70,7 +74,7 @@ def _run(ray: Any, job: Job, tasks: list[Task], done: Callable, tell: Callable, 
     number = min(len(tasks), gpus or int(has.get("CPU", 1)))
     if isinstance(job, Sharing):
         job.workers = math.ceil(number / max(1, sum(node["Alive"] for node in ray.nodes())))
-    # Without a GPU an actor needs a core to be placed and none to stay: after a node's end all fit on what is left.
+    # Without a GPU an actor needs a core to be placed but none to stay: when a node dies, all actors fit on those that are left.
     options = {"num_gpus": 1} if gpus else {}
     kind = ray.remote(Actor).options(max_restarts=-1, max_task_retries=ATTEMPTS - 1, scheduling_strategy="SPREAD", **options)
     shared = ray.put(job)
@@ -80,7 +84,7 @@ def _run(ray: Any, job: Job, tasks: list[Task], done: Callable, tell: Callable, 
     def give(actor: Any) -> None:
         task = next(waiting, None)
         if task is None:
-            ray.kill(actor)  # its GPU may be what an actor that lost its node waits for
+            ray.kill(actor)  # an actor that lost its node may be waiting for this GPU
         else:
             at_work[actor.do.remote(task[0], str(task[1]))] = (actor, task)
 
