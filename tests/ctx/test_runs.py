@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 from ctx import run
 from tests import builder
 from tests.running import ROOT, killed_behind, run_script, stopped_behind
+from xvoken.errors import UserError
 from xvoken.files import context as context_files
 from xvoken.files import phrases as caption_db
 from xvoken.files.context import Context
@@ -214,6 +216,24 @@ def test_dataset_gives_what_the_file_holds_to_many_workers(world):
     assert [item["image_id"] for item in (chosen[0], chosen[1])] == ["130", "005"]
     with pytest.raises(Exception, match="no context of picture 020"):
         Context(path, image_ids=["020"])
+
+
+def test_a_context_file_that_was_changed_is_told(world, tmp_path):
+    """A picture that one of the two files lacks is told of that file; numbers that are not finite, or of another type, by the check."""
+    for name in ("vis_ctx.hdf5", "txt_ctx.hdf5"):
+        shutil.copy(world / "outputs/one" / name, tmp_path / name)
+    with h5py.File(tmp_path / "vis_ctx.hdf5", "a") as file:
+        del file["130"]
+    with pytest.raises(UserError, match=r"vis_ctx.hdf5: no context of picture 130; .*/vis_ctx.skipped.tsv"):
+        Context(tmp_path / "txt_ctx.hdf5", visual=tmp_path / "vis_ctx.hdf5")
+    for part, change in (("scores", lambda found: found * np.float32("nan")), ("features", lambda found: found.astype(np.float16))):
+        path = shutil.copy(world / "outputs/one/txt_ctx.hdf5", tmp_path / "changed.hdf5")
+        with h5py.File(path, "a") as file:
+            changed = change(file["130/five"][part][:])
+            del file["130/five"][part]
+            file["130/five"][part] = changed
+        with pytest.raises(UserError, match=f"changed.hdf5: {part} of 130/five are not finite numbers of float32"):
+            context_files.check_textual(tmp_path / "changed.hdf5")
 
 
 def test_long_thin_picture_is_encoded(tmp_path, world):

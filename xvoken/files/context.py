@@ -96,7 +96,7 @@ def check_visual(path: Path) -> str:
 
 
 def check_textual(path: Path) -> str:
-    """Check shapes and the order of scores against the layout; returns a line that describes the file, or raises UserError."""
+    """Check shapes, types, values and the order of scores against the layout; returns a line that describes the file, or raises UserError."""
     k = 0
     with open_file(path) as file:
         for image_id, group in file.items():
@@ -107,6 +107,9 @@ def check_textual(path: Path) -> str:
                 shapes = {part: dataset.shape for part, dataset in parts.items()}
                 if shapes["scores"] != (*ahead, k) or shapes["texts"] != (*ahead, k) or shapes["features"][:-1] != (*ahead, k):
                     raise UserError(f"{path}: {image_id}/{name} has shapes {shapes}, top {k} was expected; {file.mend}")
+                for part in ("features", "scores"):
+                    if parts[part].dtype != np.float32 or not np.isfinite(parts[part][:]).all():
+                        raise UserError(f"{path}: {part} of {image_id}/{name} are not finite numbers of float32; {file.mend}")
                 if (np.diff(parts["scores"][:], axis=-1) > 0).any():
                     raise UserError(f"{path}: scores of {image_id}/{name} do not descend; {file.mend}")
         return f"textual context of {len(file):,} pictures, top {k}, by {file.attributes().get('model', 'unknown')}"
@@ -146,10 +149,9 @@ class Context:
             raise UserError(f"{textual}: not a txt_ctx.hdf5 as retrieve_captions.py and build_context.py write it")
         if visual and "fdim" not in self._open("visual").attrs:
             raise UserError(f"{visual}: not a vis_ctx.hdf5 as encode_images.py and build_context.py write it")
-        missing = next((i for i in self.image_ids if any(i not in self._open(name) for name in self.paths)), None)
-        if missing is not None:
-            reason = skipped_file(Path(textual))
-            raise UserError(f"{textual}: no context of picture {missing}; if it was left out, {reason} says why")
+        for name, path in self.paths.items():
+            if (missing := next((i for i in self.image_ids if i not in self._open(name)), None)) is not None:
+                raise UserError(f"{path}: no context of picture {missing}; if it was left out, {skipped_file(path)} says why")
 
     def __len__(self) -> int:
         return len(self.image_ids)

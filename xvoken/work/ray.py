@@ -51,7 +51,8 @@ def run_in_ray(
     try:
         ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"--ray-address {address}: no Ray cluster answers there ({one_line(error)[:200]})") from None
+        what = f"--ray-address {address}: no Ray cluster answers there" if address else "--engine ray: Ray can't start on this machine"
+        raise UserError(f"{what} ({one_line(error)[:200]})") from None
     try:
         _run(ray, job, tasks, done, tell, log)
     finally:
