@@ -131,7 +131,9 @@ def _read_places(path: Path, number: int, again: str) -> list[tuple[int, ...]]:
 def known_sets(root: Path, roots: Roots) -> str:
     """The names of image sets that a user can give, with commas, for messages."""
     names = {p.stem for p in root.glob("*.ids")} | {n for n in LXMERT_NAMES if lxmert_file(n, roots).exists()} | set(FOLDERS)
-    return ", ".join(sorted(names | {p.stem for ending in CAPTION_FORMATS for p in roots.lxmert.glob(f"*{ending}")} - set(LXMERT_NAMES.values())))
+    return ", ".join(
+        sorted(names | {p.stem for ending in CAPTION_FORMATS for p in roots.lxmert.glob(f"*{ending}")} - set(LXMERT_NAMES.values()))
+    )
 
 
 def check(root: Path, image_set: str) -> str:
