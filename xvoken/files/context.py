@@ -96,7 +96,7 @@ def check_visual(path: Path) -> str:
 
 
 def check_textual(path: Path) -> str:
-    """Check shapes, types, values and the order of scores against the layout; returns a line that describes the file, or raises UserError."""
+    """Check shapes, types, values and the order of scores; returns a line that describes the file, or raises UserError."""
     k = 0
     with open_file(path) as file:
         for image_id, group in file.items():
