@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from xvoken.interrupts import importing
 
@@ -66,25 +67,29 @@ def make_context(inputs: Inputs, visual: Path | None = None, textual: Path | Non
     if db and k > len(db.keys):
         most = len(db.keys)
         raise UserError(f"--k {k}: the caption database has {most} phrases only; take --k {most} or fewer (K={most} for the bash script)")
-    wanted = [product for product in _products(inputs, visual, textual, db, k) if not product.finished()]
+    asked = _products(inputs, visual, textual, db, k)
+    wanted = [product for product in asked if not product.finished()]
     if wanted:
-        _write_context(inputs, wanted, visual, textual, db, k)
+        # Parts of a run for both files go to both: by a share for one of them, the other file would never be written.
+        plan = {**wanted[-1].settings, "files": [product.path.name for product in asked]}
+        _write_context(inputs, wanted, plan, textual, db, k)
 
 
-def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int) -> None:
+def _write_context(
+    inputs: Inputs, wanted: list[Product], plan: dict[str, Any], textual: Path | None, db: CaptionDB | None, k: int
+) -> None:  # fmt: skip
     identity, pictures, compute = inputs.identity, inputs.pictures, inputs.compute
     if textual in (product.path for product in wanted):
         _room_for(textual, files.textual_bytes(len(pictures.ids), k, db.features.shape[1]))
     paths = plain(pictures.paths)
-    with one_pass(wanted, len(paths), part_size(len(paths), compute.device), compute.engine) as made:
+    with one_pass(wanted, len(paths), part_size(len(paths), compute.device), compute.engine, plan) as made:
         if not made.todo:
             return
-        settings = {product.path: json.dumps(product.settings, sort_keys=True) for product in made.todo}
         main, parts = made.todo[-1].path, made.parts
         with importing():
             from ctx.context_job import ContextJob
         job = ContextJob(inputs.model, paths, compute.precision, compute.batch_size, inputs.decoders, expected=identity.hash)
-        if textual in settings:
+        if textual in (product.path for product in made.todo):
             job.keys, job.k = str(parts.folder / "keys.npy"), k
             save_array(Path(job.keys), db.keys)
         if not made.run(job, compute.devices, desc=main.name, unit="img"):
@@ -94,14 +99,16 @@ def _write_context(inputs: Inputs, wanted: list[Product], visual: Path | None, t
             raise UserError(f"none of the {len(paths)} pictures can be used, {paths[0]} for one: {skipped[0][2]}")
         attributes = {"model": inputs.model, "model_hash": identity.hash, "revision": identity.revision, "date": today()}
         made.report(pictures=len(paths))
-        if visual in settings:
-            rows = ((image_id, pooled) for image_id, pooled, _, _ in _rows(parts, pictures.ids, visual))
-            files.write_visual(visual, rows, identity.image_width, skipped, {**attributes, "settings": settings[visual]})
-        if textual in settings:
-            found = ((image_id, best, scores) for image_id, _, best, scores in _rows(parts, pictures.ids, textual))
-            files.write_textual(textual, found, db, skipped, {**attributes, "settings": settings[textual]})
+        for path, settings in [(product.path, json.dumps(product.settings, sort_keys=True)) for product in made.todo]:
+            rows = _rows(parts, pictures.ids, path)
+            if path == textual:
+                found = ((image_id, best, scores) for image_id, _, best, scores in rows)
+                files.write_textual(path, found, db, skipped, {**attributes, "settings": settings})
+            else:
+                pooled = ((image_id, features) for image_id, features, _, _ in rows)
+                files.write_visual(path, pooled, identity.image_width, skipped, {**attributes, "settings": settings})
     left_out = f"; {len(skipped)} left out, listed in {files.skipped_file(main)}" if skipped else ""
-    written = " and ".join(str(path) for path in (visual, textual) if path in settings)
+    written = " and ".join(str(product.path) for product in made.todo)
     print(f"wrote the context of {len(paths) - len(skipped):,} pictures to {written}{left_out}")
 
 

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,6 +251,51 @@ def test_shares_of_one_work(tmp_path: Path):
     assert make(one, engine=Engine(share=(1, 2))) == [] and not one.path.exists()
     assert make(one, engine=Engine(share=(2, 2))) == [one] and names(tmp_path) == ALL
     assert make(one, engine=Engine(share=(1, 2))) == [] and names(tmp_path) == ALL
+
+
+def test_shares_of_two_works_that_make_the_same_product(tmp_path: Path):
+    """Each has parts of its own, and joins at the same time: one of both writes what they share, the other one finds it."""
+    common, first, second = (product(tmp_path, name, own_lock=True) for name in ("common", "first", "second"))
+    share, made, at_work = Engine(share=(1, 1)), {}, threading.Event()
+
+    def slowly(one: Product) -> None:
+        if one is common:
+            at_work.set()
+            (tmp_path / f".{common.path.name}.1.tmp").touch()  # a file that is written right now
+            time.sleep(0.3)
+            assert (tmp_path / f".{common.path.name}.1.tmp").exists(), "the other one took it for a killed run's"
+            (tmp_path / f".{common.path.name}.1.tmp").unlink()
+
+    def work(name: str, *products: Product) -> None:
+        made[name] = make(*products, engine=share, before=slowly)
+
+    threads = [threading.Thread(target=work, args=("first", common, first)), threading.Thread(target=work, args=("second", common, second))]
+    for thread in threads:
+        thread.start()
+        at_work.wait(10)
+    for thread in threads:
+        thread.join(30)
+    assert made == {"first": [common, first], "second": [second]}
+    assert names(tmp_path) == sorted(
+        name for one in ("common", "first", "second") for name in (one, f"{one}.json", f"{one}.json.report.json")
+    )
+
+
+def test_a_share_that_finds_all_of_its_work_made_by_another(tmp_path: Path):
+    """Its parts go too."""
+    common, second = (product(tmp_path, name, own_lock=True) for name in ("common", "second"))
+    with one_pass([common], 3, 1, Engine(share=(1, 1))) as made:
+        thread = threading.Thread(target=make, args=(common, second), kwargs={"engine": Engine(share=(1, 1))})
+        thread.start()
+        while "second.json.parts" not in names(tmp_path) or not list((tmp_path / "second.json.parts").glob("000002.json")):
+            time.sleep(0.01)
+        # The other one waits for us, since we hold what both are to write; when we ask for it alone, it may go on and make it.
+        assert made.run(Letters(), ["cpu"], "letters", "n") == (not common.path.exists())
+        if made.todo:
+            made.report(letters=3)
+            write(common)
+    thread.join(30)
+    assert not [name for name in names(tmp_path) if name.endswith((".parts", ".lock"))]
 
 
 def test_no_torch_is_needed_to_find_that_all_is_done(tmp_path: Path):

@@ -17,7 +17,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,17 @@ class Parts:
 
     output: the file that the caller writes from the parts before leaving; also: other files that it writes then. On leaving, all
     of them must exist. done: the one of them that is written last (default: output).
-    settings: everything the bytes depend on; engine: who does the work, see Engine.
+    settings: everything the bytes depend on; engine: who does the work, see Engine; before_joining: called by the run that joins,
+    before it removes temporary files that a killed run has left.
     Entering raises UserError when another run is at work on the parts, or when those on disk were made with other settings.
     """
 
     def __init__(
         self, output: Path, total: int, chunk: int, settings: dict[str, Any], also: tuple[Path, ...] = (), engine: Engine = LOCAL,
-        done: Path | None = None,
+        done: Path | None = None, before_joining: Callable[[], None] = lambda: None,
     ):  # fmt: skip
         self.output, self.also, self.done, self.engine, self.joins, self.too_late = output, also, done or output, engine, False, False
-        self.folder = parts_folder(output)
+        self.folder, self.before_joining = parts_folder(output), before_joining
         self.ranges = ranges(total, chunk)
         # Through JSON, which turns tuples into lists: the plan is compared with the one read from the disk.
         self.plan = json.loads(json.dumps({"total": total, "chunk": chunk, "settings": settings}))
@@ -130,6 +131,7 @@ class Parts:
             return False
         if self.engine.share and not locked_alone(self._lock, self.folder / "lock"):
             return self._joined_by_another()
+        self.before_joining()
         for path in (self.output, *self.also):  # left by a run that was killed while joining, can be large
             remove_temporary(path)
         self.joins = True

@@ -123,7 +123,7 @@ class Pass:
 
     def run(self, job: Job, devices: Sequence[str], desc: str, unit: str) -> bool:
         """Do the parts that are not done yet; returns whether the caller is to report and join, see Parts.run."""
-        return self.parts.run(job, devices, desc, unit)
+        return self.parts.run(job, devices, desc, unit) and bool(self.todo)
 
     def report(self, **counts: Any) -> None:
         """Write the report of each product; to be called before the products' last files are written, see write_report."""
@@ -141,10 +141,11 @@ def one_pass(
     and removes the parts. Raises UserError when another run is at work on a product or has just finished it.
     """
     with ExitStack() as stack:
+        together = stack.enter_context(ExitStack())
         for product in products:
             if product.own_lock and engine.share:  # shares hold it together; the last one to end removes it
                 stack.callback(remove_lock, product.path)
-                stack.enter_context(locked(lock_file(product.path), product.path.as_posix(), shared=True, wait=True))
+                together.enter_context(locked(lock_file(product.path), product.path.as_posix(), shared=True, wait=True))
             elif product.own_lock:
                 stack.enter_context(sole_writer(product.path))
         # Whether a product without a lock of its own is finished, is looked at by Parts, under the lock of the parts.
@@ -152,10 +153,20 @@ def one_pass(
         if not todo:
             yield Pass([])
             return
+
+        def be_alone() -> None:
+            """Shares of another pass, of other parts, may be about to write the same product: one of both does."""
+            together.close()
+            for product in [product for product in todo if product.own_lock and engine.share]:
+                stack.enter_context(sole_writer(product.path, wait=True))
+                if product.finished():
+                    todo.remove(product)
+
         main = todo[-1]
         # Files whose temporary ones are removed before joining; where we hold no lock, those may belong to another run at work.
         ours = [path for product in todo if product is main or product.own_lock for path in product.written]
-        parts = Parts(main.path, total, chunk, main.settings if plan is None else plan, tuple(ours), engine, done=main.last)
+        how = main.settings if plan is None else plan
+        parts = Parts(main.path, total, chunk, how, tuple(ours), engine, done=main.last, before_joining=be_alone)
         yield Pass(todo, stack.enter_context(parts))
         if parts.joins:
             for product in todo:
