@@ -105,7 +105,7 @@ def test_a_shard_whose_files_changed_places_is_refused(work, monkeypatch):
     assert (work / "turned/0.tar").stat().st_size == size
     flags = ["encode_images", work, "--model", "model", "--exp_name", "turned", "--image-sets", "turned", "--ids-root", "ids"]
     line = run_script(*flags, code=2)
-    assert "turned/0.tar: one.png stood at byte" in line and "create_image_ids.py --image-sets NAME=SHARDS" in line
+    assert "turned/0.tar: one.png was at byte" in line and "create_image_ids.py --image-sets NAME=SHARDS" in line
     assert not (work / "outputs/turned/vis_ctx.hdf5").exists()
     create_image_ids.main(["--image-sets", "turned=turned/*.tar", "--ids-root", "ids"])
     run_script(*flags)

@@ -153,7 +153,7 @@ def test_mistakes_are_one_line(encoder, keyed: Path, tmp_path: Path):
         ),
         (lambda: index.search(vectors, k="5"), "k=5: from 1 to the 18 keys"),
         (lambda: encoder.similarity(["a"], ["b"]), "texts: vectors were expected"),
-        (lambda: encoder.similarity(vectors, vectors[:, :5]), "texts of 16 dimensions, pictures of 5"),
+        (lambda: encoder.similarity(vectors, vectors[:, :5]), "texts have 16 dimensions, pictures 5"),
         (lambda: encoder.encode_texts(None), "a list of texts was expected, this is NoneType"),
         (lambda: encoder.encode_images([np.zeros((2, 2, 3))]), "picture 0 is no file .* but ndarray; of an array: PIL.Image.fromarray"),
         (lambda: encoder.encode_images([Image.new("RGB", (0, 0))]), "picture number 0: "),
@@ -197,8 +197,8 @@ def test_more_mistakes_are_one_line(encoder, matcher: Path, keyed: Path, tmp_pat
     none = np.where(np.arange(300)[:, None] == 7, np.nan, many)
     for call, said in (
         (lambda: xvoken.load_encoder(matcher, precision="fp16"), "precision='fp16': not one of auto, bf16, fp32"),
-        (lambda: encoder.encode_texts(["a", "\udcff"]), "text 1 is no Unicode"),
-        (lambda: encoder.encode_images([np.zeros((5, 5, 3), np.uint8)]), "picture 0 is no file and no picture of Pillow's but ndarray"),
+        (lambda: encoder.encode_texts(["a", "\udcff"]), "text 1 is not valid Unicode"),
+        (lambda: encoder.encode_images([np.zeros((5, 5, 3), np.uint8)]), "picture 0 is neither a path nor a Pillow image but ndarray"),
         (lambda: encoder.encode_images([Image.new("RGB", (0, 5))]), "picture number 0: empty: 0 x 5"),
         (lambda: xvoken.open_index(none), "key 7 is not finite"),
         (lambda: xvoken.open_index(none, "ivf"), "key 7 is not finite"),
