@@ -68,7 +68,7 @@ def _model_flags(group: Any) -> None:
     group.add_argument("--lang", default="bert", help="text tower: bert, bert-large, roberta, distilbert, minilm, a hub id or a folder")
     group.add_argument("--lang-layers", default="4,3,2,1", help="layers whose states are concatenated, counted from the last")
     group.add_argument(
-        "--text-pool", choices=TEXT_POOLS, default="cls", help="a sentence's vector: the first token's, or the mean of all tokens'"
+        "--text-pool", choices=TEXT_POOLS, default="cls", help="which states of the tokens are taken: the first one, or the mean of all"
     )
     pools = "how the image tower's last feature map is pooled; grid: 2 x 2 averages; maps: grid, and the averages of earlier maps"
     group.add_argument("--visn-pool", choices=sorted(IMAGE_POOLS), default="avg", help=pools)
@@ -84,8 +84,8 @@ def _model_flags(group: Any) -> None:
 
 def _training_flags(group: Any) -> None:
     group.add_argument("--loss", choices=LOSSES, default=Training.loss, help="objective")
-    group.add_argument("--margin", type=float, default=Training.margin, help=f"margin of {losses_with('margin')}")
-    learned = f"initial value of the learned temperature of {losses_with('scale')}"
+    group.add_argument("--margin", type=float, default=Training.margin, help=f"margin of the losses {losses_with('margin')}")
+    learned = f"initial value of the temperature that the losses {losses_with('scale')} learn"
     group.add_argument("--temperature", type=float, default=Training.temperature, help=learned)
     group.add_argument(
         "--hinge-warmup",
@@ -102,7 +102,7 @@ def _training_flags(group: Any) -> None:
         "--schedule", choices=SCHEDULES, default=Training.schedule, help="course of the learning rates; cosine starts with a short rise"
     )
     group.add_argument(
-        "--weight-decay", type=float, default=Training.weight_decay, help="weight decay; adam, sgd: L2 penalty; adamw: decoupled"
+        "--weight-decay", type=float, default=Training.weight_decay, help="adam, sgd: weight of an L2 penalty; adamw: decoupled decay"
     )
     group.add_argument("--epochs", type=at_least_one, default=Training.epochs, help="passes over all pairs")
     group.add_argument("--clip", type=float, default=Training.clip, help="gradients are clipped to this norm")
