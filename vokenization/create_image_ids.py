@@ -1,4 +1,4 @@
-"""Fix the order of image sets.
+"""Fix the order of the pictures in image sets.
 
     python vokenization/create_image_ids.py --image-sets coco_minival,open_images --num-images 500000
 
@@ -50,7 +50,7 @@ def sample(ids: list[str], number: int | None, seed: int) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Fix the order of image sets.", formatter_class=Help)
+    parser = Parser(description="Fix the order of the pictures in image sets.", formatter_class=Help)
     parser.add_argument(
         "--image-sets", required=True, nargs="+",
         help="image sets, separated by commas: coco_train, coco_nominival, coco_minival, vg_nococo, open_images, the name of any file in "

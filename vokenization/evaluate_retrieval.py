@@ -97,7 +97,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="folder to write to (default: eval/ in the snapshot)")
     add_roots_flags(parser)
     parser.add_argument("--cache", default="data/cache", help="folder for the cached outputs of the tower")
-    add_compute_flags(parser, precision_help("text tower", "training's default, so that its cache is used again"))
+    add_compute_flags(
+        parser, precision_help("text tower", "bf16 if the device has units for it, as by default in training, whose cache is then used")
+    )
     args = parser.parse_args(argv)
     identity, compute, encoder = identify(args.load), compute_of(args), None
     for image_set in listed_sets([args.image_sets]):

@@ -86,7 +86,7 @@ def extract(
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Extract the keys of image sets.", formatter_class=Help)
+    parser = Parser(description="Extract the keys of image sets: the pictures' vectors in the joint space.", formatter_class=Help)
     parser.add_argument(
         "--load-dir",
         "--load",
@@ -108,7 +108,9 @@ def main(argv: list[str] | None = None) -> None:
         "--decoder", choices=DECODERS, default="pillow",
         help="what decodes pictures; torchcodec decodes and scales JPEG files on the GPU, where Pillow on all cores can't keep up with it",
     )  # fmt: skip
-    add_compute_flags(parser, precision_help("image tower", "training's default, so that its cache is used again"))
+    add_compute_flags(
+        parser, precision_help("image tower", "bf16 if the device has units for it, as by default in training, whose cache is then used")
+    )
     add_engine_flags(parser)
     args = parser.parse_args(argv)
     compute = compute_of(args)

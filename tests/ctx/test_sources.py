@@ -129,7 +129,7 @@ def test_members_are_known_by_their_headers(tmp_path, name, format):
     (found,) = sources.scan([str(tmp_path / "x.tar")], lambda name: True)[0].values()
     assert found.open().read() == b"hello"
     for offset in (0, found.offset + 512, 10**6):  # as a damaged file of places may say
-        with pytest.raises(UserError, match="stood at byte"):
+        with pytest.raises(UserError, match="was at byte"):
             dataclasses.replace(found, offset=offset).open()
 
 

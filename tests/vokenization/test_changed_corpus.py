@@ -222,7 +222,7 @@ def test_the_page_of_other_keys_and_of_another_training(corpus: Path, retrieve: 
     turned = [np.array(read.keys[::-1])], read.ids[::-1], read.paths[::-1]
     keys.write(load / "keys", SETS[0], *turned, [], settings, {"snapshot_hash": read.attributes["snapshot_hash"]})
     with pytest.raises(
-        UserError, match=f"{vokens_of(corpus)}: of other keys than there are now; make it again: rm {vokens_of(corpus)} && "
+        UserError, match=f"{vokens_of(corpus)}: made with other keys than there are now; make it again: rm {vokens_of(corpus)} && "
     ):
         script(*page)
     vokens_of(corpus).unlink()

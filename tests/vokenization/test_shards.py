@@ -220,9 +220,9 @@ def test_cut_and_damaged_shards(shards: Path, tmp_path: Path, script: Callable[.
         assert "00002.tar is cut off or damaged after 6 members; only these are used" in printed
         assert image_ids.read(tmp_path / "ids", name)[-1] == "000020001.png"
     Path(last).write_bytes(whole[: third.offset] + b"\xff" * 512 + whole[third.offset + 512 :])
-    assert "damaged behind 6 members" in script(*create, f"damaged={shards}")
+    assert "damaged after 6 members" in script(*create, f"damaged={shards}")
     Path(last).write_bytes(b"")
-    assert "00002.tar is cut off or damaged behind 0 members" in script(*create, f"empty={shards}")
+    assert "00002.tar is cut off or damaged after 0 members" in script(*create, f"empty={shards}")
     # Once it is whole, the order that the cut one gave is not taken for that of the whole set.
     Path(last).write_bytes(whole)
     with pytest.raises(UserError, match=r"00002.tar: has \d+ bytes, had 0 when its headers were read"):

@@ -134,7 +134,7 @@ def test_mistakes_are_one_line(encoder, keyed: Path, tmp_path: Path):
     text_only = xvoken.load_encoder(keyed, towers=["text"], device="cpu")
     for call, line in (
         (lambda: encoder.encode_texts("a red circle"), "a list of texts was expected, this is a single str"),
-        (lambda: encoder.encode_texts(["a", 3]), "text 1 is no str but int"),
+        (lambda: encoder.encode_texts(["a", 3]), "text 1 is not a str but int"),
         (lambda: encoder.encode_images("a.png"), "a list of pictures was expected"),
         (lambda: encoder.encode_images([], on_error="skip"), 'on_error=\'skip\': "raise" or "nan"'),
         (lambda: text_only.encode_images(["a.png"]), "loaded without its image tower"),
@@ -155,7 +155,7 @@ def test_mistakes_are_one_line(encoder, keyed: Path, tmp_path: Path):
         (lambda: encoder.similarity(["a"], ["b"]), "texts: vectors were expected"),
         (lambda: encoder.similarity(vectors, vectors[:, :5]), "texts have 16 dimensions, pictures 5"),
         (lambda: encoder.encode_texts(None), "a list of texts was expected, this is NoneType"),
-        (lambda: encoder.encode_images([np.zeros((2, 2, 3))]), "picture 0 is no file .* but ndarray; of an array: PIL.Image.fromarray"),
+        (lambda: encoder.encode_images([np.zeros((2, 2, 3))]), "0 is neither .* but ndarray; convert an array with PIL.Image.fromarray"),
         (lambda: encoder.encode_images([Image.new("RGB", (0, 0))]), "picture number 0: "),
         (lambda: xvoken.read_keys(keyed / "keys", None), "image_sets=None: a list of names was expected"),
         (lambda: xvoken.read_keys(None, ["a"]), "None: the folder of the keys was expected"),

@@ -82,7 +82,8 @@ def add_engine_flags(parser: ArgumentParser) -> None:
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="local: processes on this machine; ray: actors of a Ray cluster, one per GPU or core (--device and --num-workers are ignored)",
+        help="local: processes on this machine; ray: actors of a Ray cluster, one per GPU or core (--device and --num-workers are ignored) "
+        "(default: %(default)s)",
     )
     group.add_argument("--ray-address", help="address of a running Ray cluster, such as 10.0.0.1:6379 (default: start one on this machine)")
     group.add_argument("--part", type=int, metavar="I", help="do only share I of N (1 to N); the share that ends last joins the results")

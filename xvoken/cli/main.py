@@ -11,8 +11,8 @@ from xvoken.interrupts import STOPPED, hear_by_exception
 from xvoken.console import say, show_log
 from xvoken.errors import UserError, disk_full, one_line
 
-_IN_THE_WAY = "choose another path, or move away the file or folder that is in the way"
-_NO_RIGHT = "choose another path, or give this user the right to use it"
+_IN_THE_WAY = "choose another place, or move away the file or folder that is in the way"
+_NO_RIGHT = "choose another place, or give this user the right to use it"
 # Errors of a path that a user gave, and what mends them.
 PATH_FAULTS = {
     errno.ENOENT: "check the name, or make it first", errno.ENOTDIR: _IN_THE_WAY, errno.EISDIR: _IN_THE_WAY,
