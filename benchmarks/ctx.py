@@ -174,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("images", type=Path, nargs="?", help="a folder of photos, searched with its subfolders (--small makes its own)")
     parser.add_argument("--photos", type=int, default=200, help="number of photos to use")
     parser.add_argument(
-        "--fp32-photos", type=int, default=40, help="photos for the two slow rows, in fp32; the default of --photos would take 10 minutes on 2 cores"
+        "--fp32-photos", type=int, default=40, help="photos for the two slow rows, in fp32; with 200 they take 10 minutes on 2 cores"
     )  # fmt: skip
     args = parser.parse_args(argv)
     if not (args.images or args.small):

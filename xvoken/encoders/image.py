@@ -186,7 +186,7 @@ def _load(model: nn.Module, state: dict[str, Any], what: str) -> None:
         raise UserError(f"{what}: these weights do not fit the model ({one_line(error)[:160]})") from None
 
 
-LEAST_CHANNELS = 48  # EfficientNet-Lite: maps of so many have an eighth of the picture's size or less, as layer2 of a ResNet
+LEAST_CHANNELS = 48  # EfficientNet-Lite's maps with so many have at most an eighth of the picture's size, as layer2 of a ResNet
 
 
 def stages(model: Any, name: str) -> list[nn.Module]:
