@@ -168,7 +168,7 @@ class Encoder:
 
         pictures: paths, Pillow images or members of a tar; they are turned upright, transparency becomes white.
         batch_size: pictures a batch (default: by device). on_error: what to do with a picture that can't be used: "raise"
-        xvoken.Error, which names the picture and the reason, or fill its row with "nan".
+        xvoken.Error, which names the picture and the reason, or "nan", which fills its row with NaN.
         Keys on disk differ from these vectors by about 0.001: their features were rounded to 16 bits between tower and head.
         """
         if on_error not in ("raise", "nan"):

@@ -35,7 +35,7 @@ class Padding:
 
     @classmethod
     def for_tokenizer(cls, tokenizer: Tokenizer, max_tokens: int, fixed: bool = False) -> "Padding":
-        """The tokenizer's own special ids; raises UserError if it adds another number of them to a sentence than 2 (`fixed`: 1)."""
+        """The tokenizer's own special ids; raises UserError unless it adds exactly 2 of them to a sentence (1 if `fixed`)."""
         start, end = (None, end_id(tokenizer)) if fixed else special_ids(tokenizer)
         return cls(start, end, tokenizer.pad_token_id or 0, max_tokens, fixed)
 

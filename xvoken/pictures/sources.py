@@ -46,7 +46,7 @@ class Member:
         if not self._is_mine(block[: tarfile.BLOCKSIZE]):
             raise UserError(
                 f"{self.tar}: {self.name} was at byte {self.offset} when the headers were read, and is not there now; bring the old tar "
-                f"back, or read the headers again (of an image set: {commands.fix_order('NAME=SHARDS')}) and make again all made from it"
+                f"back, or read the headers again (of an image set: {commands.fix_order('NAME=SHARDS')}) and redo what was made from it"
             )
         return io.BytesIO(block[tarfile.BLOCKSIZE :])
 
