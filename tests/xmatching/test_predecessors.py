@@ -205,7 +205,7 @@ def test_frozen_towers_must_be_those_of_a_state_dict(world: World, tmp_path: Pat
     [
         ("module", "A pickled model"),
         ("list", r"not a state dict \(tensors by their names"),
-        ("foreign", "no lang_model.mlp"),
+        ("foreign", "no tensor lang_model.mlp"),
         ("narrow", "do not fit --head"),
     ],
 )
