@@ -131,7 +131,7 @@ class Dialogues(Product):
         if self.settings.get("reader") != self.receipt().get("reader"):
             say(
                 f"warning: {self.path} was made by a version that lost the rows behind a quote that is never closed; if "
-                f"{self.raw.name} may have such a quote, make the file again after: rm {quoted(self.path)}"
+                f"{self.raw.name} may have such a quote, make it again after: rm {quoted(self.path)}"
             )
         return True
 
