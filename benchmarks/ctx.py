@@ -1,4 +1,4 @@
-"""The cross-modal context, both files together: the predecessor's way, ours, and the limit.
+"""Time to make both files of the cross-modal context: the predecessor's way, ours, and the limit.
 
     python benchmarks/ctx.py ../shared/coco_sample/mscoco/images/val2014 [--photos 200]
     python benchmarks/ctx.py --small
@@ -6,9 +6,9 @@
 predecessor   Xmodal-Ctx's two scripts: every picture decoded twice, 15 PIL crops through the image processor each time,
               fp32, faiss IVF with 8 sqrt(n) lists, hdf5 files opened anew for each batch
 ours          the job of ctx/build_context.py in one process per core, and its writers
-limit         the vision tower alone, on views that lie in memory as tensors, one process per core
-All with ViT-B/32 of random weights and 20,000 random unit vectors as phrases; starting up and loading are not counted.
-The last line is JSON: seconds a picture, and the ratios.
+limit         the image tower alone, on views in memory as tensors, one process per core
+All use ViT-B/32 with random weights and 20,000 random unit vectors as phrases; starting up and loading are not counted.
+The last line is JSON: seconds per picture, and the ratios.
 """
 
 import json
@@ -45,7 +45,7 @@ PHRASES, K = 20_000, 16
 
 
 def save_model(folder: Path, layers: int) -> Path:
-    """ViT-B/32 of random weights; CLIPConfig's defaults are that model's sizes. Any tokenizer will do: no text is encoded."""
+    """Save ViT-B/32 with random weights (CLIPConfig's defaults are its sizes), and some tokenizer, as no text is encoded."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     torch.manual_seed(0)
@@ -65,7 +65,7 @@ def random_db(path: Path, phrases: int) -> caption_db.CaptionDB:
 
 
 class PredecessorsPictures(torch.utils.data.Dataset):
-    """Whole, five crops, nine crops of a picture, each through the image processor."""
+    """Item i: the whole, five crops and nine crops of picture i, each through the image processor."""
 
     def __init__(self, paths: list[str]):
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -88,7 +88,7 @@ class PredecessorsPictures(torch.utils.data.Dataset):
 
 
 def predecessor(model: Path, paths: list[str], db: caption_db.CaptionDB, work: Path) -> float:
-    """Seconds of both scripts together."""
+    """Seconds that the predecessor's two scripts take together."""
     import faiss
     from transformers import CLIPModel
 
@@ -158,7 +158,7 @@ def in_processes(job: ContextJob, alone: bool, work: Path, count: int, number: i
 
 
 def ours(job: ContextJob, db: caption_db.CaptionDB, work: Path, count: int, number: int) -> float:
-    """Seconds of the pass and of writing both files."""
+    """Seconds that our pass over the pictures and the writing of both files take."""
     seconds, parts = in_processes(job, False, work, count, number)
     started = time.time()
     arrays = [np.load(part.with_suffix(".npz")) for part in parts]
@@ -172,9 +172,9 @@ def ours(job: ContextJob, db: caption_db.CaptionDB, work: Path, count: int, numb
 def main(argv: list[str] | None = None) -> None:
     parser = make_parser(__doc__.split("\n")[0])
     parser.add_argument("images", type=Path, nargs="?", help="a folder of photos, searched with its subfolders (--small makes its own)")
-    parser.add_argument("--photos", type=int, default=200, help="how many of them")
+    parser.add_argument("--photos", type=int, default=200, help="number of photos to use")
     parser.add_argument(
-        "--fp32-photos", type=int, default=40, help="how many for the two slow rows, in fp32; --photos many take 10 minutes on 2 cores"
+        "--fp32-photos", type=int, default=40, help="photos for the two slow rows, in fp32; with 200 they take 10 minutes on 2 cores"
     )  # fmt: skip
     args = parser.parse_args(argv)
     if not (args.images or args.small):
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
             worlds.photos(args.images, args.photos)
         paths = [str(args.images / name) for name in folder_ids(args.images)[0]][: args.photos]
         if len(paths) < number:
-            raise UserError(f"{args.images}: {len(paths)} photos are too few")
+            raise UserError(f"{args.images}: {len(paths)} photos are too few for {number} processes; give a folder with more")
         phrases = 200 if args.small else PHRASES
         model, db = save_model(work / "model", 1 if args.small else 12), random_db(work / "db.hdf5", phrases)
         np.save(work / "keys.npy", db.keys)
@@ -196,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
         job = ContextJob(str(model), paths, fast, BATCH["cpu"], 0, str(work / "keys.npy"), K)
         exact = ContextJob(str(model), paths, "fp32", BATCH["cpu"], 0, str(work / "keys.npy"), K)
         few = min(args.fp32_photos, len(paths))
-        # Before and after ours, the faster of the two: what else runs on the machine must not make the limit look low.
+        # The limit is the faster of two runs, before and after ours, so that other work on the machine does not slow it down.
         limits = [in_processes(job, True, work, len(paths), number)[0]]
         passed = ours(job, db, work, len(paths), number)
         limits.append(in_processes(job, True, work, len(paths), number)[0])

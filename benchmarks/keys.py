@@ -1,10 +1,10 @@
-"""Keys: one picture at a time in fp32, ours, and the tower alone on tensors in memory.
+"""Time to extract keys: one picture at a time in fp32, our way, and the tower alone on tensors in memory.
 
     python benchmarks/keys.py [--small] [--device cuda:0]
 
 ResNeXt-101 32x8d (with --device cuda:0 also ViT-B/32) with random weights, on JPEG files of 640 x 480. On a CPU all three
-ways run in one process with one thread, as each of our workers does: what one core can do. On a GPU ours is measured with
-both decoders.
+ways run in one process with one thread, like each of our workers, and show what one core can do. On a GPU our way is measured
+with both decoders.
 """
 
 import sys
@@ -45,7 +45,7 @@ def measure(name: str, number: int, device: str, folder: Path) -> None:
     plain = spec.build().to(device)
     pictures = Pictures(paths, plain.view)
     few = Pictures(paths[: max(4, number // 8)], plain.view)
-    straightforward(plain, Pictures(paths[:2], plain.view), device)  # a GPU starts on its first work
+    straightforward(plain, Pictures(paths[:2], plain.view), device)  # warm up: a GPU's first call is slow
     rows = {"straightforward": seconds(lambda: straightforward(plain, few, device)) * number / len(few)}
     fast = for_inference(plain, precision)
     pixels = torch.stack([pictures[i] for i in range(number)]).to(device)

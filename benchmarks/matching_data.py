@@ -28,8 +28,8 @@ COCO_SAMPLE, DEMO = ROOT.parent / "shared/coco_sample", ROOT / "data/demo"
 
 @dataclass(frozen=True)
 class Source:
-    """Captioned pictures, and the towers for them. roots: where the data lies, as all stages take it; train, valid: the sets;
-    langs: the source of the sentences; towers: flags of xmatching/main.py, as is `more`."""
+    """Captioned pictures, and the towers to use for them. roots: flags of all stages for the data's folders; train, valid: image sets;
+    langs: source of the sentences; towers, more: flags of xmatching/main.py."""
 
     name: str
     roots: tuple[str, ...]
@@ -50,7 +50,7 @@ class Source:
 
 
 def sources() -> list[Source]:
-    """The demo's pictures and, where it is present, the sample of COCO."""
+    """The demo's pictures and, if it is on this machine, the sample of COCO."""
     if not (DEMO / "lxmert/openmoji_train.json").exists():
         raise UserError(f"{DEMO}: no demo data; make it with: python scripts/demo_data.py {DEMO}")
     roots = ("--lxmert-root", f"{DEMO}/lxmert", "--image-root", f"{DEMO}/images")
@@ -59,7 +59,7 @@ def sources() -> list[Source]:
 
 
 def coco_sample() -> Source:
-    """200 photos of COCO; raises UserError where they are not."""
+    """200 photos of COCO; raises UserError if they are not on this machine."""
     if not COCO_SAMPLE.is_dir():
         raise UserError("../shared/coco_sample is not on this machine; --small runs without it")
     roots = ("--lxmert-root", f"{COCO_SAMPLE}/lxmert", "--coco-root", f"{COCO_SAMPLE}/mscoco/images")
@@ -88,7 +88,7 @@ class Bench:
         self.loaded: dict[str, tuple[Towers, PairBatches, PairBatches]] = {}
 
     def pairs(self, args: Namespace, held_out: bool) -> tuple[Towers, PairBatches, PairBatches]:
-        """Towers, training pairs, and either the held-out pairs or the training pairs without augmentation."""
+        """Returns towers, training pairs, and either the held-out pairs or the training pairs without augmentation."""
         data = (args.train_imgs, args.valid_imgs if held_out else None, args.text_pool, args.visn_pool, args.lang_layers)
         key = hashlib.sha256(repr((*data, args.views, args.crop_scale)).encode()).hexdigest()
         if key not in self.loaded:
@@ -101,7 +101,7 @@ class Bench:
 
 
 def train_and_measure(args: Namespace, towers: Towers, train: PairBatches, gallery: PairBatches) -> dict[str, Any]:
-    """The record of xvoken.recall.evaluate after the last epoch."""
+    """Train, and return the record of xvoken.recall.evaluate after the last epoch."""
     torch.manual_seed(args.seed)
     model = model_of(args, towers.text_facts(), towers.image_facts())
     learner = Learner.to_train(Matcher(model), Training.from_args(args), "cpu")

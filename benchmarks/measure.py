@@ -16,16 +16,16 @@ from xvoken.machine import cores
 
 
 def make_parser(description: str) -> Parser:
-    """With the flag that all benchmarks have."""
+    """A parser with --small, the flag that all benchmarks have."""
     parser = Parser(description=description, formatter_class=Help)
-    parser.add_argument("--small", action="store_true", help="little work, in seconds: shows that the script runs, not how fast")
+    parser.add_argument("--small", action="store_true", help="do very little work: shows that the script runs, not how fast")
     return parser
 
 
 def parse_args(description: str, argv: list[str] | None) -> argparse.Namespace:
-    """The flags of a benchmark that has no others: --small and --device."""
+    """The flags of a benchmark that has only --small and --device."""
     parser = make_parser(description)
-    parser.add_argument("--device", default="cpu", help="cpu, or cuda:0")
+    parser.add_argument("--device", default="cpu", help="device to measure on: cpu or cuda:0")
     return parser.parse_args(argv)
 
 
@@ -38,7 +38,7 @@ def machine(device: str = "cpu") -> str:
 
 
 def seconds(work: Callable[[], Any], repeat: int = 1) -> float:
-    """The shortest of `repeat` runs: whatever else the machine does only ever adds."""
+    """Seconds of the fastest of `repeat` runs, as other work on the machine can only make a run slower."""
     taken = []
     for _ in range(repeat):
         if torch.cuda.is_available():
@@ -62,7 +62,7 @@ def threads(number: int):
 
 
 def report(stage: str, unit: str, items: int, rows: dict[str, float], device: str = "cpu", **more: Any) -> None:
-    """Print a table of seconds by way, then one JSON object; rows: `straightforward`, `ours`, `limit`, any others."""
+    """Print a table of times and one JSON object; rows: way -> seconds, with `straightforward`, `ours`, `limit` and any others."""
     print(f"{stage}, {items:,} {unit}, {machine(device)}")
     for way, taken in rows.items():
         print(f"  {way:<28}{taken:10.3f} s {items / taken:14,.1f} {unit}/s")

@@ -1,11 +1,11 @@
-"""Peak memory and time of the stages over the number of lines, with towers so small that lines are all there is.
+"""Peak memory and time of the stages by the number of lines, with towers so small that the lines alone take memory.
 
     python benchmarks/memory.py [--small] [--lines 100000,3000000] [--keys 50000,500000,5000000]
 
-Each stage runs in a process of its own for so many short lines: tokenize, retrieve (100 keys), and reading back what
-both wrote; then retrieve for 10,000 lines and so many keys of 64 dimensions. Prints MB and seconds (start of Python
-counted in), then a JSON object per stage with the growth from the first to the last size. Keys are mapped from their
-file: MB counts their pages, which all workers share.
+Each stage runs in a process of its own on --lines short lines: tokenize, retrieve (100 keys), and read what both wrote;
+then retrieve for 10,000 lines with --keys keys of 64 dimensions. Prints MB and seconds (start of Python included), then a
+JSON object per stage with the growth from the first to the last size. Keys are memory-mapped: MB includes their pages,
+which all workers share.
 """
 
 import json
@@ -41,7 +41,7 @@ WORDS = ["yes", "no", "the", "house", "is", "red", "why", "not", "dogs", "sleep"
 
 
 def run_stage(statement: str, *argv: object) -> tuple[float, float]:
-    """MB at the peak, seconds."""
+    """Run a stage; returns its peak memory in MB, and seconds."""
     code = CODE.format(root=str(ROOT), argv=["stage", *map(str, argv)], statement=statement)
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -70,7 +70,7 @@ def measure(folder: Path, load: Path, lines: int) -> dict[str, tuple[float, floa
 
 
 def measure_keys(folder: Path, load: Path, number: int, lines: int, dim: int) -> tuple[float, float]:
-    """Retrieval with so many keys, exact."""
+    """Measure exact retrieval with each number of keys."""
     worlds.keys(load, number, dim)
     flags = ["--load", load, "--corpus", folder / str(lines) / "corpus.txt", "--tokenizer-name", "minilm", "--image-sets", "pics"]
     more = ["--limit", 10_000, "--num-workers", 1, "--device", "cpu", "--index", "flat", "--output", folder / f"vokens-{number}"]
@@ -78,7 +78,7 @@ def measure_keys(folder: Path, load: Path, number: int, lines: int, dim: int) ->
 
 
 def show(name: str, unit: str, found: dict[int, tuple[float, float]]) -> None:
-    """A line of MB and seconds by size, and the JSON object of the growth."""
+    """Print MB and seconds for each size, and the JSON object of the growth."""
     print(f"{name:<12}" + "".join(f"{size:>14,} {unit} {mb:8.0f} MB {taken:8.1f} s" for size, (mb, taken) in found.items()))
     sizes = sorted(found)
     (least, quick), (most, slow) = found[sizes[0]], found[sizes[-1]]
@@ -93,8 +93,8 @@ def numbers(text: str) -> list[int]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = make_parser(__doc__.splitlines()[0])
-    parser.add_argument("--lines", type=numbers, default=[100_000, 3_000_000], help="corpus sizes, with commas")
-    parser.add_argument("--keys", type=numbers, default=[50_000, 500_000], help="index sizes, with commas")
+    parser.add_argument("--lines", type=numbers, default=[100_000, 3_000_000], help="numbers of lines, separated by commas")
+    parser.add_argument("--keys", type=numbers, default=[50_000, 500_000], help="numbers of keys, separated by commas")
     args = parser.parse_args(argv)
     lines, keys = ([2000, 8000], [500, 1000]) if args.small else (args.lines, args.keys)
     with tempfile.TemporaryDirectory() as name:

@@ -1,11 +1,11 @@
-"""How often bf16, and torchcodec's pictures, name the same best picture as fp32 and Pillow's, on matchers trained on the COCO sample.
+"""How often bf16, or decoding by torchcodec, gives the same best picture as fp32 and Pillow, for matchers trained on the COCO sample.
 
     python benchmarks/precision.py [--small]
 
 reads   ../shared/coco_sample: 160 photos to train on, 200 to retrieve from, 3,000 lines of dialogue to retrieve for
-prints  the share of lines with the same best picture, for each recipe, with the sentences alone and with both sides in
-        bf16, and with pictures decoded by torchcodec (on the CPU); the last line is one JSON object. Below 99.5%, fp32
-        stays the default of retrieval.
+prints  for each recipe the share of lines with the same best picture: with only the sentences in bf16, with sentences and
+        pictures in bf16, and with pictures decoded by torchcodec (on the CPU); the last line is one JSON object. As long as
+        a share of bf16 is below 99.5%, fp32 stays the default of retrieval.
 """
 
 import contextlib
@@ -26,17 +26,21 @@ from xvoken.cli.main import run_main
 from xvoken.console import say
 
 KEYS = {"fp32": ["--precision", "fp32"], "bf16": ["--precision", "bf16"], "torchcodec": ["--decoder", "torchcodec"]}
-WAYS = {"sentences": ("fp32", "bf16"), "both": ("bf16", "bf16"), "torchcodec": ("torchcodec", "fp32")}  # keys, precision of the lines
+WAYS = {
+    "sentences": ("fp32", "bf16"),
+    "both": ("bf16", "bf16"),
+    "torchcodec": ("torchcodec", "fp32"),
+}  # keys' precision or decoder, lines' precision
 
 
 def stage(module: str, *flags: object) -> None:
-    """A stage with these flags, in this process."""
+    """Run a stage with these flags in this process."""
     with contextlib.redirect_stdout(io.StringIO()):
         importlib.import_module(module).main([*map(str, flags)])
 
 
 def best_pictures(folder: Path, load: Path, sets: str, keys: str, precision: str) -> list[int]:
-    """Row of the best picture of each line."""
+    """The row of each line's best picture."""
     output = load / f"vokens-{keys}-{precision}"
     flags = ["--load", load, "--corpus", folder / "lines.txt", "--image-sets", sets, "--topk", 1, "--precision", precision]
     stage("vokenization.vokenize_corpus_mp", *flags, "--keys-dir", load / f"keys-{keys}", "--output", output)
@@ -47,7 +51,7 @@ def best_pictures(folder: Path, load: Path, sets: str, keys: str, precision: str
 def measure(folder: Path, source: Source, recipe: str) -> dict[str, float]:
     load, sets = folder / recipe, f"{source.train},{source.valid}"
     say(f"{recipe}: training ...")
-    # The cache first: the source may have one of its own.
+    # --cache comes first, so that a source's own --cache overrides it.
     stage("xmatching.main", "--cache", folder / "cache", "--recipe", recipe, *source.flags, "--output", load)
     for name, how in KEYS.items():
         flags = ["--load-dir", load, "--image-sets", sets, "--ids-root", folder / "ids", "--cache", folder / "cache"]

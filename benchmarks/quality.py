@@ -1,9 +1,9 @@
-"""How well the recipes retrieve: five seeds each, on the demo's held-out pictures and on the COCO sample.
+"""Recall of the recipes, with five seeds each, on the demo's held-out pictures and on the COCO sample.
 
     python benchmarks/quality.py [--small]
 
-reads   the demo's data and ../shared/coco_sample (if present): trains on their training parts, measures after the
-        last epoch on openmoji_heldout (400 pictures) and mscoco_minival (40); nothing is chosen by these
+reads   the demo's data and ../shared/coco_sample (if present): trains on their training parts, measures after the last
+        epoch on openmoji_heldout (400 pictures) and mscoco_minival (40), which are used for no choice of settings or epochs
 prints  a table of means and standard deviations; the last line is one JSON object
 """
 
@@ -28,7 +28,7 @@ DIRECTIONS = ("text_to_image", "image_to_text")
 
 
 def measure(bench: Bench, source: Source, recipe: str, seeds: range, more: list[str]) -> dict[str, dict[str, float]]:
-    """{"text_to_image R@1": {"mean", "sd"}, ...} over the seeds, in percent."""
+    """Recall over the seeds, in percent: {"text_to_image R@1": {"mean", "sd"}, ...}."""
     args = source.args(recipe, more)
     towers, train, gallery = bench.pairs(args, held_out=True)
     records = []
@@ -50,9 +50,9 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = make_parser("Recall of the recipes.")
-    parser.add_argument("--seeds", type=int, default=5, help="trainings of each recipe, two at least")
-    parser.add_argument("--recipes", default=",".join(sorted(RECIPES, reverse=True)), help="recipes to measure, with commas")
-    parser.add_argument("--epochs", type=int, help="instead of the recipes' own number")
+    parser.add_argument("--seeds", type=int, default=5, help="trainings of each recipe, at least two")
+    parser.add_argument("--recipes", default=",".join(sorted(RECIPES, reverse=True)), help="recipes to measure, separated by commas")
+    parser.add_argument("--epochs", type=int, help="number of epochs, instead of each recipe's own")
     args = parser.parse_args(argv)
     bench, results = Bench(), {}
     more = ["--epochs", str(args.epochs)] if args.epochs else []

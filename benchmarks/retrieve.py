@@ -1,11 +1,11 @@
-"""Retrieval: batches in corpus order in fp32, ours, and the text tower alone.
+"""Time to retrieve: batches in corpus order in fp32, our way, and the text tower alone.
 
     python benchmarks/retrieve.py [--small] [--device cuda:0]
 
-BERT-base's size with random weights, lines of 30 tokens on average, 50,000 keys. On a CPU all three ways run in one
-process with one thread, as each of our workers does: what one core can do. The straightforward way pads each batch of
-32 lines to its longest, reads one hdf5 slice a line, and searches a faiss L2 index. Ours and the tower alone run in bf16
-where that is fast, as with `--precision auto`.
+A text tower of BERT-base's size with random weights, lines of 30 tokens on average, 50,000 keys. On a CPU all three ways
+run in one process with one thread, like each of our workers, and show what one core can do. The straightforward way pads
+each batch of 32 lines to its longest line, reads one hdf5 slice per line, and searches a faiss L2 index. Our way and the
+tower alone run in bf16 if the device has units for it, as with `--precision auto`.
 """
 
 import sys
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         flat = faiss.IndexFlatL2(512)
         flat.add(np.array(key_files.read(load / "keys", "pics").keys))
         faiss.omp_set_num_threads(torch.get_num_threads())
-        part = lines // 4  # a quarter is enough to know its rate
+        part = lines // 4  # a quarter of the lines is enough to measure the rate of the slow way
         plain = text.build().to(args.device)
         taken = seconds(lambda: straightforward(job, flat, part, plain, job.encoder.text_head))
         rows["straightforward"] = taken * lines / part

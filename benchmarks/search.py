@@ -1,15 +1,15 @@
-"""Search alone: faiss flat, ours in fp32, ours with a bf16 first pass, one matrix product of that size, approximate indexes.
+"""Time of search alone: faiss flat, our search in fp32 and with a bf16 first pass, one matrix product, approximate indexes.
 
     python benchmarks/search.py [--small] [--device cuda:0]
 
 1,024 queries against 500,000 keys of 512 dimensions (with --device cuda:0 also 5,000,000), top 5. `straightforward` and
-`limit` are faiss flat and the fp32 product; the JSON line `search-bf16` holds the first pass in bf16 against them.
+`limit` are faiss flat and the fp32 product; the JSON line `search-bf16` compares the search with a bf16 first pass to them.
 
-On the CPU then each kind of approximate index, its effort tuned to a recall@5 of 0.95 on 256 other queries: seconds to
-build it (on all cores), and to search it; hnsw over 100,000 keys only, since its build takes many times the others'.
-These keys lie in clusters of 100, and so do the queries: random directions have no neighbourhoods, so that an index
-over them has to look at nearly everything. How far that is from real pictures is not known; vokenize_corpus_mp.py
-prints the recall on them.
+On the CPU each kind of approximate index follows, its effort tuned to a recall@5 of 0.95 on 256 other queries: seconds to
+build it (on all cores), and to search it; hnsw over 100,000 keys only, as it takes many times longer to build than the others.
+Keys and queries of this part lie in clusters of 100: random directions have no neighbourhoods, so that an index over them
+would have to look at nearly all keys. How much real pictures differ from such clusters is not known; vokenize_corpus_mp.py
+prints the recall on real ones.
 """
 
 import sys
@@ -55,7 +55,7 @@ def measure(number: int, queries: int, device: str) -> None:
 
 
 def clustered(rows: int, seed: int, clusters: int) -> torch.Tensor:
-    """Vectors of length 1 around so many centres, the same ones for every seed; two of a cluster have an inner product of 0.5."""
+    """Vectors of length 1 around centres that are the same for every seed; two of one cluster have an inner product of about 0.5."""
     generator = torch.Generator().manual_seed(seed)
     centres = unit(clusters, 2)[torch.randint(clusters, (rows,), generator=generator)]
     return torch.nn.functional.normalize(centres.add_(unit(rows, seed)))

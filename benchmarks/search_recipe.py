@@ -1,12 +1,12 @@
-"""Search the recipe `best`: axis by axis, on pictures carved from the training parts.
+"""Search for the recipe `best`: axis by axis, on pictures held out from the training parts ("carvings").
 
     python benchmarks/search_recipe.py [--small]
 
 reads   the demo's data and ../shared/coco_sample (if present), never their held-out sets
-writes  benchmarks/search_recipe.jsonl: one object a trial, in order; data/cache/
-The score of a recipe is the mean, over data sets and carvings, of recall at 1 and 5 in both directions. The walk starts
-at the recipe `best` as it is and goes through the axes; a value is adopted when it raises the score by GAIN. What was
-tried is read from the file, not tried again.
+writes  benchmarks/search_recipe.jsonl: one object per trial, in order; data/cache/
+The score of a recipe is the mean, over data sets and carvings, of recall at 1 and 5 in both directions. The search starts
+at the present recipe `best` and goes through the axes; a value is adopted if it raises the score by GAIN. Trials that are in
+the file already are not repeated.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from xvoken.console import say
 from xvoken.machine import cores
 
 RECORD = Path(__file__).with_name("search_recipe.jsonl")
-GAIN = 0.3  # points of the score that a change has to bring: less is noise, and views cost their time
+GAIN = 0.3  # points of the score that a change must bring: less is noise
 SHARE = 0.2  # of the training pictures, carved out to validate on
 AXES: list[tuple[str, list[Any]]] = [
     ("batch-size", [128, 256, 512]),
@@ -57,7 +57,7 @@ def flags_of(source: Source, recipe: dict[str, Any]) -> argparse.Namespace:
 
 
 def measure(task: tuple[Source, dict[str, Any], int]) -> dict[str, Any]:
-    """One training on what a carving leaves, measured on what it took."""
+    """Train on the pictures that a carving leaves, and measure on those that it holds out."""
     source, recipe, seed = task
     args = flags_of(source, recipe)
     with threads(1):
@@ -69,18 +69,18 @@ def measure(task: tuple[Source, dict[str, Any], int]) -> dict[str, Any]:
 
 
 def score(results: dict[str, list[dict[str, Any]]]) -> float:
-    """Mean over data sets and carvings of recall at 1 and 5, both directions, in percent."""
+    """The score of a recipe: the mean over data sets and carvings of recall at 1 and 5, both directions, in percent."""
     means = [sum(r[d][k] for r in runs for d in r for k in ("R1", "R5")) / (4 * len(runs)) for runs in results.values()]
     return round(sum(means) / len(means), 3)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = make_parser("Search the recipe `best`.")
-    parser.add_argument("--carvings", type=int, default=2, help="different held-out shares that each recipe is tried on")
-    parser.add_argument("--rounds", type=int, default=1, help="walks through the axes")
-    parser.add_argument("--axes", help="only these, with commas (default: all)")
-    parser.add_argument("--processes", type=int, default=cores(), help="trainings at the same time")
-    parser.add_argument("--record", type=Path, default=RECORD, help="file of the trials; those in it are not tried again")
+    parser.add_argument("--carvings", type=int, default=2, help="number of different held-out parts on which each recipe is tried")
+    parser.add_argument("--rounds", type=int, default=1, help="how often to go through the axes")
+    parser.add_argument("--axes", help="axes to go through, separated by commas (default: all)")
+    parser.add_argument("--processes", type=int, default=cores(), help="number of trainings that run at the same time")
+    parser.add_argument("--record", type=Path, default=RECORD, help="file of the trials; trials in it are not repeated")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         if args.small:  # one axis, one training at a time, in this process
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def walk(args: argparse.Namespace, data: list[Source], run: Callable[..., Iterable[dict[str, Any]]]) -> None:
-    """Go through the axes; run: `map`, or that of many processes."""
+    """Go through the axes; run: the built-in `map`, or the map of a pool of processes."""
     known = [json.loads(line) for line in args.record.read_text().splitlines()] if args.record.exists() else []
     found = {json.dumps(trial["recipe"], sort_keys=True): trial["score"] for trial in known}
 

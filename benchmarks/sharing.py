@@ -1,11 +1,11 @@
-"""Keys by one worker, by two that share the device, and the tower alone on tensors in memory.
+"""Time to extract keys with one worker, with two that share the device, and with the tower alone on tensors in memory.
 
     python benchmarks/sharing.py [--small] [--device cuda:0]
 
-ViT-B/32 with random weights on JPEG files of 640 x 480, the workers as vokenization/extract_vision_keys.py starts them;
-counted from when each has finished its first part: not their start. On a GPU torchcodec decodes, and both workers and the
-tower alone use the same one; on the CPU a worker has one core, and the tower alone as many as there are workers.
-`straightforward` is one worker.
+ViT-B/32 with random weights on JPEG files of 640 x 480, with workers as vokenization/extract_vision_keys.py starts them; the
+time counts from when each worker has finished its first part, so that their start is left out. On a GPU torchcodec decodes,
+and both workers and the tower alone use the same GPU; on the CPU a worker has one core, and the tower alone has as many cores
+as there are workers. `straightforward` is one worker.
 """
 
 import sys
@@ -32,7 +32,7 @@ WORKERS = 2
 
 
 def per_picture(job: ImageJob, chunk: int, devices: list[str], folder: Path) -> float:
-    """Seconds a picture, once every worker has finished a part."""
+    """Seconds per picture, measured after every worker has finished a part."""
     finished: list[tuple[float, int]] = []
     tasks = [(items, folder / f"{number:06d}") for number, items in enumerate(ranges(len(job.paths), chunk))]
     run_in_processes(job, tasks, devices, lambda summary: finished.append((time.perf_counter(), summary["items"])), print, folder / "log")
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     precision = resolve_precision("auto", args.device)
     with tempfile.TemporaryDirectory() as folder_name, threads(torch.get_num_threads() if gpu else WORKERS):
         folder = Path(folder_name)
-        (folder / "lock").touch()  # by which workers know that their parts are still wanted
+        (folder / "lock").touch()  # workers stop without this file
         paths, spec = worlds.photos(folder / "photos", photos), worlds.image_tower(folder, name)
         tower = for_inference(spec.build(), precision).to(args.device)
         batch, _ = on_device(args.device, IMAGE_BATCH, 1)

@@ -1,10 +1,10 @@
-"""Seconds of commands that have nothing to compute: --help of each, and stages that are finished.
+"""Time of commands that have nothing to compute: --help of each script, and stages that are finished.
 
     python benchmarks/startup.py [--small]
 
 prints  for each command its --help, then the second run of tokenizing, of keys and of retrieval; the last line is one JSON object:
-        the slowest of either kind, against the import of torch and transformers, which all of them began with once, and against a
-        bare Python
+        the slowest of either kind, compared with importing torch and transformers, with which all commands used to start, and
+        with starting Python
 """
 
 import json
@@ -32,13 +32,13 @@ def timed(repeat: int, *words: object) -> float:
 
 
 def commands() -> list[str]:
-    """All scripts of the stages that take flags."""
+    """The scripts of the stages that take flags."""
     scripts = [path for stage in STAGES for path in sorted((ROOT / stage).glob("*.py")) if '"__main__"' in path.read_text()]
     return [path.relative_to(ROOT).as_posix() for path in scripts if path.name != "gpus.py"]
 
 
 def finished(folder: Path) -> dict[str, list[object]]:
-    """Commands of stages that have been run once, by name."""
+    """Run some stages once; returns their commands by name."""
     load = builder.save_snapshot(folder / "snap", worlds.text_tower(folder, 2, 128), worlds.image_tower(folder, "shufflenet_v2_x0_5"))
     worlds.keys(load, 1000)
     worlds.photos(folder / "photos", 16)
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     args = make_parser("Seconds of commands that have nothing to compute.").parse_args(argv)
     repeat = 1 if args.small else 5
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "home")  # what is found out of these models is of no use later
+        os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "home")  # keeps facts about these throw-away models out of the user's cache
         stages = finished(Path(folder))
         libraries, python = timed(repeat, "-c", "import torch, transformers"), timed(repeat, "-c", "pass")
         scripts = commands()[:2] if args.small else commands()

@@ -1,10 +1,10 @@
-"""Tokenizing: line by line, ours, and the tokenizers library alone on all cores.
+"""Time to tokenize: line by line, our way, and the tokenizers library alone on all cores.
 
     python benchmarks/tokenizing.py [--small]
 
-All three tokenize the same generated dialogues. Ours is timed from the text file to the three finished files, the
-tokenizer's own loading included; the limit is `encode_batch_fast` alone, on lines in memory, 10,000 a call (all in
-one call is slower), ids not read.
+All three tokenize the same generated dialogues. Our way is timed from the text file to the three finished files, loading of
+the tokenizer included; the limit is `encode_batch_fast` alone, on lines in memory, 10,000 per call (all lines in one call are
+slower), without reading the ids.
 """
 
 import os
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: it has files named like standard modules
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # replaces this folder, which has files named like standard modules
 
 from xvoken.machine import cores
 
@@ -32,7 +32,7 @@ TOKENIZER = "minilm"
 
 
 def dialogues(lines: int) -> list[str]:
-    """Lines of 2 to 30 words of the tokenizer's own vocabulary, drawn as words are: the n-th as often as 1 / n."""
+    """Lines of 2 to 30 words of the tokenizer's vocabulary, drawn by Zipf's law: the n-th word with a frequency of 1 / n."""
     words = sorted(word for word in load_tokenizer(TOKENIZER).get_vocab() if word.isalpha() and word.isascii())
     rng = random.Random(0)
     rng.shuffle(words)
@@ -42,7 +42,7 @@ def dialogues(lines: int) -> list[str]:
 
 
 def straightforward(path: Path, tokenizer: object) -> None:
-    """One line at a time to the text file, then read back into hdf5, as the predecessors do."""
+    """The predecessors' way: tokenize one line at a time to a text file, then read that back into hdf5."""
     with open(path, encoding="utf-8") as lines, open(f"{path}.plain", "w", encoding="ascii") as out:
         for line in lines:
             ids = tokenizer.encode(line.rstrip("\n"), add_special_tokens=False)

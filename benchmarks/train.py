@@ -1,14 +1,14 @@
-"""Seconds of training: the published way with its towers in the loop, against cached towers.
+"""Time of training: the published way with the towers in the loop, against training on the towers' cached outputs.
 
     python benchmarks/train.py [--small]
 
-reads   ../shared/coco_sample (--small: photos that it makes)
+reads   ../shared/coco_sample (with --small it makes photos instead)
 prints  a table; the last line is one JSON object. The towers have the published sizes (ResNeXt-101 32x8d, BERT-base) and
-        random weights. All is computed with one thread of one process, as each of our workers does, so that the
-        ratios hold for any number of processes; loading of the towers is left out everywhere. vs_straightforward: 25
-        epochs of COCO the published way (each caption with its picture decoded, cropped, and through both fp32
-        towers, captions padded to 75 tokens) over ours (cache built once, 25 epochs on it). of_limit: what the
-        towers alone take on tensors in memory over the building of the cache.
+        random weights. All is computed with one thread of one process, like in each of our workers, so that the ratios
+        hold for any number of processes; loading of the towers is left out everywhere. vs_straightforward: time of 25
+        epochs of COCO the published way (for each caption the picture is decoded, cropped, and both go through the fp32
+        towers, captions padded to 75 tokens), divided by our time (cache built once, 25 epochs on it). of_limit: time of the
+        towers alone on tensors in memory, divided by the time to build the cache.
 """
 
 import json
@@ -123,8 +123,8 @@ def epoch_seconds(args: Namespace, towers: Towers, data: PairBatches, times: int
 
 def main(argv: list[str] | None = None) -> None:
     parser = make_parser("Seconds of training.")
-    parser.add_argument("--pairs", type=int, default=96, help="pairs timed with the towers in the loop")
-    parser.add_argument("--views", type=int, default=0, help="augmented views in the cache, beside the evaluation view")
+    parser.add_argument("--pairs", type=int, default=96, help="number of pairs to time with the towers in the loop")
+    parser.add_argument("--views", type=int, default=0, help="augmented views per picture in the cache, besides the evaluation view")
     flags = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name, threads(1):
         measure(flags, small_source(Path(name)) if flags.small else coco_sample(), Path(name))

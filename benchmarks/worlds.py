@@ -29,7 +29,7 @@ def image_tower(folder: Path, name: str) -> ImageTowerSpec:
 
 
 def keys(load: Path, number: int, dim: int = 512) -> None:
-    """Random keys of length 1 in place of the image set `pics`."""
+    """Write random keys of length 1 as those of an image set `pics`."""
     names = [f"{i:07d}.jpg" for i in range(number)]
     rng = np.random.default_rng(0)
 
@@ -42,7 +42,7 @@ def keys(load: Path, number: int, dim: int = 512) -> None:
 
 
 def corpus(path: Path, lines: int, tokens: float = 30, block: int = 100_000) -> None:
-    """A tokenized corpus of random ids: lengths of a skewed (gamma) distribution with that mean, as dialogues have."""
+    """Write a tokenized corpus of random ids, with lengths from a skewed (gamma) distribution like those of dialogues."""
     rng, total = np.random.default_rng(0), 0
     with h5py.File(f"{path}.minilm.hdf5", "w") as file, open(f"{path}.minilm.line", "w") as line_out:
         dataset = file.create_dataset("tokens", (0,), np.int32, maxshape=(None,), chunks=(1 << 18,))
@@ -58,7 +58,7 @@ def corpus(path: Path, lines: int, tokens: float = 30, block: int = 100_000) -> 
 
 
 def photos(folder: Path, number: int, size: tuple[int, int] = (640, 480)) -> list[str]:
-    """JPEG files of COCO's usual size and weight: smooth shapes with some grain."""
+    """Write JPEG files with the sides and bytes of COCO's photos: smooth shapes with some grain."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for i in range(number):

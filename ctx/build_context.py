@@ -1,4 +1,4 @@
-"""Both context files in one pass over the pictures.
+"""Make both context files in one pass over the pictures.
 
     python ctx/build_context.py --device 0
 
@@ -22,7 +22,7 @@ from xvoken.files import phrases as caption_db
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Both context files in one pass over the pictures.")
+    parser = Parser(description="Make both context files, of the whole pictures' features and of retrieved phrases, in one pass.")
     add_picture_flags(parser)
     add_retrieval_flags(parser)
     add_model_flags(parser, "", "views")

@@ -1,7 +1,7 @@
-"""Which pictures get a context: those of COCO's caption annotations, of a folder or tar shards, or of image sets.
+"""The pictures that get a context: those of COCO's caption annotations, of a folder or tar shards, or of image sets.
 
 ROOT/annotations/captions_{train,val}{2014,2017}.json     COCO's own files
-ROOT/annotations/coco_{train,restval,dev,test}_ids.npy    annotation ids of the Karpathy split, where they lie there
+ROOT/annotations/coco_{train,restval,dev,test}_ids.npy    annotation ids of the Karpathy split; optional
 ROOT/{train,val}{2014,2017}/, or ROOT/images/...          the pictures
 """
 
@@ -22,13 +22,13 @@ from xvoken.files.safe import read_json
 from xvoken.pictures.sources import Member, list_pictures
 
 YEARS = ("2014", "2017")
-# The Karpathy split's id files, by the annotation file that their ids are of.
+# Annotation file -> the Karpathy split's id files whose ids come from it.
 KARPATHY = {"train": ("train",), "val": ("restval", "dev", "test")}
 
 
 @dataclass
 class PictureSet:
-    """ids: names of the pictures in both context files; paths: where they lie, in files or in tar shards."""
+    """ids: the pictures' names in both context files; paths: their files, or members of tar shards."""
 
     ids: list[str]
     paths: list[Path | Member]
@@ -36,7 +36,7 @@ class PictureSet:
 
 @dataclass(frozen=True)
 class Source:
-    """Where pictures are asked for: named image sets, else a folder or tar shards, else COCO under a root."""
+    """Where pictures come from: the image sets if there are any, else the folder or tar shards `images`, else COCO under dataset_root."""
 
     image_sets: tuple[str, ...] = ()
     images: Path | None = None
@@ -46,7 +46,7 @@ class Source:
 
 
 def read_pictures(source: Source, limit: int | None = None) -> PictureSet:
-    """The pictures of a source; at most the first `limit`. Raises UserError when there is none, or when two have the same id."""
+    """The pictures of a source, at most the first `limit`. Raises UserError if there are none, or if two have the same id."""
     pictures = _pictures(source)
     return PictureSet(pictures.ids[:limit], pictures.paths[:limit])
 
@@ -58,7 +58,7 @@ def _pictures(source: Source) -> PictureSet:
 
 
 def _listed(images: Path) -> PictureSet:
-    """Of a folder, or of tar shards as if they were unpacked to one."""
+    """The pictures of a folder, or of tar shards, in the order that a folder with the unpacked files has."""
     found, others = list_pictures(images)
     if others:
         say(f"{images}: {others} other files left out")
@@ -68,7 +68,7 @@ def _listed(images: Path) -> PictureSet:
 
 
 def _image_sets(source: Source) -> PictureSet:
-    """In the order that create_image_ids.py has fixed, one set after another."""
+    """The pictures of image sets, one set after another, in the order that create_image_ids.py has fixed."""
     names, paths = [], []
     for image_set in source.image_sets:
         name, folder = split_name(image_set)
@@ -79,19 +79,19 @@ def _image_sets(source: Source) -> PictureSet:
 
 
 def _ids(where: object, names: list[str], paths: Sequence[Path | Member]) -> list[str]:
-    """File names without ending; of those that stand in several folders, with the folders before them: a/b/c.jpg is a_b_c."""
+    """Ids of pictures: the file's name without ending, or, if it occurs in several folders, with its folders: a_b_c for a/b/c.jpg."""
     stems = [_stem(name, path) for name, path in zip(names, paths, strict=True)]
     times = Counter(map(os.path.basename, stems))
     ids = [base if times[base := os.path.basename(stem)] == 1 else stem.replace("/", "_") for stem in stems]
     twice = [i for i, count in Counter(ids).items() if count > 1]
     if twice:
         same = [name for name, i in zip(names, ids, strict=True) if i == twice[0]]
-        raise UserError(f"{where}: {len(twice)} image ids stand twice, as {twice[0]} for {', '.join(same)}; rename or remove one")
+        raise UserError(f"{where}: {len(twice)} image ids occur twice, for example {twice[0]} for {', '.join(same)}; rename or remove one")
     return ids
 
 
 def _stem(name: str, path: Path | Member) -> str:
-    """A captioned set names its pictures without ending, and may have dots in them."""
+    """The name without its file ending; a captioned set's names have no ending, but may have dots, and are left as they are."""
     return os.path.splitext(name)[0] if str(path).endswith(f"/{name}") else name
 
 
@@ -108,7 +108,7 @@ def _coco(root: Path) -> PictureSet:
     for split in found[year]:
         for image, path in _split(root, split, year).items():
             if image in paths:
-                raise UserError(f"{annotations}: image id {image} stands in both captions_*{year}.json files; remove it from one")
+                raise UserError(f"{annotations}: image id {image} is in both captions_*{year}.json files; remove it from one")
             paths[image] = path
     if not paths:
         raise UserError(f"{annotations}: no images in captions_*{year}.json")
@@ -118,7 +118,7 @@ def _coco(root: Path) -> PictureSet:
 def _split(root: Path, split: str, year: str) -> dict[int, Path]:
     """Image id -> path, for the images of one annotation file that the Karpathy files keep."""
     file = root / "annotations" / f"captions_{split}{year}.json"
-    loaded = read_json(file, "download it again, it is whole in annotations_trainval2014.zip")
+    loaded = read_json(file, "download it again, it is in annotations_trainval2014.zip")
     try:
         names = {image["id"]: image["file_name"] for image in loaded["images"]}
         image_of = {row["id"]: row["image_id"] for row in loaded["annotations"]}
@@ -126,7 +126,7 @@ def _split(root: Path, split: str, year: str) -> dict[int, Path]:
         raise UserError(f"{file}: not COCO's layout {{images: [{{id, file_name}}], annotations: [{{id, image_id}}]}}") from None
     if len(names) < len(loaded["images"]):
         twice = Counter(image["id"] for image in loaded["images"]).most_common(1)[0][0]
-        raise UserError(f"{file}: image id {twice} stands twice; remove one of the two")
+        raise UserError(f"{file}: image id {twice} occurs twice; remove one of the two")
     missing = next((a for a, image in image_of.items() if image not in names), None)
     if missing is not None:
         raise UserError(f"{file}: annotation {missing} is of image {image_of[missing]}, which is not in it; download the file again")
@@ -135,7 +135,7 @@ def _split(root: Path, split: str, year: str) -> dict[int, Path]:
 
 
 def _kept(annotations: Path, split: str, file: Path, names: dict[int, Any], image_of: dict[int, int]) -> list[int]:
-    """Image ids that the Karpathy files name; all of them where there is no such file."""
+    """Image ids of the annotations in the Karpathy files; all image ids if there are no Karpathy files."""
     files = {name: annotations / f"coco_{name}_ids.npy" for part in KARPATHY.values() for name in part}
     if not any(path.is_file() for path in files.values()):
         return list(names)
@@ -148,7 +148,7 @@ def _kept(annotations: Path, split: str, file: Path, names: dict[int, Any], imag
         unknown = [i for i in ids if i not in image_of]
         if unknown:
             raise UserError(
-                f"{files[name]}: {len(unknown)} annotation ids do not exist in {file}, {unknown[0]} for one; take files of one COCO"
+                f"{files[name]}: {len(unknown)} annotation ids do not exist in {file}, {unknown[0]} for one; take both from the same COCO"
             )
         kept += [image_of[i] for i in ids]
     return list(dict.fromkeys(kept))

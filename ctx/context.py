@@ -1,3 +1,3 @@
-"""Where the Dataset of the context files was before it became xvoken.read_context; captioners may import it from here."""
+"""The Dataset of the context files under its old name, for captioners that import it from here; it is xvoken.read_context now."""
 
 from xvoken.files.context import Context as Context

@@ -1,4 +1,4 @@
-"""Pictures through the vision tower, each decoded once: the work on one range of pictures."""
+"""Pictures through the image tower, each decoded once: the work on one range of pictures."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ from xvoken.search.torch_exact import TorchIndex
 
 
 class CroppedPictures(torch.utils.data.Dataset):
-    """Item i: the views of picture i as uint8 (V, 3, H, W), or the reason (str) why there are none."""
+    """Item i: the views of picture i as uint8 (V, 3, H, W), or why the picture can't be used (str)."""
 
     def __init__(self, paths: list[str | Member], view: Any, number: int):
         self.paths, self.view, self.number = paths, view, number
@@ -40,8 +40,11 @@ class CroppedPictures(torch.utils.data.Dataset):
 
 
 def full_batches(items: Iterator[tuple[int, Tensor]], size: int) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
-    """(picture, views (V, ...)) one after another -> batches of `size` views, the last one smaller, and their
-    places: picture * V + view."""
+    """Put the views of successive pictures together in full batches for the tower.
+
+    items: (number of the picture, its views (V, ...)); yields batches of `size` views, the last one smaller, and the places of
+    the views, int64 (size,): picture * V + view.
+    """
     waiting: list[Tensor] = []
     places: list[NDArray[np.int64]] = []
     count = 0
@@ -61,24 +64,24 @@ def full_batches(items: Iterator[tuple[int, Tensor]], size: int) -> Iterator[tup
 
 @dataclass
 class ContextJob:
-    """Pictures -> pooled features of the whole, and the k best phrases of each view; see xvoken.work.local.Job.
+    """Computes pooled features of whole pictures, and finds the k best phrases of each view; see xvoken.work.local.Job.
 
-    keys: .npy file of the phrases' keys (n, d), or None for the features alone, which need one view a picture.
+    keys: .npy file of the phrases' keys (n, d), or None for the features alone, which need only one view of each picture.
     """
 
     model: str
     paths: list[str | Member]
     precision: str
     batch_size: int
-    decoders: int  # threads beside the worker; 0: it decodes by itself
+    decoders: int  # threads that decode for the worker; 0: it decodes by itself
     keys: str | None = None
     k: int = 0
-    expected: str | None = None  # the hash of the model
+    expected: str | None = None  # the hash that the model must have
 
     def setup(self, device: str) -> None:
         self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
         self.encoder = load_encoder(self.model, ["image"], device, self.precision, self.expected)
-        # Mapped, not read: all workers of the machine share one copy.
+        # Memory-mapped: all workers of the machine share one copy.
         self.index = TorchIndex(np.load(self.keys, mmap_mode="c"), device) if self.keys else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
@@ -96,7 +99,7 @@ class ContextJob:
                 sound &= of_length_one(keys)
             whole = places % views == 0
             pooled[places[whole] // views] = features.cpu().numpy()[whole]
-            # A view spoils its picture. The whole comes first, so that nothing is written over this.
+            # One bad view spoils its picture. Its whole view came first, so its features do not overwrite the NaN later.
             pooled[places[~sound] // views] = np.nan
         skipped = leave_out(pooled, start, skipped)
         save_arrays(

@@ -1,6 +1,6 @@
 """The 15 views of a picture: the whole, five crops, nine crops.
 
-Sides and roundings are those of Xmodal-Ctx (Kuo & Kira, CVPR 2022), so that files made by either agree.
+Sides and rounding are those of Xmodal-Ctx (Kuo & Kira, CVPR 2022), so that its context files and ours agree.
 """
 
 import itertools
@@ -21,7 +21,7 @@ def boxes(width: int, height: int) -> list[Box]:
 
 
 def views(picture: Image.Image, number: int = VIEWS) -> list[Image.Image]:
-    """The first `number` views of a picture, cut out; a decoded picture is not copied whole."""
+    """The first `number` views of a picture; the first one is the picture itself, not a copy."""
     return [picture, *(picture.crop(box) for box in boxes(*picture.size)[1:number])]
 
 
@@ -44,6 +44,6 @@ def _thirds(side: int) -> list[tuple[int, int]]:
 
 
 def _inside(left: int, top: int, right: int, bottom: int, width: int, height: int) -> Box:
-    """The same box, widened to one pixel where a tiny picture leaves nothing of it."""
+    """The box, kept inside the picture and at least one pixel wide and high, which matters for tiny pictures."""
     left, top = min(left, width - 1), min(top, height - 1)
     return left, top, min(max(right, left + 1), width), min(max(bottom, top + 1), height)

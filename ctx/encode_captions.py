@@ -1,9 +1,9 @@
-"""Encode phrases with the text branch of a dual encoder.
+"""Encode phrases with the text tower of a dual encoder, into a database.
 
     python ctx/encode_captions.py --device 1
 
 reads   Visual Genome's attributes.json and relationships.json (--ann_dir), or the lines of any text file (--captions)
-writes  outputs/captions_db/caption_db.hdf5: keys, features and captions in groups; see xvoken/files/phrases.py
+writes  outputs/captions_db/caption_db.hdf5: keys, features and captions, in groups of phrases; see xvoken/files/phrases.py
 """
 
 import json
@@ -32,8 +32,8 @@ from xvoken.machine import Compute
 from xvoken.work.parts import Parts
 from xvoken.work.product import Product, one_pass
 
-CHUNK = 2048  # phrases a part, and a group of the file
-BATCH = {"cpu": 64, "gpu": 2048}  # phrases a batch
+CHUNK = 2048  # phrases per part of the work, and per group of the file
+BATCH = {"cpu": 64, "gpu": 2048}  # phrases per batch
 
 
 def part_groups(parts: Parts, phrases: list[str]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], list[str]]]:
@@ -43,19 +43,19 @@ def part_groups(parts: Parts, phrases: list[str]) -> Iterator[tuple[NDArray[np.f
 
 
 def encode(model: str, identity: Identity, phrases: list[str], compute: Compute, output: Path) -> None:
-    """Write the database, unless it stands there already."""
+    """Write the database, unless it exists already."""
     settings = {
         "model": identity.name, "model_hash": identity.hash, "precision": compute.precision,
         "phrases": len(phrases), "data": sha256_of_lines(phrases)[:16],
     }  # fmt: skip
-    # A matcher: earlier versions cut at the length of its training.
+    # Earlier versions cut phrases for a matcher at the length of its training.
     cut_at = {"cut": "at the tower's length"} if identity.matcher else {}
     settings |= cut_at
     product = Product(output, settings, lambda: caption_db.read_settings(output), f"these {len(phrases):,} phrases", unsaid=cut_at)
     if product.finished():
         if cut_at and "cut" not in caption_db.read_settings(output):
             longest = f"a version that cut phrases at {identity.max_len} tokens"
-            say(f"warning: {output} was made by {longest}; where some are longer, make it again after: rm {quoted(output)}")
+            say(f"warning: {output} was made by {longest}; if some phrases are longer, make it again after: rm {quoted(output)}")
         return
     with importing():
         from ctx.phrase_job import PhrasesJob
@@ -74,15 +74,15 @@ def encode(model: str, identity: Identity, phrases: list[str], compute: Compute,
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Encode phrases with the text branch of a dual encoder.")
+    parser = Parser(description="Encode phrases with the text tower of a dual encoder, into a database.")
     parser.add_argument(
-        "--ann_dir", type=Path, default=Path("datasets/visual_genome"), help="Visual Genome's JSON files (default: %(default)s)"
+        "--ann_dir", type=Path, default=Path("datasets/visual_genome"), help="folder of Visual Genome's JSON files (default: %(default)s)"
     )
-    parser.add_argument("--captions", type=Path, help="a text file, one phrase a line, instead of Visual Genome")
+    parser.add_argument("--captions", type=Path, help="a text file with one phrase per line, instead of Visual Genome")
     add_model_flags(parser, "captions_db", "phrases")
     args = parser.parse_args(argv)
     compute, _ = compute_of(args, BATCH)
-    identity = identify(args.model)  # first: a model that is missing should not show after minutes of reading
+    identity = identify(args.model)  # first: a missing model must be reported before minutes of reading
     phrases = read_lines(args.captions, args.limit) if args.captions else read_visual_genome(args.ann_dir, args.limit)
     encode(args.model, identity, phrases, compute, OUTPUTS / args.exp_name / "caption_db.hdf5")
 

@@ -1,9 +1,9 @@
-"""Encode pictures with the image branch of a dual encoder.
+"""Encode pictures with the image tower of a dual encoder.
 
     python ctx/encode_images.py --device 0
 
 reads   COCO's annotations and pictures (--dataset_root), or any folder (--images); the model
-writes  outputs/image_features/vis_ctx.hdf5: one float32 dataset (768,) per picture; see xvoken/files/context.py
+writes  outputs/image_features/vis_ctx.hdf5: one float32 dataset (width,) per picture (768 for CLIP ViT-B/32); see xvoken/files/context.py
 """
 
 import sys
@@ -20,7 +20,7 @@ from xvoken.cli.main import run_main
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Encode pictures with the image branch of a dual encoder.")
+    parser = Parser(description="Encode pictures with the image tower of a dual encoder.")
     add_picture_flags(parser)
     add_model_flags(parser, "image_features", "views")
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Flags that the four entry scripts share, and what they decide: where and how to compute."""
+"""Flags that the four entry scripts share, and the computing that follows from them."""
 
 import argparse
 from dataclasses import replace
@@ -16,14 +16,14 @@ CAPTION_DB = OUTPUTS / "captions_db/caption_db.hdf5"
 
 
 def compute_of(args: argparse.Namespace, batch: dict[str, int]) -> tuple[Compute, int]:
-    """How to compute, and the threads that decode beside each process (0: it decodes by itself).
+    """How to compute, and the number of threads that decode for each process (0: it decodes by itself).
 
-    batch: items in a batch on a "cpu" and on a "gpu", where --batch_size does not say.
+    batch: items in a batch on a "cpu" and on a "gpu", if --batch_size is not given. Raises UserError for numbers below 1.
     """
     for flag in ("batch_size", "limit", "k"):
         if (number := getattr(args, flag, None)) is not None and number < 1:
             raise UserError(f"--{flag} {number}: must be at least 1")
-    # On a GPU --num_workers are threads beside it, on a CPU processes.
+    # With a GPU, --num_workers are decoding threads for it, on a CPU processes.
     on_gpu = gpu_count() > 0 and args.device != "cpu"
     compute = flags.compute_of(args, None if on_gpu else args.num_workers)
     if not on_gpu and args.precision == "fp32" and cpu_has_bf16():
@@ -34,41 +34,52 @@ def compute_of(args: argparse.Namespace, batch: dict[str, int]) -> tuple[Compute
 
 
 def add_model_flags(parser: argparse.ArgumentParser, exp_name: str, items: str) -> None:
-    """Flags of all four scripts; exp_name: default name of the output folder; items: what a batch counts."""
+    """Add the flags of all four scripts; exp_name: default name of the output folder; items: what a batch consists of."""
     parser.add_argument(
         "--model",
         default=MODEL,
-        help="CLIP or SigLIP model by hub id or folder, or a matcher's snapshot, as snap/xmatching/NAME (default: %(default)s)",
+        help="CLIP or SigLIP model by hub id or folder, or a matcher's snapshot, such as snap/xmatching/NAME (default: %(default)s)",
     )
     parser.add_argument(
-        "--exp_name", default=exp_name, help=f"folder under {OUTPUTS}/ to write to (default: {exp_name or 'one for each file'})"
+        "--exp_name",
+        default=exp_name,
+        help=f"folder under {OUTPUTS}/ to write to (default: {exp_name or 'image_features and retrieved_captions'})",
     )
     flags.add_compute_flags(
-        parser, "of the tower; auto: bf16 where it is fast (default: fp32, so that files agree with other CLIP code to 1e-4)",
-        workers="threads that decode beside a GPU; on a CPU, processes (default: one per core)",
+        parser, "what the tower computes in; auto: bf16 if the device has units for it (default: fp32, equal to other CLIP code to 1e-4)",
+        workers="with a GPU, threads that decode for it; on a CPU, processes (default: one per core)",
     )  # fmt: skip
     batch_help = f"{items} that go through the tower at once (default: by device)"
     parser.add_argument("--batch_size", "--batch-size", type=int, help=batch_help)
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N (default: all)")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help=f"only the first N {'phrases' if items == 'phrases' else 'pictures'} (default: all)"
+    )
     flags.add_engine_flags(parser)
 
 
 def add_picture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dataset_root", type=Path, default=Path("datasets/coco_captions"), help="COCO: annotations/ and pictures (default: %(default)s)"
+        "--dataset_root",
+        type=Path,
+        default=Path("datasets/coco_captions"),
+        help="COCO's folder, with annotations/ and the pictures (default: %(default)s)",
     )
     parser.add_argument(
         "--images", type=Path,
         help="a folder of pictures, or tar shards in quotes ('FOLDER/{00000..00099}.tar'), instead of COCO; a picture's id is its file "
-        "name without ending, with its folders (a_b_c of a/b/c.jpg) where that name stands twice",
+        "name without ending, or, if that name occurs twice, with its folders (a_b_c for a/b/c.jpg)",
     )  # fmt: skip
     parser.add_argument(
-        "--image-sets", "--image_sets", nargs="+", help="image sets, as create_image_ids.py has fixed them, with commas, instead of COCO"
+        "--image-sets", "--image_sets", nargs="+", help="image sets fixed by create_image_ids.py, separated by commas, instead of COCO"
     )
-    parser.add_argument("--ids-root", "--ids_root", type=Path, default=image_ids.ROOT, help="folder of their .ids files")
+    parser.add_argument(
+        "--ids-root", "--ids_root", type=Path, default=image_ids.ROOT, help="folder of the image sets' .ids files (default: %(default)s)"
+    )
     flags.add_roots_flags(parser)
 
 
 def add_retrieval_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--caption_db", type=Path, default=CAPTION_DB, help="the phrases, from encode_captions.py (default: %(default)s)")
-    parser.add_argument("--k", type=int, default=16, help="phrases a view (default: 16)")
+    parser.add_argument(
+        "--caption_db", type=Path, default=CAPTION_DB, help="database of phrases that encode_captions.py wrote (default: %(default)s)"
+    )
+    parser.add_argument("--k", type=int, default=16, help="phrases to retrieve for each view of a picture (default: 16)")

@@ -1,4 +1,4 @@
-"""Phrases through the text branch of a dual encoder: the work on one range of them."""
+"""Phrases through the text tower of a dual encoder: the work on one range of phrases."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,13 @@ from xvoken.files.safe import quoted, save_arrays
 
 @dataclass
 class PhrasesJob:
-    """Phrases -> pooled features and keys; see xvoken.work.local.Job."""
+    """Computes the phrases' pooled features and keys; see xvoken.work.local.Job."""
 
     model: str
     phrases: list[str]
     precision: str
     batch_size: int
-    expected: str | None = None  # the hash of the model
+    expected: str | None = None  # the hash that the model must have
 
     def setup(self, device: str) -> None:
         self.encoder = load_encoder(self.model, ["text"], device, self.precision, self.expected)

@@ -1,9 +1,9 @@
-"""Where retrieved texts come from: Visual Genome's attributes and relations, or the lines of a file.
+"""The phrases to retrieve from: Visual Genome's attributes and relations, or the lines of a text file.
 
 ANN_DIR/attributes.json       [{attributes: [{synsets: ["dog.n.01"], attributes: ["brown"]}]}]   -> "brown dog"
 ANN_DIR/relationships.json    [{relationships: [{predicate, subject: {synsets}, object: {synsets}}]}] -> "dog on sofa"
 
-Both files have hundreds of MB and are read as streams: memory holds one image's entry and the unique phrases.
+Both files have hundreds of MB and are read as streams: only one image's entry and the unique phrases are in memory.
 """
 
 import itertools
@@ -24,7 +24,7 @@ DOWNLOAD = "download and unzip it again: https://homes.cs.washington.edu/~ranjay
 
 
 def read_visual_genome(ann_dir: Path, limit: int | None = None) -> list[str]:
-    """Unique phrases of both files, sorted; limit: only the first phrases. Raises UserError."""
+    """Unique phrases of both files, sorted, at most the first `limit`; raises UserError if a file is missing, or there are none."""
     phrases: set[str] = set()
     for path, entries, parse in (
         (ann_dir / "attributes.json", "attributes", attribute_phrases),
@@ -55,32 +55,32 @@ def relation_phrases(entry: dict[str, Any]) -> Iterator[str]:
     return (f"{s} {predicate} {o}" for s, o in itertools.product(subjects, objects) if s and predicate and o)
 
 
-@lru_cache(1 << 16)  # words come again and again
+@lru_cache(1 << 16)  # the same words come again and again
 def clean(text: str) -> str:
-    """Lower case, without control characters and what UTF-8 can't hold, trimmed."""
+    """The text in lower case, trimmed, without control characters and lone surrogates."""
     return "".join(c for c in text.lower() if c.isprintable() or unicodedata.category(c) not in ("Cc", "Cs")).strip()
 
 
 @lru_cache(1 << 16)
 def synset_name(synset: str) -> str:
-    """The noun of a WordNet synset: "dog.n.01" gives "dog"."""
+    """The word of a WordNet synset: "dog.n.01" gives "dog"."""
     name = clean(synset)
     match = SYNSET.fullmatch(name)
     return match[1] if match else name
 
 
 def read_lines(path: Path, limit: int | None = None) -> list[str]:
-    """The lines of a text file, trimmed, in their order; empty ones and repetitions are left out and counted."""
+    """The lines of a text file, trimmed, in order, at most the first `limit`; empty and repeated lines are left out and counted."""
     try:
         with open(path, "rb") as file:
             lines = [_decode(line, path, number) for number, line in enumerate(file, 1)]
     except OSError as error:
-        raise UserError(f"--captions {path}: {error.strerror}; a text file with one phrase a line is expected") from None
+        raise UserError(f"--captions {path}: {error.strerror}; expected a text file with one phrase per line") from None
     phrases = list(dict.fromkeys(line for line in lines if line))
     if not phrases:
-        raise UserError(f"--captions {path}: no captions in it; one phrase a line is expected")
+        raise UserError(f"--captions {path}: no captions in it; expected one phrase per line")
     if len(phrases) < len(lines):
-        say(f"{path}: {len(lines) - len(phrases)} of {len(lines)} lines left out (empty, or there already)")
+        say(f"{path}: {len(lines) - len(phrases)} of {len(lines)} lines left out (empty or repeated)")
     return phrases[:limit]
 
 
@@ -88,7 +88,7 @@ def _decode(line: bytes, path: Path, number: int) -> str:
     try:
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError:
-        raise UserError(f"--captions {path}: line {number} is not UTF-8; mend it: iconv -f LATIN1 -t UTF-8, say") from None
+        raise UserError(f"--captions {path}: line {number} is not UTF-8; convert it, for example: iconv -f LATIN1 -t UTF-8") from None
     return "".join(c for c in text.replace("\t", " ") if unicodedata.category(c) != "Cc").strip()
 
 

@@ -1,4 +1,4 @@
-"""Retrieve phrases for each picture, its five crops and its nine crops.
+"""Retrieve phrases for each picture, for its five crops and for its nine crops.
 
     python ctx/retrieve_captions.py --device 1
 
@@ -21,7 +21,7 @@ from xvoken.files import phrases as caption_db
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Retrieve phrases for each picture, its five crops and its nine crops.")
+    parser = Parser(description="Retrieve phrases for each picture, for its five crops and for its nine crops.")
     add_picture_flags(parser)
     add_retrieval_flags(parser)
     add_model_flags(parser, "retrieved_captions", "views")

@@ -1,4 +1,4 @@
-"""The pass over the pictures that three entry scripts share: for one context file, the other, or both."""
+"""The pass over the pictures, shared by the three entry scripts that write one context file or both."""
 
 import argparse
 import datetime
@@ -31,14 +31,14 @@ from xvoken.pictures.sources import plain
 from xvoken.work.parts import Parts, read_skipped
 from xvoken.work.product import Product, one_pass
 
-CHUNK = {"cpu": 64, "gpu": 2048}  # pictures a part, at most
-BATCH = {"cpu": 16, "gpu": 960}  # views a batch: the activations of more of them leave a core's cache
-ROOM = 1.02  # of the estimate that must be free on the disk
+CHUNK = {"cpu": 64, "gpu": 2048}  # pictures per part, at most
+BATCH = {"cpu": 16, "gpu": 960}  # views per batch; on a CPU, the activations of more views would not fit a core's cache
+ROOM = 1.02  # factor on the estimated size, which must be free on the disk
 
 
 @dataclass
 class Inputs:
-    """What all three scripts need. decoders: threads beside each process, see ctx.options.compute_of."""
+    """What all three scripts need. decoders: threads that decode for each process, see ctx.options.compute_of."""
 
     model: str
     identity: Identity
@@ -48,7 +48,7 @@ class Inputs:
 
 
 def load_inputs(args: argparse.Namespace) -> Inputs:
-    """From the flags; cheap checks first."""
+    """The inputs that the flags name; cheap checks come first. Raises UserError."""
     if args.images and args.image_sets:
         raise UserError(f"--images {args.images} and --image-sets {' '.join(args.image_sets)}: give one of them")
     compute, decoders = compute_of(args, BATCH)
@@ -58,15 +58,16 @@ def load_inputs(args: argparse.Namespace) -> Inputs:
 
 
 def make_context(inputs: Inputs, visual: Path | None = None, textual: Path | None = None, db: CaptionDB | None = None, k: int = 16) -> None:
-    """Write the files asked for, unless they stand there already, in one pass over the pictures.
+    """Write the context files asked for, unless they exist already, in one pass over the pictures.
 
-    textual needs db. Raises UserError when no picture can be used.
+    visual, textual: paths of the two files (None: not asked for); db, k: the phrases for textual, and how many for each view.
+    Raises UserError if no picture can be used.
     """
     if not inputs.pictures.ids:
-        raise UserError("no images to encode; look at --dataset_root, --images or --image-sets")
+        raise UserError("there are no images to encode; check --dataset_root, --images or --image-sets")
     if db and k > len(db.keys):
         most = len(db.keys)
-        raise UserError(f"--k {k}: the caption database has {most} phrases only; take --k {most} or fewer (K={most} for the bash script)")
+        raise UserError(f"--k {k}: the caption database has only {most} phrases; take --k {most} or fewer (K={most} for the bash script)")
     asked = _products(inputs, visual, textual, db, k)
     wanted = [product for product in asked if not product.finished()]
     if wanted:
@@ -96,7 +97,7 @@ def _write_context(
             return
         skipped = [(pictures.ids[row], str(paths[row]), reason) for row, reason in read_skipped(parts)]
         if len(skipped) == len(paths):
-            raise UserError(f"none of the {len(paths)} pictures can be used, {paths[0]} for one: {skipped[0][2]}")
+            raise UserError(f"none of the {len(paths)} pictures can be used, for example {paths[0]}: {skipped[0][2]}")
         attributes = {"model": inputs.model, "model_hash": identity.hash, "revision": identity.revision, "date": today()}
         made.report(pictures=len(paths))
         for path, settings in [(product.path, json.dumps(product.settings, sort_keys=True)) for product in made.todo]:
@@ -113,18 +114,20 @@ def _write_context(
 
 
 def part_size(pictures: int, device: str) -> int:
-    """Pictures a part: small enough that a few pictures still are work for many processes. Not by their number, which
-    must not change the bytes."""
+    """Pictures per part, small enough that even few pictures keep many processes busy.
+
+    It does not depend on the number of processes, because that must not change the bytes of the output.
+    """
     return min(CHUNK["cpu" if device == "cpu" else "gpu"], max(8, pictures // 64))
 
 
 def today() -> str:
-    """The date that goes into the files: days only, so that a run that was killed gives the bytes of one that was not."""
+    """The date that is written into the files; only the day, so that a killed and continued run gives the bytes of an undisturbed one."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def _products(inputs: Inputs, visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int) -> list[Product]:
-    """The files asked for; last the one that says which parts are needed, where both are made."""
+    """The files asked for; if both are, the textual one comes last, as its parts serve both."""
     identity, pictures = inputs.identity, inputs.pictures
     settings = {
         "model": identity.name, "model_hash": identity.hash, "precision": inputs.compute.precision, "pictures": len(pictures.ids),
@@ -136,14 +139,14 @@ def _products(inputs: Inputs, visual: Path | None, textual: Path | None, db: Cap
     return [
         Product(
             path, made_with, partial(files.read_settings, path), holds, extras=(files.skipped_file(path),),
-            own_lock=True,  # a run for both files and one for either may meet
+            own_lock=True,  # a run for both files and a run for one of them may work at the same time
         )
         for path, made_with in wanted.items()
     ]  # fmt: skip
 
 
 def _room_for(path: Path, size: int) -> None:
-    """Say how large a large file gets; refuse to start what the disk can't hold."""
+    """Report the size of a large file before it is made; raise RunError if the disk can't hold it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     if size * ROOM > free:
@@ -155,7 +158,7 @@ def _room_for(path: Path, size: int) -> None:
 
 
 def _rows(parts: Parts, ids: list[str], path: Path) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]]:
-    """id, pooled features (width,), best (V, k), scores (V, k) of each picture that could be used."""
+    """Yield id, pooled features (width,), best (V, k) and scores (V, k) of each usable picture."""
     with progress(total=len(ids), desc=f"writing {path.name}", unit="img") as bar:
         for number, (start, stop) in enumerate(parts.ranges):
             arrays = parts.load(number)

@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# The cross-modal context: encode the phrases, then both context files in one pass over the pictures; what is done is skipped.
+# Make the cross-modal context: encode the phrases, then write both context files in one pass over the pictures. Finished files
+# are skipped.
 #   bash scripts/build_context.bash 0
-# 0 is the GPU; cpu and auto (all GPUs, else the CPU; the default) work too. CAPTIONS=file: phrases of your own;
-# IMAGES=folder, or tar shards: pictures of your own; IMAGE_SETS=: sets of create_image_ids.py; K=: phrases a view;
-# MODEL=: another model than CLIP ViT-B/32; PRECISION=bf16: faster.
-# ANN_DIR=, DATASET_ROOT=: where Visual Genome and COCO lie.
+# 0 is the GPU; cpu and auto (all GPUs, else the CPU; the default) work too. Variables:
+#   CAPTIONS=FILE           phrases of your own, one per line, instead of Visual Genome's
+#   IMAGES=FOLDER           pictures of your own, or tar shards, instead of COCO's
+#   IMAGE_SETS=NAME,NAME    image sets fixed by create_image_ids.py, instead of COCO's pictures
+#   K=16                    phrases to retrieve for each view of a picture
+#   MODEL=...               another model than CLIP ViT-B/32: hub id, folder, or a matcher's snapshot
+#   PRECISION=bf16          faster, less exact
+#   ANN_DIR=, DATASET_ROOT= folders of Visual Genome and of COCO
 source "$(dirname "$0")/common.bash"
-(($# <= 1)) || usage_error "one argument is taken, the device; the rest is said by variables"
+(($# <= 1)) || usage_error "only one argument is taken, the device; everything else is set by variables"
 DEVICE=${1:-auto}
 MODEL=${MODEL:-openai/clip-vit-base-patch32}
 ANN_DIR=${ANN_DIR:-datasets/visual_genome}

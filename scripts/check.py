@@ -1,10 +1,10 @@
-"""Check files that stages wrote: read them whole, hold them against each other, say what they hold.
+"""Check files that stages wrote: read them whole, compare them with each other, and describe their content.
 
     python scripts/check.py snap/xmatching/NAME snap/xmatching/NAME/keys/open_images.hdf5 data/reddit/valid.pkl.txt.bert-base-uncased.hdf5
 
-reads   snapshots (folders), .hdf5 files of any stage with what lies beside them, .ids files of image sets, .faiss indexes
-What a file holds decides what it is. Retrieved images are held against tokens that are given with them or lie beside them,
-tokens against the text beside them. Exit code 2 and the first fault found, if there is one.
+reads   snapshots (folders), .hdf5 files of any stage with their companion files, .ids files of image sets, .faiss indexes
+The content of an .hdf5 file decides which stage's file it is. Retrieved images are compared with the tokens given with them or in
+their folder, tokens with the text in their folder. The first fault found is reported, with exit code 2.
 """
 
 import sys
@@ -27,16 +27,16 @@ from xvoken.files.safe import quoted
 
 
 def check(path: Path, given: Sequence[Path] = ()) -> str:
-    """Say what `path` holds; raises UserError for a fault, or for what no stage wrote. given: the files checked with it."""
+    """Check `path` and describe its content; raises UserError for a fault, or for a file of no stage. given: all files being checked."""
     try:
         return _check(path, given)
     except UserError:
         raise
-    except Exception as error:  # whatever reading makes of a file that is not what it seems to be
+    except Exception as error:  # reading a file of another kind can raise anything
         if getattr(error, "errno", None) in PATH_FAULTS:
             raise
         reason = f"{type(error).__name__}: {one_line(error)[:200]}"
-        raise UserError(f"{path}: not as a stage writes it ({reason}); if one did, remove it and run that stage again") from None
+        raise UserError(f"{path}: not as a stage writes it ({reason}); if a stage wrote it, remove it and run that stage again") from None
 
 
 def _check(path: Path, given: Sequence[Path]) -> str:
@@ -51,7 +51,7 @@ def _check(path: Path, given: Sequence[Path]) -> str:
     with open_hdf5(path, "the stage that writes it") as file:
         names, visual = set(file), "fdim" in file.attrs
     if not names:
-        raise UserError(f"{path}: an hdf5 file with nothing in it; if a stage wrote it, remove it and run that stage again")
+        raise UserError(f"{path}: an empty hdf5 file; if a stage wrote it, remove it and run that stage again")
     stem = path.name.removesuffix(".hdf5")
     if "tokens" in names:
         name, _, tokenizer = _split(stem, path.parent)
@@ -67,17 +67,17 @@ def _check(path: Path, given: Sequence[Path]) -> str:
 
 
 def _same_lines(path: Path, given: Sequence[Path]) -> None:
-    """Hold retrieved images against the tokens of their corpus, and its text: those given too, and those that lie beside them."""
+    """Compare retrieved images with the tokens and the text of their corpus, given or in the same folder; raises UserError."""
     then, named, faults = vokens.read_settings(path).get("corpus"), [], []
     first_set = next(iter(vokens.read_ids(path.parent, *path.stem.rsplit(".", 1))), "").partition("/")[0]
     for other in dict.fromkeys([*given, *sorted(path.parent.glob("*.hdf5"))]):
         name, _, tokenizer = _split(other.name.removesuffix(".hdf5"), other.parent)
-        # {corpus}.{IMAGE_SET}, and another corpus' name may be the beginning of this one's.
+        # The file is named {corpus}.{IMAGE_SET}; another corpus' name may be a prefix of this corpus' name.
         if other.suffix == ".hdf5" and path.name.startswith(f"{name}.{first_set}") and _holds_tokens(other):
             named.append(corpus.Corpus(other.parent / name, tokenizer))
             try:
                 corpus.same_text(other.parent / name, path, then, f"rm {quoted(path)} && {vokens.MAKE} (and the flags it had)")
-            except UserError as error:  # of two folders' train.pkl.txt, the images are of one
+            except UserError as error:  # two folders may each have a train.pkl.txt, and the images belong to one of them
                 faults.append(error)
                 continue
             if named[-1].identity == then:
@@ -86,7 +86,7 @@ def _same_lines(path: Path, given: Sequence[Path]) -> None:
         raise faults[0]
     if then and named:
         mend = f"make them again with: {vokens.MAKE} (and the flags it had), after: rm {quoted(path)}"
-        raise UserError(f"{path}: images of other lines than {named[0].path} holds; {mend}")
+        raise UserError(f"{path}: its images are of other lines than those of {named[0].path}; {mend}")
 
 
 def _holds_tokens(path: Path) -> bool:
@@ -94,11 +94,11 @@ def _holds_tokens(path: Path) -> bool:
         with open_hdf5(path, "the stage that writes it") as file:
             return "tokens" in file
     except UserError:
-        return False  # somebody's file of such a name
+        return False  # a file of another kind with such a name
 
 
 def _split(stem: str, folder: Path) -> tuple[str, str, str]:
-    """`train.pkl.txt.bert-base-uncased` -> corpus, ".", tokenizer: the longest name of a file that lies beside it."""
+    """`train.pkl.txt.bert-base-uncased` -> corpus, ".", tokenizer; corpus: the longest beginning that names a file in the folder."""
     for cut in sorted((i for i, char in enumerate(stem) if char == "."), reverse=True):
         if (folder / stem[:cut]).is_file():
             return stem[:cut], ".", stem[cut + 1 :]
@@ -111,8 +111,10 @@ def _group(path: Path) -> set[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Check files that stages wrote.")
-    parser.add_argument("paths", nargs="+", type=Path, help="snapshots' folders, .hdf5 files, image sets' .ids, .faiss indexes")
+    parser = Parser(description="Check files that stages wrote, and describe their content.")
+    parser.add_argument(
+        "paths", nargs="+", type=Path, help="snapshots' folders, .hdf5 files of any stage, image sets' .ids files, .faiss indexes"
+    )
     paths = parser.parse_args(argv).paths
     for path in paths:
         print(f"{path}: {check(path, paths)}")

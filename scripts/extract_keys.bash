@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Fix the order of the image sets, then extract their keys; what is done is skipped.
+# Fix the order of the image sets, then extract their keys; finished files are skipped.
 #   bash scripts/extract_keys.bash [flags of vokenization/extract_vision_keys.py]
-# LOAD=: the snapshot (the published one by default); IMAGE_SETS=: open_images by default, several with commas;
-# NUM_IMAGES=: a sample of so many pictures of each set, 500000 by default.
+# LOAD=: the snapshot, by default the one that run_xmatching.bash trains; IMAGE_SETS=: separated by commas, open_images by default;
+# NUM_IMAGES=: size of the random sample taken of each set, 500000 by default.
 source "$(dirname "$0")/common.bash"
 LOAD=${LOAD:-snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert}
 IMAGE_SETS=${IMAGE_SETS:-open_images}

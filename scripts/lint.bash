@@ -5,4 +5,4 @@ source "$(dirname "$0")/common.bash"
 install_environment test test
 ruff check .
 ruff format --check .
-exec ty check --python .venv xvoken  # not of another environment that is active
+exec ty check --python .venv xvoken  # always .venv, even if another environment is active

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Retrieve the top images for every line of the three Reddit files; what is done is skipped.
+# Retrieve the top 5 images for every line of the three Reddit files; finished files are skipped.
 #   bash scripts/mpvokenize_reddit.bash [flags of vokenization/vokenize_corpus_mp.py]
-# LOAD=: the snapshot (the published one by default); IMAGE_SETS=: open_images by default, several with commas;
-# DATA_DIR=: the folder of the three, data/reddit by default; TOKENIZER=: which tokens, the snapshot's own by default.
+# LOAD=: the snapshot, by default the one that run_xmatching.bash trains; IMAGE_SETS=: separated by commas, open_images by default;
+# DATA_DIR=: folder of the three files, data/reddit by default; TOKENIZER=: whose tokens to read, by default the snapshot's tokenizer.
 source "$(dirname "$0")/common.bash"
 LOAD=${LOAD:-snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert}
 DATA_DIR=${DATA_DIR:-data/reddit}

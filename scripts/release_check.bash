@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Build the release as it would be published, and use its wheel outside the clone; minutes, most of them for fetching torch.
+# Build sdist and wheel as for a release, then install and use the wheel outside the clone. Takes minutes, most of them to fetch torch.
 #   bash scripts/release_check.bash
-# Of the clone, only what git tracks is built. All is done in a temporary folder, which is removed.
+# Only files that git tracks are built. All is done in a temporary folder, which is removed at the end.
 source "$(dirname "$0")/common.bash"
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 EXTRAS=export,ray,torchcodec,report,test
 
-# source/: what is built, free of what earlier builds have left in the clone
+# source/: the tracked files, without leftovers of earlier builds
 mkdir "$WORK/source"
 git ls-files -z --cached | tar --create --null --files-from - | tar --extract --directory "$WORK/source"
 
@@ -18,15 +18,15 @@ git ls-files -z --cached | tar --create --null --files-from - | tar --extract --
 WHEEL=$(echo "$WORK"/dist/*.whl)
 echo "built: $(cd "$WORK/dist" && echo *)"
 
-# Every extra resolves with the pinned versions, by another resolver too.
+# Check with a second resolver, uv, that every extra fits the pinned versions.
 if "$WORK/tools/bin/pip" install --quiet --disable-pip-version-check uv; then
     "$WORK/tools/bin/uv" pip install --quiet --dry-run --python "$WORK/tools/bin/python" "$WHEEL[$EXTRAS]" -c constraints.txt
     echo "uv: resolves xvoken[$EXTRAS]"
 else
-    echo "uv: not to be had here, left out"
+    echo "uv: can't be installed here, its check is skipped"
 fi
 
-# empty/: the wheel and what it needs, nothing of the clone
+# empty/: an environment with the wheel and its dependencies only; the clone is not on its path
 "${PYTHON:-python3}" -m venv "$WORK/empty"
 "$WORK/empty/bin/pip" install --quiet --disable-pip-version-check "$WHEEL" -c constraints.txt
 cp tests/installed_wheel.py "$WORK/"

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Train a matcher on COCO.
 #   bash scripts/run_xmatching.bash 0,1,2,3 [flags of xmatching/main.py]
-# 0,1,2,3 are the GPUs, one process each; on a machine without a GPU, processes on the CPU. auto: all GPUs, else the CPU;
-# cpu: one process on the CPU, which takes all cores. Flags: python xmatching/main.py --help.
-# OUTPUT=snap/xmatching/NAME: another snapshot than the published one's.
-# On several machines, the same on each: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 bash scripts/...
+# 0,1,2,3 are the GPUs, one process for each; on a machine without a GPU, as many processes on the CPU. auto: all GPUs, else the CPU;
+# cpu: one process on the CPU, which takes all cores. python xmatching/main.py --help lists the flags.
+# OUTPUT=snap/xmatching/NAME: folder of the snapshot, instead of the default one.
+# A stopped training goes on when the same command is run again.
+# On several machines, run the same command on each, with its own NODE_RANK:
+#   NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 bash scripts/run_xmatching.bash 0,1,2,3
 source "$(dirname "$0")/common.bash"
-(($#)) || usage_error "the GPUs are missing, as in 0,1,2,3 (auto and cpu work too)"
+(($#)) || usage_error "the first argument is missing: the GPUs, such as 0,1,2,3, or auto, or cpu"
 GPUS=$1
 OUTPUT=${OUTPUT:-snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert}
 

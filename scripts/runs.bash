@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A table of all trainings, best recall first.
-#   bash scripts/runs.bash [FOLDER of runs, snap/xmatching by default]
+# Print a table of all trainings in a folder, best recall first.
+#   bash scripts/runs.bash [FOLDER]        (snap/xmatching by default)
 source "$(dirname "$0")/common.bash"
 exec python xmatching/runs.py "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The Ray engine on a real cluster of two nodes on this machine; some minutes.
+# Test the Ray engine on a cluster of two nodes on this machine; takes some minutes.
 #   bash scripts/test_ray.bash
-# Runs in a network of its own, with loopback only: nothing is reached from outside, and proxies do not come between.
+# Runs in a network namespace with loopback only, so that nothing outside can reach the cluster and no proxy gets in the way.
 source "$(dirname "$0")/common.bash"
 python -c "import ray" 2> /dev/null || python -m pip install --quiet --disable-pip-version-check -e '.[ray]' -c constraints.txt
 exec unshare --map-root-user --net --pid --fork --mount-proc bash -c "ip link set lo up && exec python tests/ray_cluster.py"

@@ -1,4 +1,4 @@
-"""The records of a CSV file, read so that a quote that is never closed costs its own row and not all that follow."""
+"""Reading the records of a CSV file such that a quote that is never closed spoils its own row, and not all rows after it."""
 
 import csv
 import re
@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-MOST_LINES = 1000  # of a record: a quote that is open for longer was never meant to be
+MOST_LINES = 1000  # limit of a record: a quote that stays open for longer is taken for a mistake
 
 
 class BadRow(Exception):
@@ -18,9 +18,9 @@ class _TooLong(Exception):
 
 
 class _Lines:
-    """The lines of a file for a csv.reader, which takes as many as its record has; those can be given once more.
+    """The lines of a file, as an iterator for csv.reader, which takes as many lines as a record has; lines can be put back.
 
-    number: of the last line given; record: the lines of the record being read; ended: it wanted more than there are.
+    number: of the last line given; record: the lines of the record being read; ended: whether the record goes on at the file's end.
     """
 
     def __init__(self, file: Iterable[str]):
@@ -32,7 +32,7 @@ class _Lines:
         self.ended = False
 
     def give_again(self, lines: list[str]) -> None:
-        """Lines that were the last ones given."""
+        """Put back the last lines given, to be given again."""
         self.again.extendleft(reversed(lines))
         self.number -= len(lines)
 
@@ -53,13 +53,13 @@ class _Lines:
 
 
 def csv_rows(file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str] | BadRow]]:
-    """(number of its last line, cells) of each record, empty lines left out; a record that can't be read is a BadRow.
+    """Yield (number of its last line, cells) for each record, without empty lines; a BadRow for a record that can't be read.
 
-    One with a quote that is not closed has the number of the quote's line, and reading goes on below that line.
+    A record with a quote that is not closed has the number of the quote's line, and reading goes on below that line.
     """
     lines = _Lines(file)
     reader = csv.reader(lines, delimiter=delimiter)
-    # The next quote of a row below would end the one that was never closed: two rows, or many, would become one.
+    # A quote in a row below would close the one that was never closed, and join the rows: this finds such a quote inside a cell.
     closes_inside = re.compile(rf'(?:[^"]|"")*+"(?![{delimiter}\r\n]|\Z)')
     while True:
         lines.next_record()
@@ -75,7 +75,7 @@ def csv_rows(file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[st
         except _TooLong:
             reason = f"a quote is opened here and not closed within {MOST_LINES:,} lines"
         else:
-            # In each line but the first, the quote is open at its start.
+            # Every line of a record but the first starts inside a quote.
             inside = (at for at, line in enumerate(lines.record) if at and closes_inside.match(line))
             if (at := next(inside, None)) is not None:
                 reason = "a quote is opened here and closed in the middle of a cell, some lines below"
@@ -93,7 +93,7 @@ def csv_rows(file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[st
 
 
 def _open_quote(record: list[str], delimiter: str) -> int:
-    """The line in which the last cell of a record starts: where a quote is open at the record's end, that is its quote."""
+    """The index of the line in which a record's last cell starts; if a quote is open at the record's end, it was opened there."""
 
     def cells(lines: int) -> int:
         return len(next(csv.reader(record[:lines], delimiter=delimiter)))

@@ -1,4 +1,4 @@
-"""Token ids of many lines at once, past BERT's normalizer where that changes nothing."""
+"""Token ids of many lines at once, without BERT's slow normalizer for lines that it would not change."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from xvoken.encoders.tokenizer import joined, token_lists
 
 
 class LineTokenizer:
-    """A tokenizer for many lines at once, with the very ids of the one it is made from.
+    """A tokenizer for many lines at once, which gives the same ids as the one it is made from.
 
-    BERT's normalizer takes as long as all the rest. It drops control characters, strips accents and sets blanks around
-    Chinese characters, so in a line of printable ASCII it changes nothing but the case: such lines go, in lower case
-    where it lowers, to a copy of the tokenizer without it. Lines that may name a special token keep the whole way,
-    because special tokens are looked for before the case is changed.
+    BERT's normalizer takes as long as the rest of tokenizing. It drops control characters, strips accents and puts blanks
+    around Chinese characters, so in a line of printable ASCII it changes nothing but the case. Such lines are lowered here if
+    the tokenizer lowers, and go to a copy of it without the normalizer. Lines that may name a special token go to the whole
+    tokenizer, which looks for special tokens before it changes the case.
     """
 
     def __init__(self, tokenizer: Any):
@@ -29,7 +29,7 @@ class LineTokenizer:
             self.added = [token.content.lower() for token in tokenizer.backend_tokenizer.get_added_tokens_decoder().values()]
 
     def __call__(self, lines: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Token ids without special ones, one line after another: (N,), and offsets (len(lines) + 1,)."""
+        """Token ids without special ones, one line after another: int32 (N,), and offsets: int64 (len(lines) + 1,)."""
         if self.past_normalizer is None:
             return joined(token_lists(self.tokenizer, lines))
         plain = [self._is_plain(line) for line in lines]

@@ -1,11 +1,11 @@
-"""Raw dialogues to the corpus files that the tokenizer reads.
+"""Turn raw dialogues into the corpus files that the tokenizer reads.
 
     python tokenization/prepare_reddit.py data/reddit/raw data/reddit
 
 reads   RAW_DIR/{train,valid,test}.{jsonl,json,csv,tsv}: `context` (a list of utterances) and `response`
-writes  OUTPUT_DIR/{split}.pkl.txt: a dialogue a line, utterances separated by tabs; for train context and
+writes  OUTPUT_DIR/{split}.pkl.txt: one dialogue per line, utterances separated by tabs; for train context and
         response, for valid and test only the context
-        OUTPUT_DIR/{split}.pkl.txt.json: its receipt, which says of what it was made
+        OUTPUT_DIR/{split}.pkl.txt.json: the receipt, which names the raw file and the settings it was made with
         OUTPUT_DIR/{split}.skipped.tsv: line number and reason of every row that could not be used
 """
 
@@ -33,18 +33,18 @@ from xvoken.work.product import Product
 
 SPLITS = ("train", "valid", "test")
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
-NOT_JSON = (ValueError, RecursionError)  # also for numbers of thousands of digits, and for brackets in brackets in ...
-CSV_READER = 2  # the first one lost rows behind an open quote
-LARGEST_CELL = 1 << 27  # characters; of the reader's own limit, a long dialogue is beyond it
+NOT_JSON = (ValueError, RecursionError)  # json also raises these for numbers of thousands of digits and for very deep nesting
+CSV_READER = 2  # version of the CSV reader; version 1 lost rows behind an open quote
+LARGEST_CELL = 1 << 27  # characters; a long dialogue can exceed the csv module's own limit
 
 
 def clean(utterance: str) -> str:
-    """Tabs, newlines and runs of blanks become one blank."""
+    """The utterance with each run of tabs, newlines and blanks replaced by one blank."""
     return " ".join(utterance.split())
 
 
 def dialogue(row: Any, with_response: bool) -> list[str]:
-    """The utterances of one raw row, cleaned, empty ones left out; raises BadRow."""
+    """The utterances of one raw row, cleaned, without empty ones; raises BadRow if the row can't be used."""
     if isinstance(row, BadRow):
         raise row
     if not isinstance(row, dict) or row.get("context") is None:
@@ -69,7 +69,7 @@ def dialogue(row: Any, with_response: bool) -> list[str]:
 
 def raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """(line number, row) of a JSON-lines, CSV or TSV file; a row that can't be parsed is a BadRow."""
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:  # Excel writes a mark in front
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:  # -sig: Excel writes a byte order mark
         if path.suffix in (".jsonl", ".json"):
             for number, line in enumerate(file, 1):
                 try:
@@ -82,8 +82,7 @@ def raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
         _, columns = next(rows, (0, []))
         if isinstance(columns, BadRow):
             raise UserError(
-                f"{path}: its first line is not CSV ({columns.__cause__ or columns}); the names of the columns were expected, "
-                "context among them"
+                f"{path}: its first line is not CSV ({columns.__cause__ or columns}); it must name the columns, context among them"
             )
         if "context" not in columns:
             raise UserError(f"{path}: no column named context in its first line; its columns: {columns}")
@@ -101,7 +100,7 @@ def skipped_file(output: Path) -> Path:
 
 @dataclass
 class Dialogues(Product):
-    """The corpus file of one raw file. Its receipt is written before it, and may be missing: see `finished`."""
+    """The corpus file made from one raw file. The receipt is written before the file, and may be missing: see `finished`."""
 
     raw: Path = field(kw_only=True)
 
@@ -113,7 +112,7 @@ class Dialogues(Product):
         if raw.suffix in (".csv", ".tsv"):
             settings["reader"] = CSV_READER
         product = cls(output, settings, holds=f"the dialogues of {raw}", extras=(skipped_file(output), receipt_file(output)), raw=raw)
-        # Whose reader was another one is not refused, but said.
+        # A file made by an older reader is not refused: the receipt passes for this reader's, and `finished` warns.
         product.read = lambda: product.receipt() | {"reader": settings.get("reader")}
         return product
 
@@ -122,7 +121,7 @@ class Dialogues(Product):
         return read_json(path, f"make both again after: rm {self.path} {path}")
 
     def finished(self) -> bool:
-        """One without a receipt, of an earlier version or by hand, is taken where it is newer than the raw file."""
+        """As of Product; a file without a receipt (of an earlier version, or made by hand) counts if it is newer than the raw file."""
         if self.path.exists() and not receipt_file(self.path).exists():
             if newer := self.path.stat().st_mtime >= self.raw.stat().st_mtime:
                 say(f"skipped: {self.path} is newer than {self.raw}; to make it again: rm {self.path}")
@@ -131,14 +130,14 @@ class Dialogues(Product):
             return False
         if self.settings.get("reader") != self.receipt().get("reader"):
             say(
-                f"warning: {self.path} was made by a version that lost the rows behind a quote that is never closed; where "
-                f"{self.raw.name} may have one, make it again after: rm {quoted(self.path)}"
+                f"warning: {self.path} was made by a version that lost the rows behind a quote that is never closed; if "
+                f"{self.raw.name} may have such a quote, make it again after: rm {quoted(self.path)}"
             )
         return True
 
 
 def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> None:
-    """One raw file to one corpus file, unless it is there already; what can't be used is listed beside it."""
+    """Make the corpus file of a raw file, unless it exists already; rows that can't be used are listed beside it."""
     product = Dialogues.read(raw, output, with_response, limit)
     with product.alone() as todo:
         if not todo:
@@ -149,7 +148,7 @@ def prepare(raw: Path, output: Path, with_response: bool, limit: int | None) -> 
 
 
 def write(raw: Path, output: Path, with_response: bool, limit: int | None, settings: dict[str, Any]) -> tuple[int, Counter[str]]:
-    """Returns the number of dialogues, and how many rows were skipped for which reason."""
+    """Write the corpus file, the list of skipped rows and the receipt; returns the number of dialogues, and of skipped rows by reason."""
     reasons: Counter[str] = Counter()
     written = 0
     with (
@@ -174,16 +173,18 @@ def write(raw: Path, output: Path, with_response: bool, limit: int | None, setti
             reasons[reason] += 1
             skipped.write(f"{number}\t{reason}\n")
         if not written:
-            raise UserError(f"{raw}: no usable dialogue ({dict(reasons) or 'empty file'}); expected context, a list, and response")
+            raise UserError(f"{raw}: no usable dialogue ({dict(reasons) or 'empty file'}); expected context, a list of texts, and response")
         write_json(receipt_file(output), settings)
     return written, reasons
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Raw dialogues to {split}.pkl.txt, one dialogue a line.")
-    parser.add_argument("raw_dir", help="folder with train, valid or test as .jsonl, .json (a row a line), .csv or .tsv")
-    parser.add_argument("output_dir", help="folder for {split}.pkl.txt")
-    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N usable dialogues of each split (default: all)")
+    parser = Parser(description="Turn raw dialogues into {split}.pkl.txt, one dialogue per line.")
+    parser.add_argument("raw_dir", help="folder with train, valid or test as .jsonl, .json (one object per line), .csv or .tsv")
+    parser.add_argument("output_dir", help="folder to write {split}.pkl.txt to")
+    parser.add_argument(
+        "--limit", type=at_least_one, metavar="N", help="use only the first N usable dialogues of each split (default: all)"
+    )
     args = parser.parse_args(argv)
     raw_dir, output_dir = Path(args.raw_dir), Path(args.output_dir)
     files = {split: [raw_dir / f"{split}{ending}" for ending in ENDINGS] for split in SPLITS}

@@ -2,7 +2,7 @@
 
     python tokenization/tokenize_dataset.py data/reddit train.pkl.txt bert-base-uncased
 
-reads   DATA_DIR/FILE, UTF-8, one text a line (tabs between utterances count as blanks)
+reads   DATA_DIR/FILE, UTF-8, one text per line (tabs between utterances count as blanks)
 writes  DATA_DIR/FILE.TOK, FILE.TOK.hdf5 (tokens int32), FILE.TOK.line; see xvoken/files/corpus.py
 """
 
@@ -38,14 +38,14 @@ from xvoken.machine import LOCAL, Engine, cores
 from xvoken.work.parts import Parts
 from xvoken.work.product import Product, one_pass
 
-CHUNK = 20_000  # lines a part
+CHUNK = 20_000  # lines per part
 LINES_AT_ONCE = 1000  # lines that a thread tokenizes in one call
 BLOCK = 1 << 22  # bytes read at once
 
 
 @dataclass
 class Scan:
-    """A text file read through once: lines, sha256, and the byte at which each part of CHUNK lines starts."""
+    """What a reading of a text file found: number of lines, sha256, the byte at which each part of CHUNK lines starts, size in bytes."""
 
     lines: int
     sha256: str
@@ -54,7 +54,7 @@ class Scan:
 
 
 def scan(path: Path, limit: int | None = None) -> Scan:
-    """Count lines and check UTF-8; raises UserError with the line of a fault, or for a file without lines."""
+    """Read a text file through; raises UserError, with the line's number, if a line is not UTF-8, or if there are no lines."""
     try:
         file = open(path, "rb")  # noqa: SIM115
     except OSError as error:
@@ -68,7 +68,7 @@ def scan(path: Path, limit: int | None = None) -> Scan:
                 decoder.decode(block)
             except UnicodeDecodeError as error:
                 line = lines + int((newlines < error.start).sum()) + 1
-                raise UserError(f"corpus {path}: line {line} is not UTF-8; mend it: iconv -f LATIN1 -t UTF-8, say") from None
+                raise UserError(f"corpus {path}: line {line} is not UTF-8; convert it, for example: iconv -f LATIN1 -t UTF-8") from None
             digest.update(block)
             for ahead in range(CHUNK - lines % CHUNK, len(newlines) + 1, CHUNK):
                 starts.append(read + int(newlines[ahead - 1]) + 1)
@@ -85,7 +85,7 @@ def scan(path: Path, limit: int | None = None) -> Scan:
 
 @dataclass
 class TokenizeJob:
-    """Lines -> token ids, as text and as arrays; see xvoken.work.local.Job."""
+    """Tokenizes ranges of lines to token ids, as text and as arrays; see xvoken.work.local.Job."""
 
     path: Path
     starts: list[int]
@@ -96,7 +96,7 @@ class TokenizeJob:
     uses_gpu: ClassVar[bool] = False
 
     def setup(self, device: str) -> None:
-        # Our own threads take blocks of lines whole, with what is left to do in Python: faster than the tokenizer's.
+        # Threads of our own handle whole blocks of lines, the work in Python included: faster than the tokenizer's threads.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self.threads = ThreadPoolExecutor(max(1, cores() // self.workers))
         tokenizer = load_tokenizer(self.tokenizer)
@@ -133,7 +133,7 @@ def part_arrays(parts: Parts) -> Iterator[tuple[Path, NDArray[np.int32], NDArray
 
 
 def read_settings(output: Path) -> dict[str, Any]:
-    """What a tokens file says of the settings that it was made with."""
+    """The settings that a tokens file was made with, read from its attributes."""
     with open_hdf5(output, corpora.MAKE, tokens="iu1") as file:
         made = file.attributes()
     return {key: made.get(key) for key in ("tokenizer", "tokenizer_hash", "corpus")} | {"limit": made.get("limit") or "all"}
@@ -167,12 +167,12 @@ def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Tokenize a corpus to text, hdf5 and line offsets.")
     parser.add_argument("data_dir", help="folder of the corpus")
-    parser.add_argument("file", help="its file, one text a line")
+    parser.add_argument("file", help="file in that folder, one text per line")
     parser.add_argument(
         "tokenizer", help="bert-base-uncased, a short name (bert, bert-large, roberta, distilbert, minilm), a hub id, or a folder"
     )
-    parser.add_argument("--num-workers", type=at_least_one, default=1, help="processes; one uses all cores already (default: 1)")
-    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N lines (default: all)")
+    parser.add_argument("--num-workers", type=at_least_one, default=1, help="processes; a single one uses all cores already (default: 1)")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="tokenize only the first N lines (default: all)")
     add_engine_flags(parser)
     args = parser.parse_args(argv)
     tokenize_corpus(Path(args.data_dir) / args.file, args.tokenizer, args.num_workers, args.limit, engine_of(args))

@@ -1,11 +1,11 @@
-"""Fix the order of image sets.
+"""Fix the order of the pictures in image sets.
 
     python vokenization/create_image_ids.py --image-sets coco_minival,open_images --num-images 500000
 
-reads   data/lxmert/*.json (order of the file), or a folder of pictures (sorted by name): open_images, NAME=FOLDER,
-        or tar shards, as if they were unpacked to a folder: 'NAME=FOLDER/{00000..00099}.tar'
+reads   data/lxmert/*.json (pictures in the order of the file), or a folder of pictures (sorted by name): open_images, NAME=FOLDER,
+        or tar shards, in the order that a folder with the unpacked files has: 'NAME=FOLDER/{00000..00099}.tar'
 writes  data/vokenization/images/{IMAGE_SET}.ids, for shards also .members; see xvoken/files/image_ids.py
-A set whose order is fixed is compared, never changed.
+An order that is fixed already is compared with the pictures found, never changed.
 """
 
 import random
@@ -28,7 +28,7 @@ from xvoken.pictures.sources import Member, list_pictures
 
 
 def ordered_ids(name: str, folder: Path | None, roots: Roots, langs: list[str]) -> list[str] | dict[str, Member]:
-    """Ids of a set in its order, of tar shards with where they lie; raises UserError for an unknown set."""
+    """Ids of a set in order, for tar shards with their members; raises UserError for an unknown set."""
     if folder is not None:
         ids, others = list_pictures(folder)
         if others:
@@ -43,22 +43,23 @@ def ordered_ids(name: str, folder: Path | None, roots: Roots, langs: list[str]) 
 
 
 def sample(ids: list[str], number: int | None, seed: int) -> list[str]:
-    """A fixed sample of `number` ids, in their order; all of them if there are no more."""
+    """A sample of `number` ids fixed by the seed, in their order; all ids if there are no more than that."""
     if number is None or number >= len(ids):
         return ids
     return [ids[i] for i in sorted(random.Random(seed).sample(range(len(ids)), number))]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Fix the order of image sets.", formatter_class=Help)
+    parser = Parser(description="Fix the order of the pictures in image sets.", formatter_class=Help)
     parser.add_argument(
-        "--image-sets", required=True, nargs="+", help="with commas: coco_train, coco_nominival, coco_minival, vg_nococo, open_images, "
-        "the name of any file in --lxmert-root, NAME=FOLDER, or tar shards, in quotes: 'NAME=FOLDER/{00000..00099}.tar'",
+        "--image-sets", required=True, nargs="+",
+        help="image sets, separated by commas: coco_train, coco_nominival, coco_minival, vg_nococo, open_images, the name of any file in "
+        "--lxmert-root, NAME=FOLDER, or tar shards, in quotes: 'NAME=FOLDER/{00000..00099}.tar'",
     )  # fmt: skip
-    parser.add_argument("--num-images", type=at_least_one, help="a fixed sample of that many pictures of each set")
-    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N pictures of each set")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--langs", default="mscoco", help="sources of sentences that an LXMERT file must have, with commas")
+    parser.add_argument("--num-images", type=at_least_one, help="take a random sample of that many pictures of each set, fixed by --seed")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="take only the first N pictures of each set")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the sample")
+    parser.add_argument("--langs", default="mscoco", help="sources of sentences that an LXMERT file must have, separated by commas")
     parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder for the .ids files")
     add_roots_flags(parser)
     args = parser.parse_args(argv)
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         ids = sample(list(found), args.num_images, args.seed)[: args.limit]
         members = [found[i] for i in ids] if isinstance(found, dict) else None
         path = image_ids.ids_file(args.ids_root, name)
-        with sole_writer(path, wait=True):  # which takes a moment; after it the two orders are compared
+        with sole_writer(path, wait=True):  # another run needs it only for a moment; after that its order is compared with ours
             for file in (path, image_ids.source_file(args.ids_root, name), image_ids.members_file(args.ids_root, name)):
                 remove_temporary(file)
             written = image_ids.write(args.ids_root, name, ids, folder, members)

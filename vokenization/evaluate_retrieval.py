@@ -4,8 +4,8 @@
 
 reads   data/lxmert/*.json (captions), snap/xmatching/NAME and its keys/{IMAGE_SET}.hdf5
 writes  snap/xmatching/NAME/eval/{IMAGE_SET}.json: images, captions, text_to_image {R1, R5, R10, median_rank},
-        image_to_text {...}, chance {...}; recalls in percent; settings: all that they depend on
-A second run prints what the file holds; where snapshot, keys, captions or precision are others, they are measured again.
+        image_to_text {...}, chance {...}; recalls in percent; settings: all that the recalls depend on
+A second run prints the file; if snapshot, keys, captions or precision have changed, it measures again.
 """
 
 import sys
@@ -35,7 +35,7 @@ from xvoken.work.product import Product
 
 @dataclass
 class Evaluation:
-    """The captions of one image set, and the keys that they are held against."""
+    """The captions of one image set, and the keys that they are compared with."""
 
     name: str
     captioned: CaptionedSet
@@ -43,9 +43,9 @@ class Evaluation:
 
     @classmethod
     def read(cls, name: str, keys_dir: Path, langs: list[str], roots: Roots, identity: Identity) -> "Evaluation":
-        """Raises UserError where there are no captions, or no keys, or none of the captions is of one of them."""
+        """Read captions and keys; raises UserError if either is missing, or if no caption belongs to a picture with a key."""
         if not lxmert_file(name, roots).exists() and name not in LXMERT_NAMES:
-            raise UserError(f"{name}: has no captions to evaluate with; sets that have some in {roots.lxmert}: {captioned_sets(roots)}")
+            raise UserError(f"{name}: has no captions to evaluate with; sets with captions in {roots.lxmert}: {captioned_sets(roots)}")
         captioned = read_captioned(name, langs, roots)
         found = cls(name, captioned, read_keys(keys_dir, [name], identity))
         if not found.captions:
@@ -60,7 +60,7 @@ class Evaluation:
         return [(row_of[ids[picture]], text) for picture, text in self.captioned.captions if ids[picture] in row_of]
 
     def product(self, path: Path, identity: Identity, compute: Compute) -> Product:
-        """What its record depends on. Recalls cost no more than a look, and are measured again where that is another now."""
+        """The record's file and settings. A record with other settings is replaced without asking: measuring again takes no time."""
         ids, captions = self.captioned.ids, self.captioned.captions
         settings = {
             "snapshot_hash": identity.hash, "keys": sha256_of_lines(self.gallery.made_by)[:16],
@@ -70,15 +70,15 @@ class Evaluation:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record as `main` writes it, as a dict at least; raises UserError for what is none."""
+    """A record as `main` writes it; raises UserError for a file that is no JSON object."""
     record = read_json(path, mend := f"make it again after: rm {quoted(path)}")
     if not isinstance(record, dict):
-        raise UserError(f"{path} is no record of recalls; {mend}")
+        raise UserError(f"{path} is not a record of recalls; {mend}")
     return record
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What the record depends on; nothing of files of earlier versions, which do not say, and of what is no record."""
+    """The settings in a record; {} for files of earlier versions, which have none, and for other files."""
     try:
         settings = read_record(path).get("settings")
     except UserError:
@@ -89,15 +89,17 @@ def read_settings(path: Path) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Recall over whole image sets, both directions.", formatter_class=Help)
     parser.add_argument(
-        "--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
+        "--load", required=True, help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
     )
-    parser.add_argument("--image-sets", default="coco_minival", help="image sets with captions, with commas")
-    parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), with commas")
+    parser.add_argument("--image-sets", default="coco_minival", help="image sets that have captions, separated by commas")
+    parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), separated by commas")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: eval/ in the snapshot)")
     add_roots_flags(parser)
-    parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
-    add_compute_flags(parser, precision_help("text tower", "as training takes it, whose cache is then used again"))
+    parser.add_argument("--cache", default="data/cache", help="folder for the cached outputs of the tower")
+    add_compute_flags(
+        parser, precision_help("text tower", "bf16 if the device has units for it, as by default in training, whose cache is then used")
+    )
     args = parser.parse_args(argv)
     identity, compute, encoder = identify(args.load), compute_of(args), None
     for image_set in listed_sets([args.image_sets]):
@@ -114,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
             with product.alone() as todo:
                 if todo:
                     if missing := len(evaluation.captioned.captions) - len(evaluation.captions):
-                        say(f"{name}: {missing} captions of pictures without a key left out")
+                        say(f"{name}: left out {missing} captions, whose pictures have no key")
                     record = measure(encoder, evaluation.captions, evaluation.gallery.vectors, compute, name)
                     write_json(path, {**record, "snapshot": identity.name, "snapshot_hash": identity.hash, "settings": product.settings})
                     written = f"\nwrote {path}"

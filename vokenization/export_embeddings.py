@@ -1,11 +1,11 @@
-"""Write keys as clip-retrieval and autofaiss read them.
+"""Write keys in the layout that clip-retrieval and autofaiss read.
 
     python vokenization/export_embeddings.py --load snap/xmatching/NAME --image-sets open_images
 
 reads   snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5, .ids, .path; captions of sets in the LXMERT layout
 writes  snap/xmatching/NAME/export/{IMAGE_SET}/img_emb/img_emb_0000.npy: float16 (n, dim), each row of length 1
-        snap/xmatching/NAME/export/{IMAGE_SET}/metadata/metadata_0000.parquet: image_path, caption, a row a key
-Numbers are padded with zeros: readers take the files in the order of their names.
+        snap/xmatching/NAME/export/{IMAGE_SET}/metadata/metadata_0000.parquet: image_path, caption, one row per key
+The numbers in file names are padded with zeros, because readers take the files in the order of their names.
 """
 
 import sys
@@ -29,7 +29,7 @@ from xvoken.files.safe import all_written, quoted, replacing, save_array
 
 
 def captions_of(name: str, langs: list[str], roots: Roots) -> dict[str, str]:
-    """The first caption of each picture; none for a set without captions."""
+    """The first caption of each picture, by id; {} for a set without captions."""
     if not lxmert_file(name, roots).exists():
         return {}
     read, first = read_captioned(name, langs, roots), {}
@@ -69,21 +69,21 @@ def export(keys: key_files.Keys, captions: dict[str, str], folder: Path, rows_a_
 
 
 def no_others(folder: Path, files: set[Path]) -> None:
-    """Raise UserError where files of another export lie: readers take all that they find."""
+    """Raise UserError if the folder has files of another export: readers would take them too."""
     there = {*folder.glob("img_emb/img_emb_*.npy"), *folder.glob("metadata/metadata_*.parquet")}
     if others := sorted(there - files):
         mend = f"remove them, or take another --output: rm -r {quoted(folder)}"
-        raise UserError(f"{others[0]}: of another export ({len(others)} such files), and readers take all that they find; {mend}")
+        raise UserError(f"{others[0]} belongs to another export ({len(others)} such files), and readers take all that they find; {mend}")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Write keys as clip-retrieval and autofaiss read them.", formatter_class=Help)
-    parser.add_argument("--load", required=True, type=Path, help="a matcher's snapshot, as snap/xmatching/NAME")
-    parser.add_argument("--image-sets", default="open_images", help="image sets with commas")
+    parser = Parser(description="Write keys in the layout that clip-retrieval and autofaiss read.", formatter_class=Help)
+    parser.add_argument("--load", required=True, type=Path, help="a matcher's snapshot, such as snap/xmatching/NAME")
+    parser.add_argument("--image-sets", default="open_images", help="image sets, separated by commas")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: export/ in the snapshot)")
-    parser.add_argument("--rows-per-file", type=at_least_one, default=1_000_000, help="keys in a file")
-    parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), with commas")
+    parser.add_argument("--rows-per-file", type=at_least_one, default=1_000_000, help="keys per file")
+    parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), separated by commas")
     add_roots_flags(parser)
     args = parser.parse_args(argv)
     keys_dir = args.keys_dir or key_files.folder(args.load)

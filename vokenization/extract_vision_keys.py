@@ -4,7 +4,7 @@
 
 reads   data/vokenization/images/{IMAGE_SET}.ids and the pictures, in files or tar shards; the snapshot
 writes  snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5 (keys float32 (N, dim), ids), .ids, .path, .skipped.tsv;
-        see xvoken/files/keys.py. What the frozen tower makes of the pictures is kept in data/cache.
+        see xvoken/files/keys.py. The frozen tower's outputs for the pictures are kept in data/cache.
 """
 
 import sys
@@ -43,7 +43,7 @@ from xvoken.work.product import Product
 def extract(
     load: str, identity: Identity, image_set: str, where: Path, compute: Compute, roots: Roots, ids_root: Path, limit: int | None
 ) -> None:
-    """Write the keys of one image set, unless they stand there already."""
+    """Write the keys of one image set, unless they exist already."""
     name, folder = split_name(image_set)
     if not image_ids.ids_file(ids_root, name).exists():
         known = image_ids.known_sets(ids_root, roots)
@@ -73,7 +73,7 @@ def extract(
     if features is None:
         return
     rows = features.usable.tolist()
-    with product.alone(wait=True) as todo:  # several shares come here, if the tower's outputs were there already
+    with product.alone(wait=True) as todo:  # if the tower's outputs were cached already, several shares get here
         if not todo:
             return
         key_files.write(
@@ -86,29 +86,31 @@ def extract(
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Extract the keys of image sets.", formatter_class=Help)
+    parser = Parser(description="Extract the keys of image sets: the pictures' vectors in the joint space.", formatter_class=Help)
     parser.add_argument(
         "--load-dir",
         "--load",
         dest="load",
         required=True,
-        help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder",
+        help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder",
     )
     parser.add_argument(
         "--image-sets", default=["open_images"], nargs="+",
-        help="image sets with commas; where the pictures moved, NAME=FOLDER or 'NAME=FOLDER/{00000..00099}.tar' (default: open_images)",
+        help="image sets, separated by commas; if pictures moved, NAME=FOLDER or 'NAME=FOLDER/{00000..00099}.tar' (default: open_images)",
     )  # fmt: skip
     parser.add_argument("--output-dir", "--output", dest="output", help="folder for the keys (default: keys/ in the snapshot)")
     parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder of the .ids files")
     add_roots_flags(parser)
-    parser.add_argument("--cache", default="data/cache", help="folder for the tower's outputs")
-    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N pictures of each set")
+    parser.add_argument("--cache", default="data/cache", help="folder for the cached outputs of the tower")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="extract only the first N pictures of each set")
     parser.add_argument("--batch-size", type=at_least_one, default=IMAGE_BATCH, help=f"pictures in a batch (times {ON_GPU} on a GPU)")
     parser.add_argument(
         "--decoder", choices=DECODERS, default="pillow",
-        help="of pictures; torchcodec: JPEG files are decoded and scaled on the GPU, where Pillow on all cores is too slow for the tower",
+        help="what decodes pictures; torchcodec decodes and scales JPEG files on the GPU, where Pillow on all cores can't keep up with it",
     )  # fmt: skip
-    add_compute_flags(parser, precision_help("tower", "as training takes it, whose cache is then used again"))
+    add_compute_flags(
+        parser, precision_help("image tower", "bf16 if the device has units for it, as by default in training, whose cache is then used")
+    )
     add_engine_flags(parser)
     args = parser.parse_args(argv)
     compute = compute_of(args)

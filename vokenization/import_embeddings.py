@@ -1,9 +1,9 @@
-"""Take keys that another tool made with the same model, in the layout of clip-retrieval (and of export_embeddings.py).
+"""Import keys that another tool made with the same model, in the layout of clip-retrieval (and of export_embeddings.py).
 
     python vokenization/import_embeddings.py --load openai/clip-vit-base-patch32 --image-sets laion --from FOLDER
 
 reads   FOLDER/img_emb/img_emb_*.npy: float16 or float32 (n, dim), files in the order of their names
-        FOLDER/metadata/metadata_*.parquet: image_path of each row; without these files rows are named by their numbers
+        FOLDER/metadata/metadata_*.parquet: image_path of each row; without these files, rows are named by their numbers
 writes  snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5 (keys float32 (N, dim) of length 1, ids), .ids, .path, .skipped.tsv;
         see xvoken/files/keys.py
 """
@@ -37,10 +37,10 @@ BLOCK = 8192  # rows in memory at once
 
 
 def listed_files(folder: Path) -> list[tuple[Path, Path | None]]:
-    """Each .npy file with its .parquet file, None where there are none at all; raises UserError if one is missing."""
+    """Each .npy file with its .parquet file (None if there are no .parquet files); raises UserError if either file of a pair is missing."""
     arrays = sorted(folder.glob("img_emb/img_emb_*.npy"))
     if not arrays:
-        raise UserError(f"{folder}: no img_emb/img_emb_*.npy in it; give the folder that clip-retrieval inference wrote as --from")
+        raise UserError(f"{folder}: no img_emb/img_emb_*.npy in it; give with --from the folder that clip-retrieval inference wrote")
     tables = [folder / "metadata" / f"{path.stem.replace('img_emb', 'metadata', 1)}.parquet" for path in arrays]
     there = set(folder.glob("metadata/metadata_*.parquet"))
     if not there:
@@ -52,11 +52,11 @@ def listed_files(folder: Path) -> list[tuple[Path, Path | None]]:
 
 
 def open_array(path: Path, dim: int, load: str) -> NDArray[Any]:
-    """The array of a .npy file, mapped: float (n, dim); raises UserError for anything else."""
+    """The array of a .npy file, memory-mapped: float16 or float32 (n, dim); raises UserError for anything else."""
     try:
-        array = np.lib.format.open_memmap(path, mode="r")  # which, other than np.load, can't unpickle
+        array = np.lib.format.open_memmap(path, mode="r")  # unlike np.load, it can't unpickle
     except (ValueError, OSError) as error:
-        raise UserError(f"{path}: no whole .npy file of numbers ({one_line(error)[:100]}); make it again") from None
+        raise UserError(f"{path}: not a complete .npy file of numbers ({one_line(error)[:100]}); make it again") from None
     if array.dtype not in (np.float16, np.float32) or array.ndim != 2:
         raise UserError(f"{path}: {array.dtype} of shape {array.shape}; float16 or float32 of shape (n, {dim}) was expected")
     if array.shape[1] != dim:
@@ -65,7 +65,7 @@ def open_array(path: Path, dim: int, load: str) -> NDArray[Any]:
 
 
 def image_paths(table: Path, rows: int) -> list[str]:
-    """image_path of each row; raises UserError for another number of rows, or no such column."""
+    """image_path of each row; raises UserError if there is no such column, or if the table does not have `rows` rows."""
     pa, pq = load_pyarrow()
     try:
         names = pq.ParquetFile(table).schema_arrow.names
@@ -73,21 +73,21 @@ def image_paths(table: Path, rows: int) -> list[str]:
             raise UserError(f"{table}: has no column image_path, only {', '.join(names)}; move metadata away to name rows by their numbers")
         paths = pq.read_table(table, columns=["image_path"])["image_path"].to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{table}: no whole parquet file ({one_line(error)[:100]}); make it again") from None
+        raise UserError(f"{table}: not a complete parquet file ({one_line(error)[:100]}); make it again") from None
     if len(paths) != rows:
         raise UserError(f"{table}: has {len(paths)} rows, its .npy file {rows}; make both again")
     return ["" if path is None else str(path) for path in paths]
 
 
 def blocks(array: NDArray[Any]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Rows (n, dim) and their lengths (n, 1); in float64, where no square of a float32 overflows."""
+    """Yield rows (n, dim) and their lengths (n, 1), in float64, because squares of large float32 values would overflow."""
     for start in range(0, len(array), BLOCK):
         rows = array[start : start + BLOCK].astype(np.float64)
         yield rows, np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def fault(name: str, length: float) -> str:
-    """Why a row can't be a key; empty if it can."""
+    """The reason why a row with this name and vector length can't be a key; "" if it can."""
     if not name or not name.isprintable():
         return "an image_path that can't stand in a list"
     if not np.isfinite(length):
@@ -104,7 +104,7 @@ class Import:
     load: str
 
     def sift(self) -> tuple[list[str], list[tuple[str, str, str]], list[NDArray[np.bool_]]]:
-        """Names of the usable rows; name, name and reason of the others; which ones are usable, an array a file."""
+        """Names of the usable rows; (name, name, reason) of the others; which rows are usable, one bool array per file."""
         ids, skipped, usable = [], [], []
         for path, table in progress(self.files, desc="img_emb", unit="file"):
             array = open_array(path, self.dim, self.load)
@@ -119,7 +119,7 @@ class Import:
         return ids, skipped, usable
 
     def keys(self, usable: list[NDArray[np.bool_]]) -> Iterator[NDArray[np.float32]]:
-        """The usable rows, (n, dim) at a time, each of length 1."""
+        """Yield blocks (n, dim) of the usable rows, scaled to length 1."""
         for (path, _), mask in zip(self.files, usable, strict=True):
             for number, (rows, lengths) in enumerate(blocks(open_array(path, self.dim, self.load))):
                 keep = mask[number * BLOCK : (number + 1) * BLOCK]
@@ -127,9 +127,9 @@ class Import:
 
 
 def import_keys(identity: Identity, load: str, name: str, folder: Path, where: Path) -> None:
-    """Write the keys of one image set, unless they stand there already."""
+    """Write the keys of one image set, unless they exist already."""
     files = listed_files(folder)
-    # By content: embeddings made again have the same size to the byte.
+    # Files are known by their content: embeddings that were made again have the same size.
     known = [[path.name, sha256_of_file(path)] for pair in progress(files, desc="hashes", unit="file") for path in pair if path]
     settings = {"snapshot": identity.name, "snapshot_hash": identity.hash, "files": len(known), "imported": fingerprint({"files": known})}
     output = key_files.keys_file(where, name)
@@ -150,31 +150,31 @@ def import_keys(identity: Identity, load: str, name: str, folder: Path, where: P
 def write_keys(
     source: Import, folder: Path, where: Path, name: str, settings: dict[str, Any], made_by: dict[str, Any]
 ) -> tuple[list[str], list[tuple[str, str, str]]]:
-    """Returns the names of the rows that are keys, and the others with the reason."""
+    """Write the usable rows; returns their names, and (name, name, reason) of the others."""
     ids, skipped, usable = source.sift()
     if not ids:
         raise UserError(f"{folder}: none of its {len(skipped)} rows can be a key ({', '.join(sorted({row[2] for row in skipped}))})")
     if twice := len(ids) - len(set(ids)):
         again = next(name for name, count in Counter(ids).items() if count > 1)
-        say(f"warning: {twice} rows have the name of another one, {again} for one; are there files of two exports in {folder}?")
+        say(f"warning: {twice} rows have the same name as another row, for example {again}; are there files of two exports in {folder}?")
     key_files.write(where, name, source.keys(usable), ids, ids, skipped, settings, made_by)
     return ids, skipped
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Take keys that another tool made with the same model.", formatter_class=Help)
+    parser = Parser(description="Import keys that another tool made with the same model.", formatter_class=Help)
     parser.add_argument(
-        "--load", required=True, help="the model that made them: a CLIP or SigLIP model by hub id or folder, or a matcher's snapshot"
+        "--load", required=True, help="the model that made the keys: a CLIP or SigLIP model by hub id or folder, or a matcher's snapshot"
     )
-    parser.add_argument("--image-sets", required=True, metavar="IMAGE_SET", help="name of the image set, one a run")
+    parser.add_argument("--image-sets", required=True, metavar="IMAGE_SET", help="name of the one image set to write")
     parser.add_argument("--from", dest="source", required=True, type=Path, help="the folder with img_emb/ and metadata/")
     parser.add_argument("--keys-dir", type=Path, help="folder to write the keys to (default: keys/ in the snapshot)")
     args = parser.parse_args(argv)
     if set(",=") & set(args.image_sets):
-        raise UserError(f"--image-sets {args.image_sets}: one name alone was expected; the folder is given as --from")
+        raise UserError(f"--image-sets {args.image_sets}: give a single name here, and the folder with --from")
     name, _ = split_name(args.image_sets)
     if not args.source.is_dir():
-        raise UserError(f"{args.source}: no such folder; give the one that clip-retrieval inference wrote as --from")
+        raise UserError(f"{args.source}: no such folder; give with --from the folder that clip-retrieval inference wrote")
     identity = identify(args.load)
     import_keys(identity, args.load, name, args.source, args.keys_dir or key_files.folder(identity.home))
 

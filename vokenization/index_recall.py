@@ -1,4 +1,4 @@
-"""An approximate index beside the keys, built and searched just so hard that it finds what was asked for on a corpus' own lines."""
+"""Building an approximate index beside the keys, with the least search effort that reaches the recall asked for on a corpus' lines."""
 
 import os
 from dataclasses import replace
@@ -20,18 +20,18 @@ from xvoken.search import approximate
 from xvoken.search.approximate import ApproximateIndex, SavedIndex, open_saved
 from xvoken.search.index import build_index
 
-SAMPLE, NEAR = 256, 64  # lines that recall is measured on; how far an empty one's stand-in may lie behind it
+SAMPLE, NEAR = 256, 64  # lines that recall is measured on; an empty one is replaced by one of the next NEAR lines
 
 
 def prepare(
     choice: Choice, job: VokenizeJob, corpus: Corpus, keys: NDArray[np.float32], path: Path, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Build or find the index of the keys at `path`, and measure or find its recall on this corpus; returns its record.
+    """Build the index of the keys at `path` and measure its recall on this corpus, unless both are done already; returns its record.
 
     settings: all that the recall depends on besides the index.
     """
     if not os.access(path.parent, os.W_OK):
-        raise UserError(f"{path}: can't be written; copy the keys to where it can, and give that folder as --keys-dir; or --index flat")
+        raise UserError(f"{path}: can't be written; copy the keys to a folder that can and give it as --keys-dir, or take --index flat")
     with sole_writer(path, wait=True):
         receipt, name = approximate.ensure_index(keys, path, choice.kind), recall_name(choice, settings)
         if name not in receipt["recall"]:
@@ -42,7 +42,7 @@ def prepare(
 
 
 def measure(index: ApproximateIndex, job: VokenizeJob, corpus: Corpus, lines: int, target: float) -> dict[str, Any]:
-    """Tune an index on a sample of the corpus' own lines; raises UserError where all of them are empty."""
+    """Tune an index on a sample of the corpus' lines; returns effort and recall. Raises UserError if all sampled lines are empty."""
     tokens, offsets = sample_lines(corpus, lines)
     if not len(tokens):
         raise UserError(f"{corpus.path}: no line with tokens to measure the recall of --index {index.kind} on; take --index flat")
@@ -59,7 +59,7 @@ def measure(index: ApproximateIndex, job: VokenizeJob, corpus: Corpus, lines: in
 
 
 def sample_lines(corpus: Corpus, lines: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """SAMPLE non-empty ones of the first lines, evenly spread (fewer where many are empty): tokens (n,), offsets (L + 1,)"""
+    """SAMPLE non-empty lines out of the first `lines`, evenly spread (fewer if many are empty): tokens (n,), offsets (L + 1,)"""
     starts, picked = np.unique(np.arange(SAMPLE) * lines // SAMPLE), []
     for start, stop in zip(starts, [*starts[1:], lines], strict=True):
         tokens, offsets = corpus.slab(int(start), min(int(stop), int(start) + NEAR))

@@ -1,4 +1,4 @@
-"""Captions against keys: their vectors, and how many find their pictures."""
+"""Recall of captions against keys: encode the captions, and count how many find their pictures."""
 
 from typing import Any
 
@@ -13,10 +13,13 @@ from xvoken.recall import evaluate
 
 
 def measure(encoder: Encoder, captions: list[tuple[int, str]], keys: NDArray[np.float32], compute: Compute, label: str) -> dict[str, Any]:
-    """The record of all captions (row of the key, text) against all keys (N, dim). encoder: with its text tower."""
+    """The record of xvoken.recall.evaluate for all captions against all keys.
+
+    captions: (row of its picture's key, text) of each; keys: (N, dim); encoder: loaded with its text tower; label: for progress bars.
+    """
     sentences = list(dict.fromkeys(text for _, text in captions))
     by_token = encoder.level == "token"
-    # Cut as in training, whose validation measured the same, and whose cache is found again.
+    # Captions are cut at the length of training: the recall compares with validation's, and training's cache is used again.
     made = token_features if by_token else text_features
     features = made(encoder.text_spec, encoder.text.tower, encoder.tokenizer, sentences, encoder.max_len, compute, label)
     if by_token:

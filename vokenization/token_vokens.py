@@ -15,10 +15,10 @@ from xvoken.files.safe import save_arrays
 
 
 class TokenVokenizeJob(VokenizeJob):
-    """Lines of tokens -> best row of each token, and best rows of each line by the mean of its tokens; see xvoken.work.local.Job."""
+    """Finds the best key for each token, and the best keys for each line by the mean of its tokens; see xvoken.work.local.Job."""
 
     def kept(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Tokens of each line that the tower sees."""
+        """counts: tokens of each line (n,) -> how many of them the tower sees (n,)"""
         padding = self.encoder.text.padding
         return padding.lengths(counts) - padding.specials
 
@@ -32,7 +32,7 @@ class TokenVokenizeJob(VokenizeJob):
             yield batch, lines, queries[:, 1:-1].cpu().numpy()[inside]
 
     def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The lines' vectors, and as many of their tokens' -> (Q, dim)"""
+        """The vectors of these lines (L, none empty), and of about as many of their tokens -> (Q, dim)"""
         _, lines, words = zip(*self.batches(tokens, offsets), strict=True)
         lines, words = np.concatenate(lines), np.concatenate(words)
         return np.concatenate([lines, words[:: max(1, len(words) // len(lines))]])

@@ -20,9 +20,10 @@ from xvoken.search.index import build_joined
 
 @dataclass
 class VokenizeJob:
-    """Lines of tokens -> best rows and scores; see xvoken.work.local.Job.
+    """Finds the best keys and their scores for ranges of lines; see xvoken.work.local.Job.
 
-    saved: an approximate index to search instead of all keys; expected: the hash of the model.
+    most: only the first so many keys (None: all); saved: an approximate index to search instead of all keys;
+    expected: the hash that the model must have.
     """
 
     load: str
@@ -50,11 +51,11 @@ class VokenizeJob:
         self.lines = Corpus(self.corpus, self.tokenizer_name, vocabulary=vocabulary_size(self.encoder.tokenizer))
 
     def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What the index is asked for these lines (L, none empty), or a part of it -> (Q, dim)"""
+        """Queries that the index gets for these lines (L, none empty), all of them or a part -> (Q, dim)"""
         return self.encoder.encode_ids(tokens, offsets, self.batch_size)
 
     def require_finite(self, vectors: NDArray[np.float32], lines: NDArray[np.int64], part: Path, unit: bool = True) -> None:
-        """Raise UserError where the vector (n, dim) of one of these lines (n,) is none."""
+        """Raise UserError if one of the vectors (n, dim) of these lines (n,) is not finite or, with `unit`, not of length 1."""
         again = f", after: rm -r {quoted(part.parent)}"
         require_finite(vectors, lambda row: f"{self.corpus}: line {lines[row] + 1}", self.precision, again, unit)
 

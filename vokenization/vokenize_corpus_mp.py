@@ -40,22 +40,23 @@ from xvoken.machine import TEXT_BATCH, TEXT_ON_GPU, Compute, lines_on, suggest_b
 from xvoken.work.parts import Parts
 from xvoken.work.product import Product, one_pass
 
-CHUNK = 2048  # lines a part
+CHUNK = 2048  # lines per part
 
 
 def check_tokenizer(corpus: Corpus, identity: Identity) -> None:
-    """Refuse tokens that another tokenizer made; raises UserError."""
+    """Raise UserError for tokens that another tokenizer made."""
     made_by = corpus.attributes.get("tokenizer_hash")
-    if made_by is None:  # a file of the predecessors, which do not say
+    if made_by is None:  # the predecessors' files do not name their tokenizer
         say(f"warning: {corpus.path} does not say which tokenizer made it; it must be that of {identity.name}")
         if (largest := corpus.largest_token()) >= identity.vocabulary:
             raise UserError(
-                f"{corpus.path}: token id {largest} is beyond the {identity.vocabulary} of {identity.name}'s tokenizer; another one made it"
+                f"{corpus.path}: token id {largest} is beyond the {identity.vocabulary} ids of {identity.name}'s tokenizer; another "
+                "tokenizer made it"
             )
     elif made_by != identity.tokenizer_hash:
         raise UserError(
             f"{corpus.path}: made by another tokenizer ({corpus.attributes.get('tokenizer')}, {made_by}) than the snapshot's "
-            f"({identity.tokenizer_hash}); tokenize with: {commands.tokenize(tokenizer=identity.tokenizer_name)}"
+            f"({identity.tokenizer_hash}); tokenize again with: {commands.tokenize(tokenizer=identity.tokenizer_name)}"
         )
 
 
@@ -67,7 +68,10 @@ def part_arrays(parts: Parts) -> Iterator[tuple[NDArray, ...]]:
 
 @dataclass
 class Retrieval:
-    """What is asked: the best images of a gallery for the lines of a corpus. name: of the gallery in the files' names."""
+    """A request for the best images of a gallery for the lines of a corpus.
+
+    most: only the gallery's first so many images (None: all); name: the gallery's name in the names of the files.
+    """
 
     args: argparse.Namespace
     identity: Identity
@@ -86,7 +90,7 @@ class Retrieval:
         return min(len(self.corpus), self.args.limit or len(self.corpus))
 
     def settings(self) -> dict[str, Any]:
-        """All that exact search depends on."""
+        """All that the result of exact search depends on."""
         return {
             "snapshot_hash": self.identity.hash, "keys": sha256_of_lines(self.gallery.made_by)[:16], "images": len(self.gallery),
             "corpus": self.corpus.identity, "lines": self.lines,
@@ -107,7 +111,7 @@ class Retrieval:
 
 
 def vokenize(asked: Retrieval, choice: Choice) -> None:
-    """Write the three files, unless they stand there already."""
+    """Write the three files, unless they exist already."""
     where, name, sets, settings = asked.output, asked.args.corpus.name, asked.name, asked.settings()
     path, hdf5_path, ids_path = (file(where, name, sets) for file in (vokens.text_file, vokens.hdf5_file, vokens.ids_file))
     holds = f"the images of these {asked.lines:,} lines"
@@ -116,7 +120,7 @@ def vokenize(asked: Retrieval, choice: Choice) -> None:
     job = record = None
     if choice.kind != "flat":
         settings["index"] = choice.kind
-        product.stands(unknown=("index_id", "effort"))  # refused before an index is built
+        product.stands(unknown=("index_id", "effort"))  # other settings are refused before an index is built
         index_path = indexes.index_file(asked.keys_dir, sets, choice.kind)
         if (record := known_record(choice, asked.gallery.vectors, index_path, settings)) is None:
             job = asked.job()
@@ -149,20 +153,20 @@ def vokenize(asked: Retrieval, choice: Choice) -> None:
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(description="Retrieve the best images for every line of a corpus.", formatter_class=Help)
     parser.add_argument(
-        "--load", required=True, help="a matcher's snapshot, as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
+        "--load", required=True, help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
     )
-    parser.add_argument("--corpus", required=True, type=Path, help="the corpus as it was given to tokenize_dataset.py")
-    parser.add_argument("--tokenizer-name", help="name in the tokenized files' names (default: that of the snapshot's text tower)")
-    parser.add_argument("--image-sets", default="open_images", help="image sets with commas; together they are one index")
+    parser.add_argument("--corpus", required=True, type=Path, help="text file of the corpus, which tokenize_dataset.py has tokenized")
+    parser.add_argument("--tokenizer-name", help="tokenizer whose tokens are read (default: that of the snapshot's text tower)")
+    parser.add_argument("--image-sets", default="open_images", help="image sets, separated by commas; they are searched together")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: vokens/ in the snapshot)")
-    parser.add_argument("--topk", type=at_least_one, default=5, help="images a line")
-    parser.add_argument("--max-img-num", type=at_least(1, also=-1), default=-1, help="only the first N images of the index; -1: all")
-    parser.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N lines")
+    parser.add_argument("--topk", type=at_least_one, default=5, help="number of images for each line")
+    parser.add_argument("--max-img-num", type=at_least(1, also=-1), default=-1, help="search only the first N images; -1: all")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="retrieve only for the first N lines")
     Choice.add_flags(parser)
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="exact search by faiss or torch; auto: the faster one here")
     parser.add_argument("--batch-size", type=at_least_one, default=TEXT_BATCH, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
-    add_compute_flags(parser, precision_help("text tower", "bf16 where it is fast"))
+    add_compute_flags(parser, precision_help("text tower", "bf16 if the device has units for it"))
     add_engine_flags(parser)
     return parser.parse_args(argv)
 
@@ -179,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
         key_files.require(keys_dir, image_set, args.load)
     gallery = read_keys(keys_dir, image_sets, identity, most)
     if args.topk > len(gallery):
-        raise UserError(f"--topk {args.topk}: the index has {len(gallery)} images only ({', '.join(image_sets)})")
+        raise UserError(f"--topk {args.topk}: there are only {len(gallery)} images ({', '.join(image_sets)})")
     corpus = read_corpus(args.corpus, tokenizer)
     check_tokenizer(corpus, identity)
     name = "_".join(image_sets) + (f".{most}" if most else "")

@@ -20,21 +20,21 @@ from xvoken.pictures.view import View
 
 
 class Inputs(Protocol):
-    """Rows of one kind of input. `load` also says which of the rows asked for could be used."""
+    """Rows of one kind of input, texts or pictures, of which some may be unusable."""
 
     def rows_count(self) -> int: ...
 
     def draw(self, epoch: int, seed: int) -> None:
-        """Choose what may differ from epoch to epoch."""
+        """Choose the inputs of an epoch, where they differ between epochs."""
 
     def load(self, rows: NDArray[np.int64]) -> tuple[Any, Tensor]:
-        """-> model input for the usable rows (has `.to(device)`), and their positions in `rows`: int64"""
+        """-> model input for the usable rows (it has `.to(device)`), and the positions of these in `rows`: int64"""
 
 
 class CachedInputs:
-    """Outputs of a frozen tower, of several caches one after another.
+    """Cached outputs of a frozen tower; the rows of several caches follow each other.
 
-    views: float16 (N, V, width) for each cache; then every epoch draws one view of each row.
+    views: float16 (N, V, width) for each cache, used instead of its rows: every epoch draws one of the V views of each row.
     """
 
     def __init__(self, caches: list[Features], views: list[NDArray[np.float16]] | None = None):
@@ -83,7 +83,7 @@ class TokenInputs(Inputs):
 
 
 class TokenStates(Inputs):
-    """Cached states of every token, of several caches one after another."""
+    """Cached states of every token; the texts of several caches follow each other."""
 
     def __init__(self, caches: list[TokenFeatures]):
         self.blocks = [cache.rows for cache in caches]
@@ -175,9 +175,9 @@ class SelectedInputs(Inputs):
 
 
 def carve(train: PairBatches, evaluation: PairBatches, share: float, seed: int) -> tuple[PairBatches, PairBatches]:
-    """Hold out a share of the pictures, drawn by `seed`: the pairs left to train on, and a gallery to validate on.
+    """Hold out a share of the pictures, drawn by `seed`; returns the pairs left to train on, and a gallery to validate on.
 
-    evaluation: the same pairs without augmentation; what is held out is read from there.
+    evaluation: the same pairs without augmentation, from which the gallery is taken.
     """
     pictures = np.unique(train.image_rows)
     held = np.random.default_rng(seed).permutation(pictures)[: max(1, round(share * len(pictures)))]

@@ -1,7 +1,7 @@
-"""Whether a training is finished already, found out without torch, whose import takes longer than everything else there.
+"""Whether a training is finished already, found out without torch, whose import takes longer than the whole check.
 
-A finished training is one whose description (xmatching/settings.py) is that of the flags. What the description says of the towers is
-kept with their files' stamps (xvoken/files/known.py), so that a model that was changed is another one here too.
+A training is finished if its snapshot has all epochs and the description (xmatching/settings.py) that the flags give. The facts about the
+towers in that description are kept with the size and times of their files (xvoken/files/known.py), so that a changed model is noticed.
 """
 
 from argparse import Namespace
@@ -29,12 +29,12 @@ def read_sets(args: Namespace) -> tuple[list[CaptionedSet], list[CaptionedSet]]:
 
 
 def is_frozen(args: Namespace) -> bool:
-    """Whether a tower is not trained, so that its output depends on --precision."""
+    """Whether at least one tower is frozen, so that its output depends on --precision."""
     return not (args.lang_finetune and args.visn_finetune)
 
 
 def _text_key(args: Namespace) -> tuple[dict[str, Any], list[Path]]:
-    """What text facts are kept under, and the files that they are of; without files there is nothing to keep."""
+    """The key under which the text tower's facts are kept, and the tower's files; without files nothing is kept."""
     files = text_files(args.lang)
     return {"tower": "text", "files": [str(path) for path in files], "layers": list(args.lang_layers), "pool": args.text_pool}, files
 
@@ -45,31 +45,31 @@ def _image_key(args: Namespace) -> tuple[dict[str, Any], list[Path]]:
 
 
 def remember_towers(args: Namespace, text: TextFacts, image: ImageFacts, start: Start) -> None:
-    """start: see `tower_start`."""
+    """Keep the facts about both towers for later runs; start: see `tower_start`."""
     for facts, (key, files) in ((text, _text_key(args)), (image, _image_key(args))):
         if files:
             remember(key, files, asdict(facts), start)
 
 
 def tower_start(args: Namespace) -> Start:
-    """Before the towers are loaded."""
+    """The state of the towers' files; taken before the towers are loaded."""
     return Start.now([*text_files(args.lang), *image_files(args.visn, args.visn_weights)])
 
 
 def known_towers(args: Namespace) -> tuple[TextFacts, ImageFacts] | None:
-    """What is kept of both towers; None where it has to be found out."""
+    """The kept facts about both towers; None if a tower has to be loaded to find them out."""
     kept = [known(key) if files else None for key, files in (_text_key(args), _image_key(args))]
     if None in kept:
         return None
     try:
         return TextFacts(**kept[0]), ImageFacts(**kept[1])
-    except TypeError:  # of a version with other facts
+    except TypeError:  # kept by a version with other facts
         return None
 
 
 def is_finished(args: Namespace) -> bool:
-    """Whether there is nothing to do, which is said. Raises UserError as the training itself would: for other settings, for a run that
-    stopped and is to go on with --resume, for a snapshot that is gone."""
+    """Whether the training is finished; says so if it is. Raises UserError as the training itself would: for other settings, for a
+    stopped run without --resume, for a snapshot that is missing."""
     output = Path(args.output)
     training = snapshots.training_file(output)
     if not training.exists() or (is_frozen(args) and needs_torch(args.precision)):

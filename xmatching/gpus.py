@@ -21,8 +21,8 @@ def torchrun_processes(gpus: str) -> tuple[str, int]:
     """Visible GPUs and number of processes for "0,1,2,3"; on a machine without a GPU: "" and CPU processes."""
     numbers = [part.strip() for part in gpus.split(",")]
     if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
-        raise UserError(f"GPUs {gpus!r}: expected different numbers with commas, as in 0,1,2,3")
-    present = gpu_count()  # of those that CUDA_VISIBLE_DEVICES leaves, as Slurm sets it
+        raise UserError(f"GPUs {gpus!r}: expected different numbers separated by commas, such as 0,1,2,3")
+    present = gpu_count()  # only those in CUDA_VISIBLE_DEVICES, which Slurm sets
     if not present:
         processes = min(len(numbers), cores())
         say(f"no GPU on this machine: {processes} process{'es' * (processes > 1)} on the CPU (gloo) instead of GPUs {gpus}")
@@ -37,7 +37,7 @@ def torchrun_processes(gpus: str) -> tuple[str, int]:
 def main(argv: list[str] | None = None) -> None:
     given = sys.argv[1:] if argv is None else argv
     if len(given) != 1:
-        raise UserError("python xmatching/gpus.py GPUS, as in 0,1,2,3")
+        raise UserError("one argument is needed, the GPUs: python xmatching/gpus.py 0,1,2,3")
     visible, processes = torchrun_processes(given[0])
     print(visible or "none", processes)
 

@@ -1,4 +1,4 @@
-"""What a training has a choice of, by name, as xvoken/kinds.py has it. Listing a table imports nothing of what stands in it."""
+"""The choices of a training by name, in tables like those of xvoken/kinds.py: an entry's code is imported only when it is used."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ class Loss:
     """A function of xmatching/loss.py, and the knobs it takes besides text, image and owner.
 
     Knobs: margin (--margin), hardest (whether the warm-up of --hinge-warmup epochs is over), scale (the inverse of a temperature that
-    is learned and starts at --temperature), bias (learned too). by_token: the same loss for every token, where there is one; it takes
-    the mask behind the text, and the same knobs.
+    is learned and starts at --temperature), bias (learned too). by_token: the function of this loss for --level token, if it has one;
+    it takes the mask after the text, and the same knobs.
     """
 
     function: str

@@ -1,11 +1,11 @@
-"""Start the training in several processes by torchrun; a failure ends with its reason and exit code alone.
+"""Start the training in several processes by torchrun; a failure ends with one line, its reason, and its exit code.
 
     python xmatching/launch.py PROCESSES [flags of xmatching/main.py]
     NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 python xmatching/launch.py PROCESSES ...
 
-The second line on each of NNODES machines, with its own NODE_RANK from 0; MASTER_ADDR is the one with rank 0. Each
-needs the data; output and cache may lie on a disk that all see, or on their own: then machine 0 writes the snapshot.
-torchrun itself answers a user's mistake with a page of its own traceback and exit code 1.
+The second form runs on each of NNODES machines, with its own NODE_RANK from 0; MASTER_ADDR is the address of the machine with
+rank 0. Each machine needs the data. Output and cache may lie on a disk that all machines see, or on disks of their own: then
+machine 0 writes the snapshot. (torchrun alone would answer a user's mistake with a page of its own traceback and exit code 1.)
 """
 
 import argparse
@@ -32,7 +32,7 @@ MAIN = str(Path(__file__).with_name("main.py"))
 
 
 def launch(processes: int, flags: list[str]) -> int:
-    """Run the training; returns 0, or the exit code of the process that failed by itself, not for the loss of another."""
+    """Run the training; returns 0, or the exit code of the process that failed first, not of those that ended because it was lost."""
     with importing():
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -56,13 +56,13 @@ def launch(processes: int, flags: list[str]) -> int:
 
 
 def nothing_to_do(flags: list[str]) -> bool:
-    """Whether the training is finished, which is said; otherwise its processes have their say."""
+    """Whether the training is finished; says so if it is. A mistake in the flags or the files raises UserError here, once."""
     args = parse_args(flags)
     return not args.test_only and is_finished(args)
 
 
 def machines() -> list[str]:
-    """torchrun's flags for the rendezvous, from the environment; raises UserError when a part of it is missing."""
+    """torchrun's flags for the rendezvous, from the environment; raises UserError if a variable is missing or wrong."""
     if os.environ.get("NNODES", "1") == "1":
         return ["--standalone"]
     names = ("NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -78,7 +78,7 @@ def machines() -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Start the training in several processes.")
-    parser.add_argument("processes", type=at_least_one, help="their number on this machine")
+    parser.add_argument("processes", type=at_least_one, help="number of processes on this machine")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of xmatching/main.py")
     args = parser.parse_args(argv)
     processes, flags = args.processes, args.flags

@@ -1,7 +1,7 @@
 """Training objectives: pure functions of the embeddings of one whole batch.
 
-In all of them: text, image: (B, d), rows belong together, of length 1; owner: int64 (B,), the picture of each row;
-the result is a scalar. Two rows that show the same picture are never each other's negatives.
+All take text, image: (B, d), vectors of length 1, row i of both is pair i; owner: int64 (B,), the number of each pair's picture;
+and return a scalar. Two pairs with the same picture are never each other's negatives.
 """
 
 import math
@@ -20,7 +20,7 @@ def paired_hinge(text: Tensor, image: Tensor, owner: Tensor, margin: float = 0.5
 
     Pair i of the first half and pair j of the second half are each other's negatives:
     mean over i, j of  max(0, m - s_i . v_i + s_i . v_j)  and  max(0, m - s_j . v_j + s_j . v_i).
-    Of an odd batch the last pair is left out.
+    In a batch of odd size the last pair is left out.
     """
     half = len(text) // 2
     first, second = slice(0, half), slice(half, 2 * half)
@@ -36,7 +36,7 @@ def paired_hinge(text: Tensor, image: Tensor, owner: Tensor, margin: float = 0.5
 def token_hinge(text: Tensor, mask: Tensor, image: Tensor, owner: Tensor, margin: float = 0.5) -> Tensor:
     """The pairwise hinge for every token by itself, averaged over the tokens (Tan & Bansal, EMNLP 2020, eq. 3).
 
-    text: (B, T, d), mask: int64 (B, T), 1 for tokens and 0 for padding; the rest as above.
+    text: (B, T, d), mask: int64 (B, T), 1 for tokens and 0 for padding; image, owner, margin as for paired_hinge.
     """
     half = len(text) // 2
     other = torch.cat([image[half : 2 * half], image[:half]])  # the negative of each row of both halves
@@ -75,7 +75,7 @@ def infonce(text: Tensor, image: Tensor, owner: Tensor, scale: Tensor) -> Tensor
 
 
 def sigmoid(text: Tensor, image: Tensor, owner: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Every pair of the batch judged by itself (SigLIP; Zhai et al., ICCV 2023, eq. 2).
+    """Binary classification of every text-image combination in the batch (SigLIP; Zhai et al., ICCV 2023, eq. 2).
 
     - 1/B sum over i, j of  log sigmoid(z_ij (scale s_i . v_j + bias)),  z_ij = 1 where i = j, else -1.
     scale, bias: scalars; they start at 10 and -10 in the paper.
@@ -96,10 +96,10 @@ MAX_SCALE = 100.0  # as in CLIP: beyond it training becomes unstable
 
 
 class Objective(nn.Module):
-    """The loss of a whole batch, by its name in LOSSES; each knob that a loss may have there is an attribute here.
+    """The loss of a whole batch, by its name in LOSSES; its knobs (see xmatching.kinds.Loss) are attributes here.
 
-    margin: of the hinges; temperature: where the learned temperature of infonce and sigmoid starts;
-    warmup_epochs: hardest_hinge takes all negatives that long, since the hardest ones alone may not start to learn.
+    margin: of the hinges; temperature: initial value of the learned temperature of infonce and sigmoid;
+    warmup_epochs: for so many epochs hardest_hinge uses all negatives, as training on the hardest ones alone may never start to learn.
     """
 
     def __init__(self, loss: str, margin: float, temperature: float, warmup_epochs: int):
@@ -127,8 +127,8 @@ class Objective(nn.Module):
         return made_by(self.entry.function)(text, image, owner, **knobs)
 
     def average_gradients(self, world: int) -> None:
-        """Bring the gradients to those of one process: each process has them of the whole batch, times `world`."""
+        """Make this module's gradients those of a single process: each process has those of the whole batch, times `world`."""
         for parameter in self.parameters():
             if world > 1 and parameter.grad is not None:
-                dist.all_reduce(parameter.grad)  # the same on all; the mean also keeps unlike machines in step
+                dist.all_reduce(parameter.grad)  # equal on all processes; the mean also keeps different machines in step
                 parameter.grad /= world * world

@@ -6,7 +6,7 @@ reads   data/lxmert/*.json, data/mscoco/images/, the towers' published weights
 writes  OUTPUT/BEST.safetensors, LAST.safetensors (+ .json), tokenizer/, metrics.jsonl, curves.png, README.md (the
         model's card); see xvoken/encoders/snapshot.py
         data/cache/: outputs of frozen towers, see xvoken/cache/features.py and xvoken/cache/augmented.py
-The training itself is xmatching/stage.py; here stands what needs no torch, whose import takes seconds.
+The training itself is xmatching/stage.py; this script does what needs no torch, whose import takes seconds.
 """
 
 import os
@@ -25,7 +25,7 @@ from xvoken.cli.main import run_main
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1  # of several processes the first one finds out for all
+    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1  # with several processes, stage.py checks this in the first one
     if alone and not args.test_only and is_finished(args):
         return
     with importing():

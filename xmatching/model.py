@@ -14,14 +14,14 @@ from xvoken.encoders.text import TextTower, masked_mean
 
 
 class Matcher(nn.Module):
-    """Text and image to the joint space. A frozen tower is not part of it: its output is the input."""
+    """Maps text and image to the joint space. A frozen tower is not part of the module: its output is the module's input."""
 
     def __init__(
         self, config: ModelConfig | dict[str, Any], text_tower: TextTower | None = None, image_tower: ImageTower | None = None,
         checkpointing: bool = False,
     ):  # fmt: skip
-        """config: where there are no towers, also a dict of what ModelConfig.with_heads takes;
-        checkpointing: trained towers compute their inner states a second time instead of keeping them."""
+        """config: without towers, the arguments of ModelConfig.with_heads as a dict will do;
+        checkpointing: trained towers compute their inner states twice instead of keeping them for the backward pass."""
         super().__init__()
         model = config if isinstance(config, ModelConfig) else ModelConfig.with_heads(**config)
         self.checkpointing = checkpointing
@@ -40,7 +40,7 @@ class Matcher(nn.Module):
         return self.heads["text_head"](features)
 
     def embed_sentence(self, inputs: Any) -> Tensor:
-        """As embed_text; on token level the mean over the tokens: its score is the mean of the tokens' scores -> (B, dim)"""
+        """As embed_text -> (B, dim); on token level the mean over the tokens, so that its score is the mean of the tokens' scores"""
         if not self.by_token:
             return self.embed_text(inputs)
         return masked_mean(self.embed_text(inputs), inputs["mask"])
@@ -59,7 +59,7 @@ class Matcher(nn.Module):
         return self.embed_text(text), self.embed_image(image)
 
     def train(self, mode: bool = True) -> "Matcher":
-        """As usual, but batch normalization keeps the statistics of its pretraining, as in Vokenization."""
+        """As nn.Module.train, but batch normalization stays in eval mode with its pretrained statistics, as in Vokenization."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -1,4 +1,4 @@
-"""From LXMERT files to the pairs of a training: towers, and their outputs from the cache."""
+"""The pairs of a training, made from LXMERT files: captions and pictures, or the towers' cached outputs for them."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -24,8 +24,8 @@ from xvoken.pictures.augment import Crops
 
 
 class Towers:
-    """The two towers, their tokenizer, and what a snapshot must know of them. tokenizer: its name, if not that of the text tower;
-    max_len: the longest caption in tokens, the tower's own at most."""
+    """The two towers, their tokenizer, and the facts about them that a snapshot keeps. tokenizer: its name, if not the text tower's;
+    max_len: the longest caption in tokens, at most the tower's longest input."""
 
     def __init__(self, text: TextTowerSpec, image: ImageTowerSpec, max_len: int, tokenizer: str | None = None):
         self.text_spec, self.image_spec = text, image
@@ -35,13 +35,13 @@ class Towers:
 
     @classmethod
     def from_args(cls, args: Namespace) -> "Towers":
-        """Those of the flags."""
+        """The towers that the flags name."""
         text = TextTowerSpec(args.lang, args.lang_layers, args.text_pool)
         return cls(text, ImageTowerSpec(args.visn, args.visn_weights, args.visn_pool), args.max_len)
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot) -> "Towers":
-        """Those that its heads go with, also where they were trained: such a text tower has no tokenizer beside it."""
+        """The towers of a snapshot, trained ones from its files; its own tokenizer, as a trained text tower's folder holds none."""
         model, (lang, visn_weights) = snapshot.model, tower_sources(snapshot)
         text = TextTowerSpec(lang, tuple(model.lang_layers), model.text_pool)
         image = ImageTowerSpec(model.visn, visn_weights, model.visn_pool)
@@ -61,7 +61,7 @@ class Towers:
 def load_pairs(args: Namespace, towers: Towers, level: str, sets: list[CaptionedSet], augment: bool) -> PairBatches:
     """The pairs of some sets, with cached inputs for frozen towers; captions of unusable pictures are left out.
 
-    level: of LEVELS, what is taken of the text tower; augment: whether the epochs draw from --views.
+    level: "sentence" or "token", which output of the text tower is used; augment: whether epochs draw from the --views augmented views.
     """
     texts: list[Any] = []
     images: list[tuple[Features, Any]] = []
@@ -110,6 +110,6 @@ def _text_rows(args: Namespace, towers: Towers, level: str, part: CaptionedSet, 
 
 
 def _compute(args: Namespace) -> Compute:
-    """For the frozen towers, on all GPUs whatever those of the training are."""
+    """How frozen towers compute: on all GPUs, even if the training itself uses fewer."""
     devices = tuple(workers_on("auto", args.num_workers))
     return Compute(devices, resolve_precision(args.precision, devices[0]), cache=Path(args.cache))

@@ -29,11 +29,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="main.py",  # xmatching/launch.py reads its flags too
+        prog="main.py",  # also when xmatching/launch.py parses the flags
         description="Train a sentence-image matcher: frozen towers, trained heads. Data in the LXMERT layout.",
         formatter_class=Help,
     )
-    parser.add_argument("--recipe", choices=sorted(RECIPES), default="published", help="defaults of the flags, see xmatching/recipes.py")
+    parser.add_argument(
+        "--recipe", choices=sorted(RECIPES), default="published", help="a set of defaults for the flags, see xmatching/recipes.py"
+    )
     _data_flags(parser.add_argument_group("data"))
     _model_flags(parser.add_argument_group("model"))
     _training_flags(parser.add_argument_group("training"))
@@ -42,35 +44,39 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _data_flags(group: Any) -> None:
-    group.add_argument("--train-imgs", default="mscoco_train,mscoco_nominival", help="LXMERT files to train on, with commas")
-    group.add_argument("--valid-imgs", default="mscoco_minival", help="LXMERT files to validate on, with commas")
-    group.add_argument("--train-langs", default="mscoco", help="sources of sentences (keys of sentf) to train on, with commas")
-    group.add_argument("--valid-langs", default="mscoco", help="sources of sentences to validate on, with commas")
+    group.add_argument("--train-imgs", default="mscoco_train,mscoco_nominival", help="LXMERT files to train on, separated by commas")
+    group.add_argument("--valid-imgs", default="mscoco_minival", help="LXMERT files to validate on, separated by commas")
+    group.add_argument("--train-langs", default="mscoco", help="sources of sentences (keys of sentf) to train on, separated by commas")
+    group.add_argument("--valid-langs", default="mscoco", help="sources of sentences to validate on, separated by commas")
     group.add_argument("--max-len", type=at_least(3), default=75, help="longest sentence in tokens, [CLS] and [SEP] counted in")
-    group.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N pictures of each file (default: all)")
+    group.add_argument("--limit", type=at_least_one, metavar="N", help="use only the first N pictures of each file (default: all)")
     group.add_argument("--tiny", action="store_true", help="the same as --limit 1000: a trial in minutes")
     group.add_argument("--fast", action="store_true", help="the same as --limit 10000")
     group.add_argument(
-        "--views", type=at_least(0), default=Training.views, help="cached augmented views a picture; 0: evaluation view only"
+        "--views", type=at_least(0), default=Training.views, help="augmented views cached per picture; 0: only the evaluation view"
     )
-    group.add_argument("--crop-scale", type=float, default=Training.crop_scale, help="least share of a picture's area in a view")
+    group.add_argument("--crop-scale", type=float, default=Training.crop_scale, help="least share of a picture's area in an augmented view")
     add_roots_flags(group)
-    group.add_argument("--cache", default="data/cache", help="folder for what frozen towers make of the data")
+    group.add_argument("--cache", default="data/cache", help="folder for the cached outputs of frozen towers")
 
 
 def _model_flags(group: Any) -> None:
     group.add_argument("--visn", default="resnext101_32x8d", help="image tower: a torchvision classifier, or efficientnet_lite2")
-    group.add_argument("--visn-weights", metavar="FILE", help="its weights (.safetensors or .pth state dict; default: published)")
+    group.add_argument(
+        "--visn-weights", metavar="FILE", help="the image tower's weights, .safetensors or .pth state dict (default: published)"
+    )
     group.add_argument("--lang", default="bert", help="text tower: bert, bert-large, roberta, distilbert, minilm, a hub id or a folder")
-    group.add_argument("--lang-layers", default="4,3,2,1", help="layers whose [CLS] is used, counted from the last")
-    group.add_argument("--text-pool", choices=TEXT_POOLS, default="cls", help="the first token's state, or the mean of all")
-    pools = "pooling over the last map; grid: 2 x 2 averages; maps: these and the averages of earlier maps"
+    group.add_argument("--lang-layers", default="4,3,2,1", help="layers whose states are concatenated, counted from the last")
+    group.add_argument(
+        "--text-pool", choices=TEXT_POOLS, default="cls", help="which states of the tokens are taken: the first one, or the mean of all"
+    )
+    pools = "how the image tower's last feature map is pooled; grid: 2 x 2 averages; maps: grid, and the averages of earlier maps"
     group.add_argument("--visn-pool", choices=sorted(IMAGE_POOLS), default="avg", help=pools)
-    group.add_argument("--head", choices=sorted(HEADS), default="mlp", help="from tower to joint space")
-    group.add_argument("--level", choices=LEVELS, default="sentence", help="what a caption is matched by: as a whole, or token by token")
+    group.add_argument("--head", choices=sorted(HEADS), default="mlp", help="kind of network from each tower's output to the joint space")
+    group.add_argument("--level", choices=LEVELS, default="sentence", help="whether a caption is matched as a whole or token by token")
     group.add_argument("--dim", type=at_least_one, default=512, help="size of the joint space")
     group.add_argument("--hidden", type=at_least_one, default=1024, help="size of the heads' hidden layers")
-    group.add_argument("--hidden-layers", type=at_least_one, default=2, help="hidden layers of the head mlp: 2 in Maria, 1 in Vokenization")
+    group.add_argument("--hidden-layers", type=at_least_one, default=2, help="hidden layers of --head mlp: 2 in Maria, 1 in Vokenization")
     group.add_argument("--dropout", type=float, default=0.2, help="dropout in the heads")
     group.add_argument("--lang-finetune", action="store_true", help="train the text tower too")
     group.add_argument("--visn-finetune", action="store_true", help="train the image tower too")
@@ -78,42 +84,48 @@ def _model_flags(group: Any) -> None:
 
 def _training_flags(group: Any) -> None:
     group.add_argument("--loss", choices=LOSSES, default=Training.loss, help="objective")
-    group.add_argument("--margin", type=float, default=Training.margin, help="margin of the hinges")
-    learned = f"{losses_with('scale')}: where the learned one starts"
+    group.add_argument("--margin", type=float, default=Training.margin, help=f"margin of the losses {losses_with('margin')}")
+    learned = f"initial value of the temperature that the losses {losses_with('scale')} learn"
     group.add_argument("--temperature", type=float, default=Training.temperature, help=learned)
     group.add_argument(
         "--hinge-warmup",
         type=at_least(0),
         default=Training.hinge_warmup,
-        help=f"{losses_with('hardest')}: first epochs, with all negatives",
+        help=f"number of first epochs in which {losses_with('hardest')} uses all negatives",
     )
     group.add_argument(
-        "--batch-size", "--batchSize", type=at_least(2), default=Training.batch_size, help="pairs in a batch, of all processes together"
+        "--batch-size", "--batchSize", type=at_least(2), default=Training.batch_size, help="pairs in a batch, over all processes"
     )
     group.add_argument("--optim", choices=sorted(OPTIMIZERS), default=Training.optim, help="optimizer")
     group.add_argument("--lr", type=float, default=Training.lr, help="learning rate of the heads")
-    group.add_argument("--schedule", choices=SCHEDULES, default=Training.schedule, help="of the learning rate; cosine: with a short rise")
-    group.add_argument("--weight-decay", type=float, default=Training.weight_decay, help="adam, sgd: L2 penalty; adamw: decoupled")
+    group.add_argument(
+        "--schedule", choices=SCHEDULES, default=Training.schedule, help="course of the learning rates; cosine starts with a short rise"
+    )
+    group.add_argument(
+        "--weight-decay", type=float, default=Training.weight_decay, help="adam, sgd: weight of an L2 penalty; adamw: decoupled decay"
+    )
     group.add_argument("--epochs", type=at_least_one, default=Training.epochs, help="passes over all pairs")
-    group.add_argument("--clip", type=float, default=Training.clip, help="largest norm of the gradient")
-    group.add_argument("--seed", type=at_least(0), default=Training.seed, help="of weights, order, views and dropout")
+    group.add_argument("--clip", type=float, default=Training.clip, help="gradients are clipped to this norm")
+    group.add_argument("--seed", type=at_least(0), default=Training.seed, help="random seed of initial weights, order, views and dropout")
     group.add_argument("--tower-lr", type=float, default=Training.tower_lr, help="learning rate of towers that are trained")
-    group.add_argument("--checkpointing", action="store_true", help="trained towers: less memory, a third more time")
+    group.add_argument("--checkpointing", action="store_true", help="trained towers take less memory and a third more time")
     group.add_argument(
         "--train-precision",
         choices=("fp32", "bf16"),
         default=Training.train_precision,
-        help="of heads and trained towers, not of losses",
+        help="precision of heads and trained towers; losses are computed in fp32",
     )
 
 
 def _run_flags(group: Any) -> None:
     group.add_argument("--output", default=DEFAULT_OUTPUT, help="folder of the snapshot")
     group.add_argument("--load", metavar="FILE", help="start from the weights of a snapshot, or of Vokenization's or Maria's BEST.pth")
-    group.add_argument("--test-only", action="store_true", help="no training: the recall of the snapshot in --output, or of --load")
-    group.add_argument("--report-to", choices=REPORTS, default="none", help="where metrics go besides metrics.jsonl")
+    group.add_argument("--test-only", action="store_true", help="do not train, print the recall of the snapshot in --output, or of --load")
+    group.add_argument("--report-to", choices=REPORTS, default="none", help="tracker that gets the metrics too, besides metrics.jsonl")
     group.add_argument("--resume", action="store_true", help="go on where a stopped run with the same flags ended")
-    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="of frozen towers; auto: bf16 where it is fast")
+    group.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="precision of frozen towers; auto: bf16 if the device has units for it"
+    )
     group.add_argument("--num-workers", type=at_least_one, help="processes for the frozen towers (default: one per GPU or core)")
 
 
@@ -121,17 +133,17 @@ def _check(args: argparse.Namespace) -> None:
     try:
         args.lang_layers = tuple(abs(int(layer)) for layer in args.lang_layers.split(","))
     except ValueError:
-        raise UserError(f"--lang-layers {args.lang_layers}: expected numbers with commas, as in 4,3,2,1") from None
+        raise UserError(f"--lang-layers {args.lang_layers}: expected numbers separated by commas, such as 4,3,2,1") from None
     if args.level == "token" and (args.loss not in losses_by_token() or args.text_pool != "cls"):
         raise UserError(
-            f"--level token: has the loss {', '.join(losses_by_token())} only, and pools no tokens; leave out --loss, --text-pool and "
-            "--recipe best"
+            f"--level token: works only with --loss {', '.join(losses_by_token())} and --text-pool cls; leave out --loss, --text-pool "
+            "and --recipe best"
         )
     if args.temperature <= 0:
         raise UserError(f"--temperature {args.temperature}: more than 0 is needed")
     if not 0 < args.crop_scale <= 1:
         raise UserError(f"--crop-scale {args.crop_scale}: expected a share above 0, at most 1")
     if args.views and args.visn_finetune:
-        raise UserError("--views: cached views are those of a frozen tower; leave out --visn-finetune or --views")
+        raise UserError("--views: augmented views are cached for a frozen tower only; leave out --visn-finetune or --views")
     if not 0 <= args.dropout < 1:
         raise UserError(f"--dropout {args.dropout}: expected a share from 0 to below 1")

@@ -17,10 +17,10 @@ from xvoken.encoders.snapshot import ModelConfig
 from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.errors import UserError, one_line
 
-# Their names, and ours.
+# Names of the predecessors -> ours.
 PUBLISHED_HEADS = {"lang_model.mlp.": "text_head.layers.", "visn_model.mlp.": "image_head.layers."}
 PUBLISHED_TOWERS = {"lang_model.backbone.": ("text_tower", "lang"), "visn_model.backbone.": ("image_tower", "visn")}
-# What a snapshot and the flags have to say alike; of hidden layers, the tensors themselves tell.
+# Fields that must be equal in the snapshot and in the flags; other sizes are checked when the tensors are loaded.
 MUST_FIT = ("head", "dim", "text_width", "image_width", "lang_layers", "text_pool", "visn_pool", "level")
 STATE_DICT_ENDINGS = (".pth", ".pt", ".bin")
 
@@ -28,8 +28,8 @@ STATE_DICT_ENDINGS = (".pth", ".pt", ".bin")
 def start_from(load: str, matcher: Matcher, model: ModelConfig, towers: dict[str, nn.Module] | None = None) -> None:
     """Put the weights that `load` names into the matcher; raises UserError where they do not fit.
 
-    A frozen tower is not changed: it has to be the one that the heads were trained on. model: that of the flags;
-    towers: frozen ones by the names that they would have in the matcher, to be held against those of a state dict.
+    A frozen tower is not changed: it must be the one that the heads were trained on. model: the config that the flags give;
+    towers: both towers by their names in the matcher; those that are frozen are compared with the towers of a state dict.
     """
     if str(load).endswith(STATE_DICT_ENDINGS):
         state = read_state_dict(Path(load))
@@ -45,7 +45,7 @@ def start_from(load: str, matcher: Matcher, model: ModelConfig, towers: dict[str
 
 
 def _take_towers(snapshot: snapshots.Snapshot, matcher: Matcher, model: ModelConfig, load: str) -> None:
-    """Load towers that are trained here and were there; raises UserError for a tower that the heads were not trained on."""
+    """Load the towers that are trained both here and in the snapshot; raises UserError for one that the heads were not trained on."""
     text, image = (place(snapshot.folder, snapshot.tag) for place in (snapshots.text_tower_folder, snapshots.image_tower_file))
     if matcher.text_tower and text.exists():
         trained = TextTower(str(text), matcher.text_tower.layers).model.state_dict()
@@ -74,13 +74,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise UserError(f"--load {path}: no such file")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # one kind for pickled classes, others for files of other formats
+    except Exception as error:  # pickled classes and files of other formats raise different errors
         raise UserError(
             f"--load {path}: not a state dict of plain tensors ({one_line(error)[:100]}). A pickled model (BEST.pth.model) can run code "
             "when it is read, so it is refused: take BEST.pth beside it, or save model.state_dict() where you trust the file"
         ) from None
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise UserError(f"--load {path}: a state dict was expected, tensors by their names; this file holds something else")
+        raise UserError(f"--load {path}: not a state dict (tensors by their names); save model.state_dict() and give that file")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
@@ -91,14 +91,14 @@ def published_heads(state: dict[str, Tensor], load: str) -> dict[str, Tensor]:
         found = {ours + _layer(name.removeprefix(theirs)): tensor for name, tensor in state.items() if name.startswith(theirs)}
         if not found:
             raise UserError(
-                f"--load {load}: no {theirs}* in it, as Vokenization and Maria name it; first name: {next(iter(state), 'none')}"
+                f"--load {load}: no tensor {theirs}*, as Vokenization and Maria name them; its first name is {next(iter(state), 'none')}"
             )
         heads |= found
     return heads
 
 
 def _layer(name: str) -> str:
-    """Maria's `linears.1.weight` is ours `3.weight`: behind every linear map but the last come an activation and dropout."""
+    """Maria's `linears.1.weight` is our `3.weight`: here the activation and the dropout behind each linear map count too."""
     return re.sub(r"^linears\.(\d)\.", lambda number: f"{3 * int(number[1])}.", name)
 
 
@@ -108,13 +108,13 @@ def _fill(module: nn.Module, state: dict[str, Tensor], load: str) -> None:
     except RuntimeError as error:
         sizes = [tuple(t.shape) for name, t in sorted(state.items()) if name.startswith("text_head") and t.ndim == 2]
         raise UserError(
-            f"--load {load}: its heads do not fit --head, --hidden, --hidden-layers, --dim and the towers; those of its text head are "
+            f"--load {load}: its heads do not fit --head, --hidden, --hidden-layers, --dim and the towers; its text head's layers map "
             f"{', '.join(f'{columns} to {rows}' for rows, columns in sizes)} ({one_line(error)[:120]})"
         ) from None
 
 
 def _fill_towers(matcher: Matcher, frozen: dict[str, nn.Module], state: dict[str, Tensor], load: str) -> None:
-    """Put trained towers' weights in, hold frozen ones against theirs; names that only one has (poolers, position ids) are left out."""
+    """Load trained towers, compare frozen ones with the state dict's; tensors that only one has (poolers, position ids) are ignored."""
     for prefix, (attribute, flag) in PUBLISHED_TOWERS.items():
         tower = getattr(matcher, attribute)
         theirs = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
@@ -122,13 +122,13 @@ def _fill_towers(matcher: Matcher, frozen: dict[str, nn.Module], state: dict[str
             _load_tower(tower, theirs, attribute, load)
         elif attribute in frozen and (name := _differing(frozen[attribute].model.state_dict(), theirs)):
             raise UserError(
-                f"--load {load}: its heads were trained on another {attribute} ({name} differs); give that one as --{flag}, or train it "
+                f"--load {load}: its heads were trained on another {attribute} ({name} differs); give that tower as --{flag}, or train it "
                 f"here: --{flag}-finetune"
             )
 
 
 def _differing(own: dict[str, Tensor], theirs: dict[str, Tensor]) -> str | None:
-    """The first name whose tensors differ by more than a copy in 16 bits would."""
+    """The first name whose tensors differ by more than rounding to 16 bits does; None if there is none."""
     for name in [name for name in theirs if name in own and not name.endswith("num_batches_tracked")]:
         ours, other = own[name], theirs[name]
         if ours.shape != other.shape or not torch.allclose(ours.float(), other.float(), rtol=1e-3, atol=1e-6):
@@ -138,9 +138,9 @@ def _differing(own: dict[str, Tensor], theirs: dict[str, Tensor]) -> str | None:
 
 def _load_tower(tower: nn.Module, theirs: dict[str, Tensor], attribute: str, load: str) -> None:
     own = tower.model.state_dict()
-    # A frozen batch normalization, as Vokenization has it, does not count batches.
+    # Vokenization's frozen batch normalizations have no count of batches: ours is kept.
     theirs = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")} | theirs
     missing = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
     if missing:
-        raise UserError(f"--load {load}: its {attribute} is another one ({missing[0]} is missing or of another shape)")
+        raise UserError(f"--load {load}: its {attribute} is another one than the flags' ({missing[0]} is missing or has another shape)")
     tower.model.load_state_dict({name: theirs[name] for name in own})

@@ -1,4 +1,4 @@
-"""How far a training is, by what lies on the disk; needs no torch."""
+"""How far a training is, read from its files; needs no torch."""
 
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -28,8 +28,8 @@ class Progress:
 
 
 def require_same(output: Path, header: dict[str, Any], config: dict[str, Any]) -> None:
-    """Raise UserError where the training in `output`, by the header of its state, has other settings than these."""
-    # What files from before there was a choice do not say.
+    """Raise UserError if the training in `output` has other settings than `config`; header: of its training state file."""
+    # The values of keys that older files lack.
     unsaid = {**asdict(Training()), "load": None, "precision": config["training"]["precision"]}
     for part, defaults in (("model", snapshots.ModelConfig.unsaid()), ("training", unsaid)):
         changed = differences({**defaults, **header["config"][part]}, config[part])
@@ -44,7 +44,7 @@ def require_resume(output: Path, progress: Progress, epochs: int, resume: bool) 
 
 
 def skipped(output: Path, epochs: int) -> str:
-    """What is said of a finished training; raises UserError where its best snapshot is gone."""
+    """The message about a finished training; raises UserError if its best snapshot is missing."""
     all_there(snapshots.training_file(output), snapshots.tensors_file(output, "BEST"))
     return f"skipped: {output} is trained already ({epochs} epochs, same settings)"
 
@@ -54,5 +54,5 @@ def card_missing(output: Path) -> bool:
 
 
 def curves_missing(output: Path) -> bool:
-    """Not where they can't be drawn."""
+    """Whether curves.png is missing and can be drawn here."""
     return not (output / "curves.png").exists() and find_spec("matplotlib") is not None

@@ -1,4 +1,4 @@
-"""What a training tells: a line an epoch, metrics for the usual trackers, curves, and the card of the model."""
+"""The reports of a training: one line per epoch, metrics for the usual trackers, curves, and the model's card."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -15,9 +15,9 @@ from xvoken.records import TOP, table
 
 
 class Tracker:
-    """Where the numbers of each epoch go: here, nowhere. An entry of REPORTS.
+    """A receiver of each epoch's numbers, an entry of REPORTS; this base class drops them.
 
-    Made before a training starts, so that a missing package stops it at once.
+    It is made before a training starts, so that a missing package stops it at once.
     """
 
     def __init__(self, output: Path, config: dict[str, Any]):
@@ -57,7 +57,7 @@ class WandB(Tracker):
 
 
 class Trackio(WandB):
-    """Its runs are used as those of wandb."""
+    """trackio's runs have the same methods as wandb's."""
 
     def __init__(self, output: Path, config: dict[str, Any]):
         import trackio
@@ -66,7 +66,7 @@ class Trackio(WandB):
 
 
 class Reporter:
-    """Sends the record of each epoch to the tracker of --report-to; raises UserError where it is not installed."""
+    """Sends each epoch's record to the tracker of --report-to; raises UserError if the tracker's package is not installed."""
 
     def __init__(self, to: str, output: Path, config: dict[str, Any]):
         try:

@@ -1,7 +1,7 @@
 """The state of a training on disk: saved after each epoch, so that a stopped run ends with the same weights.
 
-Order, views, dropout and learning rate of an epoch follow from seed and epoch, so that weights, optimizer and
-records are all there is.
+Order, views, dropout and learning rate of an epoch follow from seed and epoch, so the state is no more than weights, optimizer
+and records.
 """
 
 import json
@@ -20,7 +20,7 @@ from xvoken.records import rsum
 
 
 def restore(progress: Progress, learner: Learner) -> None:
-    """Put weights and optimizer state back, if there are any."""
+    """Put the saved weights and optimizer state into the learner, if there are any."""
     if not progress.tensors:
         return
     for part, module in (("model.", learner.matcher), ("objective.", learner.objective)):
@@ -35,7 +35,7 @@ def restore(progress: Progress, learner: Learner) -> None:
 
 
 def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progress:
-    """Read how far the training in `output` is; refuse other settings, or an unfinished run without --resume."""
+    """Read how far the training in `output` is; raises UserError for other settings, or an unfinished run without --resume."""
     path = snapshots.training_file(output)
     if not path.exists():
         return Progress()
@@ -44,8 +44,8 @@ def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progres
     progress, epochs = Progress(header["records"], tensors, len(header["records"])), config["training"]["epochs"]
     if resume and progress.epoch < epochs and "equal_scores" not in header:
         say(
-            f"warning: {output}: its first {progress.epoch} epochs were measured by a version that took equal scores for hits; where many "
-            "scores are equal their recall is too high, and BEST is chosen among all epochs as they were measured"
+            f"warning: {output}: the first {progress.epoch} epochs were measured by a version that counted equal scores as hits; where "
+            "many scores are equal, their recall is too high, and BEST is chosen among all epochs by the recall as measured"
         )
     require_resume(output, progress, epochs, resume)
     return progress
@@ -54,7 +54,10 @@ def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progres
 def save_epoch(
     output: Path, learner: Learner, config: dict[str, Any], progress: Progress, record: dict[str, Any], command: list[str]
 ) -> None:
-    """Write the snapshot of an epoch; the training state last, so that what it names is whole. command: that of the run."""
+    """Write an epoch's snapshot, then the training state, so that the files which the state refers to are whole.
+
+    command: the command line of the run.
+    """
     matcher = learner.matcher
     best = rsum(record) > max((rsum(r) for r in progress.records), default=-1.0)
     progress.records.append(record)
@@ -74,7 +77,7 @@ def save_epoch(
 
 
 def _save_towers(output: Path, tag: str, matcher: Matcher, config: dict[str, Any]) -> None:
-    """Trained towers lie beside the heads; the config learns their hashes."""
+    """Write trained towers beside the heads, and put their hashes into the config."""
     from xvoken.encoders.text import weights_hash
 
     if matcher.text_tower:

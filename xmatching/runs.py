@@ -27,7 +27,7 @@ COLUMNS = ("run", "R@1", "R@5", "R@10", "i2t R@1", "images", "epoch", "loss", "h
 
 
 def describe(folder: Path) -> tuple[float, list[str]] | None:
-    """Score and cells of a run; None (and a word about it) if its files can't be read."""
+    """Score and table cells of a run; None, and a message, if its files can't be read."""
     try:
         lines = snapshots.metrics_file(folder).read_text(encoding="utf-8").splitlines()
         records: list[dict[str, Any]] = [json.loads(line) for line in lines]
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))
             )
         )
-    print("R@k: text to image on the run's validation gallery, in percent; runs on different galleries do not compare")
+    print("R@k: text to image on the run's validation gallery, in percent; runs on different galleries can't be compared")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the weights of a training depend on, as its snapshot keeps it. Imports no torch: a finished training is known by this alone."""
+"""The settings that trained weights depend on, as a snapshot keeps them. Imports no torch: they tell whether a training is finished."""
 
 import math
 from argparse import Namespace
@@ -16,7 +16,7 @@ RAMP = 0.05  # share of the steps in which the cosine schedule rises from zero
 
 @dataclass
 class Training:
-    """What the trained weights depend on, beside model and data; the defaults are the published recipe."""
+    """The settings besides model and data that the trained weights depend on; the defaults are the published recipe."""
 
     loss: str = "paired_hinge"
     margin: float = 0.5
@@ -52,13 +52,13 @@ def constant(step: int, steps: int) -> float:
 
 
 def cosine(step: int, steps: int) -> float:
-    """A linear rise, and half a cosine."""
+    """A linear rise over the first RAMP of the steps, and half a cosine down to 0."""
     return min(1.0, (step + 1) / (RAMP * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 @dataclass(frozen=True)
 class TextFacts:
-    """What has to be loaded for a config to say it: of a text tower, by the names there, and the longest input that it takes."""
+    """The fields of a ModelConfig for which the text tower has to be loaded, and max_tokens, the longest input that it takes."""
 
     lang_hash: str
     text_width: int
@@ -68,21 +68,21 @@ class TextFacts:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """The same of an image tower."""
+    """The fields of a ModelConfig for which the image tower has to be loaded."""
 
     visn_hash: str
     image_width: int
 
 
 def said_of(text: TextFacts, image: ImageFacts) -> dict[str, Any]:
-    """The facts as a ModelConfig says them."""
+    """The facts as fields of a ModelConfig."""
     found = {**asdict(text), **asdict(image)}
     del found["max_tokens"]
     return found
 
 
 def model_of(args: Namespace, text: TextFacts, image: ImageFacts) -> ModelConfig:
-    """The model that the flags and the towers make."""
+    """The ModelConfig that follows from the flags and the towers."""
     found = said_of(text, image)
     found |= {"lang": full_name(args.lang), "lang_layers": list(args.lang_layers), "max_len": min(args.max_len, text.max_tokens)}
     names = [field.name for field in fields(ModelConfig)]
@@ -90,7 +90,7 @@ def model_of(args: Namespace, text: TextFacts, image: ImageFacts) -> ModelConfig
 
 
 def describe(args: Namespace, model: ModelConfig, training: Training, sets: list[CaptionedSet], precision: str | None) -> dict[str, Any]:
-    """The config of a snapshot; a run with another one is another training. precision: of frozen towers, None without one."""
+    """The config of a snapshot; runs with different configs are different trainings. precision: of frozen towers, None without them."""
     return {
         "model": asdict(model),
         "training": {

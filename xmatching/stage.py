@@ -1,4 +1,4 @@
-"""The stage "train" itself: towers, data, epochs, snapshots. What xmatching/main.py starts once it is clear that there is work."""
+"""The training itself: towers, data, epochs, snapshots. xmatching/main.py starts it if the training is not finished yet."""
 
 import os
 import time
@@ -35,7 +35,7 @@ from xvoken.records import rsum, table
 
 
 def train(args: Namespace, command: list[str], device: str, rank: int, world: int, require_lock: Callable[[], None]) -> None:
-    # The first process meets every mistake and fills the cache; the others wait, and find it filled.
+    # The first process reports every mistake and fills the cache; the others wait until the cache is filled.
     progress = share_progress() if rank > 0 else Progress()
     output = Path(args.output)
     train_sets, valid_sets = read_sets(args)
@@ -53,18 +53,18 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
             say(skipped(output, args.epochs))
             share_progress(progress)
             made_up = [] if snapshots.has_tokenizer(output) else [snapshots.write_tokenizer(output, towers.tokenizer).name]
-            # A kill can come between the last epoch and these.
+            # A run that was killed after the last epoch may lack these files.
             if made_up := made_up + tell_people(output, progress, config, args.recipe, only_missing=True):
                 print(f"wrote what was missing to {output} ({', '.join(made_up)})")
         return
     first_here = int(os.environ.get("LOCAL_RANK", 0)) == 0
     if not first_here:
-        dist.barrier()  # another machine may have a cache of its own, which its first process fills
+        dist.barrier()  # until this machine's first process has filled the cache: machines may have caches of their own
     reporter = Reporter(args.report_to if rank == 0 else "none", output, config)
     train_data = load_pairs(args, towers, args.level, train_sets, augment=True)
     valid_data = load_pairs(args, towers, args.level, valid_sets, augment=False)
     if len(train_data.text_rows) < 2:
-        raise UserError(f"--train-imgs {','.join(args.train_imgs)}: a single pair is no training, a loss needs negatives")
+        raise UserError(f"--train-imgs {','.join(args.train_imgs)}: fewer than two usable pairs, a loss needs negatives")
     if rank == 0:
         share_progress(progress)
     if world > 1 and first_here:
@@ -95,7 +95,7 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
 
 
 def share_progress(progress: Progress | None = None) -> Progress:
-    """From the first process to all: the snapshot may lie on its machine only."""
+    """Send the first process's progress to all processes: the snapshot may lie on its machine only."""
     box = [progress]
     if dist.is_initialized():
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
@@ -126,7 +126,7 @@ def finish(output: Path, progress: Progress, config: dict[str, Any], recipe: str
 
 
 def tell_people(output: Path, progress: Progress, config: dict[str, Any], recipe: str, only_missing: bool = False) -> list[str]:
-    """Write card and curves; returns the names of those that were written."""
+    """Write the model's card and the curves; returns the names of the files written."""
     card, curves = output / "README.md", output / "curves.png"
     told = []
     if not only_missing or card_missing(output):
@@ -138,7 +138,7 @@ def tell_people(output: Path, progress: Progress, config: dict[str, Any], recipe
 
 
 def test(args: Namespace, device: str) -> None:
-    """Print the recall of a snapshot on the validation sets; what the snapshot says of the model goes before the flags."""
+    """Print the recall of a snapshot on the validation sets; the snapshot's own model settings override the flags."""
     load = args.load or args.output
     snapshot = None if str(load).endswith(STATE_DICT_ENDINGS) else snapshots.read(load)
     _, valid_sets = read_sets(args)
@@ -151,7 +151,7 @@ def test(args: Namespace, device: str) -> None:
 
 
 def run(args: Namespace, command: list[str]) -> None:
-    """Train, or measure with --test-only. command: as a user would give it again, for the snapshot."""
+    """Train, or measure with --test-only. command: the command line, which the snapshot keeps."""
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     if device != "cpu":
@@ -161,16 +161,16 @@ def run(args: Namespace, command: list[str]) -> None:
             test(args, device)
         return
     if world > 1:
-        # The wait for the cache is a barrier, and filling it may take days; torchrun ends all when one process dies.
+        # Processes wait at a barrier while the cache is filled, which may take days; torchrun ends all if one process dies.
         backend = "cpu:gloo,cuda:nccl" if device != "cpu" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(days=7))
     try:
-        # The first process alone writes to the output, and the others wait for it: where it is refused, torchrun ends all.
+        # Only the first process writes to the output, and locks it; if the lock is refused, torchrun ends the waiting others.
         with sole_writer(snapshots.training_file(Path(args.output)), Path(args.output)) if rank == 0 else nullcontext() as require_lock:
             train(args, command, device, rank, world, require_lock)
     except RuntimeError as error:
         if world == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        os._exit(LOST)  # the other process says why itself, or the launcher does; as in run_main, gloo's threads would abort it
-    if dist.is_initialized():  # not after a failure: on GPUs it would wait for what the failed process never does
+        os._exit(LOST)  # the failed process or the launcher reports why; a normal exit would be aborted by gloo's threads
+    if dist.is_initialized():  # not after a failure: on GPUs it would wait for the failed process
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""One epoch of training: the same for the stage, the search and the benchmarks."""
+"""One epoch of training, as the stage, the search for a recipe and the benchmarks use it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from xvoken.machine import cores
 
 
 def make_optimizer(matcher: Matcher, objective: Objective, training: Training) -> torch.optim.Optimizer:
-    """Heads, towers that are trained, and the objective's own parameters (never decayed), each with its learning rate."""
+    """An optimizer of the heads, the trained towers and the objective's parameters (never decayed), each with its learning rate."""
     towers = [p for tower in (matcher.text_tower, matcher.image_tower) if tower for p in tower.parameters()]
     groups = [
         {"params": list(matcher.heads.parameters()), "lr": training.lr, "weight_decay": training.weight_decay},
@@ -33,7 +33,7 @@ def make_optimizer(matcher: Matcher, objective: Objective, training: Training) -
 
 @dataclass
 class Learner:
-    """What one process trains with. model: the matcher, or its DistributedDataParallel."""
+    """All that one process trains with. model: the matcher, or DistributedDataParallel around it."""
 
     model: nn.Module
     matcher: Matcher
@@ -53,7 +53,7 @@ class Learner:
         return cls(model, matcher, objective, optimizer, training, device)
 
     def epoch(self, number: int, data: PairBatches, rank: int = 0, world: int = 1) -> tuple[float, int]:
-        """Epoch `number` (from 1): the mean loss and the number of pairs, of all processes.
+        """Train epoch `number` (from 1); returns the mean loss and the number of pairs, over all processes.
 
         Order, views, dropout and learning rate follow from seed and epoch.
         """
@@ -87,7 +87,7 @@ class Learner:
         text = gather_batch(pad_tokens(text.float()) if self.matcher.by_token else text.float())
         loss = self.objective(text, gather_batch(image.float()), owner, mask)
         self.optimizer.zero_grad()
-        (loss * world).backward()  # DDP averages over processes; the sum is wanted, see gather_batch
+        (loss * world).backward()  # times world: DDP averages over processes, but gather_batch needs the sum
         self.objective.average_gradients(world)
         nn.utils.clip_grad_norm_(self.matcher.parameters(), self.training.clip)
         self.optimizer.step()

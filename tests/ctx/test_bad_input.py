@@ -30,7 +30,7 @@ def world(tmp_path_factory):
 @pytest.mark.parametrize(
     "flags, said",
     [
-        (["--k", 9], "--k 9: the caption database has 8 phrases only"),
+        (["--k", 9], "--k 9: the caption database has only 8 phrases"),
         (["--k", 0], "--k 0: must be at least 1"),
         (["--model", "other"], "made by another model (model"),
         (["--images", "none"], "none: no such folder of pictures"),
@@ -160,9 +160,9 @@ def test_karpathy_files_choose_the_pictures(tmp_path):
 def test_coco_mistakes(tmp_path):
     with pytest.raises(UserError, match="captions_train2014.json does not exist"):
         read_pictures(Source(dataset_root=tmp_path))
-    with pytest.raises(UserError, match="image id 3 stands in both"):
+    with pytest.raises(UserError, match="image id 3 is in both"):
         read_pictures(Source(dataset_root=write_coco(tmp_path / "twice", train=(1, 3), val=(3,))))
-    with pytest.raises(UserError, match="image id 3 stands twice"):
+    with pytest.raises(UserError, match="image id 3 occurs twice"):
         read_pictures(Source(dataset_root=write_coco(tmp_path / "same", train=(3, 3))))
     with pytest.raises(UserError, match="no images in"):
         read_pictures(Source(dataset_root=write_coco(tmp_path / "empty", train=(), val=())))
@@ -182,7 +182,7 @@ def test_coco_mistakes(tmp_path):
 def test_two_files_with_one_name_are_refused(tmp_path):
     builder.save_pictures(tmp_path, {"a": (9, 9)})
     shutil.copy(tmp_path / "a.png", tmp_path / "a.jpg")
-    with pytest.raises(UserError, match="1 image ids stand twice, as a for a.jpg, a.png"):
+    with pytest.raises(UserError, match="1 image ids occur twice, for example a for a.jpg, a.png"):
         read_pictures(Source(images=tmp_path))
 
 

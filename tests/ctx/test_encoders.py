@@ -171,16 +171,16 @@ def test_a_matcher_describes_pictures(world, matcher, at, script):
 def test_what_lies_at_the_path_decides(at):
     (at / "bert").mkdir()
     (at / "bert/config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match="a model of type bert; dual encoders known here: clip"):
+    with pytest.raises(UserError, match="its type is bert; the dual encoders that can be loaded: clip"):
         load_encoder("bert", [], "cpu")
     builder.save_clip(at / "clip")
     (at / "clip/model.safetensors").unlink()
-    with pytest.raises(UserError, match="it needs config.json, model.safetensors"):
+    with pytest.raises(UserError, match="its folder needs config.json, model.safetensors"):
         load_encoder("clip", [], "cpu")
     (at / "clip/pytorch_model.bin").write_bytes(b"pickled")
     with pytest.raises(UserError, match="only safetensors are read; convert its pytorch_model.bin once"):
         load_encoder("clip", [], "cpu")
-    with pytest.raises(UserError, match="where the hub is reached, fetch it: hf download openai/clip-vit-base-patch32"):
+    with pytest.raises(UserError, match="on a machine that reaches the hub, fetch it: hf download openai/clip-vit-base-patch32"):
         load_encoder("openai/clip-vit-base-patch32", [], "cpu")
     with pytest.raises(UserError, match="no snapshot at snap/xmatching/none"):
         load_encoder("snap/xmatching/none", [], "cpu")

@@ -105,7 +105,7 @@ def test_a_shard_whose_files_changed_places_is_refused(work, monkeypatch):
     assert (work / "turned/0.tar").stat().st_size == size
     flags = ["encode_images", work, "--model", "model", "--exp_name", "turned", "--image-sets", "turned", "--ids-root", "ids"]
     line = run_script(*flags, code=2)
-    assert "turned/0.tar: one.png stood at byte" in line and "create_image_ids.py --image-sets NAME=SHARDS" in line
+    assert "turned/0.tar: one.png was at byte" in line and "create_image_ids.py --image-sets NAME=SHARDS" in line
     assert not (work / "outputs/turned/vis_ctx.hdf5").exists()
     create_image_ids.main(["--image-sets", "turned=turned/*.tar", "--ids-root", "ids"])
     run_script(*flags)
@@ -129,7 +129,7 @@ def test_members_are_known_by_their_headers(tmp_path, name, format):
     (found,) = sources.scan([str(tmp_path / "x.tar")], lambda name: True)[0].values()
     assert found.open().read() == b"hello"
     for offset in (0, found.offset + 512, 10**6):  # as a damaged file of places may say
-        with pytest.raises(UserError, match="stood at byte"):
+        with pytest.raises(UserError, match="was at byte"):
             dataclasses.replace(found, offset=offset).open()
 
 

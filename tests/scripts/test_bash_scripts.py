@@ -27,7 +27,7 @@ def test_help_is_the_comment_on_top_and_nothing_is_started(script: Path, flag: s
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["scripts/run_xmatching.bash"], "the GPUs are missing"),
+        (["scripts/run_xmatching.bash"], "the first argument is missing: the GPUs"),
         (["scripts/run_xmatching.bash", "one"], "expected different numbers"),
         (["scripts/build_context.bash", "cpu", "--k", "4"], "one argument is taken"),
     ],

@@ -116,7 +116,7 @@ def test_token_ids_beyond_the_vocabulary(copy: Path, script: Callable[..., str])
 
 
 def test_topk_and_numbers(copy: Path, script: Callable[..., str]):
-    with pytest.raises(UserError, match=r"--topk 19: the index has 18 images only"):
+    with pytest.raises(UserError, match=r"--topk 19: there are only 18 images"):
         vokenize(script, copy, "--topk", 19)
     with pytest.raises(UserError, match="--num-workers 0"):
         vokenize(script, copy, "--num-workers", 0)

@@ -150,7 +150,7 @@ def test_check_of_images_with_their_tokens(corpus: Path, retrieve: Callable, scr
     with pytest.raises(UserError, match=f"{corpus} holds now; .*in this order: rm {vokens_of(corpus)} && python vokenization"):
         script("scripts.check", vokens_of(corpus), tokens_of(corpus))
     corpus.unlink()  # tokens alone say whose they are
-    with pytest.raises(UserError, match=f"{vokens_of(corpus)}: .* of other lines than {tokens_of(corpus)} holds"):
+    with pytest.raises(UserError, match=f"{vokens_of(corpus)}: .* of other lines than those of {tokens_of(corpus)};"):
         script("scripts.check", vokens_of(corpus), tokens_of(corpus))
     assert "21 lines" in script("scripts.check", vokens_of(corpus))
 
@@ -222,7 +222,7 @@ def test_the_page_of_other_keys_and_of_another_training(corpus: Path, retrieve: 
     turned = [np.array(read.keys[::-1])], read.ids[::-1], read.paths[::-1]
     keys.write(load / "keys", SETS[0], *turned, [], settings, {"snapshot_hash": read.attributes["snapshot_hash"]})
     with pytest.raises(
-        UserError, match=f"{vokens_of(corpus)}: of other keys than there are now; make it again: rm {vokens_of(corpus)} && "
+        UserError, match=f"{vokens_of(corpus)}: made with other keys than there are now; make it again: rm {vokens_of(corpus)} && "
     ):
         script(*page)
     vokens_of(corpus).unlink()

@@ -33,5 +33,5 @@ def test_export_writes_what_readers_expect(tmp_path: Path, monkeypatch) -> None:
     assert sum(tables, [])[4] == {"image_path": "/x/p4.jpg", "caption": "caption of p4"}
     assert sum(tables, [])[6]["caption"] == ""
     export_embeddings.main(flags)  # the same files again
-    with pytest.raises(UserError, match=r"img_emb_0001.npy: of another export \(4 such files\).* rm -r "):
+    with pytest.raises(UserError, match=r"img_emb_0001.npy belongs to another export \(4 such files\).* rm -r "):
         export_embeddings.main(flags[:4])

@@ -75,7 +75,7 @@ def test_without_metadata_rows_are_numbered(matcher: Path, made: Path, script: C
 def test_names_that_occur_twice_are_told(matcher: Path, made: Path, script: Callable[..., str]):
     (made / "metadata/metadata_2.parquet").write_bytes((made / "metadata/metadata_0.parquet").read_bytes())
     np.save(made / "img_emb/img_emb_2.npy", np.load(made / "img_emb/img_emb_0.npy"))
-    assert "warning: 5 rows have the name of another one, /x/0.jpg for one" in script(*flags_of(matcher, made))
+    assert "warning: 5 rows have the same name as another row, for example /x/0.jpg" in script(*flags_of(matcher, made))
 
 
 def test_second_runs(matcher: Path, made: Path, script: Callable[..., str]):
@@ -175,11 +175,11 @@ def spoil_zero(made: Path) -> None:
     [
         (spoil_dims, r"img_emb_1.npy: keys of 8 dimensions, those of .* have 16; give the model that made them as --load"),
         (spoil_rows, r"metadata_1.parquet: has 4 rows, its .npy file 3"),
-        (spoil_pickle, r"img_emb_1.npy: no whole .npy file of numbers \(.*Python objects.*\)"),
+        (spoil_pickle, r"img_emb_1.npy: not a complete .npy file of numbers \(.*Python objects.*\)"),
         (spoil_type, r"img_emb_1.npy: int64 of shape \(4, 16\); float16 or float32"),
-        (spoil_cut, r"img_emb_1.npy: no whole .npy file"),
-        (spoil_empty, r"img_emb_1.npy: no whole .npy file"),
-        (spoil_parquet, r"metadata_1.parquet: no whole parquet file"),
+        (spoil_cut, r"img_emb_1.npy: not a complete .npy file"),
+        (spoil_empty, r"img_emb_1.npy: not a complete .npy file"),
+        (spoil_parquet, r"metadata_1.parquet: not a complete parquet file"),
         (spoil_column, r"metadata_1.parquet: has no column image_path, only url"),
         (spoil_pair, r"metadata_1.parquet: does not exist; bring the missing file back"),
         (spoil_npy, r"metadata_1.parquet: has no .npy file in img_emb"),
@@ -198,7 +198,7 @@ def test_wrong_flags(matcher: Path, made: Path, script: Callable[..., str], monk
     with pytest.raises(UserError, match="nowhere: no such folder"):
         script(*flags_of(matcher, made), "--from", made / "nowhere")
     for name in (f"far={made}", "far,near"):
-        with pytest.raises(UserError, match="one name alone was expected; the folder is given as --from"):
+        with pytest.raises(UserError, match="give a single name here, and the folder with --from"):
             script(*flags_of(matcher, made), "--image-sets", name)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"pip install -e '.\[export\]' -c constraints.txt"):

@@ -49,10 +49,10 @@ def test_auto_is_exact_up_to_the_cost_of_the_tower(keyed: Path, capsys: pytest.C
     weights = 5 * (4 * (32 * 32 + 32) + 2 * 32 * 64 + 64 + 32 + 2 * 64) + 64 + 32 * 32 + 32  # the norm of the input; the pooler
     number = weights * (8 + 2) // 16  # 8 tokens a line and two special ones; keys of 16 numbers
     assert affordable(load, identity, 8, number) == "flat"
-    assert f"exact search (flat), since exact search takes {32 * number:,} operations a line" in capsys.readouterr().err
+    assert f"exact search (flat), since exact search takes {32 * number:,} operations per line" in capsys.readouterr().err
     assert affordable(load, identity, 8, number + 1) == "ivf"
     told = capsys.readouterr().err
-    assert f"approximate search (ivf), since exact search takes {32 * (number + 1):,} operations a line in {number + 1:,} keys" in told
+    assert f"approximate search (ivf), since exact search takes {32 * (number + 1):,} operations per line in {number + 1:,} keys" in told
     assert f"the text tower {2 * weights * 10:,}" in told
     assert affordable(load, identity, 1000, weights * 40 // 16 + 1) == "ivf"  # the tower sees 40 tokens at most
     capsys.readouterr()
@@ -112,13 +112,13 @@ def test_second_runs(retrieve: Callable[..., str], tmp_path: Path, keyed: Path):
 
 def test_keys_that_may_not_be_written_to(retrieve: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(UserError, match="made.ivf.faiss: can't be written; copy the keys .* --keys-dir; or --index flat"):
+    with pytest.raises(UserError, match="made.ivf.faiss: can't be written; copy the keys .* --keys-dir, or take --index flat"):
         retrieve("--index", "ivf")
 
 
 def test_mistakes(retrieve: Callable[..., str], tmp_path: Path, world: World, keyed: Path, script: Callable[..., str]):
     for share in (0, 1.5):
-        with pytest.raises(UserError, match=f"--index-recall {share}.*: a share above 0 and at most 1"):
+        with pytest.raises(UserError, match=f"--index-recall {share}.*: must be above 0 and at most 1"):
             retrieve("--index-recall", share)
     with pytest.raises(UserError, match="no line with tokens to measure the recall of --index ivf on; take --index flat"):
         (tmp_path / "empty.txt").write_text("\n\n")
@@ -129,7 +129,7 @@ def test_mistakes(retrieve: Callable[..., str], tmp_path: Path, world: World, ke
         retrieve("--index", "ivf", "--output", tmp_path)
     write_keys(tmp_path / "keys", keyed, 200)
     printed = retrieve("--index", "ivfpq", "--output", tmp_path)
-    assert "--index ivfpq: exact search instead, an index takes at least 256 keys and there are 200" in printed
+    assert "--index ivfpq: searching exactly instead, as this index needs at least 256 keys and there are 200" in printed
 
 
 def test_two_processes_give_the_bytes_of_one(world: World, keyed: Path, tmp_path: Path, process: Callable, script: Callable[..., str]):

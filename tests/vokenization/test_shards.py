@@ -171,7 +171,7 @@ def test_patterns(tmp_path: Path):
     assert expand(tmp_path / "{0..1}*.tar") == list(map(str, names))
     assert expand(tmp_path / "*{0..1}*.tar") == list(map(str, names))  # which name 10.tar twice
     assert expand(tmp_path / "*.tar") == [*map(str, names), str(tmp_path / "8.tar")]
-    with pytest.raises(UserError, match=r"11.tar: no such tar file \(2 of 4 are missing\); those that are there: '.*/\*.tar'"):
+    with pytest.raises(UserError, match=r"11.tar: no such tar file \(2 of 4 are missing\); to use the existing ones give '.*/\*.tar'"):
         expand(tmp_path / "{09..12}.tar")
     for wrong in ("{10..08}.tar", "nowhere/*.tar", "11.tar"):
         with pytest.raises(UserError, match="no such tar file$"):
@@ -217,12 +217,12 @@ def test_cut_and_damaged_shards(shards: Path, tmp_path: Path, script: Callable[.
         Path(last).write_bytes(whole[:size])
         printed = script(*create, f"{name}={shards}")
         assert "warning: " in printed
-        assert "00002.tar is cut off or damaged behind 6 members; those are used" in printed
+        assert "00002.tar is cut off or damaged after 6 members; only these are used" in printed
         assert image_ids.read(tmp_path / "ids", name)[-1] == "000020001.png"
     Path(last).write_bytes(whole[: third.offset] + b"\xff" * 512 + whole[third.offset + 512 :])
-    assert "damaged behind 6 members" in script(*create, f"damaged={shards}")
+    assert "damaged after 6 members" in script(*create, f"damaged={shards}")
     Path(last).write_bytes(b"")
-    assert "00002.tar is cut off or damaged behind 0 members" in script(*create, f"empty={shards}")
+    assert "00002.tar is cut off or damaged after 0 members" in script(*create, f"empty={shards}")
     # Once it is whole, the order that the cut one gave is not taken for that of the whole set.
     Path(last).write_bytes(whole)
     with pytest.raises(UserError, match=r"00002.tar: has \d+ bytes, had 0 when its headers were read"):

@@ -205,8 +205,8 @@ def test_frozen_towers_must_be_those_of_a_state_dict(world: World, tmp_path: Pat
     ("content", "reason"),
     [
         ("module", "A pickled model"),
-        ("list", "a state dict was expected"),
-        ("foreign", "no lang_model.mlp"),
+        ("list", r"not a state dict \(tensors by their names"),
+        ("foreign", "no tensor lang_model.mlp"),
         ("narrow", "do not fit --head"),
     ],
 )

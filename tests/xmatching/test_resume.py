@@ -90,9 +90,9 @@ def test_going_on_with_epochs_of_the_version_that_took_equal_scores_for_hits(wor
     killed_behind(snapshots.training_file(tmp_path / "m").name, command)
     tensors, header = snapshots.read_tensors(snapshots.training_file(tmp_path / "m"))
     assert len(header["records"]) == 1
-    assert "took equal scores for hits" not in script("xmatching.main", *flags, "--resume")
+    assert "counted equal scores as hits" not in script("xmatching.main", *flags, "--resume")
     del header["equal_scores"]
     snapshots.write_tensors(snapshots.training_file(tmp_path / "m"), tensors, header)
     printed = script("xmatching.main", *flags, "--resume")
-    assert "its first 1 epochs were measured by a version that took equal scores for hits" in printed
+    assert "the first 1 epochs were measured by a version that counted equal scores as hits" in printed
     assert "wrote the matcher" in printed

@@ -135,7 +135,7 @@ def test_mistakes_are_one_line(encoder, keyed: Path, tmp_path: Path):
     text_only = xvoken.load_encoder(keyed, towers=["text"], device="cpu")
     for call, line in (
         (lambda: encoder.encode_texts("a red circle"), "a list of texts was expected, this is a single str"),
-        (lambda: encoder.encode_texts(["a", 3]), "text 1 is no str but int"),
+        (lambda: encoder.encode_texts(["a", 3]), "text 1 is not a str but int"),
         (lambda: encoder.encode_images("a.png"), "a list of pictures was expected"),
         (lambda: encoder.encode_images([], on_error="skip"), 'on_error=\'skip\': "raise" or "nan"'),
         (lambda: text_only.encode_images(["a.png"]), "loaded without its image tower"),
@@ -154,9 +154,9 @@ def test_mistakes_are_one_line(encoder, keyed: Path, tmp_path: Path):
         ),
         (lambda: index.search(vectors, k="5"), "k=5: a whole number from 1 to 18, the number of keys"),
         (lambda: encoder.similarity(["a"], ["b"]), "texts: vectors were expected"),
-        (lambda: encoder.similarity(vectors, vectors[:, :5]), "texts of 16 dimensions, pictures of 5"),
+        (lambda: encoder.similarity(vectors, vectors[:, :5]), "texts have 16 dimensions, pictures 5"),
         (lambda: encoder.encode_texts(None), "a list of texts was expected, this is NoneType"),
-        (lambda: encoder.encode_images([np.zeros((2, 2, 3))]), "picture 0 is no file .* but ndarray; of an array: PIL.Image.fromarray"),
+        (lambda: encoder.encode_images([np.zeros((2, 2, 3))]), "0 is neither .* but ndarray; convert an array with PIL.Image.fromarray"),
         (lambda: encoder.encode_images([Image.new("RGB", (0, 0))]), "picture number 0: "),
         (lambda: xvoken.read_keys(keyed / "keys", None), "image_sets=None: a list of names was expected"),
         (lambda: xvoken.read_keys(None, ["a"]), "None: the folder of the keys was expected"),
@@ -201,8 +201,8 @@ def test_more_mistakes_are_one_line(encoder, matcher: Path, keyed: Path, tmp_pat
     none = np.where(np.arange(300)[:, None] == 7, np.nan, many)
     for call, said in (
         (lambda: xvoken.load_encoder(matcher, precision="fp16"), "precision='fp16': not one of auto, bf16, fp32"),
-        (lambda: encoder.encode_texts(["a", "\udcff"]), "text 1 is no Unicode"),
-        (lambda: encoder.encode_images([np.zeros((5, 5, 3), np.uint8)]), "picture 0 is no file and no picture of Pillow's but ndarray"),
+        (lambda: encoder.encode_texts(["a", "\udcff"]), "text 1 is not valid Unicode"),
+        (lambda: encoder.encode_images([np.zeros((5, 5, 3), np.uint8)]), "picture 0 is neither a path nor a Pillow image but ndarray"),
         (lambda: encoder.encode_images([Image.new("RGB", (0, 5))]), "picture number 0: empty: 0 x 5"),
         (lambda: xvoken.open_index(none), "key 7 is not finite"),
         (lambda: xvoken.open_index(none, "ivf"), "key 7 is not finite"),

@@ -76,7 +76,7 @@ def test_maps_of_an_unknown_tower_say_so():
 
 
 def test_a_tower_without_a_map_says_so():
-    with pytest.raises(UserError, match="no average pooling of a last map"):
+    with pytest.raises(UserError, match="no average pooling layer to replace"):
         from xvoken.encoders.image import _replace_pooling, pooling
 
         _replace_pooling(torch.nn.Sequential(torch.nn.Linear(2, 2)), pooling("max"), "vit_b_16", "max")

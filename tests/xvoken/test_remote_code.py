@@ -81,7 +81,7 @@ def test_code_of_a_folder_is_never_run(world: World, tmp_path: Path, case: str, 
     assert done.returncode == 2, done.stderr
     lines = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("this CPU has bf16 units")]
     assert len(lines) == 1, done.stderr
-    assert lines[0].startswith(f"error: {said}{folder}: wants to run Python code of its own (auto_map"), lines
+    assert lines[0].startswith(f"error: {said}{folder}: needs Python code of its own (auto_map"), lines
     assert not (tmp_path / "modules").exists()
 
 

@@ -128,7 +128,7 @@ def test_weights_that_can_not_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ImageTower("resnet18")
     with pytest.raises(UserError, match="did you mean resnext101_32x8d"):
         ImageTower("resnext101_32x8")
-    with pytest.raises(UserError, match="no linear classifier"):
+    with pytest.raises(UserError, match="does not end in a linear classifier"):
         ImageTower("squeezenet1_0", "any")
     with pytest.raises(UserError, match="no such weights file"):
         ImageTower("resnet18", str(tmp_path / "none.pth"))

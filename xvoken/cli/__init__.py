@@ -1,1 +1,1 @@
-"""Flags, and how a command begins and ends."""
+"""Shared flags of commands, and how a command starts and ends."""

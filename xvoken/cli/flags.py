@@ -1,4 +1,4 @@
-"""Command-line flags: a value that makes no sense ends with one line of what is needed, and exit code 2; and their help."""
+"""Command-line flags that several commands share; an invalid value ends in one line that says what is needed, and exit code 2."""
 
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from xvoken.machine import PRECISIONS, Compute, Engine, resolve_precision, worke
 
 
 def at_least(least: int, also: int | None = None) -> Callable[[str], int]:
-    """A type for argparse: whole numbers from `least` on; also: one more that is taken, as -1 for all."""
+    """A type for argparse: whole numbers from `least` on; also: one more number that is allowed, such as -1 for all."""
 
     def number(text: str) -> int:
         try:
@@ -29,7 +29,7 @@ at_least_one = at_least(1)
 
 
 class Help(ArgumentDefaultsHelpFormatter):
-    """Help that names defaults: not where there is none, nor where the text names it."""
+    """Help that adds the default to each flag's text, unless there is no default or the text names it already."""
 
     def _get_help_string(self, action: Action) -> str | None:
         nothing = any(action.default is value for value in (None, False, SUPPRESS))
@@ -38,62 +38,67 @@ class Help(ArgumentDefaultsHelpFormatter):
 
 
 class Parser(ArgumentParser):
-    """A wrong flag is one line, as other mistakes are, without the list of all flags before it."""
+    """A parser that reports a wrong flag in one line, without printing the list of all flags first."""
 
     def error(self, message: str) -> NoReturn:
+        """Print one line and exit with code 2."""
         self.exit(2, f"error: {message}; {self.prog} --help says more\n")
 
 
 def add_compute_flags(parser: ArgumentParser, precision: str, workers: str = "processes (default: one per GPU or core)") -> None:
-    """--device, --num-workers and --precision of all stages with a tower; precision, workers: what they mean there."""
+    """Add --device, --num-workers and --precision, for stages that run a tower; precision, workers: their help texts."""
     parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number (default: auto)")
     parser.add_argument("--num-workers", "--num_workers", type=int, help=workers)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=precision)
 
 
 def precision_help(tower: str, auto: str) -> str:
-    """Of the stages that retrieval depends on; auto: what that precision means there."""
+    """Help of --precision for the stages before retrieval; tower: which tower it is for; auto: what auto means there."""
     return (
-        f"of the {tower}; bf16: several times as fast where the device has the units, but with it the best picture of 1 line in 100 "
-        f"is another one (benchmarks/precision.py); auto: {auto}"
+        f"what the {tower} computes in; bf16 is several times as fast where the device has units for it, but for 1 line in 100 it finds "
+        f"another best picture (benchmarks/precision.py); auto: {auto}"
     )
 
 
 def add_roots_flags(parser: ArgumentParser) -> None:
+    """Add --lxmert-root, --coco-root and --image-root: where the LXMERT files and their pictures lie."""
     parser.add_argument("--lxmert-root", default="data/lxmert", help="folder of the LXMERT files (default: %(default)s)")
     parser.add_argument("--coco-root", default="data/mscoco/images", help="folder with train2014/ and val2014/ (default: %(default)s)")
     parser.add_argument(
         "--image-root", default="data/vg/images",
-        help="folder of all pictures whose id is not COCO's: {img_id}.jpg, .png, ... (default: %(default)s)",
+        help="folder of the pictures whose id is not one of COCO's: {img_id}.jpg, .png, ... (default: %(default)s)",
     )  # fmt: skip
 
 
 def roots_of(args: Namespace) -> Roots:
+    """The folders given with the flags of `add_roots_flags`."""
     return Roots(Path(args.lxmert_root), Path(args.coco_root), Path(args.image_root))
 
 
 def add_engine_flags(parser: ArgumentParser) -> None:
-    group = parser.add_argument_group("many machines (paths on a file system that all of them see)")
+    """Add the flags that split a stage over machines: --engine, --ray-address, --part, --parts and --join."""
+    group = parser.add_argument_group("many machines (all paths must lie on a file system that all of them see)")
     group.add_argument(
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="processes on this machine, or a Ray cluster's actors: one a GPU, or one a core, whatever --device and --num-workers say",
+        help="local: processes on this machine; ray: actors of a Ray cluster, one per GPU or core (--device and --num-workers are ignored) "
+        "(default: %(default)s)",
     )
-    group.add_argument("--ray-address", help="of a running Ray cluster, as 10.0.0.1:6379; without it Ray starts one here")
-    group.add_argument("--part", type=int, metavar="I", help="do share I of --parts N only, I from 1 to N; who ends last joins")
-    group.add_argument("--parts", type=int, metavar="N", help="number of shares; the same for all of them")
-    group.add_argument("--join", action="store_true", help="do no work, only join what the shares have finished")
+    group.add_argument("--ray-address", help="address of a running Ray cluster, such as 10.0.0.1:6379 (default: start one on this machine)")
+    group.add_argument("--part", type=int, metavar="I", help="do only share I of N (1 to N); the share that ends last joins the results")
+    group.add_argument("--parts", type=int, metavar="N", help="number of shares, the same for every share")
+    group.add_argument("--join", action="store_true", help="compute nothing, only join the results of the finished shares")
 
 
 def engine_of(args: Namespace) -> Engine:
-    """Raises UserError for flags that do not go together."""
+    """The engine that the flags of `add_engine_flags` choose; raises UserError for flags that do not go together."""
     if (args.part is None) != (args.parts is None):
         raise UserError("--part I and --parts N are given together")
     if args.part is not None and not 1 <= args.part <= args.parts:
         raise UserError(f"--part {args.part}: from 1 to --parts {args.parts}")
     if args.join and (args.part or args.engine != "local"):
-        raise UserError("--join goes with neither --part nor --engine ray: it only joins what is done")
+        raise UserError("--join goes with neither --part nor --engine ray: it only joins finished shares")
     if args.part and args.engine != "local":
         raise UserError("--part and --engine ray: one of the two, Ray shares the work out by itself")
     if args.ray_address and args.engine != "ray":
@@ -102,7 +107,7 @@ def engine_of(args: Namespace) -> Engine:
 
 
 def compute_of(args: Namespace, processes: int | None = -1) -> Compute:
-    """From whatever flags of it a command has. processes: where --num-workers does not say it (None: one per GPU or core)."""
+    """A Compute from those flags for it that the command has. processes: used instead of --num-workers (None: one per GPU or core)."""
     devices = tuple(workers_on(args.device, args.num_workers if processes == -1 else processes))
     given = {name: getattr(args, name) for name in ("batch_size", "decoder") if hasattr(args, name)}
     if hasattr(args, "cache"):

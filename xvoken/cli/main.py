@@ -1,4 +1,4 @@
-"""How a command begins and ends: one clear line for a mistake, and the exit code."""
+"""How a command starts and ends: a mistake is reported in one line, and decides the exit code."""
 
 import errno
 import os
@@ -11,18 +11,18 @@ from xvoken.interrupts import STOPPED, hear_by_exception
 from xvoken.console import say, show_log
 from xvoken.errors import UserError, disk_full, one_line
 
-_IN_THE_WAY = "choose another place, or move what is in the way"
-_NO_RIGHT = "choose another place, or give this user the right to it"
-# Faults of a path that a user gave, and what mends them.
+_IN_THE_WAY = "choose another place, or move away the file or folder that is in the way"
+_NO_RIGHT = "choose another place, or give this user the right to use it"
+# Errors of a path that a user gave, and what mends them.
 PATH_FAULTS = {
-    errno.ENOENT: "look for a mistake in the name, or make it first", errno.ENOTDIR: _IN_THE_WAY, errno.EISDIR: _IN_THE_WAY,
+    errno.ENOENT: "check the name, or make it first", errno.ENOTDIR: _IN_THE_WAY, errno.EISDIR: _IN_THE_WAY,
     errno.EEXIST: _IN_THE_WAY, errno.EACCES: _NO_RIGHT, errno.EPERM: _NO_RIGHT, errno.EROFS: _NO_RIGHT,
 }  # fmt: skip
 
 
 def run_main(main: Callable[[], object]) -> None:
-    """Run a script's `main()`; turn its mistakes into one line and an exit code instead of a traceback."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else a warning at every fork
+    """Run a script's `main()`; a user's mistake ends in one line and an exit code instead of a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # if unset, tokenizers prints a warning at every fork
     hear_by_exception()
     show_log()
     try:
@@ -33,7 +33,7 @@ def run_main(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         say(STOPPED)
         _end(130)
-    except BrokenPipeError:  # the reader of our output (head, less) left
+    except BrokenPipeError:  # the program that read the output (head, less) ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _end(141)
     except Exception as error:
@@ -49,7 +49,7 @@ def run_main(main: Callable[[], object]) -> None:
 
 
 def _end(code: int) -> NoReturn:
-    """End with an exit code; at once in one of several processes of a training, which gloo's threads might abort on its way out."""
+    """Exit with a code; in a training of several processes without Python's clean-up, in which gloo's threads could abort the process."""
     distributed = sys.modules.get("torch.distributed")
     if distributed and distributed.is_available() and distributed.is_initialized():
         sys.stdout.flush()

@@ -42,7 +42,7 @@ class ClipImageTower(nn.Module):
 class ClipTextTower(nn.Module):
     """The text model; width: size of its pooled output; max_tokens: the longest input, special tokens counted in.
 
-    fixed_length: whether every input is to be padded to that, as SigLIP was trained.
+    fixed_length: whether every input is padded to max_tokens, as in SigLIP's training.
     """
 
     def __init__(self, name: str, model: Any, width: int):
@@ -70,25 +70,27 @@ class ProjectionHead(nn.Module):
 
 @dataclass(frozen=True)
 class ClipTextSpec:
-    """How a process builds the text tower."""
+    """What another process builds the text tower from; name: hub id or folder."""
 
     name: str
-    layers: ClassVar[tuple[int, ...]] = ()  # a matcher's spec says which; here there is one way
+    layers: ClassVar[tuple[int, ...]] = ()  # no choice: a CLIP-like tower has one pooled output
     pool: ClassVar[str] = "cls"
 
     def build(self) -> ClipTextTower:
+        """Load the tower on the CPU, in fp32, without gradients; raises UserError if it can't be loaded."""
         return _towers(self.name, _load_model(self.name))[0]
 
 
 @dataclass(frozen=True)
 class ClipImageSpec:
-    """How a process builds the image tower; name: without the folders, fit for a file's name."""
+    """What another process builds the image tower from; load: hub id or folder; name: its last part, fit for a file's name."""
 
     name: str
     load: str
     pool: ClassVar[str] = "avg"
 
     def build(self) -> ClipImageTower:
+        """Load the tower on the CPU, in fp32, without gradients; raises UserError if it can't be loaded."""
         return _towers(self.load, _load_model(self.load))[1]
 
 
@@ -127,28 +129,28 @@ def _towers(name: str, model: Any) -> tuple[ClipTextTower, ClipImageTower]:
     return ClipTextTower(name, model.text_model, text_width), ClipImageTower(name, model.vision_model, processor)
 
 
-def _load_model(name: str) -> Any:  # what a config and a model hold depends on the family
+def _load_model(name: str) -> Any:  # Any: the attributes of config and model differ by family
     from transformers import AutoConfig, AutoModel
 
     config = from_pretrained(AutoConfig, name, f"model {name}", _mend(name))
     if config.model_type not in FAMILIES:
-        raise UserError(f"--model {name}: a model of type {config.model_type}; dual encoders known here: {', '.join(FAMILIES)}")
+        raise UserError(f"--model {name}: its type is {config.model_type}; the dual encoders that can be loaded: {', '.join(FAMILIES)}")
     model = from_pretrained(AutoModel, name, f"model {name}", _mend(name), use_safetensors=True, config=config)
     return model.float().eval().requires_grad_(False)
 
 
 def _mend(name: str) -> str:
-    """The command or folder that would help."""
+    """What the user can do where a part of the model can't be loaded."""
     folder = Path(name)
     if not folder.is_dir():
         return (
-            f"where the hub is reached, fetch it: hf download {name} --local-dir models/{folder.name}; "
+            f"on a machine that reaches the hub, fetch it: hf download {name} --local-dir models/{folder.name}; "
             f"then give that folder: models/{folder.name}"
         )
     if (folder / "pytorch_model.bin").exists() and not (folder / "model.safetensors").exists():
         convert = f"from transformers import AutoModel; AutoModel.from_pretrained('{name}').save_pretrained('{name}')"
         return f'only safetensors are read; convert its pytorch_model.bin once: python -c "{convert}"'
     return (
-        "it needs config.json, model.safetensors, preprocessor_config.json and the tokenizer's files; "
-        f"fetch it anew: hf download ID --local-dir {name}"
+        "its folder needs config.json, model.safetensors, preprocessor_config.json and the tokenizer's files; "
+        f"fetch it again: hf download ID --local-dir {name}"
     )

@@ -27,40 +27,50 @@ from xvoken.pictures.sources import Member
 
 
 class TowerSpec(Protocol):
-    """How another process builds a tower; what its output depends on besides the weights. name: fit for a file's name."""
+    """What another process builds a tower from."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The tower's name, fit for a file's name."""
+        ...
 
     @property
-    def pool(self) -> str: ...
+    def pool(self) -> str:
+        """How the tower's states or maps become one vector: an entry of TEXT_POOLS or IMAGE_POOLS."""
+        ...
 
 
 class TextSpec(TowerSpec, Protocol):
-    """layers: counted from the last one, none where there is no choice."""
+    """What another process builds a text tower from."""
 
     @property
-    def layers(self) -> tuple[int, ...]: ...
+    def layers(self) -> tuple[int, ...]:
+        """Hidden layers used, counted from the last one; empty for a tower without this choice."""
+        ...
 
-    def build(self) -> AnyTextTower: ...
+    def build(self) -> AnyTextTower:
+        """Load the tower on the CPU, in fp32, without gradients."""
+        ...
 
 
 class ImageSpec(TowerSpec, Protocol):
-    """The same of an image tower."""
+    """What another process builds an image tower from."""
 
-    def build(self) -> AnyImageTower: ...
+    def build(self) -> AnyImageTower:
+        """Load the tower on the CPU, in fp32, without gradients."""
+        ...
 
 
 @dataclass(repr=False)
 class Encoder:
     """A dual encoder ready for use: a matcher's snapshot, or a CLIP-like model of transformers. Made by `load_encoder`.
 
-    name: what its files say made them; hash: 16 hex digits of its weights; dim: size of the joint space.
+    name: written into the files that are made with it; hash: 16 hex digits that name its weights; dim: size of the joint space.
     text, image: the towers, None if they were not asked for; text_head, image_head: from their features to the joint space.
-    max_len: the longest caption of its training, in tokens, special ones counted in (of CLIP-like models, the tower's length).
+    max_len: the longest caption in training, in tokens, special ones counted in (for CLIP-like models, the tower's longest input).
     level: "sentence", or "token" for a matcher that was trained on every token of a caption by itself.
-    tokenizer_name: what was given as the text tower's name, whose tokenizer it is: a trained tower's folder holds none.
-    home: folder for what is made with it; revision: the hub's commit, where there is one; files: that all of this follows from.
+    tokenizer_name: the text tower's name before any training, which names its tokenizer too: a trained tower's folder holds none.
+    home: folder for the files made with it; revision: the hub's commit, or ""; files: the files and folders it was read from.
     """
 
     name: str
@@ -84,7 +94,7 @@ class Encoder:
     made_with: tuple[Any, ...] = ()
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        """For another process, which loads it by itself: towers are not sent."""
+        """Pickled as the arguments of `load_encoder`: another process loads the towers itself, they are not sent."""
         return load_encoder, self.made_with
 
     def __repr__(self) -> str:
@@ -92,7 +102,7 @@ class Encoder:
 
     @property
     def max_tokens(self) -> int:
-        """The longest text, in tokens, special ones counted in; longer ones are cut."""
+        """The longest text in tokens, special ones counted in; longer texts are cut. Raises UserError without a text tower."""
         return self._needs("text").padding.max_tokens
 
     @torch.inference_mode()
@@ -108,9 +118,9 @@ class Encoder:
     def encode_ids(
         self, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batch_size: int, empty: bool = False
     ) -> NDArray[np.float32]:
-        """Token ids without special ones (n,) of lines that start at offsets (L + 1,) -> their vectors (L, dim)
+        """Lines tokens[offsets[i] : offsets[i + 1]], without special tokens -> float32 (L, dim), each of length 1
 
-        empty: also of lines without tokens, whose rows are left as they are otherwise.
+        tokens: (n,); offsets: (L + 1,). empty: whether lines without tokens get a vector too; otherwise their rows are left uninitialized.
         """
         lengths = np.diff(offsets)
         vectors = np.empty((len(lengths), self.dim), np.float32)
@@ -123,22 +133,22 @@ class Encoder:
     def encode_texts(self, texts: Sequence[str], batch_size: int | None = None, show_progress: bool = False) -> NDArray[np.float32]:
         """Vectors of texts: float32 (len(texts), dim), each of length 1.
 
-        batch_size: texts a batch (default: by device). Texts longer than `max_tokens` are cut; an empty one has a vector too.
-        Of a matcher on token level: the mean of its tokens' vectors, which is shorter than 1, as its score is the mean of theirs.
-        Raises xvoken.Error where the model's output is not finite.
+        batch_size: texts a batch (default: by device). Texts longer than `max_tokens` are cut; an empty text has a vector too.
+        For a matcher on token level, a text's vector is the mean of its tokens' vectors, so that its score is the mean of their
+        scores; its length is below 1. Raises xvoken.Error where the model's output is not finite.
         """
         tower, texts = self._needs("text"), _listed(texts, "texts")
         if wrong := [i for i, text in enumerate(texts) if not isinstance(text, str)]:
-            raise UserError(f"text {wrong[0]} is no str but {type(texts[wrong[0]]).__name__}")
+            raise UserError(f"text {wrong[0]} is not a str but {type(texts[wrong[0]]).__name__}")
         for i, text in enumerate(texts):
             try:
                 text.encode()
             except UnicodeEncodeError as error:
-                raise UserError(f"text {i} is no Unicode (character {error.start})") from None
+                raise UserError(f"text {i} is not valid Unicode: character {error.start} is half a surrogate pair") from None
         size = _batch(batch_size) or lines_on(self.device, TEXT_BATCH)
         vectors = np.empty((len(texts), self.dim), np.float32)
         with progress(total=len(texts), desc="texts", unit="text", disable=not show_progress) as bar:
-            for start in range(0, len(texts), 64 * size):  # lines of similar length go together, some batches at a time
+            for start in range(0, len(texts), 64 * size):  # within a slab, lines of similar length share a batch
                 slab = texts[start : start + 64 * size]
                 tokens, offsets = tower.tokenize(slab)
                 if self.level == "token":
@@ -156,18 +166,18 @@ class Encoder:
     ) -> NDArray[np.float32]:  # fmt: skip
         """Vectors of pictures: float32 (len(pictures), dim), each of length 1.
 
-        pictures: files, or pictures of Pillow's; both are turned upright, transparency becomes white.
-        batch_size: pictures a batch (default: by device). on_error: of a picture that can't be used, "raise" xvoken.Error,
-        which names it and says why, or make its row "nan".
-        Keys on disk were rounded to 16 bits between tower and head, so that theirs differ from these by about 0.001.
+        pictures: paths, Pillow images or members of a tar; they are turned upright, transparency becomes white.
+        batch_size: pictures a batch (default: by device). on_error: what to do with a picture that can't be used: "raise"
+        xvoken.Error, which names the picture and the reason, or "nan", which fills its row with NaN.
+        Keys on disk differ from these vectors by about 0.001: their features were rounded to 16 bits between tower and head.
         """
         if on_error not in ("raise", "nan"):
             raise UserError(f'on_error={on_error!r}: "raise" or "nan" was expected')
         tower, pictures = self._needs("image"), _listed(pictures, "pictures")
         wrong = next((i for i, picture in enumerate(pictures) if not isinstance(picture, str | Path | Image.Image | Member)), None)
         if wrong is not None:
-            what = f"no file and no picture of Pillow's but {type(pictures[wrong]).__name__}"
-            raise UserError(f"picture {wrong} is {what}; of an array: PIL.Image.fromarray(array)")
+            what = f"neither a path nor a Pillow image but {type(pictures[wrong]).__name__}"
+            raise UserError(f"picture {wrong} is {what}; convert an array with PIL.Image.fromarray(array)")
         size, threads = on_device(self.device, _batch(batch_size) or IMAGE_BATCH, 1)
         vectors = np.full((len(pictures), self.dim), np.nan, np.float32)
         with progress(total=len(pictures), desc="pictures", unit="img", disable=not show_progress) as bar, threads or nullcontext():
@@ -188,10 +198,13 @@ class Encoder:
 
     @staticmethod
     def similarity(texts: NDArray[np.float32], pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Inner products of vectors, (T, dim) and (P, dim) -> float32 (T, P); cosines, as the vectors have length 1"""
+        """Inner products of vectors, (T, dim) and (P, dim) -> float32 (T, P); cosines, as the vectors have length 1
+
+        Raises UserError for arrays of other shapes or of different dim.
+        """
         texts, pictures = matrix(texts, "texts"), matrix(pictures, "pictures")
         if texts.shape[1] != pictures.shape[1]:
-            raise UserError(f"texts of {texts.shape[1]} dimensions, pictures of {pictures.shape[1]}: those of one encoder were expected")
+            raise UserError(f"texts have {texts.shape[1]} dimensions, pictures {pictures.shape[1]}: both must come from one encoder")
         return texts @ pictures.T
 
     def _needs(self, tower: str) -> Any:
@@ -202,7 +215,7 @@ class Encoder:
 
 
 def _listed(given: Any, what: str) -> list[Any]:
-    """A single text or path is a sequence too, of letters."""
+    """The items as a list; a single text or path is refused: Python would take it for a sequence of letters."""
     if isinstance(given, str | Path | Image.Image):
         raise UserError(f"a list of {what} was expected, this is a single {type(given).__name__}: put it in brackets")
     try:
@@ -212,7 +225,7 @@ def _listed(given: Any, what: str) -> list[Any]:
 
 
 def _batch(size: Any) -> int | None:
-    """A size that makes no sense would leave rows as they were found in memory."""
+    """The size, unless it is invalid: below 1, no batch would be computed and the rows would stay uninitialized."""
     if size is not None and (not isinstance(size, int | np.integer) or size < 1):
         raise UserError(f"batch_size={size!r}: a whole number of at least 1 was expected")
     return size
@@ -225,13 +238,13 @@ def _named(picture: Any, number: int) -> str:
 def load_encoder(
     load: str | Path, towers: Sequence[str] = ("text", "image"), device: str = "auto", precision: str = "fp32", expected: str | None = None
 ) -> Encoder:
-    """Load what `load` names, with the towers asked for; what lies there decides.
+    """Load an encoder with the towers asked for; the files at `load` decide which kind of encoder it is.
 
     load: a matcher's snapshot (folder or .safetensors file), else a folder or hub id of a CLIP or SigLIP model of transformers.
     towers: "text", "image", both or none; device: auto (a GPU, else the CPU), cpu, cuda, or a GPU's number;
     precision: of the towers, fp32, bf16, or auto for bf16 where the device has the units for it.
-    expected: its hash, where that is known already: a model that has become another one meanwhile, here or at its hub, is refused.
-    Raises xvoken.Error when there is neither, or when a tower is not the one that the heads were trained on.
+    expected: the hash that it must have, if the caller knows one: a model that was replaced meanwhile, here or at its hub, is refused.
+    Raises xvoken.Error when `load` is neither, or when a tower's weights are not those that the heads were trained on.
     """
     towers = _listed(towers, "towers")
     if unknown := {str(tower) for tower in towers} - {"text", "image"}:

@@ -1,4 +1,4 @@
-"""Towers that are not trained, ready on a device: the one place where tower, padding, precision and TF32 meet."""
+"""Frozen towers on a device: the one place where tower, padding, precision and TF32 meet."""
 
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -24,7 +24,7 @@ class Padding:
     """The ids around and behind a sentence, and the longest input of the tower, special ids counted in.
 
     start: None where nothing stands before a sentence (SigLIP); fixed: every input is max_tokens long and the
-    tower looks at the padding too, as SigLIP was trained.
+    tower looks at the padding too, as in SigLIP's training.
     """
 
     start: int | None
@@ -35,11 +35,12 @@ class Padding:
 
     @classmethod
     def for_tokenizer(cls, tokenizer: Tokenizer, max_tokens: int, fixed: bool = False) -> "Padding":
+        """The tokenizer's own special ids; raises UserError unless it adds exactly 2 of them to a sentence (1 if `fixed`)."""
         start, end = (None, end_id(tokenizer)) if fixed else special_ids(tokenizer)
         return cls(start, end, tokenizer.pad_token_id or 0, max_tokens, fixed)
 
     def lengths(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Of the inputs made of sentences of so many tokens, special ids counted in, cut to fit the tower."""
+        """Tokens of each sentence (n,), without special ids -> lengths of the inputs (n,), with special ids, cut to fit the tower"""
         return np.minimum(tokens + self.specials, self.max_tokens)
 
     @property
@@ -57,21 +58,21 @@ def batches_by_length(lengths: NDArray[np.int64], batch_size: int) -> Iterator[N
 
 
 def all_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """The same with the rows of length 0 in a batch of their own, first: a text without tokens is [CLS][SEP] then, and keeps its row."""
+    """As `batches_by_length`, after a first batch of the rows of length 0: a text without tokens becomes [CLS][SEP] and has a vector."""
     yield np.flatnonzero(lengths == 0)
     yield from batches_by_length(lengths, batch_size)
 
 
 def of_length_one(vectors: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which rows of (n, d) have the length 1 that a head gives them: (n,); it is NaN or 0 where a product or the length overflows."""
+    """Which rows of (n, d) have length 1, as heads make them: bool (n,). Where the head overflows, a length is NaN or 0 instead."""
     return np.linalg.norm(vectors, axis=1) > 0.5
 
 
 def require_finite(vectors: NDArray[np.floating], name: Callable[[int], str], precision: str, mend: str = "", unit: bool = False) -> None:
-    """Raise UserError for texts without a vector: (n, d) with a row that is not finite, or not of length 1 where it should be (`unit`).
+    """Raise UserError if a row of the texts' vectors (n, d) is not finite or, with `unit`, not of length 1.
 
-    Not left out, as pictures are: a model that fails on one text is not to be trusted with the others unseen. Not kept: a score
-    that is NaN stands above all others. name: what a row is called; mend: what else has to be done then.
+    Such texts are not left out, as pictures are: a model that fails on one text can't be trusted with the others. They are not
+    kept either: a NaN score would rank above all others. name: what a row is called; mend: what else the user has to do.
     """
     sound = np.isfinite(vectors).all(1)
     if unit:
@@ -104,7 +105,7 @@ def pad_lines(tokens: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDA
 
 @contextmanager
 def _computing(device: str, precision: str) -> Generator[None]:
-    """No gradients, in this precision; fp32 is fp32 on a GPU too, where convolutions are in TF32, of 10 bits, if nothing is said."""
+    """Compute without gradients, in this precision. fp32 means fp32 on a GPU too: torch's default there is TF32 convolutions (10 bits)."""
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -115,10 +116,10 @@ def _computing(device: str, precision: str) -> Generator[None]:
 
 
 class FrozenText:
-    """A text tower and its tokenizer.
+    """A frozen text tower and its tokenizer, on a device.
 
-    tower: ids, mask -> features, see xvoken.encoders.text.TextTower; it is changed for the precision.
-    max_tokens: the longest input, special tokens counted in; the tower's own at most, which is also the default.
+    tower: ids, mask -> features, see xvoken.encoders.text.TextTower; its weights are cast in place for the precision.
+    max_tokens: the longest input, special tokens counted in; by default, and at most, that of the tower.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class FrozenText:
         return tokenize(self.tokenizer, sentences)
 
     def cut(self, lengths: NDArray[np.int64]) -> int:
-        """How many texts of these lengths, in tokens, are longer than the tower takes."""
+        """How many texts will be cut; lengths: tokens of each text (n,), without special ones."""
         return int((lengths + self.padding.specials > self.padding.max_tokens).sum())
 
     def features(
@@ -142,7 +143,7 @@ class FrozenText:
     ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Batches of lines (rows of offsets) -> rows (B,), features (B, width) on the device; empty batches are left out.
 
-        On a GPU the output may still be in the making: take all batches before the first is copied back, and it never waits.
+        A GPU may still be computing the output: ask for all batches before copying the first one back, so that it never waits.
         """
         for rows, ids, mask in self._inputs(tokens, offsets, batches):
             with _computing(self.device, self.precision):
@@ -152,8 +153,8 @@ class FrozenText:
     def states(
         self, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batches: Iterable[NDArray[np.int64]]
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
-        """The same for every token: rows (B,), states (B, T, width), mask int64 (B, T), special tokens counted in."""
-        tower = cast(TokenTower, self.tower)  # only matchers are asked for tokens, and theirs is one
+        """As `features`, for every token: rows (B,), states (B, T, width), mask int64 (B, T), special tokens counted in."""
+        tower = cast(TokenTower, self.tower)  # only a matcher is asked for tokens, and its tower has the method
         for rows, ids, mask in self._inputs(tokens, offsets, batches):
             with _computing(self.device, self.precision):
                 out = tower.tokens(ids, mask)
@@ -169,9 +170,9 @@ class FrozenText:
 
 
 class FrozenImage:
-    """An image tower.
+    """A frozen image tower on a device.
 
-    tower: pixels -> features, see xvoken.encoders.image.ImageTower; it is changed for the precision. view: how a picture becomes pixels.
+    tower: pixels -> features, see xvoken.encoders.image.ImageTower; changed in place for the precision. view: how a picture becomes pixels.
     """
 
     def __init__(self, tower: AnyImageTower, device: str = "cpu", precision: str = "fp32"):
@@ -179,6 +180,6 @@ class FrozenImage:
         self.tower = for_inference(tower, precision).to(device)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """pixels: uint8 (B, 3, H, W), on any device -> (B, width) on the tower's; may still be in the making there"""
+        """pixels: uint8 (B, 3, H, W), on any device -> (B, width) on the tower's device; a GPU may still be computing it"""
         with _computing(self.device, self.precision):
             return self.tower(upload(pixels, self.device))

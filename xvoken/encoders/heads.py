@@ -21,7 +21,7 @@ class MLPHead(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """One linear map of the layer-normalized input, dropout before it; `hidden` has no meaning here."""
+    """One linear map of the layer-normalized input, dropout before it; `hidden` is ignored."""
 
     def __init__(self, width: int, hidden: int = 1024, dim: int = 512, dropout: float = 0.2):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a command has to know of an encoder before it computes; nothing is loaded for it where that is known from before."""
+"""Facts about an encoder that a command needs before it computes; kept between runs, so that mostly no model is loaded for them."""
 
 import os
 from collections.abc import Sequence
@@ -12,13 +12,16 @@ from xvoken.encoders.snapshot import require_snapshot
 from xvoken.encoders.sources import is_transformers, kind_of, text_files
 from xvoken.files.known import Start, known, remember
 
-if TYPE_CHECKING:  # a module that is there for type checkers only
+if TYPE_CHECKING:  # a module that exists for type checkers only
     from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
 class Identity:
-    """As in xvoken.encoders.encoder.Encoder; tokenizer_hash, and vocabulary, which all token ids are below; matcher: or CLIP-like."""
+    """Fields as in xvoken.encoders.encoder.Encoder, and three more.
+
+    tokenizer_hash: see xvoken.encoders.tokenizer; vocabulary: the largest token id + 1; matcher: False for a CLIP-like model.
+    """
 
     name: str
     hash: str
@@ -36,7 +39,11 @@ class Identity:
 
 @dataclass(frozen=True)
 class TextSize:
-    """Of a text tower: its longest input, whether every input is as long, and the parameters that each token is multiplied with."""
+    """Sizes of a text tower.
+
+    max_tokens: the longest input; fixed_length: whether every input has that length; weights_at_work: number of parameters that each
+    token is multiplied with, which is all but the embeddings.
+    """
 
     max_tokens: int
     fixed_length: bool
@@ -44,14 +51,14 @@ class TextSize:
 
 
 def identify(load: str | Path) -> Identity:
-    """The identity of what `load_encoder` would load; raises UserError as that does."""
+    """The identity of the encoder that `load_encoder` would load; raises UserError as load_encoder does."""
     facts = _kept("encoder", load, Identity, _identity)
     said: dict[str, Any] = {**facts, "home": Path(facts["home"])}
     return Identity(**said)
 
 
 def text_size(load: str | Path) -> TextSize:
-    """Of its text tower; raises UserError as load_encoder does."""
+    """Sizes of the text tower of the encoder that `load` names; raises UserError as load_encoder does."""
     return TextSize(**_kept("text tower", load, TextSize, _text_size))
 
 
@@ -60,7 +67,7 @@ def _kept(what: str, load: str | Path, kind: "type[DataclassInstance]", find_out
     if (facts := _known(key, kind)) is None:
         start = Start.now(text_files(str(load)))
         if not is_transformers(str(load)):
-            require_snapshot(load)  # a mistake in the name is told before torch is imported, which takes seconds
+            require_snapshot(load)  # a wrong name is reported before torch is imported, which takes seconds
         with importing():
             from xvoken.encoders.encoder import load_encoder
         facts, files = find_out(load_encoder(load, [], "cpu"), str(load))
@@ -70,12 +77,12 @@ def _kept(what: str, load: str | Path, kind: "type[DataclassInstance]", find_out
 
 
 def _named(name: str) -> dict[str, Any]:
-    """A model as it was named, and what that name stands for now: with another cache of the hub, or a folder of that name, another one."""
+    """What facts are kept under: a model's name, and its folders, as the same name means another model in another folder or hub cache."""
     return {"load": name, "at": os.getcwd(), "sources": [str(path) for path in text_files(name)]}
 
 
 def _known(key: dict[str, Any], kind: "type[DataclassInstance]") -> dict[str, Any] | None:
-    """The facts that are kept, if they are those that `kind` takes: another version may have kept others."""
+    """The kept facts, or None if there are none with the fields of `kind`: another version may have kept other fields."""
     facts = known(key)
     return facts if facts is not None and facts.keys() == {field.name for field in fields(kind)} else None
 
@@ -94,7 +101,7 @@ def _text_size(encoder: Any, load: str) -> tuple[dict[str, Any], Sequence[Path]]
     from torch import nn
 
     tower = encoder.text_spec.build()
-    modules = (module for module in tower.modules() if not isinstance(module, nn.Embedding))  # which are looked up
+    modules = (module for module in tower.modules() if not isinstance(module, nn.Embedding))  # embeddings are looked up, not multiplied
     weights = sum(parameter.numel() for module in modules for parameter in module.parameters(recurse=False))
     files = text_files(encoder.text_spec.name)
     return asdict(TextSize(tower.max_tokens, tower.fixed_length, weights)), [*encoder.files, *files] if files else []
@@ -102,19 +109,19 @@ def _text_size(encoder: Any, load: str) -> tuple[dict[str, Any], Sequence[Path]]
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """hash: see xvoken.encoders.tokenizer.tokenizer_hash; vocabulary: all ids are below it."""
+    """hash: see xvoken.encoders.tokenizer.tokenizer_hash; vocabulary: the largest token id + 1."""
 
     hash: str
     vocabulary: int
 
 
 def tokenizer_facts(name: str) -> TokenizerFacts:
-    """Of a tokenizer by short name, hub id or folder; raises UserError as load_tokenizer does."""
+    """Facts about a tokenizer given by short name, hub id or folder; raises UserError as load_tokenizer does."""
     key = {"of": "tokenizer", **_named(name)}
     if (facts := _known(key, TokenizerFacts)) is None:
         start = Start.now(text_files(name))
         with importing():
-            import transformers  # noqa: F401  # which the functions import
+            import transformers  # noqa: F401  # the functions below import it
 
             from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
         tokenizer = load_tokenizer(name)

@@ -33,7 +33,7 @@ class ImageTower(nn.Module):
 
     view: how a picture becomes the input; width: size of the output.
     weights: a file (.safetensors, or a .pth state dict) instead of the published ImageNet weights.
-    pool: an entry of IMAGE_POOLS, what is taken of the last map: "avg" (as in pretraining), "max", "grid" (averages of 2 x 2
+    pool: an entry of IMAGE_POOLS, how the last map is reduced: "avg" (as in pretraining), "max", "grid" (averages of 2 x 2
     quarters), or "maps" (averages of earlier maps, see `stages`, and the grid of the last one).
     """
 
@@ -71,12 +71,12 @@ class ImageTower(nn.Module):
     @property
     def fp32_parts(self) -> list[nn.Module]:
         """Parts that compute in fp32 under autocast too: in bf16 these few alone move the output by most of its error."""
-        model: Any = self.model  # the parts of EfficientNet-Lite have no types
+        model: Any = self.model  # EfficientNet-Lite's modules are untyped
         return [model._conv_stem, model._bn0, model._blocks[0]] if self.is_lite else []
 
     def _lite_map(self, x: Tensor) -> Tensor:
         """EfficientNet-Lite's last map, as its own extract_features computes it: (B, 3, H, W) -> (B, 1280, h, w)"""
-        model: Any = self.model  # its parts have no types
+        model: Any = self.model  # its modules are untyped
         blocks = model._blocks
         drop = (model._global_params.drop_connect_rate or 0.0) / len(blocks)
         with torch.autocast(x.device.type, enabled=False):
@@ -87,10 +87,10 @@ class ImageTower(nn.Module):
 
 
 def for_inference(tower: SomeImageTower, precision: str) -> SomeImageTower:
-    """Make a frozen tower as fast as it gets in a precision; changes it, and returns it.
+    """Change a frozen tower in place for fast inference in a precision, and return it.
 
-    In bf16 the batch normalizations of a ResNet go into the convolutions before them: the same function, an eighth of
-    the time less. fp32, the reference, is left alone.
+    In bf16 the batch normalizations of a ResNet are fused into the convolutions before them: the same function in an eighth
+    less time. In fp32, the reference, nothing is changed.
     """
     if precision == "bf16" and isinstance(tower.model, ResNet):
         for owner in list(tower.model.modules()):
@@ -142,10 +142,10 @@ def _efficientnet_lite2(name: str, weights: str | None) -> tuple[nn.Module, View
 
 
 def _remove_classifier(model: nn.Module, child: str, name: str) -> int:
-    """Put an identity in the place of the last linear layer of a child; returns the width of what comes into it."""
+    """Replace the last linear layer inside a child by an identity; returns the width of that layer's input."""
     linear = [(p, m) for p, m in model.get_submodule(child).named_modules(prefix=child) if isinstance(m, nn.Linear)]
     if not linear:
-        raise UserError(f"--visn {name}: ends in no linear classifier; take another backbone, resnext101_32x8d for one")
+        raise UserError(f"--visn {name}: does not end in a linear classifier; take another backbone, for example resnext101_32x8d")
     path, last = linear[-1]
     owner, _, leaf = path.rpartition(".")
     setattr(model.get_submodule(owner), leaf, nn.Identity())
@@ -153,7 +153,7 @@ def _remove_classifier(model: nn.Module, child: str, name: str) -> int:
 
 
 def pooling(name: str) -> nn.Module:
-    """The layer of an entry of IMAGE_POOLS: (B, C, H, W) -> (B, C, side, side)"""
+    """The pooling layer of an entry of IMAGE_POOLS: (B, C, H, W) -> (B, C, side, side)"""
     kind = IMAGE_POOLS[name]
     return made_by(kind.layer)(kind.side)
 
@@ -161,12 +161,12 @@ def pooling(name: str) -> nn.Module:
 def _replace_pooling(model: nn.Module, pooling: nn.Module, name: str, pool: str) -> None:
     places = [path for path, module in model.named_children() if isinstance(module, nn.AdaptiveAvgPool2d)]
     if not places:
-        raise UserError(f"--visn-pool {pool}: {name} has no average pooling of a last map; use --visn-pool avg")
+        raise UserError(f"--visn-pool {pool}: {name} has no average pooling layer to replace; use --visn-pool avg")
     setattr(model, places[-1], pooling)
 
 
 def load_state_dict(path: Path) -> dict[str, Any]:
-    """Read tensors from .safetensors, or from a torch file that holds nothing but tensors (`weights_only`)."""
+    """Read tensors from .safetensors, or from a torch file with `weights_only`; raises UserError for any other file."""
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such weights file")
     try:
@@ -175,7 +175,7 @@ def load_state_dict(path: Path) -> dict[str, Any]:
 
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format raises its own kinds for a file that is not of it
+    except Exception as error:  # each reader raises errors of its own for a file of another format
         raise UserError(f"{path}: not a file of plain tensors ({one_line(error)[:120]})") from None
 
 
@@ -186,12 +186,13 @@ def _load(model: nn.Module, state: dict[str, Any], what: str) -> None:
         raise UserError(f"{what}: these weights do not fit the model ({one_line(error)[:160]})") from None
 
 
-LEAST_CHANNELS = 48  # of EfficientNet-Lite: maps of an eighth of the picture's size and smaller, as layer2 of a ResNet
+LEAST_CHANNELS = 48  # EfficientNet-Lite's maps with so many have at most an eighth of the picture's size, as layer2 of a ResNet
 
 
 def stages(model: Any, name: str) -> list[nn.Module]:
-    """The modules whose outputs are averaged, in order: where the channels change next, from an eighth of the size on.
+    """The modules whose output maps --visn-pool maps averages besides the last map, in the order in which they run.
 
+    These are the last modules before the number of channels changes, from an eighth of the picture's size on.
     EfficientNet-Lite: the last block of each stage; ResNet and ResNeXt: layer2, layer3 (layer4 is the last map).
     """
     if hasattr(model, "_blocks"):
@@ -204,15 +205,15 @@ def stages(model: Any, name: str) -> list[nn.Module]:
 
 
 def channels_of(stage: nn.Module) -> int:
-    """Channels of a stage's output: those of its last normalization, which is never that of a shortcut of another width."""
+    """Channels of a stage's output: those of its last batch normalization, which never belongs to a shortcut of another width."""
     return [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)][-1].num_features
 
 
 @contextmanager
 def averaged(modules: Sequence[nn.Module]) -> Generator[list[Tensor]]:
-    """Collects, while it is open, the average of each module's output map: float32 (B, channels), in order of running.
+    """While open, collects the average of each module's output map: float32 (B, channels), in the order in which they run.
 
-    Of this thread alone: another one may use the tower meanwhile, and has hooks of its own.
+    Only outputs computed in this thread count: another thread may use the tower meanwhile, with hooks of its own.
     """
     found: list[Tensor] = []
     thread = get_ident()

@@ -1,4 +1,4 @@
-"""A trained matcher as an encoder: its towers by their names, its heads from the snapshot."""
+"""A trained matcher as an encoder: towers loaded by name, or from the snapshot if trained, and the snapshot's heads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,32 +19,34 @@ from xvoken.kinds import HEADS, made_by
 
 @dataclass(frozen=True)
 class TextTowerSpec:
-    """How a process builds a text tower: a name or folder, the layers used and how tokens are pooled."""
+    """What another process builds a text tower from: a name or folder, the layers used and how tokens are pooled."""
 
     name: str
     layers: tuple[int, ...]
     pool: str = "cls"
 
     def build(self) -> TextTower:
+        """Load the tower on the CPU, in fp32, without gradients; raises UserError if it can't be loaded."""
         return TextTower(self.name, self.layers, self.pool).eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
 class ImageTowerSpec:
-    """How a process builds an image tower: a name, a weights file or the published weights, and the pooling."""
+    """What another process builds an image tower from: a name, a weights file (None: the published weights), the pooling."""
 
     name: str
     weights: str | None = None
     pool: str = "avg"
 
     def build(self) -> ImageTower:
+        """Load the tower on the CPU, in fp32, without gradients; raises UserError if it can't be loaded."""
         return ImageTower(self.name, self.weights, self.pool).eval().requires_grad_(False)
 
 
 def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) -> Encoder:
     """Load a snapshot (folder or .safetensors file) with the towers asked for.
 
-    Raises UserError where there is none, or when a tower is not the one that the heads were trained on.
+    Raises UserError if there is no snapshot, or if a tower's weights are not those that the heads were trained on.
     """
     snapshot = snapshots.read(load)
     model = snapshot.model

@@ -23,7 +23,7 @@ from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.safe import replacing, replacing_files, sha256_of_file, write_json
 
-if TYPE_CHECKING:  # its import takes seconds, and a header is read without it
+if TYPE_CHECKING:  # torch takes seconds to import, and reading a header needs none of it
     from torch import Tensor
 
 FORMAT = "xvoken-matcher-1"
@@ -31,11 +31,11 @@ FORMAT = "xvoken-matcher-1"
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """What a snapshot's config["model"] says, in its order: the towers, as they were before any training, and the heads.
+    """A snapshot's config["model"], with its keys in order: the towers, as they were before any training, and the heads.
 
-    A default is what snapshots say nothing of that are older than the choice, so that a new field needs one.
+    A field that was added later has a default: its value for older snapshots, which lack the key.
     lang, visn: the towers' names; *_hash: of their weights; lang_layers: counted from the last; *_width: size of their outputs;
-    tokenizer: its hash; max_len: the longest caption in tokens; visn_weights: a file, None for the published ones.
+    tokenizer: its hash; max_len: the longest caption in tokens; visn_weights: a file, None for the published weights.
     """
 
     lang: str
@@ -59,33 +59,34 @@ class ModelConfig:
 
     @classmethod
     def read(cls, said: dict[str, Any]) -> "ModelConfig":
-        """From JSON; raises UserError for what is missing. Of keys that only newer versions know, nothing is taken."""
+        """From JSON; raises UserError for missing keys. Keys that only newer versions know are ignored."""
         if missing := cls.missing(said):
             raise UserError(f"not a matcher's config (missing: {missing})")
         return cls(**{field.name: said[field.name] for field in fields(cls) if field.name in said})
 
     @classmethod
     def missing(cls, said: dict[str, Any]) -> list[str]:
-        """The keys that every snapshot has, and this one has not."""
+        """The keys that `said` lacks though every snapshot has them."""
         return [field.name for field in fields(cls) if field.default is MISSING and field.name not in said]
 
     @classmethod
     def unsaid(cls) -> dict[str, Any]:
-        """What older snapshots do not say, by its key."""
+        """The values that keys have in older snapshots, which lack them."""
         return {field.name: field.default for field in fields(cls) if field.default is not MISSING}
 
     @classmethod
     def with_heads(cls, **said: Any) -> "ModelConfig":
-        """Heads alone, without towers: text_width, image_width, dim, hidden, dropout, and what else differs from the defaults."""
+        """A config of heads alone, without towers; said: text_width, image_width, dim, hidden, dropout, and other fields of the heads."""
         none: dict[str, Any] = {"lang": "", "lang_hash": "", "lang_layers": [], "max_len": 0, "visn": "", "visn_hash": ""}
         return cls(**{**none, **said})
 
 
 @dataclass
 class Snapshot:
-    """A trained matcher, read.
+    """A trained matcher as it was read from its file.
 
-    folder and tag ("BEST" or "LAST"); config: all that the header says; model: its part of that name; tensors by name; hash of the file.
+    folder and tag ("BEST" or "LAST") name the file; config: its whole header; model: the header's part "model"; tensors: the heads' by
+    name; hash: the first 16 hex digits of the file's SHA-256.
     """
 
     folder: Path
@@ -97,19 +98,22 @@ class Snapshot:
 
 
 def tensors_file(folder: Path, tag: str) -> Path:
+    """Where the heads and the config of the BEST or the LAST epoch lie."""
     return folder / f"{tag}.safetensors"
 
 
 def training_file(folder: Path) -> Path:
-    """Where the state of an unfinished training stands, see xmatching/resume.py."""
+    """Where the state of an unfinished training lies, see xmatching/resume.py."""
     return folder / "LAST.training.safetensors"
 
 
 def text_tower_folder(folder: Path, tag: str) -> Path:
+    """Where a trained text tower lies; no such folder if it was frozen."""
     return folder / f"{tag}.text_tower"
 
 
 def image_tower_file(folder: Path, tag: str) -> Path:
+    """Where a trained image tower's weights lie; no such file if it was frozen."""
     return folder / f"{tag}.image_tower.safetensors"
 
 
@@ -120,10 +124,12 @@ def tower_sources(snapshot: Snapshot) -> tuple[str, str | None]:
 
 
 def tokenizer_folder(folder: Path) -> Path:
+    """Where the matcher's tokenizer lies."""
     return folder / "tokenizer"
 
 
 def metrics_file(folder: Path) -> Path:
+    """Where a training writes the metrics of each epoch."""
     return folder / "metrics.jsonl"
 
 
@@ -135,6 +141,7 @@ def write_tokenizer(folder: Path, tokenizer: Any) -> Path:
 
 
 def has_tokenizer(folder: Path) -> bool:
+    """Whether the snapshot's folder has a fast tokenizer's file."""
     return (tokenizer_folder(folder) / "tokenizer.json").is_file()
 
 
@@ -161,7 +168,7 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]]":
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header alone, with the same errors; needs no torch."""
+    """The header of a file made by `write_tensors`, with the same errors as `read_tensors`; needs no torch."""
     with _opened(path, "np") as file:
         return _header(file)
 
@@ -180,7 +187,7 @@ def _header(file: Any) -> dict[str, Any]:
 
 
 def require_snapshot(load: str | Path) -> Path:
-    """The file of the snapshot that `load` names: of its folder (the best epoch) or one of its .safetensors files; raises UserError."""
+    """The file of the snapshot `load`: a folder's BEST.safetensors, or the .safetensors file given; raises UserError if it is missing."""
     path = Path(load)
     if path.is_dir():
         path = tensors_file(path, "BEST")
@@ -190,7 +197,7 @@ def require_snapshot(load: str | Path) -> Path:
 
 
 def read(load: str | Path) -> Snapshot:
-    """Read the snapshot that `load` names: its folder (the best epoch) or one of its .safetensors files."""
+    """Read the snapshot `load`: a folder (its best epoch) or one of its .safetensors files; raises UserError if it can't be read."""
     path = require_snapshot(load)
     tensors, config = read_tensors(path)
     missing = ModelConfig.missing(config.get("model", {}))
@@ -200,7 +207,7 @@ def read(load: str | Path) -> Snapshot:
 
 
 def check(folder: Path) -> str:
-    """Read a snapshot whole and say what it is; raises UserError."""
+    """Read a snapshot whole and describe it in one line; raises UserError if it is damaged or has no tokenizer."""
     snapshot = read(folder)
     model = snapshot.model
     if not has_tokenizer(snapshot.folder):

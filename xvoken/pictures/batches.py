@@ -1,4 +1,4 @@
-"""Pictures of a range as the input of an image tower: decoded by Pillow or torchcodec, ahead of the tower where that helps."""
+"""Batches of pictures for an image tower, decoded by Pillow or torchcodec, in threads ahead of the tower where that helps."""
 
 import io
 from collections import deque
@@ -17,13 +17,13 @@ from xvoken.pictures.decode import MAX_PIXELS, BrokenPicture, at_fault, load_pic
 from xvoken.pictures.sources import Member
 from xvoken.pictures.view import AnyView
 
-PIXELS_AT_ONCE = 1 << 26  # decoded together by torchcodec: at most 1 GB as float32, whatever the pictures' sizes
+PIXELS_AT_ONCE = 1 << 26  # limit of what torchcodec decodes together: 1 GB as float32, whatever the pictures' sizes
 LONGEST = 4  # a picture longer than this many times its shorter side is left to Pillow, which scales only the crop
 JPEG_END = b"\xff\xd9"
 
 
 class Pictures(torch.utils.data.Dataset):
-    """Item i: the view of picture i as uint8 (3, H, W), or the reason (str) why there is none."""
+    """Item i: the view of picture i as uint8 (3, H, W), or why the picture can't be used (str)."""
 
     def __init__(self, paths: list[str | Member], view: AnyView):
         self.paths, self.view = paths, view
@@ -39,11 +39,11 @@ class Pictures(torch.utils.data.Dataset):
 
 
 class TorchcodecPictures(Pictures):
-    """The same, a batch at a time: JPEG files are decoded, scaled and cut on the device (on a GPU by nvJPEG).
+    """Items as of `Pictures`, made a batch at a time: JPEG files are decoded, scaled and cut on the device (on a GPU by nvJPEG).
 
-    What torchcodec takes for the same picture as Pillow goes this way; all else (other formats, CMYK, cut-off or very
-    long pictures) is left to Pillow. A picture's way depends on the picture alone, not on the batch. Against Pillow:
-    decoded on a CPU bit for bit the same, scaled within one grey level (bilinear).
+    Only files that torchcodec decodes to the same picture as Pillow are given to it; all others (other formats, CMYK, cut-off or
+    very long pictures) are left to Pillow. Which of the two decodes a picture depends on the picture alone, not on the batch.
+    On a CPU torchcodec's pixels equal Pillow's bit for bit; after bilinear scaling they differ by at most one grey level.
     """
 
     def __init__(self, paths: list[str | Member], view: AnyView, device: str):
@@ -72,13 +72,13 @@ class TorchcodecPictures(Pictures):
         return item if isinstance(item, str) else item.to(self.device)
 
     def _jpeg(self, path: str | Member) -> tuple[bytes, int]:
-        """Content and number of pixels of a file that torchcodec can take; nothing for any other."""
+        """Content and number of pixels of a file that is given to torchcodec; no bytes and 0 for a file left to Pillow."""
         try:
             with path.open() if isinstance(path, Member) else open(path, "rb") as file:
                 data = file.read()
             with Image.open(io.BytesIO(data), formats=["JPEG"]) as header:
                 (width, height), mode = header.size, header.mode
-        except Exception as error:  # whatever is wrong with it, Pillow will say
+        except Exception as error:  # Pillow reports what is wrong with the file
             if not at_fault(error):
                 raise
             return b"", 0
@@ -86,8 +86,8 @@ class TorchcodecPictures(Pictures):
         return (data, width * height) if usual and data.rstrip(b"\0").endswith(JPEG_END) else (b"", 0)
 
     def _decode(self, waiting: list[tuple[int, bytes]], items: list[Tensor | str | None]) -> None:
-        """Put the views of the pictures (place, content) at their places; pictures of one size are scaled together."""
-        with torch.cuda.stream(self.stream):  # none on a CPU: then this is no more than the block
+        """Decode the pictures (place, content) and put each view at items[place]; pictures of one size are scaled together."""
+        with torch.cuda.stream(self.stream):  # on a CPU the stream is None, and this does nothing
             by_size: dict[torch.Size, list[tuple[int, Tensor]]] = {}
             for place, picture in self._decoded(waiting):
                 by_size.setdefault(picture.shape, []).append((place, picture))
@@ -95,7 +95,7 @@ class TorchcodecPictures(Pictures):
                 views = self.view.of_pixels(torch.stack([picture for _, picture in same_size]))
                 for (place, _), view in zip(same_size, views, strict=True):
                     items[place] = view
-            if self.stream:  # made in this stream, used in the tower's: finished before, and not reused before that is done
+            if self.stream:  # the tower's stream uses the views: finish them first, and reuse their memory only after the tower
                 self.stream.synchronize()
                 for place, _ in waiting:
                     if isinstance(view := items[place], Tensor):
@@ -117,12 +117,12 @@ class TorchcodecPictures(Pictures):
 
 
 def open_pictures(paths: list[str | Member], view: AnyView, decoder: str, device: str) -> Pictures:
-    """The pictures as one of DECODERS makes them."""
+    """The dataset of pictures for a decoder: "pillow" or "torchcodec"."""
     return TorchcodecPictures(paths, view, device) if decoder == "torchcodec" else Pictures(paths, view)
 
 
 def require_decoder(decoder: str) -> None:
-    """Raise UserError when its package is missing, or made for another torch."""
+    """Raise UserError if the decoder's package is missing, or made for another torch."""
     if decoder == "torchcodec":
         try:
             import torchcodec.decoders  # noqa: F401
@@ -140,10 +140,10 @@ class Items(Protocol):
 
 
 def batches_ahead(pictures: Items, size: int, threads: ThreadPoolExecutor | None) -> Iterator[tuple[int, list[Any]]]:
-    """(first item, items) of each batch; with `threads`, two batches are decoded while the caller uses another.
+    """(number of the first item, items) of each batch; with `threads`, two batches are decoded while the caller uses another.
 
-    A dataset with __getitems__ (torch's protocol) makes a batch together, in one thread. Threads suffice: decoders and
-    scalers work without holding Python's lock, and they share the pixels.
+    A dataset with __getitems__ (torch's protocol) makes a whole batch in one thread. Threads do as well as processes here:
+    decoders and scalers release Python's lock, and no pixels have to be copied between processes.
     """
     together = getattr(pictures, "__getitems__", None)
     batches = [range(first, min(first + size, len(pictures))) for first in range(0, len(pictures), size)]
@@ -166,8 +166,8 @@ def _finished(first: int, futures: list[Future]) -> tuple[int, list[Any]]:
 
 
 def on_device(device: str, batch_size: int, workers: int) -> tuple[int, ThreadPoolExecutor | None]:
-    """Pictures a batch, and the threads that decode beside a worker: none on a CPU, where it does that itself.
+    """Pictures a batch, and the threads that decode for a worker process; on a CPU None, the worker decodes by itself.
 
-    workers: processes that share the machine's cores.
+    batch_size: pictures a batch on a CPU; workers: number of processes that share the machine's cores.
     """
     return (batch_size, None) if device == "cpu" else (batch_size * ON_GPU, ThreadPoolExecutor(max(1, cores() // workers)))

@@ -1,4 +1,4 @@
-"""From a file to pixels: safe decoding."""
+"""Safe decoding of picture files to pixels."""
 
 import errno
 import os
@@ -13,28 +13,29 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from xvoken.errors import Error, one_line
 from xvoken.pictures.sources import Member, size_of
 
-MAX_PIXELS = 100_000_000  # more than any camera's; a small file can claim far more and fill the memory
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none that starts another program
-REDUCED = ("JPEG", "MPO")  # formats that are decoded at a fraction; MPO: a JPEG with more pictures behind it
-# What the system says of a file that can't be had, whatever the machine's state; EINVAL: a broken file points far behind its end.
+MAX_PIXELS = 100_000_000  # more than any camera has; a small file can claim far more, and decoding it would fill the memory
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # none of which Pillow decodes by starting another program
+REDUCED = ("JPEG", "MPO")  # formats that can be decoded at a fraction of their size; MPO: a JPEG with more pictures behind it
+# Errors that are the file's fault and not the machine's; EINVAL: a broken file that points far behind its end.
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL)
-# Pillow warns of every odd picture. Once and for all: filters belong to the process, and pictures are decoded in threads.
+# Pillow warns of every odd picture. Set here once, as filters belong to the process and pictures are decoded in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class BrokenPicture(Exception):
-    """A picture that can't be used; its text is the reason, fit for a list."""
+    """A picture that can't be used; its text is the reason, in one line."""
 
 
 def load_picture(path: str | Path | Member | Image.Image, short_side: int | None = None) -> Image.Image:
     """Decode a file of any usual format to RGB, upright, transparency on white, first frame of an animation.
 
-    path: of a file, a member of a tar, or a picture that is open already, which is not changed.
+    path: a file, a member of a tar, or a Pillow image, which is not changed. The content decides the format, not the file's ending.
 
-    short_side: pixels that the caller will scale the shorter side to, if that is known. A JPEG of several times that is decoded at a
-    half, a quarter or an eighth, still twice as large: the same to the eye and to a grey level on average, and faster.
+    short_side: pixels that the caller will scale the shorter side to, if known. A JPEG that is several times as large is decoded
+    faster, at a half, a quarter or an eighth of its sides, the shorter one at least 2 * short_side: the same to the eye, and within a
+    grey level on average.
 
-    The content decides the format, not the ending. Raises BrokenPicture, and what is not the picture's fault as it is.
+    Raises BrokenPicture if the picture can't be used; errors that are not its fault (out of memory, a failing disk) are passed on.
     """
     try:
         with _opened(path) as picture:
@@ -67,19 +68,19 @@ def _opened(path: str | Path | Member | Image.Image) -> Generator[Image.Image]:
 
 
 def _fraction(picture: Image.Image, short_side: int | None) -> int:
-    """n, where a picture is decoded at 1/n, or at the next power of two above that; whole for less than 2."""
+    """The number n: the picture is decoded at 1/n of its sides, or at the next larger power of 1/2; below 2, at its full size."""
     return min(picture.size) // (2 * short_side) if short_side and picture.format in REDUCED else 1
 
 
 def reduced(whole: Image.Image, short_side: int) -> bool:
-    """Whether `load_picture` with this short side gives another picture than `whole`, which it gave without one."""
+    """Whether `load_picture` with this short side would give another picture than `whole`, its result without a short side."""
     return _fraction(whole, short_side) > 1
 
 
 def at_fault(error: Exception) -> bool:
-    """Whether the picture is, which is then left out for good, and not the machine.
+    """Whether the picture caused the error, and is left out for good, rather than the machine.
 
-    That is out of memory, has too many open files or a disk that fails. What Pillow itself finds wrong is an OSError without a number.
+    The machine's errors: out of memory, too many open files, a failing disk. Pillow's own findings are OSErrors without a number.
     """
     return not isinstance(error, (MemoryError, Error)) and getattr(error, "errno", None) in (None, *NO_FILE)
 
@@ -87,7 +88,7 @@ def at_fault(error: Exception) -> bool:
 def _reason(error: Exception, path: str | Path | Member | Image.Image) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "missing"
-    if isinstance(error, UnidentifiedImageError) and not isinstance(path, Image.Image):  # one that is open has been identified
+    if isinstance(error, UnidentifiedImageError) and not isinstance(path, Image.Image):  # a Pillow image has been identified already
         return "not a picture" if size_of(path if isinstance(path, Member) else Path(path)) else "empty file"
     if isinstance(error, Image.DecompressionBombError):
         return "too large"

@@ -1,7 +1,7 @@
-"""Where pictures lie: in folders, or in tar shards, as img2dataset and webdataset write them, read where they are.
+"""Sources of pictures: folders, and tar shards as img2dataset and webdataset write them, which are read without unpacking.
 
-Nothing is unpacked. A picture in a shard is a `Member`. Its text, /data/00000.tar/000000007.jpg, is where it would lie if the shard
-were a folder.
+A picture in a shard is a `Member`. Its text, /data/00000.tar/000000007.jpg, is the path that it would have if the shard were a
+folder.
 """
 
 import io
@@ -23,7 +23,7 @@ from xvoken.errors import UserError, one_line
 from xvoken.kinds import SOURCES, made_by
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
-LONG_NAME = 99  # bytes that a plain header cuts a name at, or one less
+LONG_NAME = 99  # bytes: a plain header cuts longer names at this length or one more
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -40,20 +40,20 @@ class Member:
         return f"{self.tar}/{self.name}"
 
     def open(self) -> IO[bytes]:
-        """Its content; raises FileNotFoundError if the tar is gone, UserError if another file stands at that place by now."""
-        start = self.offset - tarfile.BLOCKSIZE  # its header stands right before it, and is read with it
+        """The member's content; raises FileNotFoundError if the tar is gone, UserError if it has another file at that place now."""
+        start = self.offset - tarfile.BLOCKSIZE  # the member's header comes right before its content; both are read at once
         block = self._read(tarfile.BLOCKSIZE + self.size, start) if start >= 0 else b""
         if not self._is_mine(block[: tarfile.BLOCKSIZE]):
             raise UserError(
-                f"{self.tar}: {self.name} stood at byte {self.offset} when its headers were read, and does not now; bring that tar back, "
-                f"or read them again (of an image set with: {commands.fix_order('NAME=SHARDS')}), and make again what was made of it"
+                f"{self.tar}: {self.name} was at byte {self.offset} when the headers were read, and is not there now; bring the old tar "
+                f"back, or read the headers again (of an image set: {commands.fix_order('NAME=SHARDS')}) and redo what was made from it"
             )
         return io.BytesIO(block[tarfile.BLOCKSIZE :])
 
     def _read(self, size: int, offset: int) -> bytes:
-        tar = _opened(self.tar)  # held: another thread may go on to the next shard meanwhile
+        tar = _opened(self.tar)  # keep a reference: another thread may push the tar out of the cache meanwhile
         if hasattr(os, "pread"):
-            return os.pread(tar.fileno(), size, offset)  # not seek and read: threads share the file
+            return os.pread(tar.fileno(), size, offset)  # not seek, then read: threads share the file's position
         with open(self.tar, "rb") as own:  # Windows
             own.seek(offset)
             return own.read(size)
@@ -63,12 +63,12 @@ class Member:
             found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
         except tarfile.TarError:
             return False
-        # Long names, and in some tars those beyond ASCII, stand in a header of their own before this one.
+        # Long names, and in some tars names beyond ASCII, are in an extra header before this one.
         short = self.name.isascii() and len(found.name) < LONG_NAME
         return found.size == self.size and (not short or posixpath.normpath(found.name.lstrip("/")) == self.name)
 
 
-@lru_cache(maxsize=2)  # pictures in the order of their names lie in one shard after another
+@lru_cache(maxsize=2)  # two suffice: pictures in the order of their names come from one shard after another
 def _opened(tar: str) -> IO[bytes]:
     return open(tar, "rb", buffering=0)
 
@@ -79,12 +79,12 @@ def is_shards(source: Path) -> bool:
 
 
 def is_folder(source: Path) -> bool:
-    """Whether pictures are given as a folder: whatever is nothing else."""
+    """Always True: the last entry of SOURCES takes what no other source fits, and `folder_ids` refuses what is no folder."""
     return True
 
 
 def list_pictures(source: Path) -> tuple[list[str] | dict[str, Member], int]:
-    """Ids of all pictures of a source in their order, of tar shards with where they lie, and how many other files there are."""
+    """Ids of all pictures of a source, in order (for tar shards with their members), and the number of other files in it."""
     fits, listing = next((fits, listing) for fits, listing in SOURCES.values() if made_by(fits)(source))
     return made_by(listing)(source)
 
@@ -94,13 +94,13 @@ def expand(pattern: Path) -> list[str]:
     tars = list(dict.fromkeys(tar for text in _ranges(str(pattern)) for tar in sorted(glob(text)) or [text]))
     missing = [tar for tar in tars if not os.path.isfile(tar)]
     if missing or not tars:
-        there = f" ({len(missing)} of {len(tars)} are missing); those that are there: '{RANGE.sub('*', str(pattern))}'"
+        there = f" ({len(missing)} of {len(tars)} are missing); to use the existing ones give '{RANGE.sub('*', str(pattern))}'"
         raise UserError(f"{missing[0] if missing else pattern}: no such tar file{there if len(tars) > 1 else ''}")
     return tars
 
 
 def _ranges(text: str) -> list[str]:
-    """As the shell expands it: x{08..10} -> x08, x09, x10."""
+    """The text with its ranges expanded as by the shell: x{08..10} -> x08, x09, x10."""
     found = RANGE.search(text)
     if not found:
         return [text]
@@ -109,9 +109,9 @@ def _ranges(text: str) -> list[str]:
 
 
 def scan(tars: list[str], wanted: Callable[[str], bool]) -> tuple[dict[str, Member], int]:
-    """The files of all tars whose names are wanted, by name, and how many others there are; only headers are read.
+    """The files in the tars for whose names `wanted` is true, by name, and the number of other files; reads only headers.
 
-    Names are those that unpacking would give. Raises UserError for what is no tar, and for a name that is in two of them.
+    Names are those that unpacking would give. Raises UserError for a file that is no tar, and for a name that is in two tars.
     """
     found: dict[str, Member] = {}
     others = done = 0
@@ -132,17 +132,17 @@ def scan(tars: list[str], wanted: Callable[[str], bool]) -> tuple[dict[str, Memb
 
 
 def _headers(tar: str, tell: Callable[[str], None]) -> Iterator[tarfile.TarInfo]:
-    """The headers of all whole members. A cut or damaged tar gives those before the fault, then a warning."""
+    """The headers of all complete members; of a cut or damaged tar those before the damage, then tells a warning."""
     size = os.path.getsize(tar)
     count, ended = 0, False
     try:
         with tarfile.open(tar, "r:") as file:
-            # `offset` is where the next header stands, behind the data of this one.
+            # file.offset is where the next header starts, behind the data of this member.
             while (header := file.next()) is not None and header.offset_data <= file.offset <= size:
-                file.members.clear()  # ty: ignore[missing-attribute]  # it would keep them all; its types leave it out
+                file.members.clear()  # ty: ignore[missing-attribute]  # else it keeps all headers; the type stubs lack it
                 count += 1
                 yield header
-            if header is None:  # also for a header that can't be read; a whole tar ends with blocks of zeros
+            if header is None:  # at the end, and at an unreadable header; only a whole tar has a block of zeros there
                 file.fileobj.seek(file.offset)
                 ended = not any(file.fileobj.read(tarfile.BLOCKSIZE) or b"cut")
     except OSError as error:
@@ -153,7 +153,8 @@ def _headers(tar: str, tell: Callable[[str], None]) -> Iterator[tarfile.TarInfo]
             raise UserError(f"{tar}: {reason}; decompress it if it is compressed, else make it again or leave it out") from None
     if not ended:
         tell(
-            f"warning: {tar} is cut off or damaged behind {count:,} members; those are used. If it is still written to, wait and run again"
+            f"warning: {tar} is cut off or damaged after {count:,} members; only these are used. If it is still being written, wait "
+            "and run again"
         )
 
 
@@ -163,25 +164,25 @@ def _contents(tar: str) -> dict[str, Member]:
 
 
 def find(path: Path) -> Path | Member:
-    """What a line of keys/{IMAGE_SET}.path names: a member of a tar, or a file as it is."""
+    """The picture that a line of keys/{IMAGE_SET}.path names: a member of a tar, or else the path itself."""
     tar = next((str(parent) for parent in path.parents if parent.suffix == ".tar" and parent.is_file()), None)
     return _contents(tar).get(path.relative_to(tar).as_posix(), path) if tar else path
 
 
 def plain(paths: Sequence[Path | Member]) -> list[str | Member]:
-    """Paths as they are sent to another process: as texts, which are smaller."""
+    """Paths made ready to be sent to another process: as texts, which pickle smaller; members stay members."""
     return [path if isinstance(path, Member) else str(path) for path in paths]
 
 
 def size_of(path: Path | Member) -> int:
-    """Bytes of a picture's file, wherever it lies; -1 if there is none."""
+    """Bytes of a picture's file or member; -1 if there is no such file."""
     if isinstance(path, Member):
         return path.size
     return path.stat().st_size if path.is_file() else -1
 
 
 def folder_ids(folder: Path) -> tuple[list[str], int]:
-    """Ids (paths below the folder) of all pictures, sorted by name, and how many other files there are."""
+    """Ids (paths below the folder) of all pictures, sorted, and the number of other files; raises UserError if there are no pictures."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of pictures; put them there, or give the set as name=folder")
     files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
@@ -193,7 +194,7 @@ def folder_ids(folder: Path) -> tuple[list[str], int]:
 
 
 def shard_ids(pattern: Path) -> tuple[dict[str, Member], int]:
-    """The same for tar shards, where they lie in them: ids in the order of a folder that they were unpacked to."""
+    """As `folder_ids`, for tar shards: the member of each id, in the order that a folder with the unpacked files would have."""
     found, others = scan(expand(pattern), _is_id)
     if not found:
         raise UserError(f"{pattern}: no pictures in it ({', '.join(ENDINGS)})")

@@ -1,4 +1,4 @@
-"""The views of a picture that towers expect: ours, and those of transformers' image processors, by their own steps."""
+"""The views of a picture that towers expect: `View` for torchvision's towers, `ProcessorView` for transformers' image processors."""
 
 import json
 from dataclasses import dataclass
@@ -16,21 +16,23 @@ from xvoken.errors import UserError
 
 
 class AnyView(Protocol):
-    """How a picture becomes a tower's input; resize: pixels of its shorter side then, None where a picture is to be decoded whole."""
+    """How a picture becomes a tower's input."""
 
     @property
-    def resize(self) -> int | None: ...
+    def resize(self) -> int | None:
+        """Pixels that a picture's shorter side is scaled to; None if pictures must be decoded at their full size."""
+        ...
 
     def __call__(self, picture: Image.Image, /) -> Tensor:
         """RGB picture -> uint8 (3, height, width), of the tower's size."""
         ...
 
     def of_pixels(self, pixels: Tensor, /) -> Tensor:
-        """The same of decoded pictures, on their device: uint8 (B, 3, H, W) -> uint8 (B, 3, height, width)."""
+        """Views of decoded pictures, computed on their device: uint8 (B, 3, H, W) -> uint8 (B, 3, height, width)."""
         ...
 
     def normalize(self, pixels: Tensor, /) -> Tensor:
-        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), on their device; what the tower does with its input first."""
+        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), on their device: the first step of the tower."""
         ...
 
 
@@ -50,8 +52,8 @@ class View:
     def __call__(self, picture: Image.Image) -> Tensor:
         """RGB picture -> uint8 (3, crop, crop)
 
-        Equals torchvision's Resize and CenterCrop, in one step that only touches the pixels it needs: the
-        usual way turns a picture of 1 x 20000 pixels into one of 256 x 5120000 first.
+        Equals torchvision's Resize and CenterCrop, in one step that computes only the pixels inside the crop: Resize alone
+        would turn a picture of 1 x 20000 pixels into one of 256 x 5120000.
         """
         width, height = picture.size
         short = min(width, height)
@@ -63,9 +65,9 @@ class View:
         return torch.from_numpy(np.asarray(cut).copy()).permute(2, 0, 1)
 
     def of_pixels(self, pictures: Tensor) -> Tensor:
-        """The same of decoded pictures, on their device: uint8 (B, 3, H, W) -> uint8 (B, 3, crop, crop)
+        """Views of decoded pictures, computed on their device: uint8 (B, 3, H, W) -> uint8 (B, 3, crop, crop)
 
-        In float32 on every device: what the tests hold against Pillow on a CPU is what a GPU computes.
+        Computed in float32 on every device, so that the tests against Pillow on a CPU hold for a GPU too.
         """
         height, width = pictures.shape[2:]
         scaled = [int(self.resize * side / min(height, width)) for side in (height, width)]
@@ -81,12 +83,12 @@ class View:
 
 @cache
 def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """(1, 3, 1, 1), kept: a GPU would have to end all its work before each copy."""
-    with torch.inference_mode(False):  # training uses them too
+    """Values as (1, 3, 1, 1) on the device, cached: each copy to a GPU would wait for all its work."""
+    with torch.inference_mode(False):  # training uses the tensors too
         return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
-MAX_RATIO = 64  # longer pictures are cut to this ratio of their sides first: resizing 1 x 20000 whole would take gigabytes
+MAX_RATIO = 64  # of a picture's sides; longer pictures are cut to it first: resizing 1 x 20000 whole would take gigabytes
 
 
 @dataclass
@@ -94,13 +96,14 @@ class ProcessorView:
     """The view that a model's own image processor makes; config: the processor's settings, as in its JSON file."""
 
     config: dict[str, Any]
-    resize: ClassVar[None] = None  # pictures are decoded whole, so that features agree with those of the processor itself
+    resize: ClassVar[None] = None  # full size, so that features equal those with the processor itself
 
     def __post_init__(self) -> None:
-        self.processor: Any = None  # no field: a cache's settings name the config alone
+        self.processor: Any = None  # not a field: a cache's settings are made of the fields, here the config alone
 
     @classmethod
     def from_processor(cls, processor: Any, name: str) -> "ProcessorView":
+        """The view of an image processor of transformers; raises UserError if it does not bring all pictures to one size."""
         size = processor.size
         cut = size.shortest_edge and getattr(processor, "do_center_crop", None)
         if not processor.do_resize or not (cut or size.height and size.width):
@@ -114,7 +117,7 @@ class ProcessorView:
         return self.of_pixels(torch.from_numpy(np.array(_bounded(picture))).permute(2, 0, 1))
 
     def of_pixels(self, pixels: Tensor) -> Tensor:
-        """The same of decoded pictures, on their device: uint8 (..., 3, H, W) of any size -> (..., 3, H, W)"""
+        """Views of decoded pictures, computed on their device: uint8 (..., 3, H, W) of any size -> uint8 (..., 3, height, width)"""
         own = self.processor
         pixels = own.resize(pixels, size=own.size, resample=own.resample)
         if getattr(own, "do_center_crop", None):
