@@ -20,7 +20,7 @@ def compute_of(args: argparse.Namespace, batch: dict[str, int]) -> tuple[Compute
 
     batch: items in a batch on a "cpu" and on a "gpu", if --batch_size is not given. Raises UserError for numbers below 1.
     """
-    for flag in ("batch_size", "limit", "k"):
+    for flag in ("batch_size", "limit", "k", "num_workers"):
         if (number := getattr(args, flag, None)) is not None and number < 1:
             raise UserError(f"--{flag} {number}: must be at least 1")
     # With a GPU, --num_workers are decoding threads for it, on a CPU processes.

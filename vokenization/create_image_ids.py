@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
-from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least_one, roots_of
+from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least_one, names, roots_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.errors import UserError
@@ -59,14 +59,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--num-images", type=at_least_one, help="take a random sample of that many pictures of each set, fixed by --seed")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="take only the first N pictures of each set")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the sample")
-    parser.add_argument("--langs", default="mscoco", help="sources of sentences that an LXMERT file must have, separated by commas")
+    parser.add_argument(
+        "--langs", type=names, default="mscoco", help="sources of sentences that an LXMERT file must have, separated by commas"
+    )
     parser.add_argument("--ids-root", type=Path, default=image_ids.ROOT, help="folder for the .ids files")
     add_roots_flags(parser)
     args = parser.parse_args(argv)
     for image_set in listed_sets(args.image_sets):
         name, folder = split_name(image_set)
         folder = folder or usual_folder(name)
-        found = ordered_ids(name, folder, roots_of(args), args.langs.split(","))
+        found = ordered_ids(name, folder, roots_of(args), args.langs)
         ids = sample(list(found), args.num_images, args.seed)[: args.limit]
         members = [found[i] for i in ids] if isinstance(found, dict) else None
         path = image_ids.ids_file(args.ids_root, name)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 from xvoken.interrupts import importing
 
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, compute_of, precision_help, roots_of
+from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, compute_of, names, precision_help, roots_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.identity import Identity, identify
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         "--load", required=True, help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
     )
     parser.add_argument("--image-sets", default="coco_minival", help="image sets that have captions, separated by commas")
-    parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), separated by commas")
+    parser.add_argument("--langs", type=names, default="mscoco", help="sources of sentences (keys of sentf), separated by commas")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: eval/ in the snapshot)")
     add_roots_flags(parser)
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
         name, _ = split_name(image_set)
         path = (args.output or identity.home / "eval") / f"{name}.json"
         keys_dir = args.keys_dir or key_files.folder(identity.home)
-        evaluation = Evaluation.read(name, keys_dir, args.langs.split(","), roots_of(args), identity)
+        evaluation = Evaluation.read(name, keys_dir, args.langs, roots_of(args), identity)
         product, written = evaluation.product(path, identity, compute), ""
         if not product.finished():
             with importing():

@@ -19,7 +19,7 @@ import xvoken.interrupts  # noqa: F401
 import numpy as np
 
 from xvoken import commands
-from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least_one, roots_of
+from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least_one, names, roots_of
 from xvoken.cli.main import run_main
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: export/ in the snapshot)")
     parser.add_argument("--rows-per-file", type=at_least_one, default=1_000_000, help="keys per file")
-    parser.add_argument("--langs", default="mscoco", help="sources of sentences (keys of sentf), separated by commas")
+    parser.add_argument("--langs", type=names, default="mscoco", help="sources of sentences (keys of sentf), separated by commas")
     add_roots_flags(parser)
     args = parser.parse_args(argv)
     keys_dir = args.keys_dir or key_files.folder(args.load)
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         name, _ = split_name(image_set)
         keys = key_files.read(keys_dir, name)
         folder = (args.output or keys_dir.parent / "export") / name
-        files = export(keys, captions_of(name, args.langs.split(","), roots_of(args)), folder, args.rows_per_file)
+        files = export(keys, captions_of(name, args.langs, roots_of(args)), folder, args.rows_per_file)
         print(f"wrote {len(keys.ids):,} keys of {keys.keys.shape[1]} dimensions to {folder} ({files} .npy and .parquet)")
 
 

@@ -45,10 +45,14 @@ def launch(processes: int, flags: list[str]) -> int:
     except ChildFailedError as error:
         rank, failure = min(error.failures.items(), key=lambda item: (item[1].exitcode == LOST, item[1].timestamp))
         if failure.exitcode == LOST:
-            raise RunError("a process on another machine was lost; the last snapshot is whole, run the same command to go on") from None
+            raise RunError(
+                "a process on another machine was lost; the last snapshot is whole; to go on, run the same command with --resume"
+            ) from None
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
-            raise RunError(f"process {rank} was killed by {name}; the last snapshot is whole, run the same command to go on") from None
+            raise RunError(
+                f"process {rank} was killed by {name}; the last snapshot is whole; to go on, run the same command with --resume"
+            ) from None
         return failure.exitcode
     except SignalException:
         raise KeyboardInterrupt from None

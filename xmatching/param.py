@@ -6,7 +6,7 @@ from typing import Any
 from xmatching.kinds import LEVELS, LOSSES, OPTIMIZERS, REPORTS, SCHEDULES, losses_by_token, losses_with
 from xmatching.recipes import RECIPES
 from xmatching.settings import Training
-from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least, at_least_one
+from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least, at_least_one, names
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS, IMAGE_POOLS, TEXT_POOLS
 from xvoken.machine import PRECISIONS
@@ -21,7 +21,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(**RECIPES[recipe])  # flags of the command line still override the recipe
     args = parser.parse_args(argv)
     for name in ("train_imgs", "valid_imgs", "train_langs", "valid_langs"):
-        setattr(args, name, [part.strip() for part in getattr(args, name).split(",") if part.strip()])
+        setattr(args, name, names(getattr(args, name)))
     args.limit = args.limit or (1000 if args.tiny else 10_000 if args.fast else None)
     _check(args)
     return args

@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from xvoken.cli.flags import Help, Parser, at_least, at_least_one
+from xvoken.cli.flags import Help, Parser, at_least, at_least_one, names
 
 
 def test_help_names_defaults_where_there_are_some():
@@ -29,3 +29,10 @@ def test_numbers(capsys: pytest.CaptureFixture[str]):
         said = capsys.readouterr().err
         assert said.startswith(f"error: argument {wrong[0]}: {wrong[1]}: a whole number of at least 1 is needed")
         assert said.endswith("; script.py --help says more\n") and said.count("\n") == 1
+
+
+def test_names():
+    parser = Parser(prog="script.py")
+    parser.add_argument("--langs", type=names, default="mscoco")
+    assert parser.parse_args([]).langs == ["mscoco"]
+    assert parser.parse_args(["--langs", " mscoco, vg ,"]).langs == ["mscoco", "vg"]

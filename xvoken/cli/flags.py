@@ -60,6 +60,11 @@ def precision_help(tower: str, auto: str) -> str:
     )
 
 
+def names(text: str) -> list[str]:
+    """The names in the value of a flag, separated by commas; blanks around a name do not count."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def add_roots_flags(parser: ArgumentParser) -> None:
     """Add --lxmert-root, --coco-root and --image-root: where the LXMERT files and their pictures lie."""
     parser.add_argument("--lxmert-root", default="data/lxmert", help="folder of the LXMERT files (default: %(default)s)")

@@ -134,7 +134,7 @@ def _load_model(name: str) -> Any:  # Any: the attributes of config and model di
 
     config = from_pretrained(AutoConfig, name, f"model {name}", _mend(name))
     if config.model_type not in FAMILIES:
-        raise UserError(f"--model {name}: its type is {config.model_type}; the dual encoders that can be loaded: {', '.join(FAMILIES)}")
+        raise UserError(f"model {name}: its type is {config.model_type}; the dual encoders that can be loaded: {', '.join(FAMILIES)}")
     model = from_pretrained(AutoModel, name, f"model {name}", _mend(name), use_safetensors=True, config=config)
     return model.float().eval().requires_grad_(False)
 

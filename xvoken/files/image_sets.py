@@ -124,7 +124,7 @@ def _parse(row: Any, langs: list[str], where: str) -> tuple[str, list[str]]:
 
 def listed_sets(words: list[str]) -> list[str]:
     """The image sets of a flag, as several words or with commas; raises UserError for a name given twice."""
-    sets = [image_set for word in words for image_set in word.split(",")]
+    sets = [image_set.strip() for word in words for image_set in word.split(",")]
     name, times = Counter(split_name(image_set)[0] for image_set in sets).most_common(1)[0]
     if times > 1:
         raise UserError(f"image set {name} is given {times} times; put a range of shards in quotes: '{name}=FOLDER/{{00000..00099}}.tar'")
