@@ -30,6 +30,8 @@ from xvoken.machine import cores
 LOST = 75  # exit code of a process that ends because another one is gone
 MAIN = str(Path(__file__).with_name("main.py"))
 
+GO_ON = "the last snapshot is whole; to go on, run the same command with --resume"
+
 
 def launch(processes: int, flags: list[str]) -> int:
     """Run the training; returns 0, or the exit code of the process that failed first, not of those that ended because it was lost."""
@@ -45,14 +47,10 @@ def launch(processes: int, flags: list[str]) -> int:
     except ChildFailedError as error:
         rank, failure = min(error.failures.items(), key=lambda item: (item[1].exitcode == LOST, item[1].timestamp))
         if failure.exitcode == LOST:
-            raise RunError(
-                "a process on another machine was lost; the last snapshot is whole; to go on, run the same command with --resume"
-            ) from None
+            raise RunError(f"a process on another machine was lost; {GO_ON}") from None
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
-            raise RunError(
-                f"process {rank} was killed by {name}; the last snapshot is whole; to go on, run the same command with --resume"
-            ) from None
+            raise RunError(f"process {rank} was killed by {name}; {GO_ON}") from None
         return failure.exitcode
     except SignalException:
         raise KeyboardInterrupt from None

@@ -39,6 +39,7 @@ def world(tmp_path_factory):
         (["--caption_db", "phrases.txt"], "phrases.txt: no whole hdf5 file"),
         (["--device", "gpu"], "--device gpu: not one of auto, cpu, cuda or a GPU's number"),
         (["--batch_size", 0], "--batch_size 0: must be at least 1"),
+        (["--num-workers", -1], "--num_workers -1: must be at least 1"),
         (["--model", "snap/none"], "hf download snap/none"),
         (["--model", "./none"], "no snapshot at ./none"),
     ],
