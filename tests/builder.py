@@ -190,16 +190,16 @@ def save_snapshot(
 # Pictures and phrases
 
 
-def png(colour: str, shape: str, width: int, height: int) -> bytes:
-    """A circle, square or bar before a gradient, as a PNG file without compression, whose bytes hang on no library."""
+def png(colour: str, shape: str, width: int, height: int, ground: int | None = None) -> bytes:
+    """A circle, square or bar before a gradient or a grey (0 to 255), as a PNG file without compression: its bytes hang on no library."""
     y, x = np.mgrid[:height, :width].astype(np.int64)
     inside = {
         "circle": (2 * x - width) ** 2 * height**2 + (2 * y - height) ** 2 * width**2 < (width * height) ** 2 // 2,
         "square": (abs(2 * x - width) < width // 2) & (abs(2 * y - height) < height // 2),
         "bar": abs(2 * y - height) < height // 4,
     }[shape]
-    ground = np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], -1)
-    pixels = np.where(inside[..., None], COLOURS[colour], ground).astype(np.uint8)
+    gradient = np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], -1)
+    pixels = np.where(inside[..., None], COLOURS[colour], gradient if ground is None else ground).astype(np.uint8)
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
     blocks = [rows[at : at + 65535] for at in range(0, len(rows), 65535)]
     stored = b"".join(

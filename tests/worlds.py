@@ -48,7 +48,7 @@ def make_world(folder: Path) -> World:
     (folder / "images").mkdir()
     for number, (colour, shape) in enumerate((c, s) for c in builder.COLOURS for s in ("circle", "square")):
         name = f"{colour}_{shape}"
-        (folder / "images" / f"{name}.png").write_bytes(builder.png(colour, shape, 240 + 7 * number, 300 - 5 * number))
+        (folder / "images" / f"{name}.png").write_bytes(builder.png(colour, shape, 240 + 7 * number, 300 - 5 * number, ground=211))
         captions = [f"a {colour} {shape}", f"{shape} painted {colour}"]
         entries["valid" if number % 4 == 3 else "train"].append({"img_id": name, "sentf": {"mscoco": captions}})
     (folder / "lxmert").mkdir()
