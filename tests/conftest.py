@@ -14,7 +14,7 @@ import pytest
 # Tests run beside each other, one per core: two threads in each would wait for each other, spinning. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tests.running import ROOT
+from tests.running import ROOT, run_here
 from tests.worlds import World
 from xvoken.console import show_log
 
@@ -63,8 +63,7 @@ def process() -> Callable[..., subprocess.CompletedProcess[str]]:
 def matcher(world: World) -> Path:
     """A snapshot trained for two epochs, with the keys of both sets."""
     output = world.folder / "snap" / "matcher"
-    command = [sys.executable, "xmatching/main.py", *world.train_flags(output)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    assert run_here("xmatching/main.py", *world.train_flags(output)).returncode == 0
     return output
 
 
@@ -79,10 +78,7 @@ def keyed(world: World, matcher: Path) -> Path:
     ids = ["--ids-root", f"{world.folder}/ids", *world.roots]
     shared = ["--cache", f"{world.folder}/cache", "--num-workers", "1", "--precision", "fp32"]
     sets = ["--image-sets", "shapes_train,shapes_valid"]
-    for command in (
-        ["vokenization/create_image_ids.py", *sets, *ids],
-        ["vokenization/extract_vision_keys.py", "--load-dir", str(matcher), *sets, *ids, *shared],
-        ["tokenization/tokenize_dataset.py", str(corpus.parent), corpus.name, str(world.bert)],
-    ):
-        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True, timeout=120)
+    assert run_here("vokenization/create_image_ids.py", *sets, *ids).returncode == 0
+    assert run_here("vokenization/extract_vision_keys.py", "--load-dir", str(matcher), *sets, *ids, *shared).returncode == 0
+    assert run_here("tokenization/tokenize_dataset.py", str(corpus.parent), corpus.name, str(world.bert)).returncode == 0
     return matcher

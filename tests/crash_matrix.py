@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from tests.running import children, run_inside, start, wait_until
+from tests.running import children, run_here, start, wait_until
 from tests.worlds import ScaleWorld, break_run, fill_disk, make_scale_world
 
 
@@ -19,21 +19,21 @@ def world(tmp_path_factory) -> ScaleWorld:
 
 
 @pytest.mark.parametrize("stage", ["tokenize", "keys", "retrieve"])
-def test_all_breaks(world: ScaleWorld, stage: str, capsys) -> None:
-    assert run_inside(world.command(stage, "--num-workers", "1"), capsys)[0] == 0
+def test_all_breaks(world: ScaleWorld, stage: str) -> None:
+    assert run_here(*world.command(stage, "--num-workers", "1")[1:]).returncode == 0
     unbroken = world.outputs(stage)
     for how in ("group", "worker", "parent", "ctrl-c"):
         for seed in range(3):
             world.remove_outputs(stage)
             break_run(world, stage, how, random.Random(seed))
-            code, error = run_inside(world.command(stage, "--num-workers", "1"), capsys)
-            assert code == 0, error
+            done = run_here(*world.command(stage, "--num-workers", "1")[1:])
+            assert done.returncode == 0, done.stderr
             assert world.outputs(stage) == unbroken
 
 
 @pytest.mark.parametrize("stage", ["tokenize", "keys", "retrieve"])
-def test_full_disk(world: ScaleWorld, stage: str, capsys) -> None:
-    fill_disk(world, stage, capsys)
+def test_full_disk(world: ScaleWorld, stage: str) -> None:
+    fill_disk(world, stage)
 
 
 def test_ctrl_c_while_workers_start(world: ScaleWorld) -> None:

@@ -38,32 +38,23 @@ def children(pid: int) -> list[int]:
     return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def run_inside(command: list[str], capsys) -> tuple[int, str]:
-    """Run a stage's main() in this process, where everything is imported already: exit code, stderr."""
-    name = Path(command[1]).relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
-    code = 0
-    try:
-        run_main(partial(importlib.import_module(name).main, command[2:]))
-    except SystemExit as exit_:
-        code = exit_.code
-    return code, capsys.readouterr().err
+def run_here(script: str | Path, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run a script (its path) in this process, where everything is imported already, to the end that it has in one of its own."""
+    name = (ROOT / script).relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+    out, error, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        try:
+            run_main(partial(importlib.import_module(name).main, [*map(str, arguments)]))
+        except SystemExit as end:
+            code = end.code
+    return subprocess.CompletedProcess([script, *arguments], code, out.getvalue(), error.getvalue())
 
 
 def run_script(name: str, work: Path, *flags: object, code: int = 0) -> str:
-    """Run a script of ctx/ in a folder, in this process; returns its last line on stdout, or on stderr for an exit `code`."""
-    module = importlib.import_module(f"ctx.{name}")
-    before = os.getcwd()
-    out, error, found = io.StringIO(), io.StringIO(), 0
-    os.chdir(work)
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-            run_main(partial(module.main, ["--device", "cpu", *map(str, flags)]))
-    except SystemExit as end:
-        found = end.code
-    finally:
-        os.chdir(before)
-    assert found == code, error.getvalue()
-    return (error if code else out).getvalue().strip().split("\n")[-1]
+    """Run a script of ctx/ in a folder, here and by one process; returns its last line on stdout, or on stderr for an exit `code`."""
+    done = run_here(f"ctx/{name}.py", "--device", "cpu", "--num_workers", 1, *flags, cwd=work)
+    assert done.returncode == code, done.stderr
+    return (done.stderr if code else done.stdout).strip().split("\n")[-1]
 
 
 SIGNAL_BEHIND = """

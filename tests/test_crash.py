@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.running import run_inside, start, wait_until
+from tests.running import run_here, start, wait_until
 from tests.worlds import ScaleWorld, break_run, fill_disk, make_scale_world
 
 BREAKS = {"tokenize": ("group",), "keys": ("worker",), "retrieve": ("ctrl-c", "parent")}
@@ -18,25 +18,25 @@ def world(tmp_path_factory) -> ScaleWorld:
 
 
 @pytest.mark.parametrize("stage", BREAKS)  # in this order: each reads what the one before it wrote
-def test_broken_run_gives_the_same_bytes(world: ScaleWorld, stage: str, capsys) -> None:
-    code, error = run_inside(world.command(stage, "--num-workers", "1"), capsys)
-    assert code == 0, error
+def test_broken_run_gives_the_same_bytes(world: ScaleWorld, stage: str) -> None:
+    done = run_here(*world.command(stage, "--num-workers", "1")[1:])
+    assert done.returncode == 0, done.stderr
     unbroken, rng = world.outputs(stage), random.Random()
     world.remove_outputs(stage)
     for how in BREAKS[stage]:
         break_run(world, stage, how, rng)
-    code, error = run_inside(world.command(stage, "--num-workers", "1"), capsys)
-    assert code == 0, error
+    done = run_here(*world.command(stage, "--num-workers", "1")[1:])
+    assert done.returncode == 0, done.stderr
     assert world.outputs(stage) == unbroken
     assert not [path.name for path in world.folder.rglob("*") if path.name.endswith((".parts", ".tmp"))]
-    assert "skipped" in run_inside(world.command(stage), capsys)[1]
+    assert "skipped" in run_here(*world.command(stage)[1:]).stderr
 
 
-def test_full_disk_is_one_line_and_the_run_goes_on(world: ScaleWorld, capsys) -> None:
-    fill_disk(world, "tokenize", capsys)
+def test_full_disk_is_one_line_and_the_run_goes_on(world: ScaleWorld) -> None:
+    fill_disk(world, "tokenize")
 
 
-def test_parts_removed_in_mid_run_are_a_failure(world: ScaleWorld, capsys) -> None:
+def test_parts_removed_in_mid_run_are_a_failure(world: ScaleWorld) -> None:
     """A chain of commands must not go on without the output."""
     unbroken = world.outputs("tokenize")
     world.remove_outputs("tokenize")
@@ -46,14 +46,14 @@ def test_parts_removed_in_mid_run_are_a_failure(world: ScaleWorld, capsys) -> No
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 1, error
     assert re.search(r"\nerror: .*\.parts\b.* run the same command again\n$", error) and "Traceback" not in error, error
-    assert run_inside(world.tokenize(), capsys)[0] == 0
+    assert run_here(*world.tokenize()[1:]).returncode == 0
     assert world.outputs("tokenize") == unbroken
 
 
-def test_second_run_on_the_same_output_is_refused(world: ScaleWorld, capsys) -> None:
+def test_second_run_on_the_same_output_is_refused(world: ScaleWorld) -> None:
     world.remove_outputs("tokenize")
     first = start(world.tokenize("--num-workers", "2"))
     wait_until(lambda: list(world.folder.glob("*.parts/lock")), what="the lock")
-    code, error = run_inside(world.tokenize(), capsys)
-    assert (code, "another run" in error, str(first.pid) in error) == (2, True, True)
+    done = run_here(*world.tokenize()[1:])
+    assert (done.returncode, "another run" in done.stderr, str(first.pid) in done.stderr) == (2, True, True)
     assert first.wait(60) == 0

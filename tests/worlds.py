@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests import builder
-from tests.running import alive, children, kill_group, limit_files, run, run_inside, script, start, wait_until
+from tests.running import alive, children, kill_group, limit_files, run, run_here, script, start, wait_until
 
 
 @dataclass
@@ -185,7 +185,7 @@ def _break(process: subprocess.Popen, workers: list[int], how: str, rng: random.
     wait_until(lambda: not any(map(alive, workers)), 10, "the workers to end by themselves")
 
 
-def fill_disk(world: ScaleWorld, stage: str, capsys) -> None:
+def fill_disk(world: ScaleWorld, stage: str) -> None:
     """A file-size limit fails a part's file first, then, made larger, the file that joins them; after that the run goes on."""
     unbroken = world.outputs(stage)
     largest = max(map(len, unbroken.values()))
@@ -198,5 +198,5 @@ def fill_disk(world: ScaleWorld, stage: str, capsys) -> None:
         assert done.returncode == 1 and len(errors) == 1, done.stderr
         assert "no room" in errors[0] and "make room, then run the same command" in errors[0]
         assert "Traceback" not in done.stderr
-    assert run_inside(world.command(stage, "--num-workers", "1"), capsys)[0] == 0
+    assert run_here(*world.command(stage, "--num-workers", "1")[1:]).returncode == 0
     assert world.outputs(stage) == unbroken

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ctx import run
 from tests import builder
-from tests.running import ROOT, killed_behind, run_script, stopped_behind
+from tests.running import ROOT, killed_behind, run_here, run_script, stopped_behind
 from xvoken.errors import UserError
 from xvoken.files import context as context_files
 from xvoken.files import phrases as caption_db
@@ -39,10 +39,11 @@ def world(tmp_path_factory):
     return work
 
 
-def run_outside(work, *more: object) -> str:
-    """What build_context.py says in a process of its own."""
-    command = [sys.executable, str(ROOT / "ctx/build_context.py"), "--device", "cpu", *map(str, more)]
-    return subprocess.run(command, cwd=work, capture_output=True, text=True, check=True).stderr
+def said_by_build(work, *more: object) -> str:
+    """What build_context.py says on stderr."""
+    done = run_here("ctx/build_context.py", "--device", "cpu", *more, cwd=work)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def flags(name: str, workers: int) -> list[object]:
@@ -133,7 +134,7 @@ def test_a_run_killed_between_its_two_files_goes_on_with_the_second(world):
     folder = world / "outputs/between"
     assert {path.name for path in folder.iterdir()} >= {"vis_ctx.hdf5", "vis_ctx.hdf5.report.json", "txt_ctx.hdf5.report.json"}
     stamp = (folder / "vis_ctx.hdf5").stat().st_mtime_ns
-    assert "skipped: outputs/between/vis_ctx.hdf5 holds the context of these 140 pictures" in run_outside(world, *flags("between", 1))
+    assert "skipped: outputs/between/vis_ctx.hdf5 holds the context of these 140 pictures" in said_by_build(world, *flags("between", 1))
     assert (folder / "vis_ctx.hdf5").stat().st_mtime_ns == stamp and files(world, "between") == files(world, "one")
     told = json.loads((folder / "txt_ctx.hdf5.report.json").read_text())
     assert told["pictures"] == 140 and sorted(told["skipped"].values()) == [1, 1, 1]

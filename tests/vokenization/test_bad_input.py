@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.running import run_here
 from tests.worlds import World
 from xvoken.errors import UserError
 
@@ -215,7 +216,7 @@ def test_mistakes_end_with_code_2_and_one_line(world: World, tmp_path: Path, pro
         lines = done.stderr.strip().splitlines()
         assert len(lines) == 1, done.stderr
         assert lines[0].startswith("error: ")
-    done = process("python", "xmatching/main.py", "--loss", "nosuch")
+    done = run_here("xmatching/main.py", "--loss", "nosuch")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 

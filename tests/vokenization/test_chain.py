@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.running import run_here
 from tests.worlds import World
 from xvoken.encoders.encoder import load_encoder
 from xvoken.files import image_ids, keys, vokens
@@ -78,14 +79,14 @@ def test_images_of_every_line_against_one_line_at_a_time(world: World, keyed: Pa
     assert "top 5 of 24 images for 21 lines" in vokens.check(tmp_path, "lines.txt", SETS)
 
 
-def test_two_processes_give_the_bytes_of_one(world: World, keyed: Path, tmp_path: Path, process: Callable, script: Callable[..., str]):
+def test_two_processes_give_the_bytes_of_one(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
     corpus = tmp_path / "lines.txt"
     words = (world.folder / "corpus/lines.txt").read_text()
     corpus.write_text(words * 210)  # 4,410 lines, three parts
     script("tokenization.tokenize_dataset", tmp_path, "lines.txt", world.bert)
     for workers in (1, 2):
         flags = vokenize_flags(world, keyed, tmp_path / str(workers), "--num-workers", workers, "--corpus", corpus)
-        done = process("python", "vokenization/vokenize_corpus_mp.py", *flags)
+        done = run_here("vokenization/vokenize_corpus_mp.py", *flags)
         assert done.returncode == 0, done.stderr
     for ending in ("", ".hdf5", ".ids"):
         one, two = ((tmp_path / str(n) / f"lines.txt.{SETS}{ending}").read_bytes() for n in (1, 2))

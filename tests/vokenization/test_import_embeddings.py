@@ -113,10 +113,11 @@ def test_way_there_and_back_finds_the_same(world: World, keyed: Path, tmp_path: 
         script("vokenization.vokenize_corpus_mp", *shared, "--image-sets", name)
     near, far = (vokens.read(tmp_path / "vokens", "lines.txt", name) for name in ("near", "far"))
     assert np.allclose(far.scores, near.scores, atol=1e-3, equal_nan=True)
-    # Where the scores of neighbours are further apart than 16 bits can tell, the order is the same.
-    apart = (np.abs(np.diff(near.scores, axis=1)) > 2e-3).all(axis=1)
-    assert apart.sum() > 6
-    assert np.array_equal(far.indices[apart], near.indices[apart])
+    # A picture whose score is further from both neighbours' than 16 bits can tell stands at the same place.
+    apart = np.abs(np.diff(near.scores, axis=1)) > 2e-3
+    clear = np.column_stack([apart[:, 0], apart[:, :-1] & apart[:, 1:]])  # of the last one, one neighbour is not known
+    assert clear.sum() > clear.size / 3
+    assert np.array_equal(far.indices[:, :-1][clear], near.indices[:, :-1][clear])
 
 
 def spoil_dims(made: Path) -> None:

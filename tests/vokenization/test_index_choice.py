@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.running import run_here
 from tests.worlds import World
 from vokenization.index_choice import affordable
 from vokenization.index_recall import SAMPLE, sample_lines
@@ -132,13 +133,13 @@ def test_mistakes(retrieve: Callable[..., str], tmp_path: Path, world: World, ke
     assert "--index ivfpq: searching exactly instead, as this index needs at least 256 keys and there are 200" in printed
 
 
-def test_two_processes_give_the_bytes_of_one(world: World, keyed: Path, tmp_path: Path, process: Callable, script: Callable[..., str]):
+def test_two_processes_give_the_bytes_of_one(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
     write_keys(tmp_path / "keys", keyed, 1200)
     (tmp_path / "lines.txt").write_text((world.folder / "corpus/lines.txt").read_text() * 210)  # 4,410 lines, three parts
     script("tokenization.tokenize_dataset", tmp_path, "lines.txt", world.bert)
     for workers in (1, 2):
-        done = process(
-            "python", "vokenization/vokenize_corpus_mp.py", "--load", keyed, "--keys-dir", tmp_path / "keys", "--image-sets", "made",
+        done = run_here(
+            "vokenization/vokenize_corpus_mp.py", "--load", keyed, "--keys-dir", tmp_path / "keys", "--image-sets", "made",
             "--corpus", tmp_path / "lines.txt", "--output", tmp_path / str(workers), "--num-workers", workers, "--index", "ivf",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

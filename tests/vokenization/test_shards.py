@@ -13,6 +13,7 @@ import pytest
 
 from scripts.check import check
 from scripts.demo_page import thumbnail
+from tests.running import run_here
 from tests.worlds import World
 from xvoken.errors import UserError
 from xvoken.files import image_ids, keys
@@ -182,7 +183,7 @@ def test_patterns(tmp_path: Path):
     assert not is_shards(tmp_path / "tars")
 
 
-def test_wrong_shards(shards: Path, tmp_path: Path, script: Callable[..., str], process: Callable):
+def test_wrong_shards(shards: Path, tmp_path: Path, script: Callable[..., str]):
     create = ["vokenization.create_image_ids", "--ids-root", tmp_path / "ids", "--image-sets"]
     first = expand(shards)[0]
     with pytest.raises(UserError, match=r"tars: no pictures in it \(.*\); its tar shards are given as '.*/tars/\*.tar'"):
@@ -200,7 +201,7 @@ def test_wrong_shards(shards: Path, tmp_path: Path, script: Callable[..., str], 
         script(*create, f"mine={tmp_path}/none.tar")
     assert not (tmp_path / "ids").exists()
     # The shell takes a range without quotes apart.
-    done = process("python", "vokenization/create_image_ids.py", "--image-sets", f"mine={first}", f"mine={first}")
+    done = run_here("vokenization/create_image_ids.py", "--image-sets", f"mine={first}", f"mine={first}")
     assert done.returncode == 2
     assert done.stderr.startswith("error: image set mine is given 2 times; put a range of shards in quotes")
 

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from tests.running import ROOT, start, stopped_behind, wait_until
+from tests.running import ROOT, run_here, start, stopped_behind, wait_until
 from tests.worlds import World
 from xvoken.files import image_ids, keys
 
@@ -25,8 +24,8 @@ def go_on(process: subprocess.Popen) -> str:
     return out
 
 
-def refused(first: subprocess.Popen, output: Path, command: list[object], process: Callable) -> None:
-    done = process(sys.executable, *command)
+def refused(first: subprocess.Popen, output: Path, command: list[object]) -> None:
+    done = run_here(*command)
     line = f"error: another run (process {first.pid}) is at work on {output}; wait for it, or stop it first"
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, line), done.stderr
 
@@ -51,55 +50,55 @@ def embeddings(folder: Path, first: int) -> Path:
     return folder
 
 
-def test_two_imports(matcher: Path, tmp_path: Path, process: Callable):
+def test_two_imports(matcher: Path, tmp_path: Path):
     """The first one's keys had the second one's names, both with exit code 0."""
     commands = [
         ["vokenization/import_embeddings.py", "--load", matcher, "--image-sets", "far", "--keys-dir", tmp_path / "keys", "--from", source]
         for source in (embeddings(tmp_path / "one", 0), embeddings(tmp_path / "two", 8))
     ]
     first = stopped_behind("far.ids", commands[0])
-    refused(first, tmp_path / "keys/far.hdf5", commands[1], process)
+    refused(first, tmp_path / "keys/far.hdf5", commands[1])
     go_on(first)
     read = keys.read(tmp_path / "keys", "far")
     assert read.ids == [f"0-{row}.jpg" for row in range(10)] and read.keys.argmax(1).tolist() == [0, 1, 2, 3, 4] * 2
     assert not list((tmp_path / "keys").glob(".*"))
 
 
-def test_a_lock_of_a_killed_import_holds_up_nobody(matcher: Path, tmp_path: Path, process: Callable):
+def test_a_lock_of_a_killed_import_holds_up_nobody(matcher: Path, tmp_path: Path):
     source, where = embeddings(tmp_path / "one", 0), tmp_path / "keys"
     command = ["vokenization/import_embeddings.py", "--load", matcher, "--image-sets", "far", "--keys-dir", where, "--from", source]
     first = stopped_behind("far.ids", command)
     first.kill()
     first.communicate()
     assert (where / ".far.hdf5.lock").read_text() == str(first.pid)
-    assert process(sys.executable, *command).returncode == 0
+    assert run_here(*command).returncode == 0
     assert not [path.name for path in where.glob(".*.lock")]
 
 
-def test_two_exports(keyed: Path, tmp_path: Path, process: Callable):
+def test_two_exports(keyed: Path, tmp_path: Path):
     command = ["vokenization/export_embeddings.py", "--load", keyed, "--image-sets", "shapes_valid", "--output", tmp_path]
     first = stopped_behind("img_emb_0000.npy", command)
-    refused(first, tmp_path / "shapes_valid", [*command, "--rows-per-file", 2], process)
+    refused(first, tmp_path / "shapes_valid", [*command, "--rows-per-file", 2])
     go_on(first)
     assert [path.name for path in (tmp_path / "shapes_valid/img_emb").iterdir()] == ["img_emb_0000.npy"]
     assert not list((tmp_path / "shapes_valid").glob(".*"))
 
 
-def test_two_evaluations(world: World, keyed: Path, tmp_path: Path, process: Callable):
+def test_two_evaluations(world: World, keyed: Path, tmp_path: Path):
     command = ["vokenization/evaluate_retrieval.py", "--load", keyed, "--image-sets", "shapes_valid", *world.roots]
     command += ["--cache", f"{world.folder}/cache", "--output", tmp_path, "--device", "cpu"]
     first = stopped_behind("shapes_valid.json", command)
-    refused(first, tmp_path / "shapes_valid.json", [*command, "--precision", "bf16"], process)  # the same is there already
+    refused(first, tmp_path / "shapes_valid.json", [*command, "--precision", "bf16"])  # the same is there already
     assert "wrote" in go_on(first)
     assert [path.name for path in tmp_path.iterdir()] == ["shapes_valid.json"]
 
 
-def test_two_preparations(tmp_path: Path, process: Callable):
+def test_two_preparations(tmp_path: Path):
     rows = [{"context": [f"line {i}"], "response": "yes"} for i in range(3)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = ["tokenization/prepare_reddit.py", tmp_path, tmp_path / "out"]
     first = stopped_behind("train.pkl.txt.json", command)
-    refused(first, tmp_path / "out/train.pkl.txt", [*command, "--limit", 1], process)
+    refused(first, tmp_path / "out/train.pkl.txt", [*command, "--limit", 1])
     go_on(first)
     assert (tmp_path / "out/train.pkl.txt").read_text().count("\n") == 3
     assert json.loads((tmp_path / "out/train.pkl.txt.json").read_text())["limit"] is None

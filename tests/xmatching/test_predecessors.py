@@ -7,8 +7,6 @@ ModuleList, with relu and dropout as functions between them: mlp.linears.0 to 2.
 
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import BertModel
 
-from tests.running import ROOT
+from tests.running import run_here
 from tests.worlds import World
 from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError
@@ -57,7 +55,7 @@ def tuned(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A snapshot whose two towers were trained as well."""
     output = tmp_path_factory.mktemp("tuned") / "m"
     flags = world.train_flags(output, "--lang-finetune", "--visn-finetune", "--tower-lr", 1e-4, "--epochs", 1)
-    subprocess.run([sys.executable, "xmatching/main.py", *flags], cwd=ROOT, check=True, capture_output=True, timeout=240)
+    assert run_here("xmatching/main.py", *flags).returncode == 0
     return output
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import ROOT
+from tests.running import ROOT, run_here
 from tests.worlds import World
 from tests.xvoken.test_work import EXPECTED, SquareJob, squares
 from xvoken.errors import RunError, UserError
@@ -25,12 +25,12 @@ def thesis(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_lock_that_is_a_link_in_an_unpacked_data_set(world: World, tmp_path: Path, thesis: Path, process: Callable):
+def test_a_lock_that_is_a_link_in_an_unpacked_data_set(world: World, tmp_path: Path, thesis: Path):
     (tmp_path / "data/c.txt.tiny-bert.hdf5.parts").mkdir(parents=True)
     (tmp_path / "data/c.txt").write_text("red\n")
     lock = tmp_path / "data/c.txt.tiny-bert.hdf5.parts/lock"
     lock.symlink_to("../../thesis.tex")
-    done = process("python", "tokenization/tokenize_dataset.py", tmp_path / "data", "c.txt", world.bert)
+    done = run_here("tokenization/tokenize_dataset.py", tmp_path / "data", "c.txt", world.bert)
     assert thesis.read_text() == THESIS
     assert done.returncode == 2 and f"error: {lock} is a link" in done.stderr.splitlines()[-1], done.stderr
     assert done.stderr.endswith(f"rm {lock}\n") and "Traceback" not in done.stderr

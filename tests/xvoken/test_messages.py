@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.running import run_here
 from tests.worlds import World
 from xvoken.cli.main import PATH_FAULTS, run_main
 from xvoken.errors import disk_full
@@ -51,7 +52,7 @@ def test_full_disks_that_libraries_in_rust_tell_of(text: str, full: bool):
     assert disk_full(Exception(text)) == full
 
 
-def test_outputs_that_can_not_be(world: World, tmp_path: Path, process: Callable):
+def test_outputs_that_can_not_be(world: World, tmp_path: Path):
     """As a user sees it: a file where a folder is needed."""
     (tmp_path / "file").write_text("x")
     (tmp_path / "train.jsonl").write_text('{"context": ["x"], "response": "y"}\n')
@@ -61,7 +62,7 @@ def test_outputs_that_can_not_be(world: World, tmp_path: Path, process: Callable
         ["tokenization/prepare_reddit.py", tmp_path, tmp_path / "file"],
         ["xmatching/launch.py", "x"],
     ):
-        done = process("python", *command)
+        done = run_here(*command)
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
         assert "error: " in done.stderr.splitlines()[-1]

@@ -1,16 +1,20 @@
 """A folder that brings Python code of its own: the code never runs, and one line says so, whatever stdin answers."""
 
+import io
 import json
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from transformers import AutoModel, dynamic_module_utils
+from transformers.utils import hub
 
 from tests.builder import save_clip
-from tests.running import ROOT
+from tests.running import run_here
 from tests.worlds import World
 
 PAYLOAD = """
@@ -44,11 +48,18 @@ def strange_pictures(folder: Path) -> None:
     rewrite(folder / "preprocessor_config.json", image_processor_type="Pictures", auto_map={"AutoImageProcessor": "payload.Pictures"})
 
 
-def run(folder: Path, command: list[object], answer: str | None) -> subprocess.CompletedProcess[str]:
-    (folder / "payload.py").write_text(PAYLOAD.format(trace=str(folder.parent / "trace")))
-    env = {**os.environ, "HF_MODULES_CACHE": str(folder.parent / "modules")}
-    stdin = {"stdin": subprocess.DEVNULL} if answer is None else {"input": answer}
-    return subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, env=env, text=True, capture_output=True, timeout=60, **stdin)
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command on a folder with code of its own, in this process, where the code would be left if it ran; answer: what stdin says."""
+
+    def run(folder: Path, command: list[object], answer: str | None) -> subprocess.CompletedProcess[str]:
+        (folder / "payload.py").write_text(PAYLOAD.format(trace=str(tmp_path / "trace")))
+        for module in (dynamic_module_utils, hub):
+            monkeypatch.setattr(module, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer or ""))
+        return run_here(*command)
+
+    return run
 
 
 @pytest.mark.parametrize("answer", ["y\n" * 9, None], ids=["answered", "unanswered"])
@@ -62,7 +73,7 @@ def run(folder: Path, command: list[object], answer: str | None) -> subprocess.C
         ("keys", strange_pictures, "image processor "),
     ],
 )
-def test_code_of_a_folder_is_never_run(world: World, tmp_path: Path, case: str, spoil, said: str, answer: str | None):
+def test_code_of_a_folder_is_never_run(world: World, tmp_path: Path, case: str, spoil, said: str, answer: str | None, run):
     folder = tmp_path / "folder"
     if case in ("captions", "keys"):
         save_clip(folder)
@@ -85,7 +96,7 @@ def test_code_of_a_folder_is_never_run(world: World, tmp_path: Path, case: str, 
     assert not (tmp_path / "modules").exists()
 
 
-def test_code_that_is_not_needed_is_left_alone(world: World, tmp_path: Path):
+def test_code_that_is_not_needed_is_left_alone(world: World, tmp_path: Path, run):
     """A tokenizer of a class that transformers has, beside the config of a strange model."""
     folder = shutil.copytree(world.bert, tmp_path / "folder")
     (tmp_path / "lines.txt").write_text("a red circle\n")
@@ -93,3 +104,15 @@ def test_code_that_is_not_needed_is_left_alone(world: World, tmp_path: Path):
     done = run(folder, ["tokenization/tokenize_dataset.py", tmp_path, "lines.txt", folder], "y\n" * 9)
     assert not (tmp_path / "trace").exists()
     assert done.returncode == 0 and "wrote 1 lines" in done.stdout, done.stderr
+
+
+def test_code_runs_where_it_is_asked_for(world: World, tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch):
+    """Where the same code is allowed to run, it leaves what the tests above look for: they can fail."""
+    folder = shutil.copytree(world.bert, tmp_path / "folder")
+    strange_config(folder)
+    assert run(folder, ["xmatching/main.py", *world.train_flags(tmp_path / "m"), "--lang", folder], None).returncode == 2
+    assert not (tmp_path / "trace").exists()
+    monkeypatch.setattr("sys.path", sys.path.copy())
+    with suppress(Exception):  # its model has no weights
+        AutoModel.from_pretrained(folder, trust_remote_code=True)
+    assert (tmp_path / "trace").exists() and (tmp_path / "modules").exists()

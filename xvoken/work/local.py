@@ -50,13 +50,19 @@ class Sharing(Protocol):
 
 
 def prepare(job: Job, device: str) -> None:
-    """Set the precision and the number of threads of this process, then set up the job in it."""
-    import torch
+    """Set the precision and the number of threads of this process, and set up the job in it."""
+    _settle_torch(job, device)
+    job.setup(device)
+    _settle_torch(job, device)  # the job may have imported it only now
 
+
+def _settle_torch(job: Job, device: str) -> None:
+    """Settings of torch, where it is imported: a worker whose job does without starts seconds earlier."""
+    if (torch := sys.modules.get("torch")) is None:
+        return
     # By default torch computes fp32 convolutions on a GPU in TF32, which keeps 10 bits; fp32 shall mean fp32.
     torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(CPU_THREADS if device == "cpu" else max(1, cores() // (job.workers if isinstance(job, Sharing) else 1)))
-    job.setup(device)
 
 
 def do_range(job: Job, items: tuple[int, int], part: Path, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -103,9 +109,8 @@ def _do_once(job: Job, items: tuple[int, int], part: Path) -> dict[str, Any]:
 
 
 def _free_memory() -> None:
-    import torch
-
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
