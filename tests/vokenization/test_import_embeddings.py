@@ -13,6 +13,7 @@ import pytest
 from scripts.check import check
 from tests.worlds import World
 from vokenization import import_embeddings
+from xvoken import load_encoder
 from xvoken.errors import UserError
 from xvoken.files import keys, vokens
 
@@ -96,8 +97,12 @@ def test_second_runs(matcher: Path, made: Path, script: Callable[..., str]):
 
 
 def test_way_there_and_back_finds_the_same(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
-    vectors = np.random.default_rng(1).standard_normal((18, DIM)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    # Around the vector of a line, to which those of the other lines are near, at cosines that 16 bits tell apart.
+    line = load_encoder(keyed).encode_texts(["a red circle"])[0]
+    across = np.random.default_rng(1).standard_normal((18, DIM)).astype(np.float32)
+    across -= np.outer(across @ line, line)
+    cosines = np.linspace(0.95, -0.75, 18, dtype=np.float32)[:, None]
+    vectors = cosines * line + np.sqrt(1 - cosines**2) * across / np.linalg.norm(across, axis=1, keepdims=True)
     made_by = keys.read(keyed / "keys", "shapes_train").attributes
     ids = [f"{row}.jpg" for row in range(18)]
     keys.write(tmp_path / "keys", "near", [vectors], ids, ids, [], {}, {"snapshot_hash": made_by["snapshot_hash"]})
