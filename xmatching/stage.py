@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from xmatching.data import PairBatches
 from xmatching.finished import is_frozen, read_sets, remember_towers, tower_start
 from xmatching.launch import LOST
 from xmatching.metric import validate
@@ -28,6 +29,7 @@ from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import RunError, UserError
+from xvoken.files.image_sets import CaptionedSet
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import all_written
 from xvoken.machine import resolve_precision
@@ -50,21 +52,14 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
         progress = load_progress(output, config, args.resume)
     if progress.epoch == args.epochs:
         if rank == 0:
-            say(skipped(output, args.epochs))
             share_progress(progress)
-            made_up = [] if snapshots.has_tokenizer(output) else [snapshots.write_tokenizer(output, towers.tokenizer).name]
-            # A run that was killed after the last epoch may lack these files.
-            if made_up := made_up + tell_people(output, progress, config, args.recipe, only_missing=True):
-                print(f"wrote what was missing to {output} ({', '.join(made_up)})")
+            complete(output, towers, progress, config, args)
         return
     first_here = int(os.environ.get("LOCAL_RANK", 0)) == 0
     if not first_here:
         dist.barrier()  # until this machine's first process has filled the cache: machines may have caches of their own
     reporter = Reporter(args.report_to if rank == 0 else "none", output, config)
-    train_data = load_pairs(args, towers, args.level, train_sets, augment=True)
-    valid_data = load_pairs(args, towers, args.level, valid_sets, augment=False)
-    if len(train_data.text_rows) < 2:
-        raise UserError(f"--train-imgs {','.join(args.train_imgs)}: fewer than two usable pairs, a loss needs negatives")
+    train_data, valid_data = load_data(args, towers, train_sets, valid_sets)
     if rank == 0:
         share_progress(progress)
     if world > 1 and first_here:
@@ -92,6 +87,25 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
     if rank == 0:
         reporter.close()
         finish(output, progress, config, args.recipe)
+
+
+def load_data(
+    args: Namespace, towers: Towers, train_sets: list[CaptionedSet], valid_sets: list[CaptionedSet]
+) -> tuple[PairBatches, PairBatches]:
+    """Pairs to train on and the validation gallery; raises UserError if there are too few pairs to train on."""
+    train_data = load_pairs(args, towers, args.level, train_sets, augment=True)
+    valid_data = load_pairs(args, towers, args.level, valid_sets, augment=False)
+    if len(train_data.text_rows) < 2:
+        raise UserError(f"--train-imgs {','.join(args.train_imgs)}: fewer than two usable pairs, a loss needs negatives")
+    return train_data, valid_data
+
+
+def complete(output: Path, towers: Towers, progress: Progress, config: dict[str, Any], args: Namespace) -> None:
+    """Say that the training is finished, and write what a run that was killed after its last epoch has not written."""
+    say(skipped(output, args.epochs))
+    made_up = [] if snapshots.has_tokenizer(output) else [snapshots.write_tokenizer(output, towers.tokenizer).name]
+    if made_up := made_up + tell_people(output, progress, config, args.recipe, only_missing=True):
+        print(f"wrote what was missing to {output} ({', '.join(made_up)})")
 
 
 def share_progress(progress: Progress | None = None) -> Progress:
