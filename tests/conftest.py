@@ -26,6 +26,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 CACHE = tempfile.TemporaryDirectory(prefix="xvoken-tests-")
 os.environ["XDG_CACHE_HOME"] = CACHE.name
 show_log()  # as commands do
+SLOW = 5  # seconds of a test that is to be marked so
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +83,10 @@ def keyed(world: World, matcher: Path) -> Path:
     assert run_here("vokenization/extract_vision_keys.py", "--load-dir", str(matcher), *sets, *ids, *shared).returncode == 0
     assert run_here("tokenization/tokenize_dataset.py", str(corpus.parent), corpus.name, str(world.bert)).returncode == 0
     return matcher
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that took over 5 s and are not marked slow, as -m "not slow" promises to leave out."""
+    ran = [report for reports in terminalreporter.stats.values() for report in reports if getattr(report, "when", "") == "call"]
+    if long := [f"{report.nodeid} ({report.duration:.0f} s)" for report in ran if report.duration > SLOW and "slow" not in report.keywords]:
+        terminalreporter.write_line(f"not marked slow, and took over {SLOW} s here: {', '.join(long)}")

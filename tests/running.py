@@ -41,12 +41,15 @@ def children(pid: int) -> list[int]:
 def run_here(script: str | Path, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run a script (its path) in this process, where everything is imported already, to the end that it has in one of its own."""
     name = (ROOT / script).relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
-    out, error, code = io.StringIO(), io.StringIO(), 0
+    out, error, code, before = io.StringIO(), io.StringIO(), 0, sys.argv
+    sys.argv = [str(script), *map(str, arguments)]
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         try:
-            run_main(partial(importlib.import_module(name).main, [*map(str, arguments)]))
+            run_main(partial(importlib.import_module(name).main, sys.argv[1:]))
         except SystemExit as end:
             code = end.code
+        finally:
+            sys.argv = before
     return subprocess.CompletedProcess([script, *arguments], code, out.getvalue(), error.getvalue())
 
 

@@ -17,6 +17,7 @@ def world(tmp_path_factory) -> ScaleWorld:
     return make_scale_world(tmp_path_factory.mktemp("crash") / "world")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", BREAKS)  # in this order: each reads what the one before it wrote
 def test_broken_run_gives_the_same_bytes(world: ScaleWorld, stage: str) -> None:
     done = run_here(*world.command(stage, "--num-workers", "1")[1:])
@@ -32,10 +33,12 @@ def test_broken_run_gives_the_same_bytes(world: ScaleWorld, stage: str) -> None:
     assert "skipped" in run_here(*world.command(stage)[1:]).stderr
 
 
+@pytest.mark.slow
 def test_full_disk_is_one_line_and_the_run_goes_on(world: ScaleWorld) -> None:
     fill_disk(world, "tokenize")
 
 
+@pytest.mark.slow
 def test_parts_removed_in_mid_run_are_a_failure(world: ScaleWorld) -> None:
     """A chain of commands must not go on without the output."""
     unbroken = world.outputs("tokenize")
@@ -50,6 +53,7 @@ def test_parts_removed_in_mid_run_are_a_failure(world: ScaleWorld) -> None:
     assert world.outputs("tokenize") == unbroken
 
 
+@pytest.mark.slow
 def test_second_run_on_the_same_output_is_refused(world: ScaleWorld) -> None:
     world.remove_outputs("tokenize")
     first = start(world.tokenize("--num-workers", "2"))

@@ -13,6 +13,7 @@ SHARED = ("__init__", "matching_data", "measure", "worlds")
 BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in SHARED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_small(name: str, capfd: pytest.CaptureFixture[str]):
     recorded = (ROOT / "benchmarks/search_recipe.jsonl").read_bytes()

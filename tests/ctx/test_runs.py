@@ -72,6 +72,7 @@ def test_broken_pictures_are_left_out_of_both_files_and_listed(world):
     assert "phrases in 1 groups" in caption_db.check(world / "outputs/captions_db/caption_db.hdf5")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one(world):
     run_script("build_context", world, *flags("two", 2))
     assert files(world, "two") == files(world, "one")
@@ -103,6 +104,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(world):
     assert files(world, "killed") == files(world, "one")
 
 
+@pytest.mark.slow
 def test_shares_of_the_work_give_the_bytes_of_one_run(world):
     """One after the other, two at once, and all that is missing joined by a run of its own."""
     script = str(ROOT / "ctx/build_context.py")
@@ -161,6 +163,7 @@ def test_finished_output_is_skipped_and_refused_with_other_settings(world):
     assert files(world, "one")["txt_ctx.hdf5"] == before["txt_ctx.hdf5"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(world):
     limit = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); "
     code = limit + "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -173,6 +176,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(world):
     assert files(world, "full") == files(world, "one")
 
 
+@pytest.mark.slow
 def test_two_scripts_that_write_the_same_file(world):
     """One has the parts of the one file, the other those of the other."""
     shared = ["--device", "cpu", *map(str, flags("shared", 1))]
@@ -187,6 +191,7 @@ def test_two_scripts_that_write_the_same_file(world):
     assert set(files(world, "shared")) == set(files(world, "one"))
 
 
+@pytest.mark.slow
 def test_scripts_run_from_inside_their_folder(world, tmp_path):
     linked = tmp_path / "ctx"
     linked.mkdir()

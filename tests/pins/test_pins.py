@@ -78,6 +78,7 @@ def hold(name: str, value: Any, folder: Path) -> None:
         pytest.fail("\n".join([f"{name}: not as pinned; {MEANT}", *rows]), pytrace=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_written(stage: str, done: Path) -> None:
     hold(stage, STAGES[stage](done), done)

@@ -38,6 +38,7 @@ def test_a_mistake_in_the_call_is_one_line_and_code_2(arguments: list[str], said
     assert len(done.stderr.splitlines()) == 1 and said in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_training_by_the_words_that_other_stages_take(world: World, tmp_path: Path, process: Callable, device: str):
     flags = world.train_flags(tmp_path / "m", "--epochs", 1)
@@ -47,6 +48,7 @@ def test_training_by_the_words_that_other_stages_take(world: World, tmp_path: Pa
     assert (tmp_path / "m/BEST.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_training_on_gpus_that_this_machine_has_not_runs_on_the_cpu(world: World, tmp_path: Path, process: Callable):
     flags = world.train_flags(tmp_path / "m", "--epochs", 1)
     done = process("bash", "scripts/run_xmatching.bash", "0,1", *flags, CUDA_VISIBLE_DEVICES="")
@@ -55,6 +57,7 @@ def test_training_on_gpus_that_this_machine_has_not_runs_on_the_cpu(world: World
     assert (tmp_path / "m/BEST.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_mistake_in_two_processes_is_one_line_and_code_2(world: World, tmp_path: Path, process: Callable):
     done = process("bash", "scripts/run_xmatching.bash", "0,1", "--lxmert-root", tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2, done.stderr
@@ -63,6 +66,7 @@ def test_a_mistake_in_two_processes_is_one_line_and_code_2(world: World, tmp_pat
     assert "mscoco_train.json does not exist" in said[0]
 
 
+@pytest.mark.slow
 def test_tokenizing_and_retrieving_reddit(world: World, keyed: Path, tmp_path: Path, process: Callable):
     for split in ("valid", "test", "train"):
         (tmp_path / f"{split}.pkl.txt").write_text(f"a red circle\tin {split}\n\n")

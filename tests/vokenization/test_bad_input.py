@@ -201,6 +201,7 @@ def test_lxmert_files(world: World, tmp_path: Path, script: Callable[..., str], 
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 def test_mistakes_end_with_code_2_and_one_line(world: World, tmp_path: Path, process: Callable):
     """As a user sees it: through the shell."""
     wrong = [

@@ -25,6 +25,7 @@ def vokenize_flags(world: World, keyed: Path, output: Path, *more: object) -> li
     return ["--load", keyed, "--corpus", corpus, *sets, "--output", output, "--precision", "fp32", "--num-workers", 1, *more]
 
 
+@pytest.mark.slow
 def test_keys_against_one_picture_at_a_time(world: World, keyed: Path):
     read = keys.read(keys.folder(keyed), "shapes_train")
     encoder = load_encoder(str(keyed), ["image"], "cpu")
@@ -79,6 +80,7 @@ def test_images_of_every_line_against_one_line_at_a_time(world: World, keyed: Pa
     assert "top 5 of 24 images for 21 lines" in vokens.check(tmp_path, "lines.txt", SETS)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
     corpus = tmp_path / "lines.txt"
     words = (world.folder / "corpus/lines.txt").read_text()

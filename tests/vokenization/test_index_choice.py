@@ -133,6 +133,7 @@ def test_mistakes(retrieve: Callable[..., str], tmp_path: Path, world: World, ke
     assert "--index ivfpq: searching exactly instead, as this index needs at least 256 keys and there are 200" in printed
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
     write_keys(tmp_path / "keys", keyed, 1200)
     (tmp_path / "lines.txt").write_text((world.folder / "corpus/lines.txt").read_text() * 210)  # 4,410 lines, three parts

@@ -57,6 +57,7 @@ def unpack(pattern: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_shards_give_the_bytes_of_a_folder(keyed: Path, shards: Path, tmp_path: Path, script: Callable[..., str], monkeypatch):
     monkeypatch.setattr("xvoken.cache.images.IMAGE_CHUNK", 4)  # parts enough for two processes
     for kind, source in (("tars", shards), ("folder", unpack(shards, tmp_path / "unpacked"))):

@@ -84,6 +84,7 @@ def test_two_exports(keyed: Path, tmp_path: Path):
     assert not list((tmp_path / "shapes_valid").glob(".*"))
 
 
+@pytest.mark.slow
 def test_two_evaluations(world: World, keyed: Path, tmp_path: Path):
     command = ["vokenization/evaluate_retrieval.py", "--load", keyed, "--image-sets", "shapes_valid", *world.roots]
     command += ["--cache", f"{world.folder}/cache", "--output", tmp_path, "--device", "cpu"]
@@ -113,6 +114,7 @@ def test_two_orders_of_a_set(world: World, tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["album.ids", "album.json"]
 
 
+@pytest.mark.slow
 def test_two_extractions(world: World, keyed: Path, tmp_path: Path):
     command = ["vokenization/extract_vision_keys.py", "--load", keyed, "--image-sets", "shapes_valid", "--output", tmp_path, *world.roots]
     command += ["--ids-root", f"{world.folder}/ids", "--cache", f"{world.folder}/cache", "--num-workers", 1, "--precision", "fp32"]

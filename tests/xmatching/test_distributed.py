@@ -61,6 +61,7 @@ def work(rank: int, world: int, port: int, counts: list[int], folder: str) -> No
 
 
 # 10 pairs in batches of 4: an uneven last batch. 3 pairs: less than a batch. 2 pairs for 3 processes: one has nothing to do.
+@pytest.mark.slow
 @pytest.mark.parametrize(("world_size", "counts"), [(2, [10, 3]), (3, [2])])
 def test_every_loss_gives_the_weights_of_one_process(tmp_path: Path, world_size: int, counts: list[int]):
     mp.spawn(work, (world_size, free_port(), counts, str(tmp_path)), nprocs=world_size)
@@ -79,6 +80,7 @@ def start_machine(rank: int, port: int, flags: list[str], output: Path) -> subpr
     return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@pytest.mark.slow
 def test_two_machines_train_as_one(world: World, tmp_path: Path, script: Callable[..., str]):
     """Two launchers that meet at an address; the second has neither the snapshot's folder nor the cache of the first."""
     more = ["--dropout", 0, "--optim", "sgd", "--lr", 0.5, "--loss", "infonce"]
@@ -96,6 +98,7 @@ def test_two_machines_train_as_one(world: World, tmp_path: Path, script: Callabl
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.slow
 def test_a_lost_machine_ends_the_other_with_its_reason(world: World, tmp_path: Path):
     flags = world.train_flags(tmp_path / "out", "--epochs", 5000)
     flags = flags[: flags.index("--output")] + flags[flags.index("--output") + 2 :]

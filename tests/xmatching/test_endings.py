@@ -11,19 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import ROOT, killed_behind, start, wait_until
+from tests.running import ROOT, killed_behind, run_here, start, wait_until
 from tests.worlds import World
 from xvoken.encoders import snapshot as snapshots
 
 
-def train(flags: list[str], limit: int = resource.RLIM_INFINITY) -> subprocess.CompletedProcess[str]:
+def train(flags: list[str], limit: int) -> subprocess.CompletedProcess[str]:
     """As a user does, with files of at most `limit` bytes."""
     limits = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
     command = [sys.executable, "xmatching/main.py", *flags]
     return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=120, preexec_fn=limits)
 
 
-@pytest.mark.parametrize(("limit", "more", "at"), [(100_000, [], "tokenizer"), (1_000_000, ["--hidden", "4096"], "LAST.safetensors")])
+@pytest.mark.slow
+@pytest.mark.parametrize(("limit", "more", "at"), [(100_000, [], "tokenizer"), (1_000_000, ["--hidden", "1024"], "LAST.safetensors")])
 def test_a_full_disk_is_one_line(world: World, matcher: Path, tmp_path: Path, limit: int, more: list[str], at: str):
     """The cache is filled already; the tokenizer's largest file has 700,000 bytes, the heads have more than a million."""
     flags = world.train_flags(tmp_path / "m", *more)
@@ -31,10 +32,11 @@ def test_a_full_disk_is_one_line(world: World, matcher: Path, tmp_path: Path, li
     last = f"error: no room on the disk for {tmp_path / 'm' / at}; make room, then run the same command to go on"
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == last and "Traceback" not in done.stderr, done.stderr
     assert not [path.name for path in (tmp_path / "m").rglob("*") if path.name.startswith(".")]
-    done = train(flags)
+    done = run_here("xmatching/main.py", *flags)
     assert done.returncode == 0 and "wrote the matcher" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_training_killed_behind_its_last_epoch_gets_its_card(world: World, matcher: Path, tmp_path: Path, script: Callable[..., str]):
     output = tmp_path / "m"
     flags = ["xmatching/main.py", *world.train_flags(output, "--epochs", 1)]
@@ -50,9 +52,10 @@ def test_a_training_killed_behind_its_last_epoch_gets_its_card(world: World, mat
     assert "wrote what was missing" in script("xmatching.main", *flags[1:])
     assert snapshots.has_tokenizer(output)
     snapshots.tensors_file(output, "BEST").unlink()
-    assert "BEST.safetensors is gone" in train(flags[1:]).stderr
+    assert "BEST.safetensors is gone" in run_here(*flags).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_second_training_of_the_same_output_is_refused(world: World, matcher: Path, tmp_path: Path, processes: int):
     output = tmp_path / "m"
@@ -68,6 +71,7 @@ def test_a_second_training_of_the_same_output_is_refused(world: World, matcher: 
     assert not list(output.glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_snapshot_removed_in_mid_training_is_a_failure(world: World, matcher: Path, tmp_path: Path, script: Callable):
     """Another run may be at work there by now."""
     output = tmp_path / "m"

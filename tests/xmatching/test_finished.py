@@ -56,6 +56,7 @@ def trained(world: World, home: Path) -> list[str]:
     return flags
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["xmatching/main.py"], ["xmatching/launch.py", 1], ["xmatching/launch.py", 2]])
 def test_a_finished_training_is_skipped_without_torch(trained: list[str], home: Path, command: list[object]):
     output = Path(trained[trained.index("--output") + 1])
@@ -73,6 +74,7 @@ def test_other_settings_are_refused_without_torch(trained: list[str], home: Path
     assert not found
 
 
+@pytest.mark.slow
 def test_towers_that_nobody_knows_are_loaded_once(trained: list[str], tmp_path: Path):
     for expected in (True, False):
         done, found = imported("xmatching/main.py", *trained, XDG_CACHE_HOME=str(tmp_path))
@@ -80,6 +82,7 @@ def test_towers_that_nobody_knows_are_loaded_once(trained: list[str], tmp_path: 
         assert ("torch" in found) == expected
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_written_and_a_missing_snapshot_refused(trained: list[str], home: Path):
     output = Path(trained[trained.index("--output") + 1])
     (output / "README.md").unlink()
@@ -95,6 +98,7 @@ def test_what_is_missing_is_written_and_a_missing_snapshot_refused(trained: list
         (output / "away").rename(best)
 
 
+@pytest.mark.slow
 def test_changed_weights_are_another_training(trained: list[str], home: Path):
     """Of the same size, and with its time set back."""
     weights = Path(trained[len(trained) - 1 - trained[::-1].index("--visn-weights") + 1])
@@ -113,6 +117,7 @@ def test_changed_weights_are_another_training(trained: list[str], home: Path):
     assert done.returncode == 0 and "is trained already" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_is_refused_or_goes_on(trained: list[str], home: Path, tmp_path: Path):
     output = Path(trained[trained.index("--output") + 1])
     path = snapshots.training_file(shutil.copytree(output, tmp_path / "m"))
@@ -201,6 +206,7 @@ def test_scripts_take_their_arguments(tmp_path: Path, matcher: Path, capfd: pyte
     assert end.value.code == 2
 
 
+@pytest.mark.slow
 def test_a_name_that_is_none_ends_with_one_line(trained: list[str], home: Path):
     done, _ = imported("xmatching/main.py", *trained, "--lang", "a b", XDG_CACHE_HOME=str(home))
     assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("error: "), done.stderr

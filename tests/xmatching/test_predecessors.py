@@ -128,6 +128,7 @@ def test_test_only_takes_the_model_of_an_old_snapshot_and_leaves_the_flags(
     assert table(config["validation"]) in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_test_only_takes_the_tokenizer_of_a_fine_tuned_snapshot(world: World, tuned: Path, script: Callable[..., str]):
     """Its text tower's folder holds none. Trained towers ran in other batches and in full precision: what scores almost the same may
     change places, so that a query or two may count otherwise."""
@@ -156,6 +157,7 @@ def test_training_goes_on_from_published_weights(world: World, tmp_path: Path, s
         torch.testing.assert_close(loaded[f"{ours}.layers.{3 * len(LAYERS[project]) - 3}.weight"], weight, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_trained_towers_go_on_from_those_of_the_snapshot(world: World, tuned: Path, tmp_path: Path, script: Callable[..., str]):
     from xvoken.encoders import snapshot as snapshots
     from xvoken.encoders.text import TextTower

@@ -18,6 +18,7 @@ from xvoken.encoders import snapshot as snapshots
 RECIPE = ["--recipe", "best", "--views", 3, "--epochs", 40]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(world: World, tmp_path: Path, script: Callable[..., str]):
     script("xmatching.main", *world.train_flags(tmp_path / "whole", *RECIPE))
     command = [sys.executable, "xmatching/main.py", *world.train_flags(tmp_path / "cut", *RECIPE, "--resume")]
@@ -82,6 +83,7 @@ def test_other_settings_are_refused(world: World, tmp_path: Path, script: Callab
         script("xmatching.main", *world.train_flags(tmp_path / "out", "--epochs", 1, flag, value))
 
 
+@pytest.mark.slow
 def test_going_on_with_epochs_of_the_version_that_took_equal_scores_for_hits(world: World, tmp_path: Path, script: Callable[..., str]):
     """Their recall and that of the epochs to come are two things: it says so, and goes on."""
     flags = world.train_flags(tmp_path / "m", "--epochs", 2)

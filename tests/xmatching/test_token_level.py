@@ -26,6 +26,7 @@ def token_matcher(world: World) -> Path:
     return world.folder / "snap" / "token"
 
 
+@pytest.mark.slow
 def test_chain(world: World, token_matcher: Path, script: Callable[..., str]):
     printed = script("xmatching.main", *world.train_flags(token_matcher, "--level", "token", "--epochs", 3))
     assert "epoch 3/3" in printed
@@ -114,6 +115,7 @@ def test_rows_of_tokens_are_padded_in_order():
     assert inputs["states"][:, :, 0].tolist() == [[6, 7, 8, 9, 10, 11], [0, 1, 0, 0, 0, 0], [5, 0, 0, 0, 0, 0], [2, 3, 4, 0, 0, 0]]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(world: World, tmp_path: Path, script: Callable[..., str], process: Callable):
     from safetensors.torch import load_file
 
@@ -128,10 +130,11 @@ def test_two_processes_train_as_one(world: World, tmp_path: Path, script: Callab
 
 
 def test_other_losses_are_refused(world: World, tmp_path: Path, script: Callable[..., str]):
-    with pytest.raises(UserError, match="paired_hinge only"):
+    with pytest.raises(UserError, match="works only with --loss paired_hinge"):
         script("xmatching.main", *world.train_flags(tmp_path / "x", "--level", "token", "--loss", "infonce"))
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_both_levels(world: World, tmp_path: Path, script: Callable[..., str]):
     """Towers that are trained change, with a learning rate of their own, checkpointing and bf16; and load again."""
     more = [

@@ -90,6 +90,7 @@ def test_validation_record_against_an_independent_computation(world: World, matc
         assert written[key] == record[key], key
 
 
+@pytest.mark.slow
 def test_training_with_real_towers_learns(world: World, tmp_path: Path, script: Callable[..., str]):
     towers = ["--lang", "minilm", "--visn", "efficientnet_lite2", "--precision", "auto"]
     flags = [flag for flag in world.train_flags(tmp_path / "m") if flag not in ("--visn-weights", str(world.resnet))]
@@ -100,6 +101,7 @@ def test_training_with_real_towers_learns(world: World, tmp_path: Path, script: 
     assert f"wrote the matcher to {tmp_path / 'm'}" in printed
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(world: World, tmp_path: Path, script: Callable[..., str], process: Callable):
     # Dropout draws other masks in each process; Adam turns the last bits of tiny gradients into whole steps.
     flags = ["--dropout", 0, "--epochs", 3, "--optim", "sgd", "--lr", 0.5]
@@ -168,6 +170,7 @@ def test_frozen_towers_stay_in_eval_mode_and_untouched(world: World, matcher: Pa
         assert not any(parameter.requires_grad for parameter in tower.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["--lang-finetune", "--visn-finetune"])
 def test_fine_tuned_towers_are_trained_saved_and_used(world: World, tmp_path: Path, script: Callable[..., str], which: str):
     script("xmatching.main", *world.train_flags(tmp_path / "m", which, "--epochs", 1, "--train-imgs", "shapes_valid"))

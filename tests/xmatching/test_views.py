@@ -79,6 +79,7 @@ def test_the_evaluation_view_is_that_of_the_plain_cache_to_the_bit(tmp_path: Pat
     assert views[0].equal(VIEW(load_picture(path))) == (ending == "png" or size == (120, 90))
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_bytes_of_one(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("xvoken.cache.augmented.IMAGE_CHUNK", 16)  # parts of 4 pictures
     spec = ImageTowerSpec("resnet18", str(world.resnet))

@@ -21,6 +21,7 @@ from tests.worlds import World
 from xvoken.pictures.decode import load_picture
 
 
+@pytest.mark.slow
 def test_the_page_on_python_runs(world: World, keyed: Path, tmp_path: Path, script, monkeypatch: pytest.MonkeyPatch):
     """As it stands, after the README's and the card's, in a folder with what the demo would have left, of a smaller matcher."""
     shutil.copytree(keyed, tmp_path / "snap/xmatching/demo")
@@ -240,6 +241,7 @@ def test_keys_are_written_and_those_of_another_encoder_refused(encoder, keyed: P
         xvoken.read_keys(tmp_path, ["mine", "theirs"])
 
 
+@pytest.mark.slow
 def test_threads_share_an_encoder(world: World, tmp_path: Path, script):
     """Also one whose tower averages earlier maps, which hooks collect."""
     script("xmatching.main", *world.train_flags(tmp_path / "m", "--visn-pool", "maps", "--epochs", 1))

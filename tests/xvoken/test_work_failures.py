@@ -76,12 +76,14 @@ def test_two_failures_are_forgiven(tmp_path: Path) -> None:
     assert squares(tmp_path, "fail twice")[0] == (np.arange(47) ** 2).tobytes()
 
 
+@pytest.mark.slow
 def test_a_dead_worker_stops_the_run_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"died \(killed by SIGKILL.*on items 20 to 30; finished parts are kept"):
         squares(tmp_path, "kill", 2)
     assert squares(tmp_path, workers=2)[0] == (np.arange(47) ** 2).tobytes()
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path, capsys) -> None:
     """64 items of 16 MB do not fit into the 512 MB that the worker has; 16 do."""
     joined, summaries = squares(tmp_path, "memory", 2)
