@@ -266,7 +266,7 @@ def write_keys(
         raise UserError(f"vectors: row {bad[0]} has length {lengths[bad[0]]:.4g}, and all of them should have length 1")
     if encoder and vectors.shape[1] != encoder.dim:
         raise UserError(f"vectors of {vectors.shape[1]} dimensions, those of {encoder.name} have {encoder.dim}")
-    if strange := next((name for name in [*ids, *paths] if not name or not name.isprintable()), None):
+    if (strange := next((name for name in [*ids, *paths] if not name or not name.isprintable()), None)) is not None:
         raise UserError(f"{strange!r} can't stand in a list of ids and paths")
     if len(set(ids)) < len(ids):
         raise UserError("ids: the same id stands on two rows")
