@@ -206,6 +206,7 @@ def test_sets_one_after_another(tmp_path: Path):
     assert [block.tolist() for block in blocks] == [first.tolist(), second.tolist()]
     alone = keys.read_keys(tmp_path, ("second",))
     assert np.shares_memory(alone.vectors, alone.blocks[0])  # of one set no copy
+    assert repr(alone) == "<keys of 2 pictures, 4 dimensions: second/a0, second/a1, ...>"
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 6, 100])
@@ -350,7 +351,7 @@ def test_mistakes_in_writing(tmp_path: Path):
         ((tmp_path, "own", good, ["a", "b\n", "c"]), r"^'b\\n' "),
         ((tmp_path, "own", good, ids, ["a", "b", "c\t"]), r"^'c\\t' "),
         ((tmp_path, "own", good, ids, ["", "b", "c"]), "^'' "),
-        ((tmp_path, "own", good, ["a", "b", "a"]), "same id"),
+        ((tmp_path, "own", good, ["a", "b", "a"]), "^ids: .*same id"),
     ):
         with pytest.raises(UserError, match=said):
             keys.write_keys(*arguments)
@@ -358,7 +359,7 @@ def test_mistakes_in_writing(tmp_path: Path):
     keys.write_keys(tmp_path, "own", good, ids, ["one", "one", "one"])  # a picture may have several rows
 
 
-@pytest.mark.parametrize("name", ["own.ids", "own.path"])
+@pytest.mark.parametrize("name", ["own.ids", "own.path", "own.hdf5"])
 def test_a_file_that_is_gone_at_the_end_of_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     write = keys.write
 

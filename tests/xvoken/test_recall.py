@@ -6,7 +6,7 @@ import torch
 
 from xvoken import recall as module
 from xvoken.errors import UserError
-from xvoken.recall import chance, evaluate, ranks, recall
+from xvoken.recall import Ranks, chance, evaluate, ranks, recall
 from xvoken.records import table
 
 
@@ -94,6 +94,12 @@ def test_equal_vectors_score_the_same_wherever_they_stand(number: int):
         assert found.equal[[0, -1]].tolist() == [2, 2]
         assert (found.equal[1:-1] == 1).all()
         assert torch.equal(found.expected()[0], found.expected()[-1])
+
+
+def test_shares_are_told_to_a_thousandth():
+    found = Ranks(torch.tensor([0, 3, 7]), torch.ones(3, dtype=torch.int64), torch.ones(3, dtype=torch.int64))
+    assert recall(found) == {"R1": 33.333, "R5": 66.667, "R10": 100.0, "median_rank": 4.0}
+    assert recall(Ranks(*(numbers[:2] for numbers in (found.above, found.equal, found.right))))["median_rank"] == 2.5
 
 
 def test_chance_against_simulation():

@@ -71,10 +71,12 @@ def test_the_first_pass_finds_the_largest_products_of_bf16(monkeypatch: pytest.M
     monkeypatch.setattr(module, "LOW_CHUNK", 700)
     keys, asked = torch.from_numpy(unit(2000, 16, 4)), torch.from_numpy(unit(30, 16, 5)).bfloat16()
     products = asked @ keys.bfloat16().T
+    best = products.sort(1, descending=True).values
     for k in (1, 3, 5, 6, 40, 650):
-        values, rows = module._rough_top(asked, keys, k)
-        assert torch.equal(values, products.sort(1, descending=True).values[:, :k])
-        assert torch.equal(products.gather(1, rows), values) and all(len(row.unique()) == k for row in rows)
+        for queries in (30, 1):
+            values, rows = module._rough_top(asked[:queries], keys, k)
+            assert torch.equal(values, best[:queries, :k])
+            assert torch.equal(products[:queries].gather(1, rows), values) and all(len(row.unique()) == k for row in rows)
 
 
 @pytest.mark.parametrize("k", [1, 3, 10])
@@ -142,6 +144,22 @@ def test_only_where_it_is_in_doubt_all_keys_are_scored_again():
     assert rows[0].tolist() == rows[2].tolist() == [509, 508, 507]
     best = np.sort(queries[1].astype(np.float64) @ keys.T.astype(np.float64))[::-1][:3]
     assert np.allclose(scores[1], best, atol=1e-7)
+
+
+def test_keys_that_were_all_scored_are_not_scored_again():
+    """However near they are to each other: 20 keys are fewer than the first pass leaves over."""
+    keys, query = np.eye(8, dtype=np.float32)[:1] + 1e-4 * unit(20, 8, 15), np.eye(8, dtype=np.float32)[:1]
+    with Seen() as seen:
+        rows = TorchIndex(keys, precision="bf16").search(query, 3)[1]
+    assert seen.products == [(1, 20)]
+    assert np.array_equal(rows, np.argsort(-(query @ keys.T), axis=1, kind="stable")[:, :3])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_query_of_nothing_finds_the_first_keys(precision: str):
+    """All scores are 0 and equal, and so is the bound."""
+    found = TorchIndex(unit(9000, 8, 16), precision=precision).search(np.zeros((2, 8), np.float32), 4)
+    assert found[0].tolist() == [[0] * 4] * 2 and found[1].tolist() == [[0, 1, 2, 3]] * 2
 
 
 def test_the_bound_is_that_of_its_formula():
