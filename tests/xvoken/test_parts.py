@@ -172,7 +172,7 @@ def test_arrays_of_a_part(tmp_path: Path):
         save_arrays(parts.part(0).with_suffix(".npz"), rows=np.arange(3), more=np.ones(2))
         save_array(parts.part(0).with_suffix(".npy"), np.arange(4))
         loaded = parts.load(0)
-        assert sorted(loaded) == ["more", "rows"] and loaded["rows"].tolist() == [0, 1, 2]
+        assert isinstance(loaded, dict) and sorted(loaded) == ["more", "rows"] and loaded["rows"].tolist() == [0, 1, 2]
         mapped = parts.load(0, ".npy")
         assert isinstance(mapped, np.memmap) and mapped.mode == "r" and mapped.tolist() == [0, 1, 2, 3]
         path = parts.part(12).with_suffix(".npy")
