@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,13 @@ def test_what_is_left_to_other_shares_is_told(tmp_path: Path, capsys: pytest.Cap
         names(tmp_path / "out", Names(), Engine(join=True))
     assert names(tmp_path / "out", Names(), Engine(share=(1, 2)))
     assert (tmp_path / "out").read_text() == "0\n1\n2\n3\n4\n5\n6\n"
+
+
+def test_parts_removed_before_a_share_with_nothing_to_do(tmp_path: Path):
+    with pytest.raises(RunError, match=f"^{tmp_path}/out.parts was removed"):
+        with Parts(tmp_path / "out", 7, 3, {}, engine=Engine(share=(8, 8))) as parts:
+            shutil.rmtree(parts.folder)
+            parts.run(Names(), ["cpu"], "names", "w")
 
 
 def test_parts_of_no_plan_are_removed_and_nothing_else(tmp_path: Path):
