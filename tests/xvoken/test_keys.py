@@ -126,7 +126,7 @@ def test_other_sets_that_are_there_are_named(tmp_path: Path):
     for name in ("second", "first"):
         write_set(tmp_path / "m/keys", unit(2), name)
     for read in (keys.read, keys.read_vectors, keys.read_settings):
-        with pytest.raises(UserError, match=rf"{re.escape(made)} \(.*: first, second\)"):
+        with pytest.raises(UserError, match=rf"^{tmp_path}/m/keys/s.hdf5 .*{re.escape(made)} \(.*: first, second\)"):
             read(tmp_path / "m/keys", "s")
     (tmp_path / "m/keys/s.hdf5").write_bytes(b"no hdf5")
     with pytest.raises(UserError, match=f"s.hdf5: .*{re.escape(made)}$"):

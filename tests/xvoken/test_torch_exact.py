@@ -18,12 +18,13 @@ def unit(rows: int, dim: int, seed: int) -> np.ndarray:
 
 
 class Seen(TorchFunctionMode):
-    """How much is computed at once while it is on: shapes of products of matrices, and columns of which the largest are taken."""
+    """What is computed while it is on: shapes of products of matrices, columns of which the largest are taken, lines sorted whole."""
 
     def __init__(self) -> None:
         super().__init__()
         self.products: list[tuple[int, ...]] = []
         self.topk: list[int] = []
+        self.lines = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -31,6 +32,7 @@ class Seen(TorchFunctionMode):
             self.products.append(tuple(out.shape))
         if func.__name__ == "topk":
             self.topk.append(args[0].shape[1])
+        self.lines += func.__name__ == "sort" and args[0].ndim == 1
         return out
 
 
@@ -87,6 +89,14 @@ def test_equal_scores_in_blocks_come_by_column(k: int):
     scores, columns = module._top_by_blocks(products, k)
     expected = np.argsort(-products.numpy(), axis=1, kind="stable")[:, :k]
     assert np.array_equal(columns, expected) and np.array_equal(scores, np.take_along_axis(products.numpy(), expected, 1))
+
+
+def test_only_lines_whose_last_one_has_equals_outside_are_sorted_whole():
+    products = torch.tensor([[5.0, 1, 4, 3], [5, 4, 4, 3], [2, 2, 1, 0], [7, 6, 6, 6]])
+    with Seen() as seen:
+        scores, columns = module._top(products, 2)
+    assert seen.lines == 2 and scores.tolist() == [[5, 4], [5, 4], [2, 2], [7, 6]]
+    assert columns.tolist() == [[0, 2], [0, 1], [0, 1], [0, 1]]
 
 
 @contextmanager
