@@ -1,4 +1,4 @@
-.PHONY: test lint demo bench bench-gpu test-ray test-crash resolve release-check
+.PHONY: test lint demo bench bench-gpu test-ray test-crash mutants resolve release-check
 
 # As the bash scripts do: .venv, unless another environment is active.
 ifndef VIRTUAL_ENV
@@ -34,6 +34,10 @@ test-ray:
 
 test-crash:
 	python -m pytest tests/crash_matrix.py
+
+# Which small mistakes in five modules no test would find.
+mutants:
+	bash scripts/mutants.bash
 
 # Whether every Python that README.md names finds all packages: ray, and test, which has the other extras in it.
 resolve:

@@ -6,7 +6,7 @@ import torch
 
 from xvoken import recall as module
 from xvoken.errors import UserError
-from xvoken.recall import chance, evaluate, ranks, recall
+from xvoken.recall import Ranks, chance, evaluate, ranks, recall
 from xvoken.records import table
 
 
@@ -94,6 +94,21 @@ def test_equal_vectors_score_the_same_wherever_they_stand(number: int):
         assert found.equal[[0, -1]].tolist() == [2, 2]
         assert (found.equal[1:-1] == 1).all()
         assert torch.equal(found.expected()[0], found.expected()[-1])
+
+
+def test_vectors_that_differ_in_the_sign_of_zero_are_one():
+    """They are scored once, as all that are equal: with their counts, the first of each, in the layout of any tensor."""
+    columns = torch.tensor([[0.0, 1, -0.0, 0, 2], [1, -0.0, 1, 1, 0]])
+    for vectors in (columns.T, columns.T.contiguous()):
+        found, which, times = module._distinct(vectors)
+        assert len(found) == 3 and torch.equal(found[which], vectors)
+        assert sorted(zip(found.tolist(), times.tolist(), strict=True)) == [([0, 1], 3), ([1, 0], 1), ([2, 0], 1)]
+
+
+def test_shares_are_told_to_a_thousandth():
+    found = Ranks(torch.tensor([0, 3, 7]), torch.ones(3, dtype=torch.int64), torch.ones(3, dtype=torch.int64))
+    assert recall(found) == {"R1": 33.333, "R5": 66.667, "R10": 100.0, "median_rank": 4.0}
+    assert recall(Ranks(*(numbers[:2] for numbers in (found.above, found.equal, found.right))))["median_rank"] == 2.5
 
 
 def test_chance_against_simulation():

@@ -271,7 +271,7 @@ def write_keys(
         raise UserError(f"vectors: row {bad[0]} has length {lengths[bad[0]]:.4g}, length 1 was expected")
     if encoder and vectors.shape[1] != encoder.dim:
         raise UserError(f"vectors of {vectors.shape[1]} dimensions, but those of {encoder.name} have {encoder.dim}")
-    if strange := next((name for name in [*ids, *paths] if not name or not name.isprintable()), None):
+    if (strange := next((name for name in [*ids, *paths] if not name or not name.isprintable()), None)) is not None:
         raise UserError(f"{strange!r} can't stand in a list of ids and paths: it is empty or has a character that can't be printed")
     if len(set(ids)) < len(ids):
         raise UserError("ids: the same id is given twice")
