@@ -12,7 +12,7 @@ import pytest
 
 from tests.running import ROOT, run_here
 from tests.worlds import World
-from tests.xvoken.test_work import EXPECTED, SquareJob, squares
+from tests.xvoken.work.test_work import EXPECTED, SquareJob, squares
 from xvoken.errors import RunError, UserError
 
 THESIS = "years of work\n"

@@ -221,7 +221,7 @@ def test_killed_while_it_is_written(tmp_path: Path, at: str):
     kill = f"""
 import os, signal
 from pathlib import Path
-from tests.xvoken.test_product import make, product
+from tests.xvoken.work.test_product import make, product
 rename = os.replace
 def replace(source, target, **options):
     rename(source, target, **options)
