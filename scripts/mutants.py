@@ -3,6 +3,7 @@
 scripts/mutants.bash calls it, where the folder mutants/ is. For mutmut it is a plugin of pytest, too.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -38,7 +39,13 @@ def report(modules: dict[str, dict[str, int | None]]) -> tuple[list[str], bool]:
     return [*lines, "", *(f"lives: {name}   (mutmut show {name})" for name in alive)], enough
 
 
-if __name__ == "__main__":
-    lines, enough = report(read(Path("mutants")))
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Print what mutmut found, by module; exit code 1 if a module falls short.")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("mutants"), help="what mutmut has written (default: %(default)s)")
+    lines, enough = report(read(parser.parse_args(argv).folder))
     print("\n".join(lines))
     sys.exit(not enough)
+
+
+if __name__ == "__main__":
+    main()

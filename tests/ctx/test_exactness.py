@@ -79,6 +79,7 @@ def test_database_holds_what_the_text_tower_says(built):
     np.testing.assert_allclose(keys, expected_keys, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_both_files_equal_the_reference_for_pictures_of_every_shape(built):
     folder, work = built
     model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder).image_processor

@@ -247,7 +247,7 @@ def test_keys_of_other_dimensions(tmp_path: Path):
     mend = f"; remove it, then: python vokenization/extract_vision_keys.py --load-dir {tmp_path.parent} --image-sets s5"
     with pytest.raises(UserError) as caught:
         keys.read_keys(tmp_path, ["s4", "s5"])
-    assert str(caught.value) == f"{tmp_path}/s5.hdf5: keys of 5 dimensions, those of the first set have 4{mend}"
+    assert str(caught.value) == f"{tmp_path}/s5.hdf5: keys of 5 dimensions, the keys of the first set have 4{mend}"
     with pytest.raises(UserError) as caught:
         keys.read_keys(tmp_path, ["s5"], Encoder())
     assert str(caught.value) == f"{tmp_path}/s5.hdf5: keys of 5 dimensions, the snapshot's sentences have 4{mend}"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.running import killed_behind
 from tests.worlds import World
 from xvoken.work.parts import Parts
@@ -32,6 +34,7 @@ def test_report_counts_and_names_what_it_ran_with(tmp_path: Path) -> None:
     assert report["peak_memory_mb"]["run"] > 10 and report["versions"]["torch"] == importlib.metadata.version("torch")
 
 
+@pytest.mark.slow
 def test_a_run_killed_behind_its_last_rename_has_its_report(world: World, keyed: Path, tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_text("a red circle\n\na square\n")
     output = tmp_path / "c.txt.tiny-bert.hdf5"
