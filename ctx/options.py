@@ -65,7 +65,7 @@ def add_picture_flags(parser: argparse.ArgumentParser) -> None:
         help="COCO's folder, with annotations/ and the pictures (default: %(default)s)",
     )
     parser.add_argument(
-        "--images", type=Path,
+        "--images", type=flags.some_path,
         help="a folder of pictures, or tar shards in quotes ('FOLDER/{00000..00099}.tar'), instead of COCO; a picture's id is its file "
         "name without ending, or, if that name occurs twice, with its folders (a_b_c for a/b/c.jpg)",
     )  # fmt: skip

@@ -60,6 +60,13 @@ def precision_help(tower: str, auto: str) -> str:
     )
 
 
+def some_path(text: str) -> Path:
+    """A path; an empty text, as of a variable that is not set, is an error instead of the current folder."""
+    if not text:
+        raise ArgumentTypeError("an empty path; give a folder or a file, . for the current folder")
+    return Path(text)
+
+
 def names(text: str) -> list[str]:
     """The names in the value of a flag, separated by commas; blanks around a name do not count."""
     return [name.strip() for name in text.split(",") if name.strip()]

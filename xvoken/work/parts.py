@@ -113,6 +113,8 @@ class Parts:
             if kind is None and self.joins:
                 all_written(self.done, self.output, *self.also)
                 discard(self.folder)
+            elif self.engine.join and not (self.folder / "plan.json").exists():  # no share has begun: nothing but our lock
+                discard(self.folder)
 
     def missing(self) -> list[int]:
         """Numbers of the parts that are not done yet."""

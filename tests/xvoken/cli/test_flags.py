@@ -1,8 +1,9 @@
 import argparse
+from pathlib import Path
 
 import pytest
 
-from xvoken.cli.flags import Help, Parser, at_least, at_least_one, names
+from xvoken.cli.flags import Help, Parser, at_least, at_least_one, names, some_path
 
 
 def test_help_names_defaults_where_there_are_some():
@@ -36,3 +37,12 @@ def test_names():
     parser.add_argument("--langs", type=names, default="mscoco")
     assert parser.parse_args([]).langs == ["mscoco"]
     assert parser.parse_args(["--langs", " mscoco, vg ,"]).langs == ["mscoco", "vg"]
+
+
+def test_an_empty_path_is_not_the_current_folder(capsys: pytest.CaptureFixture[str]):
+    parser = Parser(prog="script.py")
+    parser.add_argument("--images", type=some_path)
+    assert [parser.parse_args(["--images", given]).images for given in (".", "a/b")] == [Path("."), Path("a/b")]
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--images", ""])
+    assert capsys.readouterr().err.startswith("error: argument --images: an empty path; give a folder or a file")

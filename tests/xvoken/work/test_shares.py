@@ -109,6 +109,9 @@ def test_a_finished_output_whose_parts_are_still_held_is_no_mistake(tmp_path: Pa
 
 def test_join_waits_for_all_shares_and_joins_what_is_there(tmp_path: Path) -> None:
     output = tmp_path / "cubes"
+    with pytest.raises(UserError, match="6 of 6 parts are missing, the first is 0"):
+        cubes(output, Engine(join=True))
+    assert not list(tmp_path.iterdir())
     assert not cubes(output, Engine(share=(1, 2)))
     with pytest.raises(UserError, match="3 of 6 parts are missing, the first is 1; run the shares that are to do them"):
         cubes(output, Engine(join=True))
