@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-# Tests run beside each other, one per core: two threads in each would wait for each other, spinning. Before torch is imported.
+# Both are read when torch and transformers are imported. Tests run beside each other, one per core: two threads in each would wait for
+# each other, spinning. What is told to a user must not depend on a hub that may or may not be reached from here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from tests.running import ROOT, run_here
 from tests.worlds import World
 from xvoken.console import show_log
 
-# What is told to a user must not depend on a hub that may or may not be reached from here.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # What is started in the background (nohup, CI) ignores Ctrl-C, and so would all that the tests start: as at a terminal instead.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # What is kept of models between commands must be that of these tests.
