@@ -5,7 +5,7 @@ towers in that description are kept with the size and times of their files (xvok
 """
 
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from xvoken.cli.flags import roots_of
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.sources import image_files, text_files
+from xvoken.errors import UserError
 from xvoken.files.image_sets import CaptionedSet, read_captioned
 from xvoken.files.known import Start, known, remember
 from xvoken.files.locks import sole_writer
 from xvoken.machine import needs_torch, resolve_precision
+from xvoken.work.product import Product
 
 
 def read_sets(args: Namespace) -> tuple[list[CaptionedSet], list[CaptionedSet]]:
@@ -67,10 +69,28 @@ def known_towers(args: Namespace) -> tuple[TextFacts, ImageFacts] | None:
         return None
 
 
+def zeroshot_product(args: Namespace, text: TextFacts, image: ImageFacts) -> Product:
+    """The snapshot of --recipe zeroshot, and what it depends on; raises UserError for a folder that holds a training."""
+    output = Path(args.output)
+    if snapshots.training_file(output).exists():
+        raise UserError(f"{output} holds a training; choose another --output, or: rm -r {output}")
+    path, model = snapshots.tensors_file(output, "BEST"), replace(model_of(args, text, image), dim=text.text_width)
+
+    def said(model: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in model.items() if name != "classes"}  # follows from visn, and takes loading to find out
+
+    companions = (snapshots.tokenizer_folder(output) / "tokenizer.json", output / "BEST.json", output / "README.md")
+    read = lambda: said(snapshots.ModelConfig.unsaid() | snapshots.read_header(path).get("model", {}))  # noqa: E731
+    return Product(path, said(asdict(model)), read, "the untrained matcher of these towers", companions)
+
+
 def is_finished(args: Namespace) -> bool:
     """Whether the training is finished; says so if it is. Raises UserError as the training itself would: for other settings, for a
     stopped run without --resume, for a snapshot that is missing."""
     output = Path(args.output)
+    if args.recipe == "zeroshot":
+        facts = known_towers(args)
+        return facts is not None and zeroshot_product(args, *facts).finished()
     training = snapshots.training_file(output)
     if not training.exists() or (is_frozen(args) and needs_torch(args.precision)):
         return False

@@ -63,6 +63,12 @@ def nothing_to_do(flags: list[str]) -> bool:
     return not args.test_only and is_finished(args)
 
 
+def trains_nothing(flags: list[str]) -> bool:
+    """Whether one process on each machine is enough, since there is nothing to train."""
+    args = parse_args(flags)
+    return args.recipe == "zeroshot" and not args.test_only
+
+
 def machines() -> list[str]:
     """torchrun's flags for the rendezvous, from the environment; raises UserError if a variable is missing or wrong."""
     if os.environ.get("NNODES", "1") == "1":
@@ -85,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     processes, flags = args.processes, args.flags
     one_machine = os.environ.get("NNODES", "1") == "1"
-    if processes > 1 or not one_machine:
+    if (processes > 1 or not one_machine) and not trains_nothing(flags):
         if one_machine and nothing_to_do(flags):
             return
         sys.exit(launch(processes, flags))

@@ -6,6 +6,7 @@ reads   data/lxmert/*.json, data/mscoco/images/, the towers' published weights
 writes  OUTPUT/BEST.safetensors, LAST.safetensors (+ .json), tokenizer/, metrics.jsonl, curves.png, README.md (the
         model's card); see xvoken/encoders/snapshot.py
         data/cache/: outputs of frozen towers, see xvoken/cache/features.py and xvoken/cache/augmented.py
+With --recipe zeroshot nothing is trained, and no captions are read: xmatching/zeroshot.py.
 The training itself is xmatching/stage.py; this script does what needs no torch, whose import takes seconds.
 """
 
@@ -28,9 +29,15 @@ def main(argv: list[str] | None = None) -> None:
     alone = int(os.environ.get("WORLD_SIZE", 1)) == 1  # with several processes, stage.py checks this in the first one
     if alone and not args.test_only and is_finished(args):
         return
+    command = [sys.argv[0], *(sys.argv[1:] if argv is None else argv)]
+    if args.recipe == "zeroshot" and not args.test_only:
+        with importing():
+            from xmatching import zeroshot
+        zeroshot.make(args, command)
+        return
     with importing():
         from xmatching import stage
-    stage.run(args, [sys.argv[0], *(sys.argv[1:] if argv is None else argv)])
+    stage.run(args, command)
 
 
 if __name__ == "__main__":

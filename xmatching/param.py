@@ -11,6 +11,9 @@ from xvoken.errors import UserError
 from xvoken.kinds import HEADS, IMAGE_POOLS, TEXT_POOLS
 from xvoken.machine import PRECISIONS
 
+TRAINED_HEADS = sorted(name for name, kind in HEADS.items() if kind.trained)
+# The flags that --recipe zeroshot reads, and --resume, which run_xmatching.bash always gives.
+ZEROSHOT_FLAGS = {"recipe", "visn", "visn_weights", "lang", "lang_layers", "text_pool", "max_len", "output", "resume"}
 DEFAULT_OUTPUT = "snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert"
 
 
@@ -20,6 +23,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     recipe = parser.parse_known_args(argv)[0].recipe
     parser.set_defaults(**RECIPES[recipe])  # flags of the command line still override the recipe
     args = parser.parse_args(argv)
+    if args.recipe == "zeroshot" and not args.test_only:
+        _require_no_training(args, parser)
     for name in ("train_imgs", "valid_imgs", "train_langs", "valid_langs"):
         setattr(args, name, names(getattr(args, name)))
     args.limit = args.limit or (1000 if args.tiny else 10_000 if args.fast else None)
@@ -34,8 +39,10 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=Help,
     )
     parser.add_argument(
-        "--recipe", choices=sorted(RECIPES), default="published", help="a set of defaults for the flags, see xmatching/recipes.py"
-    )
+        "--recipe", choices=sorted(RECIPES), default="published",
+        help="a set of defaults for the flags, see xmatching/recipes.py; zeroshot: no training and no captions, with a sentence encoder "
+        "such as --lang minilm (plain BERT is a poor one)",
+    )  # fmt: skip
     _data_flags(parser.add_argument_group("data"))
     _model_flags(parser.add_argument_group("model"))
     _training_flags(parser.add_argument_group("training"))
@@ -72,7 +79,7 @@ def _model_flags(group: Any) -> None:
     )
     pools = "how the image tower's last feature map is pooled; grid: 2 x 2 averages; maps: grid, and the averages of earlier maps"
     group.add_argument("--visn-pool", choices=sorted(IMAGE_POOLS), default="avg", help=pools)
-    group.add_argument("--head", choices=sorted(HEADS), default="mlp", help="kind of network from each tower's output to the joint space")
+    group.add_argument("--head", choices=TRAINED_HEADS, default="mlp", help="kind of network from each tower's output to the joint space")
     group.add_argument("--level", choices=LEVELS, default="sentence", help="whether a caption is matched as a whole or token by token")
     group.add_argument("--dim", type=at_least_one, default=512, help="size of the joint space")
     group.add_argument("--hidden", type=at_least_one, default=1024, help="size of the heads' hidden layers")
@@ -127,6 +134,13 @@ def _run_flags(group: Any) -> None:
         "--precision", choices=PRECISIONS, default="auto", help="precision of frozen towers; auto: bf16 if the device has units for it"
     )
     group.add_argument("--num-workers", type=at_least_one, help="processes for the frozen towers (default: one per GPU or core)")
+
+
+def _require_no_training(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Raise UserError for a flag that --recipe zeroshot would not read."""
+    for name, value in vars(args).items():
+        if name not in ZEROSHOT_FLAGS and value != parser.get_default(name):
+            raise UserError(f"--{name.replace('_', '-')}: --recipe zeroshot trains nothing and reads no captions; leave it out")
 
 
 def _check(args: argparse.Namespace) -> None:

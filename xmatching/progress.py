@@ -37,6 +37,13 @@ def require_same(output: Path, header: dict[str, Any], config: dict[str, Any]) -
             raise UserError(f"{output} was trained with other settings ({changed}); choose another --output, or: rm -r {output}")
 
 
+def require_trained(output: Path) -> None:
+    """Raise UserError if `output` holds a matcher that no training has made, which one would overwrite."""
+    best = snapshots.tensors_file(output, "BEST")
+    if best.exists() and snapshots.read_header(best).get("training", {}).get("recipe") == "zeroshot":
+        raise UserError(f"{output} holds a matcher of --recipe zeroshot; choose another --output, or: rm -r {output}")
+
+
 def require_resume(output: Path, progress: Progress, epochs: int, resume: bool) -> None:
     """Raise UserError for an unfinished run without --resume."""
     if progress.epoch < epochs and not resume:

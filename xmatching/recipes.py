@@ -25,4 +25,8 @@ BEST: dict[str, Any] = {
     "epochs": 100,
 }
 
-RECIPES = {"published": PUBLISHED, "best": BEST}
+# No training and no captions: the image tower's own classifier names what is in a picture (ConSE; Norouzi et al., ICLR 2014), the
+# text tower, which has to be a sentence encoder, compares names and sentences; see xvoken/encoders/heads.py.
+ZEROSHOT: dict[str, Any] = {"head": "classes", "lang_layers": "1", "text_pool": "mean", "visn_pool": "avg"}
+
+RECIPES = {"published": PUBLISHED, "best": BEST, "zeroshot": ZEROSHOT}

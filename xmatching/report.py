@@ -132,43 +132,14 @@ def draw_curves(path: Path, records: list[dict[str, Any]]) -> bool:
 
 
 def write_card(path: Path, name: str, config: dict[str, Any], recipe: str, best: dict[str, Any]) -> None:
-    """README.md of a snapshot: data, recipe, recall, date, versions. Front matter as model hubs read it."""
-    import torch
-    import torchvision
-    import transformers
-
+    """README.md of a trained snapshot: data, recipe, recall, date, versions. Front matter as model hubs read it."""
     model, training = ModelConfig.read(config["model"]), config["training"]
     data = "".join(f"| {key} | {facts['images']:,} | {facts['captions']:,} |\n" for key, facts in training["data"].items())
     options = "".join(f"| {key} | {value} |\n" for key, value in training.items() if key != "data")
-    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, transformers {transformers.__version__}"
-    of = "the mean of the vectors of a text's tokens" if model.level == "token" else "each of length 1"
     heads = ", ".join(f"{key} {getattr(model, key)}" for key in ("head", "hidden", "dim", "dropout"))
     write_text(
         path,
-        f"""---
-library_name: xvoken
-tags: [image-text-retrieval]
----
-# {name}
-
-Sentences and pictures in one space of {model.dim} dimensions; scores are inner products of normalized vectors.
-
-- Text tower: {model.lang}, layers {model.lang_layers} from the last, pooling {model.text_pool}, at most {model.max_len} tokens
-- Image tower: {model.visn}, pooling {model.visn_pool}
-- Heads: {heads}; level {model.level}
-- Recipe: {recipe}; best epoch {best["epoch"]} of {training["epochs"]}, {date.today().isoformat()}
-- {versions}
-
-## Use
-```python
-import xvoken
-
-encoder = xvoken.load_encoder("{name}")  # this folder
-texts = encoder.encode_texts(["a red bus", "two dogs"])  # float32 (2, {model.dim}), {of}
-pictures = encoder.encode_images(["photo.jpg"])
-print(encoder.similarity(texts, pictures))
-```
-
+        f"""{_about(name, model, f"{heads}; level {model.level}", f"{recipe}; best epoch {best['epoch']} of {training['epochs']}")}
 ## Recall on the validation gallery, in percent
 ```
 {table(best)}
@@ -184,3 +155,43 @@ The epoch was chosen on this gallery; for a figure to report, take pictures that
 | --- | --- |
 {options}""",
     )
+
+
+def write_zeroshot_card(path: Path, name: str, model: ModelConfig) -> None:
+    """README.md of a snapshot of --recipe zeroshot."""
+    heads = f"none trained; a picture is the mean of the names of its likeliest classes, of {model.classes:,}"
+    write_text(path, _about(name, model, heads, "zeroshot: no training, no captions"))
+
+
+def _about(name: str, model: ModelConfig, heads: str, recipe: str) -> str:
+    """The part of a card that tells what the matcher is and how to use it."""
+    import torch
+    import torchvision
+    import transformers
+
+    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, transformers {transformers.__version__}"
+    of = "the mean of the vectors of a text's tokens" if model.level == "token" else "each of length 1"
+    return f"""---
+library_name: xvoken
+tags: [image-text-retrieval]
+---
+# {name}
+
+Sentences and pictures in one space of {model.dim} dimensions; scores are inner products of normalized vectors.
+
+- Text tower: {model.lang}, layers {model.lang_layers} from the last, pooling {model.text_pool}, at most {model.max_len} tokens
+- Image tower: {model.visn}, pooling {model.visn_pool}
+- Heads: {heads}
+- Recipe: {recipe}, {date.today().isoformat()}
+- {versions}
+
+## Use
+```python
+import xvoken
+
+encoder = xvoken.load_encoder("{name}")  # this folder
+texts = encoder.encode_texts(["a red bus", "two dogs"])  # float32 (2, {model.dim}), {of}
+pictures = encoder.encode_images(["photo.jpg"])
+print(encoder.similarity(texts, pictures))
+```
+"""

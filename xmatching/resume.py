@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from xmatching.model import Matcher
-from xmatching.progress import Progress, require_resume, require_same
+from xmatching.progress import Progress, require_resume, require_same, require_trained
 from xmatching.training import Learner
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
@@ -38,6 +38,7 @@ def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progres
     """Read how far the training in `output` is; raises UserError for other settings, or an unfinished run without --resume."""
     path = snapshots.training_file(output)
     if not path.exists():
+        require_trained(output)
         return Progress()
     tensors, header = snapshots.read_tensors(path)
     require_same(output, header, config)

@@ -21,11 +21,24 @@ class ImagePool:
     earlier: bool = False
 
 
-# Heads, from a tower's output to the joint space: the class, and its parameters besides width, hidden, dim and dropout.
+@dataclass(frozen=True)
+class Head:
+    """The two classes that take the towers' outputs to the joint space (one class for both if `image` is empty).
+
+    knobs: their parameters besides width, hidden, dim and dropout, fields of ModelConfig; trained: whether a training makes them.
+    """
+
+    text: str
+    image: str = ""
+    knobs: tuple[str, ...] = ()
+    trained: bool = True
+
+
 HEADS = {
-    "mlp": ("xvoken.encoders.heads:MLPHead", ("hidden_layers",)),
-    "linear": ("xvoken.encoders.heads:LinearHead", ()),
-    "glu": ("xvoken.encoders.heads:GLUHead", ()),
+    "mlp": Head("xvoken.encoders.heads:MLPHead", knobs=("hidden_layers",)),
+    "linear": Head("xvoken.encoders.heads:LinearHead"),
+    "glu": Head("xvoken.encoders.heads:GLUHead"),
+    "classes": Head("xvoken.encoders.heads:UnitHead", "xvoken.encoders.heads:ClassNamesHead", ("classes",), trained=False),
 }
 # Poolings of a caption's token states (B, T, d) with their mask (B, T) to one vector (B, d).
 TEXT_POOLS = {"cls": "xvoken.encoders.text:first_token", "mean": "xvoken.encoders.text:masked_mean"}

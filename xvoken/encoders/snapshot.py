@@ -35,7 +35,8 @@ class ModelConfig:
 
     A field that was added later has a default: its value for older snapshots, which lack the key.
     lang, visn: the towers' names; *_hash: of their weights; lang_layers: counted from the last; *_width: size of their outputs;
-    tokenizer: its hash; max_len: the longest caption in tokens; visn_weights: a file, None for the published weights.
+    tokenizer: its hash; classes: their number for --recipe zeroshot, else 0;
+    max_len: the longest caption in tokens; visn_weights: a file, None for the published weights.
     """
 
     lang: str
@@ -56,6 +57,7 @@ class ModelConfig:
     hidden_layers: int = 2
     dropout: float
     level: str = "sentence"
+    classes: int = 0
 
     @classmethod
     def read(cls, said: dict[str, Any]) -> "ModelConfig":
@@ -147,8 +149,8 @@ def has_tokenizer(folder: Path) -> bool:
 
 def write(folder: Path, tag: str, config: dict[str, Any], tensors: "dict[str, Tensor]", command: list[str]) -> None:
     """Write heads and config. One file holds both, so that a kill never leaves one without the other."""
-    write_tensors(tensors_file(folder, tag), tensors, {"format": FORMAT, **config})
     write_json(folder / f"{tag}.json", {"format": FORMAT, **config, "command": shlex.join(command)})
+    write_tensors(tensors_file(folder, tag), tensors, {"format": FORMAT, **config})
 
 
 def write_tensors(path: Path, tensors: "dict[str, Tensor]", header: dict[str, Any]) -> None:
