@@ -26,7 +26,7 @@ OLD = {
 
 def test_every_entry_is_there():
     entries = [*ENCODERS.values(), *TEXT_POOLS.values(), *OPTIMIZERS.values(), *SCHEDULES.values(), *REPORTS.values()]
-    entries += [pool.layer for pool in IMAGE_POOLS.values()] + [entry for entry, _ in HEADS.values()]
+    entries += [pool.layer for pool in IMAGE_POOLS.values()] + [entry for head in HEADS.values() for entry in (head.text, head.image or head.text)]
     for loss in LOSSES.values():
         entries += [loss.function, *([loss.by_token] if loss.by_token else [])]
     assert all(callable(made_by(entry)) for entry in entries)
@@ -40,8 +40,9 @@ def test_they_are_listed_without_torch():
 
 @pytest.mark.parametrize("name", HEADS)
 def test_every_head_can_be_made(name: str):
-    heads = build_heads(ModelConfig.with_heads(**SIZE, head=name))
-    assert heads["text_head"](torch.randn(2, 3, 6)).shape == (2, 3, 4) and heads["image_head"](torch.randn(2, 5)).shape == (2, 4)
+    size = SIZE if HEADS[name].trained else {**SIZE, "dim": 6, "classes": 3}  # the joint space is the text tower's
+    heads, dim = build_heads(ModelConfig.with_heads(**size, head=name)), size["dim"]
+    assert heads["text_head"](torch.randn(2, 3, 6)).shape == (2, 3, dim) and heads["image_head"](torch.randn(2, 5)).shape == (2, dim)
 
 
 @pytest.mark.parametrize("name", IMAGE_POOLS)
