@@ -26,7 +26,8 @@ OLD = {
 
 def test_every_entry_is_there():
     entries = [*ENCODERS.values(), *TEXT_POOLS.values(), *OPTIMIZERS.values(), *SCHEDULES.values(), *REPORTS.values()]
-    entries += [pool.layer for pool in IMAGE_POOLS.values()] + [entry for head in HEADS.values() for entry in (head.text, head.image or head.text)]
+    entries += [pool.layer for pool in IMAGE_POOLS.values()]
+    entries += [entry for head in HEADS.values() for entry in (head.text, head.image or head.text)]
     for loss in LOSSES.values():
         entries += [loss.function, *([loss.by_token] if loss.by_token else [])]
     assert all(callable(made_by(entry)) for entry in entries)
