@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ctx.options import OUTPUTS, add_model_flags, compute_of
 from ctx.phrases import read_lines, read_visual_genome
 from ctx.run import today
-from xvoken.cli.flags import Parser
+from xvoken.cli.flags import Parser, some_path
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.identity import Identity, identify
@@ -76,9 +76,12 @@ def encode(model: str, identity: Identity, phrases: list[str], compute: Compute,
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Encode phrases with the text tower of a dual encoder, into a database.")
     parser.add_argument(
-        "--ann_dir", type=Path, default=Path("datasets/visual_genome"), help="folder of Visual Genome's JSON files (default: %(default)s)"
+        "--ann_dir",
+        type=some_path,
+        default=Path("datasets/visual_genome"),
+        help="folder of Visual Genome's JSON files (default: %(default)s)",
     )
-    parser.add_argument("--captions", type=Path, help="a text file with one phrase per line, instead of Visual Genome")
+    parser.add_argument("--captions", type=some_path, help="a text file with one phrase per line, instead of Visual Genome")
     add_model_flags(parser, "captions_db", "phrases")
     args = parser.parse_args(argv)
     compute, _ = compute_of(args, BATCH)

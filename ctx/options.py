@@ -60,7 +60,7 @@ def add_model_flags(parser: argparse.ArgumentParser, exp_name: str, items: str) 
 def add_picture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset_root",
-        type=Path,
+        type=flags.some_path,
         default=Path("datasets/coco_captions"),
         help="COCO's folder, with annotations/ and the pictures (default: %(default)s)",
     )
@@ -73,13 +73,20 @@ def add_picture_flags(parser: argparse.ArgumentParser) -> None:
         "--image-sets", "--image_sets", nargs="+", help="image sets fixed by create_image_ids.py, separated by commas, instead of COCO"
     )
     parser.add_argument(
-        "--ids-root", "--ids_root", type=Path, default=image_ids.ROOT, help="folder of the image sets' .ids files (default: %(default)s)"
+        "--ids-root",
+        "--ids_root",
+        type=flags.some_path,
+        default=image_ids.ROOT,
+        help="folder of the image sets' .ids files (default: %(default)s)",
     )
     flags.add_roots_flags(parser)
 
 
 def add_retrieval_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--caption_db", type=Path, default=CAPTION_DB, help="database of phrases that encode_captions.py wrote (default: %(default)s)"
+        "--caption_db",
+        type=flags.some_path,
+        default=CAPTION_DB,
+        help="database of phrases that encode_captions.py wrote (default: %(default)s)",
     )
     parser.add_argument("--k", type=int, default=16, help="phrases to retrieve for each view of a picture (default: 16)")

@@ -72,7 +72,7 @@ def make_context(inputs: Inputs, visual: Path | None = None, textual: Path | Non
     wanted = [product for product in asked if not product.finished()]
     if wanted:
         # Parts of a run for both files go to both: by a share for one of them, the other file would never be written.
-        plan = {**wanted[-1].settings, "files": [product.path.name for product in asked]}
+        plan = {**wanted[-1].settings, **({"files": [product.path.name for product in asked]} if len(asked) > 1 else {})}
         _write_context(inputs, wanted, plan, textual, db, k)
 
 

@@ -47,7 +47,7 @@ def run_here(script: str | Path, *arguments: object, cwd: Path = ROOT) -> subpro
         try:
             run_main(partial(importlib.import_module(name).main, sys.argv[1:]))
         except SystemExit as end:
-            code = end.code
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
         finally:
             sys.argv = before
     return subprocess.CompletedProcess([script, *arguments], code, out.getvalue(), error.getvalue())

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 
-STOPPED = "stopped; finished work is kept, run the same command to go on"
+STOPPED = "stopped; finished work is kept, run the same command to go on (a training: with --resume)"
 ROOT = Path(__file__).resolve().parents[1]
 # The packages of requirements.txt, by the names they are imported under.
 BASE = ("PIL", "faiss", "h5py", "ijson", "numpy", "safetensors", "tokenizers", "torch", "torchvision", "tqdm", "transformers")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ctx import run
 from tests import builder
-from tests.running import ROOT, killed_behind, run_here, run_script, stopped_behind
+from tests.running import ROOT, killed_behind, run_here, run_script, start, stopped_behind, wait_until
 from xvoken.errors import UserError
 from xvoken.files import context as context_files
 from xvoken.files import phrases as caption_db
@@ -120,6 +120,22 @@ def test_shares_of_the_work_give_the_bytes_of_one_run(world):
     assert files(world, "at_once") == files(world, "one") and not list((world / "outputs/at_once").glob(".*"))
     run_script("build_context", world, *flags("joined", 1), "--part", 1, "--parts", 2)
     assert "9 of 18 parts are missing, the first is 1" in run_script("build_context", world, *flags("joined", 1), "--join", code=2)
+
+
+@pytest.mark.slow
+def test_two_shares_that_end_at_once(world):
+    """One has done its last part and not looked further; the other waits for it, and joins."""
+    shares = [[ROOT / "ctx/encode_images.py", "--device", "cpu", "--num_workers", 1, "--model", "model", "--images", "pictures",
+               "--limit", 16, "--exp_name", "at-once", "--part", part, "--parts", 2] for part in (1, 2)]  # fmt: skip
+    first = stopped_behind("000000.json", shares[0], cwd=world)
+    second = start([sys.executable, *map(str, shares[1])], cwd=world)
+    folder = world / "outputs/at-once"
+    wait_until((folder / "vis_ctx.hdf5.parts/000001.json").exists, what="the second share")
+    first.send_signal(signal.SIGCONT)
+    for share in (first, second):
+        _, error = share.communicate(timeout=60)
+        assert share.returncode == 0, error
+    assert {path.name for path in folder.iterdir()} == {"vis_ctx.hdf5", "vis_ctx.hdf5.report.json", "vis_ctx.skipped.tsv"}
 
 
 def test_shares_of_phrases_give_the_bytes_of_one_run(world, monkeypatch):

@@ -105,7 +105,7 @@ def tensors_file(folder: Path, tag: str) -> Path:
 
 
 def training_file(folder: Path) -> Path:
-    """Where the state of an unfinished training lies, see xmatching/resume.py."""
+    """Where the state of a training after its last finished epoch lies, see xmatching/resume.py."""
     return folder / "LAST.training.safetensors"
 
 

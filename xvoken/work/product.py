@@ -72,6 +72,7 @@ class Product:
         all_there(self.last, self.path, *self.companions)
         remove_leftover(self.path)
         remove_lock(self.path)
+        remove_lock(joining(self.path))
         if self.holds:
             log.info(f"skipped: {self.path} holds {self.holds} already")
         return True
@@ -141,11 +142,10 @@ def one_pass(
     and removes the parts. Raises UserError when another run is at work on a product or has just finished it.
     """
     with ExitStack() as stack:
-        together = stack.enter_context(ExitStack())
         for product in products:
             if product.own_lock and engine.share:  # shares hold it together; the last one to end removes it
                 stack.callback(remove_lock, product.path)
-                together.enter_context(locked(lock_file(product.path), product.path.as_posix(), shared=True, wait=True))
+                stack.enter_context(locked(lock_file(product.path), product.path.as_posix(), shared=True, wait=True))
             elif product.own_lock:
                 stack.enter_context(sole_writer(product.path))
         # Whether a product without a lock of its own is finished, is looked at by Parts, under the lock of the parts.
@@ -155,10 +155,12 @@ def one_pass(
             return
 
         def be_alone() -> None:
-            """Shares of another pass, of other parts, may be about to write the same product: one of both does."""
-            together.close()
+            """Shares of another pass, of other parts, may be about to write the same product: one of both does.
+
+            By a lock of its own: shares of this pass still hold the product's together, and wait for the parts'.
+            """
             for product in [product for product in todo if product.own_lock and engine.share]:
-                stack.enter_context(sole_writer(product.path, wait=True))
+                stack.enter_context(sole_writer(joining(product.path), product.path, wait=True))
                 if product.finished():
                     todo.remove(product)
 
@@ -171,6 +173,11 @@ def one_pass(
         if parts.joins:
             for product in todo:
                 all_written(*product.written)
+
+
+def joining(output: Path) -> Path:
+    """What the lock of the share that joins is named by; no such file is written."""
+    return output.with_name(f"{output.name}.join")
 
 
 def report_file(output: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from transformers import AutoModel, dynamic_module_utils
 from transformers.utils import hub
 
 from tests.builder import save_clip
-from tests.running import run_here
+from tests.running import ROOT, run_here
 from tests.worlds import World
 
 PAYLOAD = """
@@ -50,13 +51,17 @@ def strange_pictures(folder: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a command on a folder with code of its own, in this process, where the code would be left if it ran; answer: what stdin says."""
+    """Run a command on a folder with code of its own, where the code would be left if it ran; answer: what stdin says."""
 
     def run(folder: Path, command: list[object], answer: str | None) -> subprocess.CompletedProcess[str]:
         (folder / "payload.py").write_text(PAYLOAD.format(trace=str(tmp_path / "trace")))
         for module in (dynamic_module_utils, hub):
             monkeypatch.setattr(module, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-        monkeypatch.setattr("sys.stdin", io.StringIO(answer or ""))
+        if answer is None:  # also what libraries say by themselves, in a process of its own
+            environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+            command = [sys.executable, *map(str, command)]
+            return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
         return run_here(*command)
 
     return run

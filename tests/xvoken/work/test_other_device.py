@@ -95,8 +95,9 @@ def test_no_room_for_the_keys(monkeypatch: pytest.MonkeyPatch):
         build_index(np.zeros((1000, 4), np.float32), "torch", "cuda:0")
 
 
-def test_fp32_is_fp32():
-    """torch computes convolutions on a GPU in TF32 if nothing is said."""
+@pytest.mark.parametrize("device", [GPU, "cpu"])
+def test_fp32_is_fp32_and_threads_are_those_of_any_machine(device: str):
+    """torch computes convolutions on a GPU in TF32 if nothing is said, and with as many threads as there are cores."""
 
     class Nothing:
         workers = 1000
@@ -105,9 +106,11 @@ def test_fp32_is_fp32():
             self.seen = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
 
     before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    torch.set_num_threads(2)
+    torch.backends.cudnn.allow_tf32 = True
     try:
         job = Nothing()
-        prepare(job, GPU)
+        prepare(job, device)
         assert job.seen == (1, False)
     finally:
         torch.set_num_threads(before[0])

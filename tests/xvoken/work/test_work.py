@@ -1,6 +1,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.running import ROOT
 from xvoken.errors import RunError, UserError
 from xvoken.files.locks import locked
 from xvoken.files.safe import save_array, save_arrays
@@ -62,6 +65,26 @@ def test_ranges_on_uneven_numbers():
     assert ranges(6, 3) == [(0, 3), (3, 6)]
     assert ranges(2, 3) == [(0, 2)]
     assert ranges(0, 3) == []
+
+
+LATE = """
+import sys
+from xvoken.work.local import prepare
+class Late:
+    def setup(self, device):
+        assert "torch" not in sys.modules
+        import torch
+        assert torch.get_num_threads() == 2
+prepare(Late(), "cpu")
+import torch
+print(torch.get_num_threads(), torch.backends.cudnn.allow_tf32)
+"""
+
+
+def test_a_job_that_brings_torch_late_has_one_thread_too():
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", LATE], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "1 False\n", done.stderr
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
