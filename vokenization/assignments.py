@@ -73,9 +73,7 @@ def measure(encoder: Encoder, index: Index, sentences: Sentences, gallery: Galle
                 continue
             found = queries_of(encoder, tokens, offsets, size)
             lines = start + found.lines
-            require_finite(
-                found.vectors, lambda row, at=lines: f"{sentences.source}: line {at[row] + 1}", encoder.text.precision, unit=True
-            )
+            require_finite(found.vectors, lambda row, at=lines: sentences.named(at[row]), encoder.text.precision, unit=True)
             types.append(found.types)
             rows.append(index.search(found.vectors, 1)[1][found.of, 0])
             if keys is not None:

@@ -36,6 +36,10 @@ class Sentences:
     def __len__(self) -> int:
         return len(self.lines) if isinstance(self.lines, list) else len(self.lines[1]) - 1
 
+    def named(self, line: int) -> str:
+        """What a line is called in messages."""
+        return f"{self.source}: {'caption' if self.captioned else 'line'} {line + 1}"
+
     def slab(self, start: int, stop: int, tokenize: Callable[[list[str]], Tokenized]) -> Tokenized:
         """Lines start to stop: their tokens (n,), without special ones, and offsets into them; tokenize: for lines that are texts."""
         if isinstance(self.lines, list):

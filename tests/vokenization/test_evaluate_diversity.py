@@ -108,8 +108,9 @@ def test_a_corpus_against_one_token_at_a_time(made: Path, level: str, tmp_path: 
     assert record["recall"] is None and "recall" not in printed and "Gini" in printed
 
 
-def test_captions_and_their_recall(made: Path, tmp_path: Path):
+def test_captions_and_their_recall(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """p2 has no key: its tokens count in all but the recall. p0 and p1 share a key: either is first in half of the orders."""
+    monkeypatch.setattr(assignments, "SLAB", 2)
     record, printed = measured(made, "mine", tmp_path)
     texts = [(picture, text) for picture, said in CAPTIONS.items() for text in said]
     rows, hits, tokens = {"p0": 0, "p1": 1}, dict.fromkeys((1, 5, 10), 0.0), 0
@@ -232,6 +233,7 @@ def test_an_output_that_is_not_finite(made: Path, tmp_path: Path, monkeypatch: p
     """The line is named, and nothing is written."""
     keep = Encoder.text_vectors
     monkeypatch.setattr(Encoder, "text_vectors", lambda self, features: keep(self, features) * torch.nan)
-    done = run_here(SCRIPT, *flags(made, "--corpus", made / "lines.txt", "--output", tmp_path))
-    assert done.returncode == 2 and f"{made}/lines.txt: line 1: the model's output for it" in done.stderr
+    for corpus, named in ((made / "lines.txt", f"{made}/lines.txt: line 1"), ("mine", f"{made}/lxmert/mine.json: caption 1")):
+        done = run_here(SCRIPT, *flags(made, "--corpus", corpus, "--output", tmp_path))
+        assert done.returncode == 2 and f"{named}: the model's output for it" in done.stderr
     assert not list(tmp_path.glob("*.json"))
