@@ -163,7 +163,13 @@ def save_siglip(folder: Path) -> Path:
 
 
 def save_snapshot(
-    folder: Path, text: "TextTowerSpec", image: "ImageTowerSpec", hidden: int = 1024, dim: int = 512, max_len: int = 75
+    folder: Path,
+    text: "TextTowerSpec",
+    image: "ImageTowerSpec",
+    hidden: int = 1024,
+    dim: int = 512,
+    max_len: int = 75,
+    level: str = "sentence",
 ) -> Path:
     """A matcher of two towers with random heads, by default of the published size, and MiniLM's tokenizer.
 
@@ -178,7 +184,7 @@ def save_snapshot(
     model = snapshots.ModelConfig(
         lang=text.name, lang_hash=weights_hash(towers[0]), lang_layers=list(text.layers), text_width=towers[0].width,
         visn=image.name, visn_weights=image.weights, visn_hash=weights_hash(towers[1]), image_width=towers[1].width,
-        dim=dim, hidden=hidden, dropout=0.2, max_len=max_len,
+        dim=dim, hidden=hidden, dropout=0.2, max_len=max_len, level=level,
     )  # fmt: skip
     torch.manual_seed(0)
     heads = torch.nn.ModuleDict(build_heads(model)).state_dict()

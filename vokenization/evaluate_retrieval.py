@@ -73,7 +73,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """A record as `main` writes it; raises UserError for a file that is no JSON object."""
     record = read_json(path, mend := f"make it again after: rm {quoted(path)}")
     if not isinstance(record, dict):
-        raise UserError(f"{path} is not a record of recalls; {mend}")
+        raise UserError(f"{path} is not a record of an evaluation; {mend}")
     return record
 
 

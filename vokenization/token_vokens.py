@@ -9,31 +9,36 @@ from numpy.typing import NDArray
 
 from vokenization.vokenization import VokenizeJob
 from xvoken.cache.texts import flat_rows
+from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import batches_by_length
 from xvoken.encoders.text import masked_mean
 from xvoken.files.safe import save_arrays
 
 
+def seen_tokens(encoder: Encoder, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """counts: tokens of each line (n,) -> how many of them the tower sees (n,)"""
+    padding = encoder.text.padding
+    return padding.lengths(counts) - padding.specials
+
+
+def token_batches(
+    encoder: Encoder, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batch_size: int
+) -> Iterator[tuple[NDArray, ...]]:
+    """Tokens (n,), offsets (L + 1,) -> batches: rows of lines (B,), vectors of these lines (B, dim) and of their tokens (W, dim)"""
+    counts = np.diff(offsets)
+    for batch, states, mask in encoder.text.states(tokens, offsets, batches_by_length(counts, batch_size)):
+        queries = encoder.text_vectors(states)  # (B, T, dim)
+        lines = masked_mean(queries, mask).cpu().numpy()
+        inside = np.arange(queries.shape[1] - 2) < seen_tokens(encoder, counts[batch])[:, None]  # special tokens get no image
+        yield batch, lines, queries[:, 1:-1].cpu().numpy()[inside]
+
+
 class TokenVokenizeJob(VokenizeJob):
     """Finds the best key for each token, and the best keys for each line by the mean of its tokens; see xvoken.work.local.Job."""
 
-    def kept(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """counts: tokens of each line (n,) -> how many of them the tower sees (n,)"""
-        padding = self.encoder.text.padding
-        return padding.lengths(counts) - padding.specials
-
-    def batches(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> Iterator[tuple[NDArray, ...]]:
-        """Tokens (n,), offsets (L + 1,) -> batches: rows of lines (B,), vectors of these lines (B, dim) and of their tokens (W, dim)"""
-        counts = np.diff(offsets)
-        for batch, states, mask in self.encoder.text.states(tokens, offsets, batches_by_length(counts, self.batch_size)):
-            queries = self.encoder.text_vectors(states)  # (B, T, dim)
-            lines = masked_mean(queries, mask).cpu().numpy()
-            inside = np.arange(queries.shape[1] - 2) < self.kept(counts[batch])[:, None]  # special tokens get no image
-            yield batch, lines, queries[:, 1:-1].cpu().numpy()[inside]
-
     def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of these lines (L, none empty), and of about as many of their tokens -> (Q, dim)"""
-        _, lines, words = zip(*self.batches(tokens, offsets), strict=True)
+        _, lines, words = zip(*token_batches(self.encoder, tokens, offsets, self.batch_size), strict=True)
         lines, words = np.concatenate(lines), np.concatenate(words)
         return np.concatenate([lines, words[:: max(1, len(words) // len(lines))]])
 
@@ -41,11 +46,11 @@ class TokenVokenizeJob(VokenizeJob):
         tokens, offsets = self.lines.slab(start, stop)
         offsets = offsets - offsets[0]
         counts = np.diff(offsets)
-        kept = self.kept(counts)
+        kept = seen_tokens(self.encoder, counts)
         indices = np.full((stop - start, self.topk), -1, np.int32)
         scores = np.full((stop - start, self.topk), np.nan, np.float32)
         vokens = np.full(offsets[-1], -1, np.int32)
-        for batch, lines, words in self.batches(tokens, offsets):
+        for batch, lines, words in token_batches(self.encoder, tokens, offsets, self.batch_size):
             self.require_finite(lines, start + batch, part, unit=False)  # means of unit vectors
             self.require_finite(words, start + np.repeat(batch, kept[batch]), part)
             scores[batch], indices[batch] = self.index.search(lines, self.topk)

@@ -45,10 +45,14 @@ class Parser(ArgumentParser):
         self.exit(2, f"error: {message}; {self.prog} --help says more\n")
 
 
-def add_compute_flags(parser: ArgumentParser, precision: str, workers: str = "processes (default: one per GPU or core)") -> None:
-    """Add --device, --num-workers and --precision, for stages that run a tower; precision, workers: their help texts."""
+def add_compute_flags(parser: ArgumentParser, precision: str, workers: str | None = "processes (default: one per GPU or core)") -> None:
+    """Add --device, --num-workers and --precision, for stages that run a tower.
+
+    precision, workers: their help texts; workers None: without --num-workers, for a command that works in its own process.
+    """
     parser.add_argument("--device", default="auto", help="auto (all GPUs, else the CPU), cpu, cuda, or a GPU's number (default: auto)")
-    parser.add_argument("--num-workers", "--num_workers", type=int, help=workers)
+    if workers is not None:
+        parser.add_argument("--num-workers", "--num_workers", type=int, help=workers)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=precision)
 
 

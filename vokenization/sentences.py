@@ -1,0 +1,104 @@
+"""What an evaluation retrieves for: the captions of a set, or the first lines of a corpus, as text or, without it, as tokens."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xvoken.errors import UserError
+from xvoken.files import corpus as corpora
+from xvoken.files.corpus import Corpus
+from xvoken.files.image_sets import LXMERT_NAMES, Roots, captioned_sets, lxmert_file, read_captioned
+from xvoken.files.safe import quoted, sha256_of_lines, sha256_of_rows
+from xvoken.kinds import base_name
+
+Tokenized = tuple[NDArray[np.int32], NDArray[np.int64]]  # tokens (n,), offsets (L + 1,): line i is tokens[offsets[i] : offsets[i + 1]]
+
+
+@dataclass
+class Sentences:
+    """name: the corpus' name in the names of files; source: where its lines stand, for messages; hash: of all lines, 16 hex digits.
+
+    lines: the texts, or their tokens where there is no text; captioned: the caption file, None for a corpus; pictures: id of each
+    caption's own picture.
+    """
+
+    name: str
+    source: str
+    hash: str
+    lines: list[str] | Tokenized
+    captioned: Path | None = None
+    pictures: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.lines) if isinstance(self.lines, list) else len(self.lines[1]) - 1
+
+    def named(self, line: int) -> str:
+        """What a line is called in messages."""
+        return f"{self.source}: {'caption' if self.captioned else 'line'} {line + 1}"
+
+    def slab(self, start: int, stop: int, tokenize: Callable[[list[str]], Tokenized]) -> Tokenized:
+        """Lines start to stop: their tokens (n,), without special ones, and offsets into them; tokenize: for lines that are texts."""
+        if isinstance(self.lines, list):
+            return tokenize(self.lines[start:stop])
+        tokens, offsets = self.lines[0], self.lines[1][start : stop + 1]
+        return tokens[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+    def home(self, image_sets: list[str], roots: Roots) -> str | None:
+        """Which of the image sets has these captions' pictures, None if none has: the one of the same caption file."""
+        return next((name for name in image_sets if self.captioned and lxmert_file(name, roots) == self.captioned), None)
+
+    def own_rows(self, home: str | None, ids: list[str]) -> NDArray[np.int64]:
+        """Row of each line's own picture in a gallery: (L,), -1 where it has none; home: as above; ids: {IMAGE_SET}/{id} of each row."""
+        row_of = {i: row for row, i in enumerate(ids)} if home else {}
+        return np.array([row_of.get(f"{home}/{picture}", -1) for picture in self.pictures or [""] * len(self)], np.int64)
+
+
+def read_sentences(name: str, most: int | None, langs: list[str], roots: Roots) -> Sentences | None:
+    """Read all captions of a set, or the first lines of a text file (None: all lines); None if `name` is neither.
+
+    Raises UserError for a line that is not UTF-8, for a file that holds tokens instead of text, and as `read_captioned` does.
+    """
+    if "/" not in name and ((file := lxmert_file(name, roots)).exists() or name in LXMERT_NAMES):
+        found = read_captioned(name, langs, roots)
+        texts, pictures = [text for _, text in found.captions], [found.ids[picture] for picture, _ in found.captions]
+        named = sha256_of_lines(f"{picture}\t{text}" for picture, text in zip(pictures, texts, strict=True))[:16]
+        return Sentences(name, str(file), named, texts, file, pictures)
+    path = Path(name)
+    if not path.is_file():
+        return None
+    tokens = path if path.suffix == ".hdf5" else Path(f"{path}.hdf5")
+    if tokens.exists() and tokens.with_suffix(".line").exists():
+        text = tokens.with_suffix("").with_suffix("")  # FILE of FILE.TOK.hdf5, unless the tokenizer's name has a point
+        raise UserError(f"--corpus {path}: holds the tokens of a text; give the name of that text, such as: --corpus {quoted(text)}")
+    lines = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(islice(file, most), 1):
+            try:
+                lines.append(line.decode().rstrip("\r\n").replace("\t", " "))  # as tokenize_dataset.py reads them
+            except UnicodeDecodeError:
+                raise UserError(f"corpus {path}: line {number} is not UTF-8; convert it, for example: iconv -f LATIN1 -t UTF-8") from None
+    return Sentences(path.name, str(path), sha256_of_lines(lines)[:16], lines)
+
+
+def open_tokens(name: str, tokenizer: str, vocabulary: int, roots: Roots) -> Corpus:
+    """The tokenized form of a corpus whose text is not here; raises UserError if there is none either.
+
+    tokenizer: as it was given to tokenize_dataset.py; vocabulary: all ids must be below it.
+    """
+    path, tokens = Path(name), corpora.tokens_file(Path(name), base_name(tokenizer))
+    if not tokens.is_file():
+        sets = f"a set with captions (in {roots.lxmert} there are: {captioned_sets(roots)})"
+        raise UserError(f"--corpus {name}: neither {sets}, nor a text file, and its tokens are not here either ({tokens})")
+    return Corpus(path, base_name(tokenizer), tokenizer, vocabulary)
+
+
+def first_tokens(corpus: Corpus, name: str, most: int | None) -> Sentences:
+    """The first lines of a tokenized corpus (None: all)."""
+    tokens, offsets = corpus.slab(0, min(len(corpus), most or len(corpus)))
+    tokens, offsets = np.asarray(tokens, np.int32), np.asarray(offsets, np.int64)
+    named = sha256_of_lines([sha256_of_rows(tokens), sha256_of_rows(offsets)])[:16]
+    return Sentences(Path(name).name, str(corpus.path), named, (tokens, offsets))
