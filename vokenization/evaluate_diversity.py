@@ -78,10 +78,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder to write to (default: eval/ in the snapshot)")
     add_roots_flags(parser)
     add_compute_flags(parser, precision_help("text tower", "bf16 if the device has units for it"), workers=None)
-    args = parser.parse_args(argv)
-    if not args.corpus:
-        parser.error("argument --corpus: no name in it")
-    return args
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:

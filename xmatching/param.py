@@ -25,8 +25,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.recipe == "zeroshot" and not args.test_only:
         _require_no_training(args, parser)
-    for name in ("train_imgs", "valid_imgs", "train_langs", "valid_langs"):
-        setattr(args, name, names(getattr(args, name)))
     args.limit = args.limit or (1000 if args.tiny else 10_000 if args.fast else None)
     _check(args)
     return args
@@ -51,10 +49,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _data_flags(group: Any) -> None:
-    group.add_argument("--train-imgs", default="mscoco_train,mscoco_nominival", help="LXMERT files to train on, separated by commas")
-    group.add_argument("--valid-imgs", default="mscoco_minival", help="LXMERT files to validate on, separated by commas")
-    group.add_argument("--train-langs", default="mscoco", help="sources of sentences (keys of sentf) to train on, separated by commas")
-    group.add_argument("--valid-langs", default="mscoco", help="sources of sentences to validate on, separated by commas")
+    group.add_argument(
+        "--train-imgs", type=names, default="mscoco_train,mscoco_nominival", help="LXMERT files to train on, separated by commas"
+    )
+    group.add_argument("--valid-imgs", type=names, default="mscoco_minival", help="LXMERT files to validate on, separated by commas")
+    group.add_argument(
+        "--train-langs", type=names, default="mscoco", help="sources of sentences (keys of sentf) to train on, separated by commas"
+    )
+    group.add_argument("--valid-langs", type=names, default="mscoco", help="sources of sentences to validate on, separated by commas")
     group.add_argument("--max-len", type=at_least(3), default=75, help="longest sentence in tokens, [CLS] and [SEP] counted in")
     group.add_argument("--limit", type=at_least_one, metavar="N", help="use only the first N pictures of each file (default: all)")
     group.add_argument("--tiny", action="store_true", help="the same as --limit 1000: a trial in minutes")
@@ -138,8 +140,8 @@ def _run_flags(group: Any) -> None:
 
 def _require_no_training(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Raise UserError for a flag that --recipe zeroshot would not read."""
-    for name, value in vars(args).items():
-        if name not in ZEROSHOT_FLAGS and value != parser.get_default(name):
+    for name, unsaid in vars(parser.parse_args([])).items():
+        if name not in ZEROSHOT_FLAGS and getattr(args, name) != unsaid:
             raise UserError(f"--{name.replace('_', '-')}: --recipe zeroshot trains nothing and reads no captions; leave it out")
 
 

@@ -72,10 +72,10 @@ def some_path(text: str) -> Path:
 
 
 def names(text: str) -> list[str]:
-    """The names in the value of a flag, separated by commas; blanks around a name do not count. Raises UserError without any."""
+    """The names in the value of a flag, separated by commas; blanks around a name do not count."""
     found = [name.strip() for name in text.split(",") if name.strip()]
     if not found:
-        raise UserError(f"{text!r}: names were expected, separated by commas")
+        raise ArgumentTypeError("no name in it; names were expected, separated by commas")
     return found
 
 
