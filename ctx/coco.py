@@ -1,4 +1,4 @@
-"""The pictures that get a context: those of COCO's caption annotations, of a folder or tar shards, or of image sets.
+"""The pictures that get a context: those of COCO's caption annotations, of a folder or tar shards, or of image sets; COCO's captions.
 
 ROOT/annotations/captions_{train,val}{2014,2017}.json     COCO's own files
 ROOT/annotations/coco_{train,restval,dev,test}_ids.npy    annotation ids of the Karpathy split; optional
@@ -22,6 +22,7 @@ from xvoken.files.safe import read_json
 from xvoken.pictures.sources import Member, list_pictures
 
 YEARS = ("2014", "2017")
+AGAIN = "download it again, it is in annotations_trainval2014.zip"
 # Annotation file -> the Karpathy split's id files whose ids come from it.
 KARPATHY = {"train": ("train",), "val": ("restval", "dev", "test")}
 
@@ -97,15 +98,9 @@ def _stem(name: str, path: Path | Member) -> str:
 
 def _coco(root: Path) -> PictureSet:
     annotations = root / "annotations"
-    found = {year: [s for s in KARPATHY if (annotations / f"captions_{s}{year}.json").is_file()] for year in YEARS}
-    year = next((y for y in YEARS if found[y]), None)
-    if year is None:
-        raise UserError(
-            f"{annotations}/captions_train2014.json does not exist (nor val2014, nor 2017); put COCO's annotations and pictures "
-            f"under {root}, name their folder with --dataset_root, or give any folder of pictures with --images"
-        )
+    year, splits = _there(annotations, "or give any folder of pictures with --images")
     paths: dict[int, Path] = {}
-    for split in found[year]:
+    for split in splits:
         for image, path in _split(root, split, year).items():
             if image in paths:
                 raise UserError(f"{annotations}: image id {image} is in both captions_*{year}.json files; remove it from one")
@@ -115,10 +110,47 @@ def _coco(root: Path) -> PictureSet:
     return PictureSet([str(i) for i in sorted(paths)], [paths[i] for i in sorted(paths)])
 
 
+def read_sentences(root: Path) -> dict[int, tuple[str, list[str]]]:
+    """File name and captions of all pictures in COCO's annotation files, by image id; raises UserError if there are none."""
+    annotations = root / "annotations"
+    year, splits = _there(annotations, "or name image sets that have captions with --image-sets")
+    found: dict[int, tuple[str, list[str]]] = {}
+    for split in splits:
+        file = annotations / f"captions_{split}{year}.json"
+        loaded = read_json(file, AGAIN)
+        try:
+            names = {image["id"]: str(image["file_name"]) for image in loaded["images"]}
+            captions = [(row["image_id"], row["caption"]) for row in loaded["annotations"]]
+            fault = next((number for number, caption in captions if number not in names or not isinstance(caption, str)), None)
+        except (KeyError, TypeError):
+            raise UserError(f"{file}: not COCO's layout {{images: [{{id, file_name}}], annotations: [{{image_id, caption}}]}}") from None
+        if fault is not None:
+            raise UserError(f"{file}: a caption of image {fault} is no text, or that image is not in it; {AGAIN}")
+        both = next((number for number in names if number in found), None)
+        if both is not None:
+            raise UserError(f"{annotations}: image id {both} is in both captions_*{year}.json files; remove it from one")
+        found |= {number: (name, []) for number, name in names.items()}
+        for number, caption in captions:
+            found[number][1].append(caption)
+    return found
+
+
+def _there(annotations: Path, otherwise: str) -> tuple[str, list[str]]:
+    """The year and the splits that there are annotation files of; otherwise: what else mends it if there are none."""
+    found = {year: [s for s in KARPATHY if (annotations / f"captions_{s}{year}.json").is_file()] for year in YEARS}
+    year = next((y for y in YEARS if found[y]), None)
+    if year is None:
+        raise UserError(
+            f"{annotations}/captions_train2014.json does not exist (nor val2014, nor 2017); put COCO's annotations and pictures "
+            f"under {annotations.parent}, name their folder with --dataset_root, {otherwise}"
+        )
+    return year, found[year]
+
+
 def _split(root: Path, split: str, year: str) -> dict[int, Path]:
     """Image id -> path, for the images of one annotation file that the Karpathy files keep."""
     file = root / "annotations" / f"captions_{split}{year}.json"
-    loaded = read_json(file, "download it again, it is in annotations_trainval2014.zip")
+    loaded = read_json(file, AGAIN)
     try:
         names = {image["id"]: image["file_name"] for image in loaded["images"]}
         image_of = {row["id"]: row["image_id"] for row in loaded["annotations"]}

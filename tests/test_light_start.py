@@ -43,6 +43,7 @@ def test_stages_that_are_finished(world: World, keyed: Path, tmp_path: Path, scr
     (tmp_path / "phrases.txt").write_text("".join(f"{phrase}\n" for phrase in builder.phrases(20)))
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/valid.jsonl").write_text('{"context": ["a red circle", "yes"], "response": "no"}\n')
+    (tmp_path / "pair.json").write_text('[{"img_id": "a", "sentf": {"mscoco": ["a red circle"]}}]')
     corpus, few = world.folder / "corpus/lines.txt", ["--num-workers", 1]
     ids, cache = ["--ids-root", f"{world.folder}/ids", *world.roots], ["--cache", f"{world.folder}/cache"]
     retrieve = ["--load", keyed, "--corpus", corpus, "--image-sets", "shapes_train", "--output", tmp_path / "vokens", *few]
@@ -61,6 +62,7 @@ def test_stages_that_are_finished(world: World, keyed: Path, tmp_path: Path, scr
         ("ctx/encode_images.py", *ctx, "--images", "pictures"),
         ("ctx/build_context.py", *ctx, "--images", "pictures", "--k", 3),
         ("ctx/retrieve_captions.py", *ctx, "--images", "pictures", "--k", 3),
+        ("ctx/evaluate_context.py", "--image-sets", "pair", "--lxmert-root", "."),
     ):
         script(stage.removesuffix(".py").replace("/", "."), *flags)
         heavy, said = run(stage, *flags, cwd=tmp_path)

@@ -10,7 +10,7 @@ vis_ctx.skipped.tsv and txt_ctx.skipped.tsv list id, path and reason of each.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xvoken import commands
-from xvoken.errors import UserError
-from xvoken.files.hdf5 import open_hdf5, writing_hdf5
+from xvoken.errors import UserError, one_line
+from xvoken.files.hdf5 import is_dataset, open_hdf5, writing_hdf5
 from xvoken.files.phrases import CaptionDB
 from xvoken.files.safe import write_lines
 
@@ -76,6 +76,25 @@ def read_settings(path: Path) -> dict[str, Any]:
     """The settings that a context file was made with, see InsideFile.settings."""
     with open_file(path) as file:
         return file.settings()
+
+
+def read_texts(path: Path) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """Yield the id of each picture, and the phrases of its `whole`, `five` and `nine`, those of the crops one crop after another.
+
+    Nothing else of a txt_ctx.hdf5 is read. Raises UserError for a file that is missing, damaged or none.
+    """
+    with open_file(path) as file:
+        for image_id, group in file.items():
+            try:
+                found: dict[str, Any] = {name: group.get(f"{name}/texts") if isinstance(group, h5py.Group) else None for name in SLICES}
+                if not all(is_dataset(texts, "s1" if name == "whole" else "s2") and texts.size for name, texts in found.items()):
+                    raise UserError(f"{path}: {image_id} has no texts for each of {', '.join(SLICES)}; {file.mend}")
+                read = {name: texts.asstr()[:].ravel().tolist() for name, texts in found.items()}
+            except UnicodeDecodeError:
+                raise UserError(f"{path}: texts of {image_id} are not UTF-8; {file.mend}") from None
+            except OSError as error:
+                raise UserError(f"{path}: {image_id} can't be read ({one_line(error)}); {file.mend}") from None
+            yield image_id, read
 
 
 def open_file(path: Path) -> h5py.File:

@@ -71,10 +71,7 @@ def read(path: Path, model: str, name: str, model_hash: str, dim: int) -> Captio
             raise UserError(f"{path}: made by another model ({made.get('model')} {maker}, this is {name} {model_hash}); {mend}")
         groups = _groups(file, path, mend)
         keys, features = (np.concatenate([group[name][:] for group in groups]) for name in ("keys", "features"))
-        try:
-            captions = np.concatenate([group["captions"].asstr()[:] for group in groups])
-        except UnicodeDecodeError:
-            raise UserError(f"{path}: captions that are not UTF-8; {mend}") from None
+        captions = _captions(groups, path, mend)
         settings = made.get("settings")
     if keys.shape[1] != dim:
         raise UserError(f"{path}: keys of {keys.shape[1]} dimensions, but the vectors of {name} have {dim}; {mend}")
@@ -82,6 +79,20 @@ def read(path: Path, model: str, name: str, model_hash: str, dim: int) -> Captio
         raise UserError(f"{path}: the key of {captions[bad[0]]!r} is not finite ({len(bad)} such phrases); {mend}")
     identity = fingerprint({"settings": settings, "phrases": len(keys)}) if settings else sha256_of_file(path)[:12]
     return CaptionDB(keys, features, captions, identity)
+
+
+def read_captions(path: Path) -> list[str]:
+    """The phrases alone, in order, whichever model encoded them; raises UserError for a file that is missing or damaged."""
+    mend = f"remove it, then make it with: {MAKE}"
+    with open_hdf5(path, MAKE) as file:
+        return _captions(_groups(file, path, mend), path, mend).tolist()
+
+
+def _captions(groups: list[h5py.Group], path: Path, mend: str) -> NDArray[np.object_]:
+    try:
+        return np.concatenate([group["captions"].asstr()[:] for group in groups])
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: captions that are not UTF-8; {mend}") from None
 
 
 def _groups(file: h5py.File, path: Path, mend: str) -> list[h5py.Group]:
