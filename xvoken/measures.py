@@ -44,7 +44,8 @@ def hits_by_picture(text_hits: Numbers, picture: Counts, image_hits: Numbers) ->
     """
     sums = [np.bincount(picture, column, len(image_hits)) for column in text_hits.T]
     each = np.ones(len(image_hits))
-    return np.column_stack([*sums, np.bincount(picture, np.ones(len(picture)), len(image_hits)), image_hits, each])
+    number = np.bincount(picture, minlength=len(image_hits))
+    return np.column_stack([*sums, number, image_hits, each]).astype(np.float64)
 
 
 def recalls(sums: Numbers) -> Numbers:
