@@ -8,7 +8,7 @@ writes  snap/xmatching/NAME/eval/{IMAGE_SET}.json, with --protocol eval/{IMAGE_S
         text_to_image {R1, R5, R10, median_rank, mean_rank, mAP_R}, image_to_text {...}, rsum, chance {...}, interval {text_to_image
         {R1: [from, to], ...}, image_to_text {...}, rsum}; recalls and mAP_R in percent; settings: all that the figures depend on
 A protocol (xvoken/protocols.py) is an image set of the Karpathy split and the way it is ranked: coco5k and flickr as a whole, coco1k in
-five folds whose figures are averaged. Its table has published figures below.
+five folds whose figures are averaged. Its table has published figures below, unless the matcher was trained on some of the pictures.
 A second run prints the file; if snapshot, keys, captions or precision have changed, it measures again.
 """
 
@@ -27,10 +27,21 @@ from xvoken import commands
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, compute_of, names, precision_help, roots_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
+from xvoken.encoders import snapshot
 from xvoken.encoders.identity import Identity, identify
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
-from xvoken.files.image_sets import LXMERT_NAMES, CaptionedSet, Roots, captioned_sets, listed_sets, lxmert_file, read_captioned, split_name
+from xvoken.files.image_sets import (
+    LXMERT_NAMES,
+    CaptionedSet,
+    Roots,
+    captioned_sets,
+    listed_sets,
+    lxmert_file,
+    read_captioned,
+    read_ids,
+    split_name,
+)
 from xvoken.files.keys import Gallery, read_keys
 from xvoken.files.safe import quoted, read_json, sha256_of_lines, write_json
 from xvoken.machine import Compute
@@ -90,6 +101,13 @@ class Evaluation:
         if protocol:
             settings |= {"protocol": protocol, "folds": PROTOCOLS[protocol].folds, "pictures": sha256_of_lines(ids)[:16]}
         return Product(path, settings, lambda: read_settings(path), "this recall", replaced=True)
+
+
+def seen_in_training(load: str, ids: list[str], roots: Roots) -> dict[str, int]:
+    """How many of the pictures are in the sets that a matcher was trained and chosen on, by set, as far as their files are here."""
+    training = snapshot.read_header(snapshot.require_snapshot(load)).get("training", {})
+    found = {name: len(set(ids) & set(read_ids(name, roots, training.get("limit")))) for name in training.get("data", {})}
+    return {name: number for name, number in found.items() if number}
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -160,6 +178,8 @@ def main(argv: list[str] | None = None) -> None:
                     if missing := len(evaluation.captioned.captions) - len(evaluation.captions):
                         say(f"{name}: left out {missing} captions, whose pictures have no key")
                     record = measure(encoder, evaluation.captions, evaluation.gallery.vectors, compute, name, folds)
+                    if usual and identity.matcher:
+                        record["seen"] = seen_in_training(args.load, evaluation.captioned.ids, roots_of(args))
                     write_json(path, {**record, "snapshot": identity.name, "snapshot_hash": identity.hash, "settings": product.settings})
                     written = f"\nwrote {path}"
         print(report(path, name, args.protocol) + written)

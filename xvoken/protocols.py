@@ -58,6 +58,9 @@ def remarks(name: str, record: dict[str, Any]) -> list[str]:
     if not protocol.fits(record):
         whole = f"{protocol.pictures:,} pictures with {CAPTIONS} captions each"
         return [f"not to be compared with published figures: {name} is {whole}, these are {record['images']:,} and {record['captions']:,}"]
+    if seen := record.get("seen"):
+        which = ", ".join(f"{number:,} of its pictures are in {image_set}" for image_set, number in seen.items())
+        return [f"not to be compared with published figures: {which}, on which this matcher was trained or chosen"]
     width = max((len(one.model) for one in protocol.published), default=0)
     lines = [f"  {one.model:<{width}} {one.recall:6.1f}   {one.source}" for one in protocol.published]
     return [f"published, {name}, text to image R@1:", *lines] if lines else []

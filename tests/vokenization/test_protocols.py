@@ -1,6 +1,7 @@
 """From a made-up file of the Karpathy split to the figures of its protocols."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,7 +111,9 @@ def test_protocols_end_to_end(world: World, matcher: Path, karpathy: Path, tmp_p
     folded, whole, alone = (
         json.loads((tmp_path / f"coco_karpathy_test{protocol}.json").read_text()) for protocol in (".coco1k", ".coco5k", "")
     )
-    assert {key: whole[key] for key in whole if key != "settings"} == {key: alone[key] for key in alone if key != "settings"}
+    different = ("settings", "seen")
+    assert {key: whole[key] for key in whole if key not in different} == {key: alone[key] for key in alone if key not in different}
+    assert whole["seen"] == folded["seen"] == {}  # the files of training's sets are not in this folder
 
     rows = [image for image in images(world) if image["split"] == "test"]
     encoder, gallery = xvoken.load_encoder(matcher), xvoken.read_keys(tmp_path / "keys", ["coco_karpathy_test"])
@@ -123,6 +126,15 @@ def test_protocols_end_to_end(world: World, matcher: Path, karpathy: Path, tmp_p
         for name in ("R1", "mean_rank", "mAP_R"):
             assert found[name] == pytest.approx(np.mean([each[name] for each in expected]), abs=2e-3), name
     assert "skipped" in script(*evaluate, "--protocol", "coco1k")
+    # Now they are: the test split has 15 of all 24 pictures, and the matcher was trained on 18, chosen on 6.
+    for split in ("train", "valid"):
+        shutil.copy(world.folder / f"lxmert/shapes_{split}.json", tmp_path / "lxmert")
+    (tmp_path / "coco_karpathy_test.coco1k.json").unlink()
+    script(*evaluate, "--protocol", "coco1k")
+    seen = json.loads((tmp_path / "coco_karpathy_test.coco1k.json").read_text())["seen"]
+    test = {image["filename"].removesuffix(".jpg") for image in rows}
+    lists = {f"shapes_{split}": json.loads((tmp_path / f"lxmert/shapes_{split}.json").read_text()) for split in ("train", "valid")}
+    assert seen == {name: len(test & {row["img_id"] for row in listed}) for name, listed in lists.items()} and sum(seen.values()) == 15
 
 
 def test_flickr_has_its_own_source_of_sentences(world: World, matcher: Path, tmp_path: Path, script: Callable[..., str]):
@@ -150,3 +162,5 @@ def test_published_figures_are_those_of_the_protocol_alone():
     assert all(one.source for one in PROTOCOLS["coco5k"].published)
     (line,) = remarks("coco5k", {"images": 5000, "captions": 25010})
     assert line.startswith("not to be compared")
+    (line,) = remarks("coco5k", {"images": 5000, "captions": 25000, "seen": {"mscoco_nominival": 4000}})
+    assert line.endswith("4,000 of its pictures are in mscoco_nominival, on which this matcher was trained or chosen")
