@@ -147,7 +147,7 @@ def _places(scored: _Scored, owner: Tensor, own: Tensor) -> Places:
     for start, scores in scored.chunks():
         times = scored.said[start : start + CHUNK]
         for captions in rounds:
-            columns = scores[:, scored.look[owner[captions]]]  # (u, c)
+            columns = scores.index_select(1, scored.look[owner[captions]])  # (u, c)
             found.above[captions] += _weighted((columns > own[captions]).T, times)
             found.equal[captions] += _weighted((columns == own[captions]).T, times)
     return found
@@ -164,7 +164,9 @@ def _distinct(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _weighted(where: Tensor, times: Tensor) -> Tensor:
     """The marked candidates of each query, where column u stands for times[u] of them: bool (Q, U), int64 (U,) -> int64 (Q,)"""
-    return where.sum(1) if times.max() == 1 else (where.double() @ times.double()).long()
+    if times.max() == 1:
+        return torch.from_numpy(np.count_nonzero(where.numpy(), axis=1))  # several times as fast as a sum by torch
+    return (where.double() @ times.double()).long()
 
 
 def recall(found: Ranks) -> dict[str, float]:
