@@ -13,6 +13,24 @@ usage_error() {
     exit 2
 }
 
+# Make only the GPUs of a script's first argument visible, and set PROCESSES, one for each: choose_gpus GPUS
+# GPUS: numbers such as 0,1,2,3; auto: all GPUs, else the CPU; cpu: none.
+choose_gpus() {
+    local visible
+    case "$1" in
+        cpu)
+            export CUDA_VISIBLE_DEVICES=
+            PROCESSES=1
+            ;;
+        auto) PROCESSES=$(python -c "from xvoken.machine import gpu_count; print(max(1, gpu_count()))") ;;
+        *)
+            read -r visible PROCESSES < <(python xmatching/gpus.py "$1" || echo failed 0)
+            [[ "$PROCESSES" != 0 ]] || exit 2
+            [[ "$visible" == none ]] || export CUDA_VISIBLE_DEVICES=$visible
+            ;;
+    esac
+}
+
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ -z "${VIRTUAL_ENV:-}" && -x .venv/bin/python ]]; then
     export PATH="$PWD/.venv/bin:$PATH"

@@ -9,20 +9,7 @@
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 bash scripts/run_xmatching.bash 0,1,2,3
 source "$(dirname "$0")/common.bash"
 (($#)) || usage_error "the first argument is missing: the GPUs, such as 0,1,2,3, or auto, or cpu"
-GPUS=$1
 OUTPUT=${OUTPUT:-snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert}
 
-case "$GPUS" in
-    cpu)
-        export CUDA_VISIBLE_DEVICES=
-        PROCESSES=1
-        ;;
-    auto) PROCESSES=$(python -c "from xvoken.machine import gpu_count; print(max(1, gpu_count()))") ;;
-    *)
-        read -r VISIBLE PROCESSES < <(python xmatching/gpus.py "$GPUS" || echo failed 0)
-        [[ "$PROCESSES" != 0 ]] || exit 2
-        [[ "$VISIBLE" == none ]] || export CUDA_VISIBLE_DEVICES=$VISIBLE
-        ;;
-esac
-
+choose_gpus "$1"
 exec python xmatching/launch.py "$PROCESSES" --resume --output "$OUTPUT" "${@:2}"

@@ -1,10 +1,14 @@
 """Recall over whole image sets, in both directions.
 
     python vokenization/evaluate_retrieval.py --load snap/xmatching/NAME --image-sets coco_minival
+    python vokenization/evaluate_retrieval.py --load snap/xmatching/NAME --protocol coco5k
 
 reads   data/lxmert/*.json (captions), snap/xmatching/NAME and its keys/{IMAGE_SET}.hdf5
-writes  snap/xmatching/NAME/eval/{IMAGE_SET}.json: images, captions, text_to_image {R1, R5, R10, median_rank},
-        image_to_text {...}, chance {...}; recalls in percent; settings: all that the recalls depend on
+writes  snap/xmatching/NAME/eval/{IMAGE_SET}.json, with --protocol eval/{IMAGE_SET}.{PROTOCOL}.json: images, captions,
+        text_to_image {R1, R5, R10, median_rank, mean_rank, mAP_R}, image_to_text {...}, rsum, chance {...}, interval {text_to_image
+        {R1: [from, to], ...}, image_to_text {...}, rsum}; recalls and mAP_R in percent; settings: all that the figures depend on
+A protocol (xvoken/protocols.py) is an image set of the Karpathy split and the way it is ranked: coco5k and flickr as a whole, coco1k in
+five folds whose figures are averaged. Its table has published figures below, unless the matcher was trained on some of the pictures.
 A second run prints the file; if snapshot, keys, captions or precision have changed, it measures again.
 """
 
@@ -19,16 +23,30 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 from xvoken.interrupts import importing
 
+from xvoken import commands
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, compute_of, names, precision_help, roots_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
+from xvoken.encoders import snapshot
 from xvoken.encoders.identity import Identity, identify
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
-from xvoken.files.image_sets import LXMERT_NAMES, CaptionedSet, Roots, captioned_sets, listed_sets, lxmert_file, read_captioned, split_name
+from xvoken.files.image_sets import (
+    LXMERT_NAMES,
+    CaptionedSet,
+    Roots,
+    captioned_sets,
+    listed_sets,
+    lxmert_file,
+    read_captioned,
+    read_ids,
+    split_name,
+)
 from xvoken.files.keys import Gallery, read_keys
 from xvoken.files.safe import quoted, read_json, sha256_of_lines, write_json
 from xvoken.machine import Compute
+from xvoken.measures import SAMPLES, SEED
+from xvoken.protocols import PROTOCOLS, remarks
 from xvoken.records import table
 from xvoken.work.product import Product
 
@@ -45,7 +63,9 @@ class Evaluation:
     def read(cls, name: str, keys_dir: Path, langs: list[str], roots: Roots, identity: Identity) -> "Evaluation":
         """Read captions and keys; raises UserError if either is missing, or if no caption belongs to a picture with a key."""
         if not lxmert_file(name, roots).exists() and name not in LXMERT_NAMES:
-            raise UserError(f"{name}: has no captions to evaluate with; sets with captions in {roots.lxmert}: {captioned_sets(roots)}")
+            what = f"{name}: has no captions to evaluate with; sets with captions in {roots.lxmert}: {captioned_sets(roots)}"
+            made_from = next((one.made_from for one in PROTOCOLS.values() if one.image_set == name), None)
+            raise UserError(f"{what}; make it with: {commands.split_karpathy(made_from)}" if made_from else what)
         captioned = read_captioned(name, langs, roots)
         found = cls(name, captioned, read_keys(keys_dir, [name], identity))
         if not found.captions:
@@ -59,14 +79,35 @@ class Evaluation:
         ids = self.captioned.ids
         return [(row_of[ids[picture]], text) for picture, text in self.captioned.captions if ids[picture] in row_of]
 
-    def product(self, path: Path, identity: Identity, compute: Compute) -> Product:
+    def folds(self, number: int) -> list[int]:
+        """The fold of each key, by its picture's place in the caption file, in blocks of neighbours; raises UserError for an empty one."""
+        place = {picture: at for at, picture in enumerate(self.captioned.ids)}
+        pictures = [key_id.split("/", 1)[1] for key_id in self.gallery.ids]
+        if strange := [picture for picture in pictures if picture not in place]:
+            raise UserError(f"{self.name}: {len(strange)} of its keys are of pictures that its captions do not name, such as {strange[0]}")
+        found = [place[picture] * number // len(place) for picture in pictures]
+        if missing := set(range(number)) - {found[row] for row, _ in self.captions}:
+            raise UserError(f"{self.name}: fold {min(missing) + 1} of {number} has no caption whose picture has a key")
+        return found
+
+    def product(self, path: Path, identity: Identity, compute: Compute, protocol: str | None) -> Product:
         """The record's file and settings. A record with other settings is replaced without asking: measuring again takes no time."""
         ids, captions = self.captioned.ids, self.captioned.captions
         settings = {
             "snapshot_hash": identity.hash, "keys": sha256_of_lines(self.gallery.made_by)[:16],
             "captions": sha256_of_lines(f"{ids[picture]}\t{text}" for picture, text in captions)[:16], "precision": compute.precision,
+            "samples": SAMPLES, "seed": SEED,
         }  # fmt: skip
+        if protocol:
+            settings |= {"protocol": protocol, "folds": PROTOCOLS[protocol].folds, "pictures": sha256_of_lines(ids)[:16]}
         return Product(path, settings, lambda: read_settings(path), "this recall", replaced=True)
+
+
+def seen_in_training(load: str, ids: list[str], roots: Roots) -> dict[str, int]:
+    """How many of the pictures are in the sets that a matcher was trained and chosen on, by set, as far as their files are here."""
+    training = snapshot.read_header(snapshot.require_snapshot(load)).get("training", {})
+    found = {name: len(set(ids) & set(read_ids(name, roots, training.get("limit")))) for name in training.get("data", {})}
+    return {name: number for name, number in found.items() if number}
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -86,13 +127,29 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
+def record_file(folder: Path, name: str, protocol: str | None) -> Path:
+    """The file of a record."""
+    return folder / (f"{name}.{protocol}.json" if protocol else f"{name}.json")
+
+
+def report(path: Path, name: str, protocol: str | None) -> str:
+    """What the file holds, for people."""
+    record = read_record(path)
+    return "\n".join([f"{name}{f', {protocol}' if protocol else ''}: {table(record)}", *(remarks(protocol, record) if protocol else [])])
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Recall over whole image sets, both directions.", formatter_class=Help)
     parser.add_argument(
         "--load", required=True, help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
     )
-    parser.add_argument("--image-sets", default="coco_minival", help="image sets that have captions, separated by commas")
-    parser.add_argument("--langs", type=names, default="mscoco", help="sources of sentences (keys of sentf), separated by commas")
+    parser.add_argument("--image-sets", help="image sets that have captions, separated by commas (default: coco_minival)")
+    parser.add_argument(
+        "--protocol", choices=list(PROTOCOLS),
+        help="rank as coco5k, coco1k (mean over five folds of 1,000 pictures) or flickr of the Karpathy split: its test set is then the "
+        "default of --image-sets, and its source of sentences that of --langs",
+    )  # fmt: skip
+    parser.add_argument("--langs", type=names, help="sources of sentences (keys of sentf), separated by commas (default: mscoco)")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: eval/ in the snapshot)")
     add_roots_flags(parser)
@@ -101,14 +158,17 @@ def main(argv: list[str] | None = None) -> None:
         parser, precision_help("text tower", "bf16 if the device has units for it, as by default in training, whose cache is then used")
     )
     args = parser.parse_args(argv)
+    usual = PROTOCOLS[args.protocol] if args.protocol else None
     identity, compute, encoder = identify(args.load), compute_of(args), None
-    for image_set in listed_sets([args.image_sets]):
+    langs = args.langs or (list(usual.langs) if usual else ["mscoco"])
+    for image_set in listed_sets([args.image_sets or (usual.image_set if usual else "coco_minival")]):
         name, _ = split_name(image_set)
-        path = (args.output or identity.home / "eval") / f"{name}.json"
+        path = record_file(args.output or identity.home / "eval", name, args.protocol)
         keys_dir = args.keys_dir or key_files.folder(identity.home)
-        evaluation = Evaluation.read(name, keys_dir, args.langs, roots_of(args), identity)
-        product, written = evaluation.product(path, identity, compute), ""
+        evaluation = Evaluation.read(name, keys_dir, langs, roots_of(args), identity)
+        product, written = evaluation.product(path, identity, compute, args.protocol), ""
         if not product.finished():
+            folds = evaluation.folds(usual.folds) if usual else None
             with importing():
                 from vokenization.recall import measure
                 from xvoken.encoders.encoder import load_encoder
@@ -117,10 +177,12 @@ def main(argv: list[str] | None = None) -> None:
                 if todo:
                     if missing := len(evaluation.captioned.captions) - len(evaluation.captions):
                         say(f"{name}: left out {missing} captions, whose pictures have no key")
-                    record = measure(encoder, evaluation.captions, evaluation.gallery.vectors, compute, name)
+                    record = measure(encoder, evaluation.captions, evaluation.gallery.vectors, compute, name, folds)
+                    if usual and identity.matcher:
+                        record["seen"] = seen_in_training(args.load, evaluation.captioned.ids, roots_of(args))
                     write_json(path, {**record, "snapshot": identity.name, "snapshot_hash": identity.hash, "settings": product.settings})
                     written = f"\nwrote {path}"
-        print(f"{name}: {table(read_record(path))}{written}")
+        print(report(path, name, args.protocol) + written)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,11 @@ def evaluate(load: object, image_set: str) -> str:
     return _command("python vokenization/evaluate_retrieval.py", "--load", load, "--image-sets", image_set)
 
 
+def split_karpathy(file: str) -> str:
+    """Turn a file of the Karpathy split into image sets with captions."""
+    return _command("python vokenization/split_karpathy.py", file)
+
+
 def encode_captions(model: str = "MODEL", exp_name: str = "") -> str:
     """Encode phrases into the caption database; exp_name: the experiment's folder, empty for the usual one."""
     elsewhere = ["--exp_name", exp_name] if exp_name else []

@@ -6,16 +6,37 @@ TOP = (1, 5, 10)
 
 
 def table(record: dict[str, Any]) -> str:
-    """The record as a small table."""
+    """The record as a small table; of a record of evaluate_retrieval.py with all that is measured once."""
+    more = "interval" in record  # a training's records, and those of earlier versions, have none
     rows = [f"{record['captions']:,} captions, {record['images']:,} images {'R@1':>8} {'R@5':>7} {'R@10':>7} {'median rank':>12}"]
     margin = len(rows[0]) - 38
+    rows[0] += f" {'mean rank':>10} {'mAP@R':>7}" * more
     for direction in ("text_to_image", "image_to_text"):
-        found, by_chance = record[direction], record["chance"][direction]
+        found = record[direction]
         name = direction.replace("_", " ")
-        numbers = "".join(f"{found[f'R{k}']:8.2f}" for k in TOP)
-        rows.append(f"{name:<{margin}}{numbers} {found['median_rank']:12.1f}")
-        rows.append(f"{'  chance':<{margin}}" + "".join(f"{by_chance[f'R{k}']:8.2f}" for k in TOP))
-    return "\n".join(rows)
+        further = f" {found['mean_rank']:10.1f} {found['mAP_R']:7.2f}" if more else ""
+        rows.append(f"{name:<{margin}}{_recalls(found)} {found['median_rank']:12.1f}{further}")
+        if more:
+            for which, bound in enumerate((f"  {record['interval']['level']}% from", "      to")):
+                rows.append(f"{bound:<{margin}}{_recalls(_bound(record, direction, which))}")
+        rows.append(f"{'  chance':<{margin}}{_recalls(record['chance'][direction])}")
+    return "\n".join(rows + ([_sum_line(record)] if more else []))
+
+
+def _recalls(found: dict[str, float]) -> str:
+    return "".join(f"{found[f'R{k}']:8.2f}" for k in TOP)
+
+
+def _bound(record: dict[str, Any], direction: str, which: int) -> dict[str, float]:
+    return {name: bounds[which] for name, bounds in record["interval"][direction].items()}
+
+
+def _sum_line(record: dict[str, Any]) -> str:
+    """The sum of the recalls with its interval, and how the figures came about."""
+    bounds = record["interval"]
+    means = f"; means over {record['folds']} folds" if "folds" in record else ""
+    how = f"{bounds['level']}% of {bounds['samples']:,} resamples of the pictures: {bounds['rsum'][0]:.2f} to {bounds['rsum'][1]:.2f}"
+    return f"rsum {record['rsum']:.2f} ({how}){means}"
 
 
 def rsum(record: dict[str, Any]) -> float:

@@ -173,6 +173,8 @@ def shape_of(value: Any) -> Any:
     """Names and whole numbers of a JSON value; floats are measured."""
     if isinstance(value, dict):
         return {name: shape_of(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [shape_of(part) for part in value]
     return "float" if isinstance(value, float) else value
 
 

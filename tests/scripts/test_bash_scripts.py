@@ -1,6 +1,7 @@
 """The bash scripts, as one would call them, on the small world."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,9 @@ def test_help_is_the_comment_on_top_and_nothing_is_started(script: Path, flag: s
     [
         (["scripts/run_xmatching.bash"], "the first argument is missing: the GPUs"),
         (["scripts/run_xmatching.bash", "one"], "expected different numbers"),
+        (["scripts/xmatching_benchmark.bash", "0"], "two arguments are needed"),
+        (["scripts/xmatching_benchmark.bash", "0", "nobody"], "snap/xmatching/nobody: no such snapshot; train it with: OUTPUT="),
+        (["scripts/xmatching_benchmark.bash", "one", "xmatching/"], "expected different numbers"),
         (["scripts/build_context.bash", "cpu", "--k", "4"], "one argument is taken"),
     ],
 )
@@ -80,3 +84,25 @@ def test_tokenizing_and_retrieving_reddit(world: World, keyed: Path, tmp_path: P
         first, second, end = (output / f"{split}.pkl.txt.shapes_train").read_text().split("\n")
         assert len(first.split("\t")) == 5
         assert second == end == ""
+
+
+@pytest.mark.slow
+def test_judging_a_matcher(world: World, keyed: Path, tmp_path: Path, process: Callable):
+    """By its folder here; the log is written when all tables are there, and the same when run again; nothing is removed."""
+    shutil.copytree(keyed, tmp_path / "m")
+    (tmp_path / "m/notes.txt").write_text("mine")
+    flags = [*world.roots, "--cache", world.folder / "cache", "--num-workers", 1]
+    judge = ["bash", "scripts/xmatching_benchmark.bash", "cpu", tmp_path / "m", *flags]
+    done = process(*judge, IMAGE_SETS="shapes_valid,shapes_none")
+    assert done.returncode == 2 and len([line for line in done.stderr.splitlines() if "error" in line]) == 1, done.stderr
+    assert not [path for path in (tmp_path / "m").iterdir() if "analysis" in path.name]
+    done = process(*judge, IMAGE_SETS="shapes_valid,shapes_train")
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "m/analysis.log").read_text()
+    assert done.stdout == f"{log}wrote {tmp_path}/m/analysis.log\n"
+    assert [line.split(":")[0] for line in log.splitlines() if "captions" in line] == ["shapes_valid", "shapes_train"]
+    assert log.count("chance") == 4 and log.count("mAP@R") == log.count("rsum") == 2
+    again = process(*judge, IMAGE_SETS="shapes_valid,shapes_train")
+    assert (again.stdout, again.stderr.count("skipped")) == (done.stdout, 2)
+    assert (tmp_path / "m/analysis.log").read_text() == log and (tmp_path / "m/notes.txt").read_text() == "mine"
+    assert (tmp_path / "m/analysis.log").stat().st_mode == (tmp_path / "m/notes.txt").stat().st_mode

@@ -102,7 +102,7 @@ def compare_with_towers(world: World, folder: Path, keys: torch.Tensor, encoder)
             ids = torch.tensor([encoder.tokenizer(sentence)["input_ids"]])
             text.append(encoder.text_head(encoder.text.tower.tokens(ids, torch.ones_like(ids)))[0].mean(0))
     record = evaluate(torch.stack(text), keys, torch.tensor([owner for owner, _ in valid.captions]))
-    assert json.loads((folder / "eval/shapes_valid.json").read_text())["text_to_image"] == record["text_to_image"]
+    assert json.loads((folder / "eval/shapes_valid.json").read_text())["text_to_image"].items() >= record["text_to_image"].items()
     described = json.loads((folder / "BEST.json").read_text())
     assert described["validation"]["text_to_image"] == record["text_to_image"]
 

@@ -17,6 +17,7 @@ GIVEN = {
     "fix_order": [("openmoji",), ("mine=my folder/{00000..00099}.tar",)],
     "extract_keys": [("snap/xmatching/best", "mine"), ("openai/clip-vit-base-patch32", "mine", Path("my keys"))],
     "evaluate": [("snap/xmatching/best", "mine")],
+    "split_karpathy": [("dataset_coco.json",)],
     "demo_data": [(Path("data/demo"),)],
     "tokenize": [(), (Path("my data/lines.txt"), "minilm", 5)],
     "encode_captions": [(), ("models/clip", "other")],

@@ -90,6 +90,14 @@ def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None 
     return found
 
 
+def read_ids(name: str, roots: Roots, limit: int | None = None) -> list[str]:
+    """The ids of a captioned set's pictures, whatever the sources of its sentences; [] if it is not there. limit: only the first."""
+    path = lxmert_file(name, roots)
+    if not path.exists():
+        return []
+    return [img_id for img_id, _, _ in islice(made_by(CAPTION_FORMATS[path.suffix])(path, [], ""), limit)]
+
+
 def read_lxmert(path: Path, langs: list[str], mend: str) -> Iterator[tuple[str, list[str], set[str]]]:
     """Yield of each picture its id, its sentences from the sources `langs`, and the names of all its sources.
 
