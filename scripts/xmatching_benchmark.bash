@@ -5,7 +5,7 @@
 # the folder that its keys are in, with its hub id or folder as a flag: --load openai/clip-vit-base-patch32.
 # IMAGE_SETS=: separated by commas, coco_minival by default (with PROTOCOLS none); PROTOCOLS=: of the Karpathy split, separated by commas,
 # such as coco5k,coco1k,flickr. Their keys must be there (vokenization/extract_vision_keys.py). CORPORA=: texts or captioned sets, for how many
-# different pictures of IMAGE_SETS their tokens get (vokenization/evaluate_diversity.py); flags are then given to both.
+# different pictures of IMAGE_SETS their tokens get; CORPORA_FLAGS=: flags of vokenization/evaluate_diversity.py, which measures it.
 # The tables are shown, and written to snap/xmatching/NAME/analysis.log when all are there; measured figures are not measured again.
 source "$(dirname "$0")/common.bash"
 (($# >= 2)) || usage_error "two arguments are needed: the GPUs, such as 0, or auto, or cpu, and the snapshot's name"
@@ -14,6 +14,7 @@ LOAD=$2
 [[ -n "$2" && -d "$LOAD" ]] || usage_error "$LOAD: no such snapshot; train it with: OUTPUT=$LOAD bash scripts/run_xmatching.bash $1"
 PROTOCOLS=${PROTOCOLS:-}
 [[ -n "${IMAGE_SETS:-}" || (-n "$PROTOCOLS" && -z "${CORPORA:-}") ]] || IMAGE_SETS=coco_minival
+read -r -a DIVERSITY_FLAGS <<< "${CORPORA_FLAGS:-}"
 choose_gpus "$1"
 
 # evaluate WHAT FLAGS...: the tables of vokenization/evaluate_WHAT.py, without the lines that tell what was written, so that the log is the same when run again
@@ -30,7 +31,7 @@ trap 'rm -f "$LOG" "$TABLES"' EXIT
 for PROTOCOL in ${PROTOCOLS//,/ }; do
     evaluate retrieval --protocol "$PROTOCOL" "${@:3}"
 done
-[[ -z "${CORPORA:-}" ]] || evaluate diversity --image-sets "$IMAGE_SETS" --corpus "$CORPORA" "${@:3}"
+[[ -z "${CORPORA:-}" ]] || evaluate diversity --image-sets "$IMAGE_SETS" --corpus "$CORPORA" "${DIVERSITY_FLAGS[@]}"
 chmod "$(printf '%o' $((0666 & ~$(umask))))" "$LOG"
 mv "$LOG" "$LOAD/analysis.log"
 echo "wrote $LOAD/analysis.log"

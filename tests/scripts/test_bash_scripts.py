@@ -105,4 +105,8 @@ def test_judging_a_matcher(world: World, keyed: Path, tmp_path: Path, process: C
     again = process(*judge, IMAGE_SETS="shapes_valid,shapes_train")
     assert (again.stdout, again.stderr.count("skipped")) == (done.stdout, 2)
     assert (tmp_path / "m/analysis.log").read_text() == log and (tmp_path / "m/notes.txt").read_text() == "mine"
+    roots = " ".join(map(str, world.roots))
+    both = process(*judge, IMAGE_SETS="shapes_valid,shapes_train", CORPORA="shapes_valid", CORPORA_FLAGS=roots)
+    assert both.returncode == 0 and "Gini coefficient" in both.stdout, both.stderr
+    assert (tmp_path / "m/analysis.log").read_text().startswith(log)
     assert (tmp_path / "m/analysis.log").stat().st_mode == (tmp_path / "m/notes.txt").stat().st_mode
