@@ -35,6 +35,7 @@ def test_help(script: str):
     assert run(script, *(["0"] if script == "xmatching/gpus.py" else ["--help"]))[0] == set()
 
 
+@pytest.mark.slow
 def test_stages_that_are_finished(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
     """After the first run has found out what they have to know of the model."""
     monkeypatch.chdir(tmp_path)

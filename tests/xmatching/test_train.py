@@ -118,6 +118,7 @@ def test_two_processes_train_as_one(world: World, tmp_path: Path, script: Callab
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(world: World, tmp_path: Path, script: Callable, monkeypatch: pytest.MonkeyPatch):
     from xmatching import stage as module
 
