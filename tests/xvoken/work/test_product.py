@@ -282,19 +282,13 @@ def test_shares_of_two_works_that_make_the_same_product(tmp_path: Path):
 
 
 def test_a_share_that_finds_all_of_its_work_made_by_another(tmp_path: Path):
-    """Its parts go too."""
+    """While it was at work on its parts, which go too."""
     common, second = (product(tmp_path, name, own_lock=True) for name in ("common", "second"))
     with one_pass([common], 3, 1, Engine(share=(1, 1))) as made:
-        thread = threading.Thread(target=make, args=(common, second), kwargs={"engine": Engine(share=(1, 1))})
-        thread.start()
-        while "second.json.parts" not in names(tmp_path) or not list((tmp_path / "second.json.parts").glob("000002.json")):
-            time.sleep(0.01)
-        # The other one waits for us, since we hold what both are to write; when we ask for it alone, it may go on and make it.
-        assert made.run(Letters(), ["cpu"], "letters", "n") == (not common.path.exists())
-        if made.todo:
-            made.report(letters=3)
-            write(common)
-    thread.join(30)
+        assert make(common, second, engine=Engine(share=(1, 1))) == [common, second]
+        stamp = common.path.stat().st_mtime_ns
+        assert not made.run(Letters(), ["cpu"], "letters", "n") and not made.todo
+    assert common.path.stat().st_mtime_ns == stamp
     assert not [name for name in names(tmp_path) if name.endswith((".parts", ".lock"))]
 
 
