@@ -272,7 +272,7 @@ def test_shares_of_two_works_that_make_the_same_product(tmp_path: Path):
     threads = [threading.Thread(target=work, args=("first", common, first)), threading.Thread(target=work, args=("second", common, second))]
     for thread in threads:
         thread.start()
-        at_work.wait(10)
+        at_work.wait(60)
     for thread in threads:
         thread.join(30)
     assert made == {"first": [common, first], "second": [second]}
