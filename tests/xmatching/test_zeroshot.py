@@ -123,6 +123,11 @@ def test_classes_without_names(world: World, tmp_path: Path):
     save_file(state, tmp_path / "ten.safetensors")
     with pytest.raises(UserError, match="ten.safetensors: 10 classes, the 1000 of ImageNet are needed"):
         classifier("resnet18", str(tmp_path / "ten.safetensors"))
+    whole = load_file(world.resnet)
+    del whole["fc.bias"]
+    save_file(whole, tmp_path / "plain.safetensors")
+    weight, bias, _ = classifier("resnet18", str(tmp_path / "plain.safetensors"))
+    assert weight.equal(whole["fc.weight"]) and bias.equal(torch.zeros(1000))
     del state["fc.weight"], state["fc.bias"]
     save_file(state, tmp_path / "none.safetensors")
     with pytest.raises(UserError, match="none.safetensors: no classifier"):

@@ -153,11 +153,11 @@ def classifier(name: str, weights: str | None = None) -> tuple[Tensor, Tensor, l
     *_, last, state = (_efficientnet_lite2 if name == "efficientnet_lite2" else _torchvision)(name, weights)
     known = models.get_model_weights("resnet18" if name == "efficientnet_lite2" else name)
     categories = list(list(known)[0].meta["categories"])
-    weight, bias = state.get(f"{last}.weight"), state.get(f"{last}.bias")
-    if weight is None or bias is None or len(weight) != len(categories):
-        found = "no classifier" if weight is None or bias is None else f"{len(weight)} classes"
+    weight = state.get(f"{last}.weight")
+    if weight is None or len(weight) != len(categories):
+        found = "no classifier" if weight is None else f"{len(weight)} classes"
         raise UserError(f"--visn-weights {weights}: {found}, the {len(categories)} of ImageNet are needed; leave the flag out")
-    return weight.float(), bias.float(), categories
+    return weight.float(), state.get(f"{last}.bias", torch.zeros(len(weight))).float(), categories  # MaxViT's has no bias
 
 
 def _remove_classifier(model: nn.Module, child: str, name: str) -> tuple[int, str]:
@@ -201,7 +201,7 @@ def load_state_dict(path: Path) -> dict[str, Any]:
 def _load(model: nn.Module, state: dict[str, Any], what: str) -> None:
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # ValueError: MNASNet's, of weights that do not say which version they are of
         raise UserError(f"{what}: these weights do not fit the model ({one_line(error)[:160]})") from None
 
 
