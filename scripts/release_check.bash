@@ -20,7 +20,8 @@ echo "built: $(cd "$WORK/dist" && echo *)"
 
 # Check with a second resolver, uv, that every extra fits the pinned versions.
 if "$WORK/tools/bin/pip" install --quiet --disable-pip-version-check uv; then
-    "$WORK/tools/bin/uv" pip install --quiet --dry-run --python "$WORK/tools/bin/python" "$WHEEL[$EXTRAS]" -c constraints.txt
+    # As pip does, uv is to trust the system's certificates; the name of the variable has changed.
+    UV_NATIVE_TLS=1 UV_SYSTEM_CERTS=1 "$WORK/tools/bin/uv" pip install --quiet --dry-run --python "$WORK/tools/bin/python" "$WHEEL[$EXTRAS]" -c constraints.txt
     echo "uv: resolves xvoken[$EXTRAS]"
 else
     echo "uv: can't be installed here, its check is skipped"
