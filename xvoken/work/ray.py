@@ -3,6 +3,7 @@
 A range whose actor dies with its node is done again elsewhere; a range that kills three actors stops the run.
 """
 
+import logging
 import math
 import os
 import socket
@@ -49,7 +50,7 @@ def run_in_ray(
         raise UserError(f"--engine ray: Ray is not installed; run: {commands.install('ray')}") from None
     environment = {"env_vars": {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}}
     try:
-        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         what = f"--ray-address {address}: no Ray cluster answers there" if address else "--engine ray: Ray can't start on this machine"
         raise UserError(f"{what} ({one_line(error)[:200]})") from None
