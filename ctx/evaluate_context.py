@@ -37,10 +37,10 @@ from xvoken.files import context as context_files
 from xvoken.files import phrases as caption_db
 from xvoken.files.image_sets import listed_sets
 from xvoken.files.safe import quoted, read_json, sha256_of_lines, write_json
+from xvoken.measures import SAMPLES, SEED
 from xvoken.work.product import Product
 
 VIEWS = (*context_files.SLICES, "all")
-RESAMPLES, SEED = 1000, 0  # of the bootstrap
 
 
 @dataclass
@@ -130,7 +130,7 @@ def summary(values: NDArray[np.float64], numbers: NDArray[np.int64]) -> dict[str
     values: (P, 2, V, 3) shares of P pictures, found and by chance, for V views; numbers: (P, V) distinct phrases.
     """
     means = 100 * values.mean(0)
-    over = judge.intervals(100 * np.stack([values[:, 0], values[:, 0] - values[:, 1]], 1), RESAMPLES, SEED)  # (2, 2, V, 3)
+    over = judge.intervals(100 * np.stack([values[:, 0], values[:, 0] - values[:, 1]], 1), SAMPLES, SEED)  # (2, 2, V, 3)
     return {
         view: {
             "number": round(float(numbers[:, v].mean()), 1),
@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> None:
     retrieved = read_retrieved(args.context, args.caption_db, {text: row for row, text in enumerate(texts)}, captioned)
     settings = {
         "context": retrieved.hash, "caption_db": sha256_of_lines(texts)[:16], "captions": captioned.hash(),
-        "resamples": RESAMPLES, "seed": SEED,
+        "resamples": SAMPLES, "seed": SEED,
     }  # fmt: skip
     # Replaced without asking where the inputs have changed: measuring again takes no time.
     product, written = Product(path, settings, lambda: read_record(path)["settings"], "this judgement", replaced=True), ""

@@ -19,6 +19,8 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken.measures import bounds, drawn
+
 SHARES = ("words", "phrases", "captions")
 Words = frozenset[str]
 WORD = re.compile(r"[^\W_]+")
@@ -100,13 +102,9 @@ def missed(number: int, good: NDArray[np.int64], drawn: int) -> NDArray[np.float
 def intervals(values: NDArray[np.float64], resamples: int, seed: int) -> NDArray[np.float64]:
     """Bootstrap intervals that hold the mean over pictures in 95 of 100 cases: values (P, ...) -> lower and upper ends (2, ...)
 
-    Percentiles 2.5 and 97.5 of the means over `resamples` drawings of P pictures with putting back (Efron & Tibshirani 1993, chapter 13);
-    all columns take the same drawings.
+    Of the means over `resamples` drawings of the pictures (Efron & Tibshirani 1993, chapter 13); all columns take the same drawings.
     """
     numbers, pictures = np.random.default_rng(seed), len(values)
     columns = values.reshape(pictures, -1)
-    means = np.empty((resamples, columns.shape[1]))
-    for row in range(resamples):
-        times = np.bincount(numbers.integers(pictures, size=pictures), minlength=pictures)
-        means[row] = times @ columns / pictures
-    return np.percentile(means, [2.5, 97.5], axis=0).reshape(2, *values.shape[1:])
+    means = np.stack([drawn(pictures, numbers) @ columns / pictures for _ in range(resamples)])
+    return bounds(means).reshape(2, *values.shape[1:])

@@ -62,15 +62,23 @@ def resampled(folds: Sequence[Numbers], samples: int = SAMPLES, seed: int = SEED
     numbers, found = np.random.default_rng(seed), np.zeros((samples, 2 * len(TOP)))
     for rows in folds:
         for sample in found:
-            times = np.bincount(numbers.integers(len(rows), size=len(rows)), minlength=len(rows))
-            sample += recalls(times @ rows)
+            sample += recalls(drawn(len(rows), numbers) @ rows)
     return found / len(folds)
 
 
+def drawn(pictures: int, numbers: np.random.Generator) -> Counts:
+    """How often each of so many pictures is drawn when as many are drawn with replacement: (pictures,)"""
+    return np.bincount(numbers.integers(pictures, size=pictures), minlength=pictures)
+
+
+def bounds(samples: Numbers) -> Numbers:
+    """The bounds between which the middle 95% of the resamples of each figure lie (percentile method): (S, ...) -> (2, ...)"""
+    return np.percentile(samples, [(100 - LEVEL) / 2, (100 + LEVEL) / 2], axis=0)
+
+
 def interval(samples: Numbers) -> list[float]:
-    """The bounds between which the middle 95% of the resamples of a figure lie (percentile method), to three digits."""
-    low, high = np.percentile(samples, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return [round(float(low), 3), round(float(high), 3)]
+    """The bounds of one figure (S,), to three digits."""
+    return [round(float(bound), 3) for bound in bounds(samples)]
 
 
 def intervals(folds: Sequence[Numbers], samples: int = SAMPLES, seed: int = SEED) -> dict[str, object]:
