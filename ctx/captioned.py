@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ctx.coco import read_sentences
 from xvoken.errors import UserError
-from xvoken.files.image_sets import COCO_ID, LXMERT_NAMES, Roots, captioned_sets, lxmert_file, read_captioned
+from xvoken.files.image_sets import COCO_ID, Roots, captioned_sets, is_captioned, read_captioned
 from xvoken.files.safe import sha256_of_lines
 
 PADDED, PLAIN = re.compile(r"[0-9]{12}"), re.compile(r"0|[1-9][0-9]*")
@@ -65,7 +65,7 @@ def read_image_sets(image_sets: list[str], langs: list[str], roots: Roots) -> Ca
     """The captions of LXMERT files; a picture that several of them list has the captions of all. Raises UserError."""
     captions: dict[str, list[str]] = {}
     for name in image_sets:
-        if not lxmert_file(name, roots).exists() and name not in LXMERT_NAMES:
+        if not is_captioned(name, roots):
             raise UserError(f"{name}: has no captions; sets with captions in {roots.lxmert}: {captioned_sets(roots)}")
         found = read_captioned(name, langs, roots)
         for img_id in found.ids:

@@ -32,12 +32,11 @@ from xvoken.encoders.identity import Identity, identify
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files.image_sets import (
-    LXMERT_NAMES,
     CaptionedSet,
     Roots,
     captioned_sets,
+    is_captioned,
     listed_sets,
-    lxmert_file,
     read_captioned,
     read_ids,
     split_name,
@@ -62,7 +61,7 @@ class Evaluation:
     @classmethod
     def read(cls, name: str, keys_dir: Path, langs: list[str], roots: Roots, identity: Identity) -> "Evaluation":
         """Read captions and keys; raises UserError if either is missing, or if no caption belongs to a picture with a key."""
-        if not lxmert_file(name, roots).exists() and name not in LXMERT_NAMES:
+        if not is_captioned(name, roots):
             what = f"{name}: has no captions to evaluate with; sets with captions in {roots.lxmert}: {captioned_sets(roots)}"
             made_from = next((one.made_from for one in PROTOCOLS.values() if one.image_set == name), None)
             raise UserError(f"{what}; make it with: {commands.split_karpathy(made_from)}" if made_from else what)

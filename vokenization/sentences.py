@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xvoken.errors import UserError
 from xvoken.files import corpus as corpora
 from xvoken.files.corpus import Corpus
-from xvoken.files.image_sets import LXMERT_NAMES, Roots, captioned_sets, lxmert_file, read_captioned
+from xvoken.files.image_sets import Roots, captioned_sets, is_captioned, lxmert_file, read_captioned
 from xvoken.files.safe import quoted, sha256_of_lines, sha256_of_rows
 from xvoken.kinds import base_name
 
@@ -62,8 +62,8 @@ def read_sentences(name: str, most: int | None, langs: list[str], roots: Roots) 
 
     Raises UserError for a line that is not UTF-8, for a file that holds tokens instead of text, and as `read_captioned` does.
     """
-    if "/" not in name and ((file := lxmert_file(name, roots)).exists() or name in LXMERT_NAMES):
-        found = read_captioned(name, langs, roots)
+    if "/" not in name and is_captioned(name, roots):
+        file, found = lxmert_file(name, roots), read_captioned(name, langs, roots)
         texts, pictures = [text for _, text in found.captions], [found.ids[picture] for picture, _ in found.captions]
         named = sha256_of_lines(f"{picture}\t{text}" for picture, text in zip(pictures, texts, strict=True))[:16]
         return Sentences(name, str(file), named, texts, file, pictures)

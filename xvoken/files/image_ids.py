@@ -14,9 +14,8 @@ from typing import Any
 
 from xvoken import commands
 from xvoken.errors import UserError
-from xvoken.files.image_sets import FOLDERS, LXMERT_NAMES, Roots, lxmert_file, usual_folder
+from xvoken.files.image_sets import FOLDERS, LXMERT_NAMES, Roots, captioned_stems, lxmert_file, usual_folder
 from xvoken.files.safe import all_written, quoted, read_json, sha256_of_lines, write_json, write_lines
-from xvoken.kinds import CAPTION_FORMATS
 from xvoken.pictures.sources import Member, expand, is_shards, size_of
 
 ROOT = Path("data/vokenization/images")
@@ -131,9 +130,7 @@ def _read_places(path: Path, number: int, again: str) -> list[tuple[int, ...]]:
 def known_sets(root: Path, roots: Roots) -> str:
     """The names of image sets that a user can give, with commas, for messages."""
     names = {p.stem for p in root.glob("*.ids")} | {n for n in LXMERT_NAMES if lxmert_file(n, roots).exists()} | set(FOLDERS)
-    return ", ".join(
-        sorted(names | {p.stem for ending in CAPTION_FORMATS for p in roots.lxmert.glob(f"*{ending}")} - set(LXMERT_NAMES.values()))
-    )
+    return ", ".join(sorted(names | captioned_stems(roots) - set(LXMERT_NAMES.values())))
 
 
 def check(root: Path, image_set: str) -> str:

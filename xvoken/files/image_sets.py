@@ -62,9 +62,19 @@ def lxmert_file(name: str, roots: Roots) -> Path:
     return next((path for path in paths if path.exists()), paths[0])
 
 
+def is_captioned(name: str, roots: Roots) -> bool:
+    """Whether a set has captions: its file is there, or it is one of LXMERT's, whose file `read_captioned` says how to get."""
+    return name in LXMERT_NAMES or lxmert_file(name, roots).exists()
+
+
+def captioned_stems(roots: Roots) -> set[str]:
+    """The names, without ending, of the caption files in roots.lxmert."""
+    return {path.stem for ending in CAPTION_FORMATS for path in roots.lxmert.glob(f"*{ending}")}
+
+
 def captioned_sets(roots: Roots) -> str:
     """The names of the sets with captions in roots.lxmert, with commas, for messages."""
-    return ", ".join(sorted(path.stem for ending in CAPTION_FORMATS for path in roots.lxmert.glob(f"*{ending}"))) or "none"
+    return ", ".join(sorted(captioned_stems(roots))) or "none"
 
 
 def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None = None) -> CaptionedSet:
