@@ -74,14 +74,14 @@ def zeroshot_product(args: Namespace, text: TextFacts, image: ImageFacts) -> Pro
     output = Path(args.output)
     if snapshots.training_file(output).exists():
         raise UserError(f"{output} holds a training; choose another --output, or: rm -r {output}")
-    path, model = snapshots.tensors_file(output, "BEST"), replace(model_of(args, text, image), dim=text.text_width)
+    path, settings = snapshots.tensors_file(output, "BEST"), asdict(replace(model_of(args, text, image), dim=text.text_width))
 
-    def said(model: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in model.items() if name != "classes"}  # follows from visn, and takes loading to find out
+    def read() -> dict[str, Any]:
+        # The number of classes follows from visn, and would have to be loaded to be known.
+        return {**snapshots.read_header(path).get("model", {}), "classes": settings["classes"]}
 
     companions = (snapshots.tokenizer_folder(output) / "tokenizer.json", output / "BEST.json", output / "README.md")
-    read = lambda: said(snapshots.ModelConfig.unsaid() | snapshots.read_header(path).get("model", {}))  # noqa: E731
-    return Product(path, said(asdict(model)), read, "the untrained matcher of these towers", companions)
+    return Product(path, settings, read, "the untrained matcher of these towers", companions, unsaid=snapshots.ModelConfig.unsaid())
 
 
 def is_finished(args: Namespace) -> bool:

@@ -21,7 +21,7 @@ import xvoken.interrupts  # noqa: F401
 from xvoken.interrupts import importing
 
 from xmatching.finished import is_finished
-from xmatching.param import parse_args
+from xmatching.param import parse_args, trains_nothing
 from xvoken.cli.flags import Parser, at_least_one
 from xvoken.cli.main import run_main
 from xvoken.errors import RunError, UserError
@@ -57,18 +57,6 @@ def launch(processes: int, flags: list[str]) -> int:
     return 0
 
 
-def nothing_to_do(flags: list[str]) -> bool:
-    """Whether the training is finished; says so if it is. A mistake in the flags or the files raises UserError here, once."""
-    args = parse_args(flags)
-    return not args.test_only and is_finished(args)
-
-
-def trains_nothing(flags: list[str]) -> bool:
-    """Whether one process on each machine is enough, since there is nothing to train."""
-    args = parse_args(flags)
-    return args.recipe == "zeroshot" and not args.test_only
-
-
 def machines() -> list[str]:
     """torchrun's flags for the rendezvous, from the environment; raises UserError if a variable is missing or wrong."""
     if os.environ.get("NNODES", "1") == "1":
@@ -91,10 +79,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     processes, flags = args.processes, args.flags
     one_machine = os.environ.get("NNODES", "1") == "1"
-    if (processes > 1 or not one_machine) and not trains_nothing(flags):
-        if one_machine and nothing_to_do(flags):
-            return
-        sys.exit(launch(processes, flags))
+    if processes > 1 or not one_machine:
+        asked = parse_args(flags)  # a mistake in the flags or the files is reported here, once
+        if not trains_nothing(asked):
+            if one_machine and not asked.test_only and is_finished(asked):
+                return
+            sys.exit(launch(processes, flags))
     os.execv(sys.executable, [sys.executable, MAIN, *flags])  # one process needs no rendezvous
 
 

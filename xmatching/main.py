@@ -20,7 +20,7 @@ import xvoken.interrupts  # noqa: F401
 from xvoken.interrupts import importing
 
 from xmatching.finished import is_finished
-from xmatching.param import parse_args
+from xmatching.param import parse_args, trains_nothing
 from xvoken.cli.main import run_main
 
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     if alone and not args.test_only and is_finished(args):
         return
     command = [sys.argv[0], *(sys.argv[1:] if argv is None else argv)]
-    if args.recipe == "zeroshot" and not args.test_only:
+    if trains_nothing(args):
         with importing():
             from xmatching import zeroshot
         zeroshot.make(args, command)

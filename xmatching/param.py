@@ -23,11 +23,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     recipe = parser.parse_known_args(argv)[0].recipe
     parser.set_defaults(**RECIPES[recipe])  # flags of the command line still override the recipe
     args = parser.parse_args(argv)
-    if args.recipe == "zeroshot" and not args.test_only:
+    if trains_nothing(args):
         _require_no_training(args, parser)
     args.limit = args.limit or (1000 if args.tiny else 10_000 if args.fast else None)
     _check(args)
     return args
+
+
+def trains_nothing(args: argparse.Namespace) -> bool:
+    """Whether a matcher is to be made without training; with --test-only nothing is made."""
+    return args.recipe == "zeroshot" and not args.test_only
 
 
 def build_parser() -> argparse.ArgumentParser:

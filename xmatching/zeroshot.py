@@ -21,7 +21,6 @@ from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.frozen import FrozenText, all_batches, require_finite
 from xvoken.encoders.image import classifier
 from xvoken.encoders.matcher import build_heads
-from xvoken.errors import UserError
 from xvoken.machine import TEXT_BATCH
 
 
@@ -35,8 +34,6 @@ def make(args: Namespace, command: list[str]) -> None:
         if not todo:
             return
         weight, bias, categories = classifier(args.visn, args.visn_weights)
-        if weight.shape[1] != image.image_width:
-            raise UserError(f"--visn {args.visn}: its classifier takes {weight.shape[1]} values, the tower gives {image.image_width}")
         model = replace(model_of(args, text, image), dim=text.text_width, classes=len(categories))
         heads = nn.ModuleDict(build_heads(model))
         names = class_vectors(FrozenText(towers.text, towers.tokenizer, "cpu", "fp32"), categories)
