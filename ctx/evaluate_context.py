@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ctx import judge
 from ctx.captioned import Captioned, read_coco, read_image_sets
 from ctx.options import CAPTION_DB, OUTPUTS
-from xvoken.cli.flags import Parser, add_roots_flags, names, roots_of
+from xvoken.cli.flags import Parser, add_roots_flags, names, roots_of, some_path
 from xvoken.cli.main import run_main
 from xvoken.console import progress, say
 from xvoken.errors import UserError
@@ -185,18 +185,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="How well the phrases retrieved for pictures fit the pictures' own captions.")
     add = parser.add_argument
     add(
-        "--context", type=Path, default=OUTPUTS / "retrieved_captions/txt_ctx.hdf5",
+        "--context", type=some_path, default=OUTPUTS / "retrieved_captions/txt_ctx.hdf5",
         help="file of retrieved phrases that build_context.py or retrieve_captions.py wrote (default: %(default)s)",
     )  # fmt: skip
-    add("--caption_db", "--caption-db", type=Path, default=CAPTION_DB, help="database they were retrieved from (default: %(default)s)")
+    add("--caption_db", "--caption-db", type=some_path, default=CAPTION_DB, help="database they were retrieved from (default: %(default)s)")
     add(
-        "--dataset_root", "--dataset-root", type=Path, default=Path("datasets/coco_captions"),
+        "--dataset_root", "--dataset-root", type=some_path, default=Path("datasets/coco_captions"),
         help="COCO's folder, with annotations/, whose captions are taken (default: %(default)s)",
     )  # fmt: skip
     add("--image-sets", "--image_sets", nargs="+", help="image sets that have captions, separated by commas, instead of COCO's")
     add("--langs", type=names, default="mscoco", help="their sources of sentences (keys of sentf), with commas (default: %(default)s)")
     add_roots_flags(parser)
-    add("--output", type=Path, help="JSON file to write (default: beside the context file, txt_ctx.eval.json)")
+    add("--output", type=some_path, help="JSON file to write (default: beside the context file, txt_ctx.eval.json)")
     args = parser.parse_args(argv)
     path = args.output or args.context.with_suffix(".eval.json")
     if path.suffix != ".json":

@@ -1,4 +1,4 @@
-"""A small world that the tests share: pictures, captions, towers of the real classes, a trained matcher."""
+"""What the tests share: the environment that they run in, ways to run a command, and a small world with a trained matcher."""
 
 import importlib
 import os
@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from tests.running import ROOT, run_here
-from tests.worlds import World
+from tests.worlds import World, make_world
 from xvoken.console import show_log
 
 # What is started in the background (nohup, CI) ignores Ctrl-C, and so would all that the tests start: as at a terminal instead.
@@ -31,8 +31,6 @@ SLOW = 5  # seconds of a test that is to be marked so
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    from tests.worlds import make_world
-
     return make_world(tmp_path_factory.mktemp("world"))
 
 

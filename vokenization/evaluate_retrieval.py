@@ -7,8 +7,9 @@ reads   data/lxmert/*.json (captions), snap/xmatching/NAME and its keys/{IMAGE_S
 writes  snap/xmatching/NAME/eval/{IMAGE_SET}.json, with --protocol eval/{IMAGE_SET}.{PROTOCOL}.json: images, captions,
         text_to_image {R1, R5, R10, median_rank, mean_rank, mAP_R}, image_to_text {...}, rsum, chance {...}, interval {text_to_image
         {R1: [from, to], ...}, image_to_text {...}, rsum}; recalls and mAP_R in percent; settings: all that the figures depend on
-A protocol (xvoken/protocols.py) is an image set of the Karpathy split and the way it is ranked: coco5k and flickr as a whole, coco1k in
-five folds whose figures are averaged. Its table has published figures below, unless the matcher was trained on some of the pictures.
+A protocol (vokenization/protocols.py) is an image set of the Karpathy split and the way it is ranked: coco5k and flickr as a whole,
+coco1k in five folds whose figures are averaged. Its table has published figures below, unless the matcher was trained on some of the
+pictures.
 A second run prints the file; if snapshot, keys, captions or precision have changed, it measures again.
 """
 
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 from xvoken.interrupts import importing
 
+from vokenization.protocols import PROTOCOLS, remarks
 from xvoken import commands
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, compute_of, names, precision_help, roots_of
 from xvoken.cli.main import run_main
@@ -45,7 +47,6 @@ from xvoken.files.keys import Gallery, read_keys
 from xvoken.files.safe import quoted, read_json, sha256_of_lines, write_json
 from xvoken.machine import Compute
 from xvoken.measures import SAMPLES, SEED
-from xvoken.protocols import PROTOCOLS, remarks
 from xvoken.records import table
 from xvoken.work.product import Product
 

@@ -19,13 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
+from vokenization.protocols import CAPTIONS
 from xvoken.cli.flags import Help, Parser, some_path
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.errors import UserError
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import quoted, read_json, remove_temporary, write_text
-from xvoken.protocols import CAPTIONS
 
 SOURCES = {"coco": "mscoco"}  # sources of sentences that have another name than their data
 

@@ -64,6 +64,7 @@ def reference_image(model, processor, picture):
     return pooled[0], (key / key.norm(dim=-1, keepdim=True))[0]
 
 
+@pytest.mark.slow
 def test_database_holds_what_the_text_tower_says(built):
     folder, work = built
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)

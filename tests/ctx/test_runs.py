@@ -78,6 +78,7 @@ def test_two_processes_give_the_bytes_of_one(world):
     assert files(world, "two") == files(world, "one")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_the_same_bytes(world):
     command = [sys.executable, str(ROOT / "ctx/build_context.py"), "--device", "cpu", *map(str, flags("killed", 1))]
     process = subprocess.Popen(command, cwd=world, stderr=subprocess.DEVNULL)

@@ -11,8 +11,8 @@ import pytest
 import xvoken
 from tests.running import run_here
 from tests.worlds import World
+from vokenization.protocols import PROTOCOLS, remarks
 from xvoken.errors import UserError
-from xvoken.protocols import PROTOCOLS, remarks
 
 SPLIT = "vokenization.split_karpathy"
 

@@ -6,7 +6,7 @@ import torch
 
 from xvoken import recall as module
 from xvoken.errors import UserError
-from xvoken.recall import Ranks, chance, evaluate, ranks, recall
+from xvoken.recall import Ranks, chance, evaluate, judge, ranks, recall
 from xvoken.records import table
 
 
@@ -140,3 +140,12 @@ def test_vectors_that_are_not_finite_are_no_hits(value: float):
         evaluate(text, image, owner)
     with pytest.raises(UserError, match="the vectors of 5 of 5 pictures are not finite"):
         evaluate(torch.randn(4, 3), image * value, owner)
+
+
+def test_the_median_is_not_rounded_and_two_folds_are_told():
+    """Of three equal scores two are right: the expected rank is (3 + 1) / (2 + 1)."""
+    found = recall(Ranks(*torch.tensor([[0], [3], [2]])))
+    assert found["median_rank"] == 4 / 3
+    text, image = torch.eye(6)[[0, 1, 1, 2, 3, 5]], torch.eye(6)
+    record = judge(text, image, torch.arange(6), fold=torch.arange(6) % 2)
+    assert record["folds"] == 2 and "folds" not in judge(text, image, torch.arange(6))
