@@ -25,20 +25,22 @@ class ImagePool:
 class Head:
     """The two classes that take the towers' outputs to the joint space (one class for both if `image` is empty).
 
-    knobs: their parameters besides width, hidden, dim and dropout, fields of ModelConfig; trained: whether a training makes them.
+    knobs: their parameters besides width, hidden, dim and dropout, fields of ModelConfig; made: how they come about, "trained" from
+    random weights, "fitted" in closed form, after which a training can go on, or "given" by the towers themselves.
     """
 
     text: str
     image: str = ""
     knobs: tuple[str, ...] = ()
-    trained: bool = True
+    made: str = "trained"
 
 
 HEADS = {
     "mlp": Head("xvoken.encoders.heads:MLPHead", knobs=("hidden_layers",)),
     "linear": Head("xvoken.encoders.heads:LinearHead"),
     "glu": Head("xvoken.encoders.heads:GLUHead"),
-    "classes": Head("xvoken.encoders.heads:UnitHead", "xvoken.encoders.heads:ClassNamesHead", ("classes",), trained=False),
+    "classes": Head("xvoken.encoders.heads:UnitHead", "xvoken.encoders.heads:ClassNamesHead", ("classes",), made="given"),
+    "cca": Head("xvoken.encoders.heads:AlignedHead", knobs=("rank",), made="fitted"),
 }
 # Poolings of a caption's token states (B, T, d) with their mask (B, T) to one vector (B, d).
 TEXT_POOLS = {"cls": "xvoken.encoders.text:first_token", "mean": "xvoken.encoders.text:masked_mean"}
@@ -48,6 +50,7 @@ IMAGE_POOLS = {
     "max": ImagePool("torch.nn:AdaptiveMaxPool2d"),
     "grid": ImagePool("torch.nn:AdaptiveAvgPool2d", side=2),
     "maps": ImagePool("torch.nn:AdaptiveAvgPool2d", side=2, earlier=True),
+    "stages": ImagePool("torch.nn:AdaptiveAvgPool2d", earlier=True),
 }
 # Sources of pictures: a function that says whether a path is one, and one that lists its pictures; the first that fits is taken.
 SOURCES = {

@@ -1,5 +1,7 @@
 """Heads: from a frozen tower's output to the joint space, each vector of length 1."""
 
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -49,6 +51,48 @@ class GLUHead(nn.Module):
         """(..., width) -> (..., dim), each of length 1"""
         x = self.norm(x)
         return F.normalize(self.straight(x) + self.gated(x), dim=-1)
+
+
+class AlignedHead(nn.Module):
+    """A linear map of the input's principal directions: what canonical correlation analysis finds (xmatching/cca.py).
+
+    The input is standardized by `mean` and `scale` and projected to `rank` directions (fewer if it has fewer numbers); only the map
+    behind that, `out`, is trained, where a training goes on from there.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    basis: Tensor
+
+    def __init__(self, width: int, dim: int, rank: int, **_: object):
+        super().__init__()
+        rank = min(width, rank)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("basis", torch.eye(width, rank))
+        self.out = nn.Linear(rank, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., dim), each of length 1"""
+        return F.normalize(self.out(((x - self.mean) * self.scale) @ self.basis), dim=-1)
+
+
+class JoinedHead(nn.Module):
+    """Several heads, each on some columns of the tower's output; their vectors one after another.
+
+    columns: [start, stop] of each; weights: of each, not all 0. An inner product of two joined vectors is the weighted mean of the
+    parts' inner products.
+    """
+
+    def __init__(self, heads: Sequence[nn.Module], columns: Sequence[Sequence[int]], weights: Sequence[float]):
+        super().__init__()
+        self.heads, self.columns = nn.ModuleList(heads), [slice(*pair) for pair in columns]
+        self.factors = [math.sqrt(weight / sum(weights)) for weight in weights]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., sum of the heads' dim), each of length 1"""
+        parts = zip(self.heads, self.columns, self.factors, strict=True)
+        return torch.cat([factor * head(x[..., columns]) for head, columns, factor in parts], -1)
 
 
 class UnitHead(nn.Module):

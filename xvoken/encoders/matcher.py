@@ -9,8 +9,9 @@ from torch import nn
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import FrozenImage, FrozenText
+from xvoken.encoders.heads import JoinedHead
 from xvoken.encoders.image import ImageTower
-from xvoken.encoders.snapshot import ModelConfig
+from xvoken.encoders.snapshot import ModelConfig, Part
 from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
@@ -76,10 +77,22 @@ def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) 
 
 def build_heads(model: ModelConfig) -> dict[str, nn.Module]:
     """The two heads that a config describes, with random weights."""
-    kind = HEADS[model.head]
-    size = {name: getattr(model, name) for name in ("hidden", "dim", "dropout", *kind.knobs)}
+    made = [_build_part(model, part) for part in model.joined]
+    if not model.parts:
+        return {"text_head": made[0][0], "image_head": made[0][1]}
+    weights = [part.weight for part in model.joined]
+    text, image = zip(*made, strict=True)
+    return {
+        "text_head": JoinedHead(text, [part.text for part in model.joined], weights),
+        "image_head": JoinedHead(image, [part.image for part in model.joined], weights),
+    }
+
+
+def _build_part(model: ModelConfig, part: Part) -> tuple[nn.Module, nn.Module]:
+    kind = HEADS[part.head]
+    size = {**{name: getattr(model, name) for name in ("hidden", "dropout", *kind.knobs)}, "dim": part.dim}
     text, image = made_by(kind.text), made_by(kind.image or kind.text)
-    return {"text_head": text(model.text_width, **size), "image_head": image(model.image_width, **size)}
+    return text(part.text[1] - part.text[0], **size), image(part.image[1] - part.image[0], **size)
 
 
 def _same_tower(tower: nn.Module, expected: str, what: str, name: str, load: str | Path) -> None:

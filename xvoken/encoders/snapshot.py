@@ -13,7 +13,7 @@ import json
 import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,8 @@ class ModelConfig:
     A field that was added later has a default: its value for older snapshots, which lack the key.
     lang, visn: the towers' names; *_hash: of their weights; lang_layers: counted from the last; *_width: size of their outputs;
     tokenizer: its hash; classes: their number for --recipe zeroshot, else 0;
-    max_len: the longest caption in tokens; visn_weights: a file, None for the published weights.
+    max_len: the longest caption in tokens; visn_weights: a file, None for the published weights; rank: of the head cca.
+    parts: of joined heads, what each is: see Part; empty for a single head, which has all of the towers' outputs.
     """
 
     lang: str
@@ -58,6 +59,8 @@ class ModelConfig:
     dropout: float
     level: str = "sentence"
     classes: int = 0
+    rank: int = 768
+    parts: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def read(cls, said: dict[str, Any]) -> "ModelConfig":
@@ -69,18 +72,39 @@ class ModelConfig:
     @classmethod
     def missing(cls, said: dict[str, Any]) -> list[str]:
         """The keys that `said` lacks though every snapshot has them."""
-        return [field.name for field in fields(cls) if field.default is MISSING and field.name not in said]
+        return [name for name in (field.name for field in fields(cls)) if name not in said and name not in cls.unsaid()]
 
     @classmethod
     def unsaid(cls) -> dict[str, Any]:
         """The values that keys have in older snapshots, which lack them."""
-        return {field.name: field.default for field in fields(cls) if field.default is not MISSING}
+        plain = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
+        return plain | {field.name: field.default_factory() for field in fields(cls) if field.default_factory is not MISSING}
+
+    @property
+    def joined(self) -> list["Part"]:
+        """The parts in order; one for a single head."""
+        whole = Part(self.head, self.dim, [0, self.text_width], [0, self.image_width], 1.0)
+        return [Part(**said) for said in self.parts] or [whole]
 
     @classmethod
     def with_heads(cls, **said: Any) -> "ModelConfig":
         """A config of heads alone, without towers; said: text_width, image_width, dim, hidden, dropout, and other fields of the heads."""
         none: dict[str, Any] = {"lang": "", "lang_hash": "", "lang_layers": [], "max_len": 0, "visn": "", "visn_hash": ""}
         return cls(**{**none, **said})
+
+
+@dataclass(frozen=True)
+class Part:
+    """A text head and an image head of the same kind, an entry of HEADS, with vectors of `dim` numbers.
+
+    text, image: [start, stop], the columns of the towers' outputs that they are made of; weight: of their inner product in the sum.
+    """
+
+    head: str
+    dim: int
+    text: list[int]
+    image: list[int]
+    weight: float
 
 
 @dataclass
