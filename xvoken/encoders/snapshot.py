@@ -36,7 +36,8 @@ class ModelConfig:
     A field that was added later has a default: its value for older snapshots, which lack the key.
     lang, visn: the towers' names; *_hash: of their weights; lang_layers: counted from the last; *_width: size of their outputs;
     tokenizer: its hash; classes: their number for --recipe zeroshot, else 0;
-    max_len: the longest caption in tokens; visn_weights: a file, None for the published weights.
+    max_len: the longest caption in tokens; visn_weights: a file, None for the published weights;
+    key_views: how many of xvoken.pictures.cuts.CUTS a picture's vector is the mean of, where nothing else is asked for.
     """
 
     lang: str
@@ -58,6 +59,7 @@ class ModelConfig:
     dropout: float
     level: str = "sentence"
     classes: int = 0
+    key_views: int = 1
 
     @classmethod
     def read(cls, said: dict[str, Any]) -> "ModelConfig":
