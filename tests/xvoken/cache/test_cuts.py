@@ -131,6 +131,23 @@ def test_shares_of_several_views(make: Make, tmp_path: Path):
     assert contents(found) == contents(make("alone", 4))
 
 
+def test_a_cache_that_another_run_makes_between_two_shares(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The second share has no parts of it, and the first, which began earlier and joins, needs none."""
+    shares = [Compute(batch_size=2, cache=tmp_path / "shared", engine=Engine(share=(number, 2))) for number in (1, 2)]
+    between = []
+
+    def loading(*given):
+        if not between:
+            between.append("begun")  # the runs in between load pictures too
+            between.extend([make("shared", 1), make("", 4, shares[1])])
+        return load_picture(*given)
+
+    monkeypatch.setattr(batches, "load_picture", loading)
+    found = make("", 4, shares[0])
+    assert between[1][0].path == found[0].path and between[2] is None
+    assert contents(found) == contents(make("alone", 4))
+
+
 class Bright(nn.Module):
     """A tower whose output is too large for a bright picture, and otherwise its brightness."""
 
