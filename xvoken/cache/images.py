@@ -5,7 +5,7 @@ Each cut of the pictures (xvoken/pictures/cuts.py) has a cache of its own, that 
     CACHE/{label}-{tower}-{hash}.npy          the cut `whole`
     CACHE/{label}-{tower}-{cut}-{hash}.npy    another one, which its settings name as `cut`
 
-One pass decodes each picture once and makes all caches that are missing. A cache has the same bytes whichever others are made with it.
+One pass decodes each picture once and makes all caches that are missing. A cache has the same bytes whichever cuts are made with it.
 """
 
 from collections.abc import Callable, Sequence

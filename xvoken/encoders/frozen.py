@@ -192,4 +192,4 @@ class FrozenImage:
 
         A batch a view, of the same pictures: a view's features are the same bits whichever others are computed with it.
         """
-        return torch.stack([self.features(pixels[:, view]) for view in range(pixels.shape[1])], 1)
+        return torch.stack([self.features(pixels[:, view].contiguous()) for view in range(pixels.shape[1])], 1)
