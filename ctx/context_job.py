@@ -17,16 +17,19 @@ from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import of_length_one
 from xvoken.files.safe import save_arrays
 from xvoken.pictures.batches import batches_ahead
+from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.decode import BrokenPicture, load_picture
 from xvoken.pictures.sources import Member
+from xvoken.pictures.view import AnyView
 from xvoken.search.torch_exact import TorchIndex
 
 
 class CroppedPictures(torch.utils.data.Dataset):
-    """Item i: the views of picture i as uint8 (V, 3, H, W), or why the picture can't be used (str)."""
+    """Item i: the views of picture i as uint8 (V, 3, H, W), with several cuts of each in a row, or why it can't be used (str)."""
 
-    def __init__(self, paths: list[str | Member], view: Any, number: int):
-        self.paths, self.view, self.number = paths, view, number
+    def __init__(self, paths: list[str | Member], view: AnyView, number: int, cuts: int = 1):
+        self.paths, self.number = paths, number
+        self.cuts = Cuts(view, first_cuts(cuts))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -36,7 +39,7 @@ class CroppedPictures(torch.utils.data.Dataset):
             picture = load_picture(self.paths[i])
         except BrokenPicture as error:
             return str(error)
-        return torch.stack([self.view(view) for view in crops.views(picture, self.number)])
+        return torch.cat([self.cuts(view) for view in crops.views(picture, self.number)])
 
 
 def full_batches(items: Iterator[tuple[int, Tensor]], size: int) -> Iterator[tuple[Tensor, NDArray[np.int64]]]:
@@ -66,6 +69,7 @@ def full_batches(items: Iterator[tuple[int, Tensor]], size: int) -> Iterator[tup
 class ContextJob:
     """Computes pooled features of whole pictures, and finds the k best phrases of each view; see xvoken.work.local.Job.
 
+    key_views: cuts of each view whose mean stands for it, of their features as of their vectors.
     keys: .npy file of the phrases' keys (n, d), or None for the features alone, which need only one view of each picture.
     """
 
@@ -77,6 +81,7 @@ class ContextJob:
     keys: str | None = None
     k: int = 0
     expected: str | None = None  # the hash that the model must have
+    key_views: int = 1
 
     def setup(self, device: str) -> None:
         self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
@@ -90,11 +95,14 @@ class ContextJob:
         best = np.full((count * views, self.k), -1, np.int32)
         scores = np.full((count * views, self.k), np.nan, np.float32)
         skipped: list[list[Any]] = []
-        for pixels, places in full_batches(self._pictures(start, stop, views, skipped), self.batch_size):
-            features = self.encoder.image.features(pixels).float()
+        cuts = self.key_views
+        size = max(1, self.batch_size // cuts) * cuts  # all cuts of a view in one batch
+        for pixels, cut_places in full_batches(self._pictures(start, stop, views, skipped), size):
+            by_cut = self.encoder.image.features(pixels).float().unflatten(0, (-1, cuts))
+            features, places = by_cut.mean(1) if cuts > 1 else by_cut[:, 0], cut_places[::cuts] // cuts
             sound = features.isfinite().all(1).cpu().numpy()
             if self.index:
-                keys = self.encoder.image_vectors(features).cpu().numpy()
+                keys = self.encoder.mean_vectors(by_cut).cpu().numpy()
                 scores[places], best[places] = self.index.search(keys, self.k)
                 sound &= of_length_one(keys)
             whole = places % views == 0
@@ -108,8 +116,8 @@ class ContextJob:
         return {"skipped": skipped}
 
     def _pictures(self, start: int, stop: int, views: int, skipped: list[list[Any]]) -> Iterator[tuple[int, Tensor]]:
-        pictures = CroppedPictures(self.paths[start:stop], self.encoder.image.view, views)
-        at_once = max(1, self.batch_size // views)
+        pictures = CroppedPictures(self.paths[start:stop], self.encoder.image.view, views, self.key_views)
+        at_once = max(1, self.batch_size // (views * self.key_views))
         for first, items in batches_ahead(pictures, at_once, self.threads):
             for number, item in enumerate(items, first):
                 if isinstance(item, str):

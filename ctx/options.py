@@ -80,6 +80,7 @@ def add_picture_flags(parser: argparse.ArgumentParser) -> None:
         help="folder of the image sets' .ids files (default: %(default)s)",
     )
     flags.add_roots_flags(parser)
+    flags.add_key_views_flag(parser)
 
 
 def add_retrieval_flags(parser: argparse.ArgumentParser) -> None:

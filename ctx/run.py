@@ -19,7 +19,7 @@ from ctx.coco import PictureSet, Source, read_pictures
 from ctx.options import compute_of
 from xvoken.cli import flags
 from xvoken.console import progress, say
-from xvoken.encoders.identity import Identity, identify
+from xvoken.encoders.identity import Identity, identify, said
 from xvoken.errors import RunError, UserError
 from xvoken.files import context as files
 from xvoken.files.image_ids import hash_of_pictures
@@ -54,7 +54,7 @@ def load_inputs(args: argparse.Namespace) -> Inputs:
     compute, decoders = compute_of(args, BATCH)
     sets = tuple(listed_sets(args.image_sets)) if args.image_sets else ()
     pictures = read_pictures(Source(sets, args.images, args.dataset_root, args.ids_root, flags.roots_of(args)), args.limit)
-    return Inputs(args.model, identify(args.model), pictures, compute, decoders)
+    return Inputs(args.model, identify(args.model, args.key_views), pictures, compute, decoders)
 
 
 def make_context(inputs: Inputs, visual: Path | None = None, textual: Path | None = None, db: CaptionDB | None = None, k: int = 16) -> None:
@@ -72,7 +72,7 @@ def make_context(inputs: Inputs, visual: Path | None = None, textual: Path | Non
     wanted = [product for product in asked if not product.finished()]
     if wanted:
         # Parts of a run for both files go to both: by a share for one of them, the other file would never be written.
-        plan = {**wanted[-1].settings, **({"files": [product.path.name for product in asked]} if len(asked) > 1 else {})}
+        plan = {**said(wanted[-1].settings), **({"files": [product.path.name for product in asked]} if len(asked) > 1 else {})}
         _write_context(inputs, wanted, plan, textual, db, k)
 
 
@@ -90,6 +90,7 @@ def _write_context(
         with importing():
             from ctx.context_job import ContextJob
         job = ContextJob(inputs.model, paths, compute.precision, compute.batch_size, inputs.decoders, expected=identity.hash)
+        job.key_views = identity.key_views
         if textual in (product.path for product in made.todo):
             job.keys, job.k = str(parts.folder / "keys.npy"), k
             save_array(Path(job.keys), db.keys)
@@ -98,9 +99,10 @@ def _write_context(
         skipped = [(pictures.ids[row], str(paths[row]), reason) for row, reason in read_skipped(parts)]
         if len(skipped) == len(paths):
             raise UserError(f"none of the {len(paths)} pictures can be used, for example {paths[0]}: {skipped[0][2]}")
-        attributes = {"model": inputs.model, "model_hash": identity.hash, "revision": identity.revision, "date": today()}
+        about = {"model": inputs.model, "model_hash": identity.hash, "revision": identity.revision, "date": today()}
+        attributes = said({**about, "key_views": identity.key_views})
         made.report(pictures=len(paths))
-        for path, settings in [(product.path, json.dumps(product.settings, sort_keys=True)) for product in made.todo]:
+        for path, settings in [(product.path, json.dumps(said(product.settings), sort_keys=True)) for product in made.todo]:
             rows = _rows(parts, pictures.ids, path)
             if path == textual:
                 found = ((image_id, best, scores) for image_id, _, best, scores in rows)
@@ -131,14 +133,14 @@ def _products(inputs: Inputs, visual: Path | None, textual: Path | None, db: Cap
     identity, pictures = inputs.identity, inputs.pictures
     settings = {
         "model": identity.name, "model_hash": identity.hash, "precision": inputs.compute.precision, "pictures": len(pictures.ids),
-        "data": hash_of_pictures(pictures.ids, pictures.paths)[:16],
+        "data": hash_of_pictures(pictures.ids, pictures.paths)[:16], "key_views": identity.key_views,
     }  # fmt: skip
     wanted = {visual: settings} if visual else {}
     wanted |= {textual: {**settings, "caption_db": db.identity, "k": k}} if textual else {}
     holds = f"the context of these {len(pictures.ids):,} pictures"
     return [
         Product(
-            path, made_with, partial(files.read_settings, path), holds, extras=(files.skipped_file(path),),
+            path, made_with, partial(files.read_settings, path), holds, extras=(files.skipped_file(path),), unsaid={"key_views": 1},
             own_lock=True,  # a run for both files and a run for one of them may work at the same time
         )
         for path, made_with in wanted.items()

@@ -9,6 +9,7 @@
 #   K=16                    phrases to retrieve for each view of a picture
 #   MODEL=...               another model than CLIP ViT-B/32: hub id, folder, or a matcher's snapshot
 #   PRECISION=bf16          faster, less exact
+#   KEY_VIEWS=4             the mean over so many views of each picture and crop (docs/training.md)
 #   ANN_DIR=, DATASET_ROOT= folders of Visual Genome and of COCO
 source "$(dirname "$0")/common.bash"
 (($# <= 1)) || usage_error "only one argument is taken, the device; everything else is set by variables"
@@ -24,4 +25,4 @@ python ctx/encode_captions.py --ann_dir "$ANN_DIR" ${CAPTIONS:+--captions "$CAPT
 
 # Both files: outputs/image_features/vis_ctx.hdf5, outputs/retrieved_captions/txt_ctx.hdf5
 python ctx/build_context.py --dataset_root "$DATASET_ROOT" ${IMAGES:+--images "$IMAGES"} \
-    ${IMAGE_SETS:+--image-sets "$IMAGE_SETS"} "${COMMON[@]}" --k "${K:-16}"
+    ${IMAGE_SETS:+--image-sets "$IMAGE_SETS"} ${KEY_VIEWS:+--key-views "$KEY_VIEWS"} "${COMMON[@]}" --k "${K:-16}"

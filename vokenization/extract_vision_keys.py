@@ -2,6 +2,8 @@
 
     python vokenization/extract_vision_keys.py --load-dir snap/xmatching/NAME --image-sets open_images
 
+With --key-views a key is the mean over several views of its picture, see xvoken/pictures/cuts.py.
+
 reads   data/vokenization/images/{IMAGE_SET}.ids and the pictures, in files or tar shards; the snapshot
 writes  snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5 (keys float32 (N, dim), ids), .ids, .path, .skipped.tsv;
         see xvoken/files/keys.py. The frozen tower's outputs for the pictures are kept in data/cache.
@@ -21,6 +23,7 @@ from xvoken.cli.flags import (
     Parser,
     add_compute_flags,
     add_engine_flags,
+    add_key_views_flag,
     add_roots_flags,
     at_least_one,
     compute_of,
@@ -28,7 +31,7 @@ from xvoken.cli.flags import (
     roots_of,
 )
 from xvoken.cli.main import run_main
-from xvoken.encoders.identity import Identity, identify
+from xvoken.encoders.identity import Identity, identify, said
 from xvoken.errors import UserError
 from xvoken.files import image_ids
 from xvoken.files import keys as key_files
@@ -54,35 +57,38 @@ def extract(
     settings = {
         "snapshot": identity.name, "snapshot_hash": identity.hash, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16],
         "data": data[:16],
-        "precision": compute.precision, "decoder": compute.decoder,
+        "precision": compute.precision, "decoder": compute.decoder, "key_views": identity.key_views,
     }  # fmt: skip
     path = key_files.keys_file(where, name)
     product = Product(
         path, settings, lambda: key_files.read_settings(where, name), f"the keys of these {len(ids):,} pictures",
         key_files.companions(where, name), (key_files.skipped_file(where, name),),
-        unsaid={"data": settings["data"], "precision": settings["precision"], "decoder": "pillow"},
+        unsaid={"data": settings["data"], "precision": settings["precision"], "decoder": "pillow", "key_views": 1},
     )  # fmt: skip
     if product.finished():
         return
     with importing():
         from vokenization.keys import key_blocks, tower_features
+        from xvoken.cache.features import left_out
         from xvoken.pictures.batches import require_decoder
     require_decoder(compute.decoder)
     suggest_bf16(compute)
-    encoder, features = tower_features(load, ids, paths, compute, name, data, identity.hash)
+    encoder, features = tower_features(load, ids, paths, compute, name, data, identity.hash, identity.key_views)
     if features is None:
         return
-    rows = features.usable.tolist()
+    skipped = left_out(features)
+    missing = {row for row, _ in skipped}
+    rows = [row for row in range(len(ids)) if row not in missing]
     with product.alone(wait=True) as todo:  # if the tower's outputs were cached already, several shares get here
         if not todo:
             return
         key_files.write(
             where, name, key_blocks(encoder, features), [ids[r] for r in rows], [str(paths[r]) for r in rows],
-            [(ids[r], str(paths[r]), reason) for r, reason in features.skipped], settings,
-            {"snapshot": encoder.name, "snapshot_hash": encoder.hash, "image_set": name},
+            [(ids[r], str(paths[r]), reason) for r, reason in skipped], said(settings),
+            said({"snapshot": encoder.name, "snapshot_hash": encoder.hash, "image_set": name, "key_views": identity.key_views}),
         )  # fmt: skip
-    skipped = f"; {len(features.skipped)} left out, listed in {name}.skipped.tsv" if features.skipped else ""
-    print(f"wrote {len(rows):,} keys of {encoder.dim} dimensions to {path}{skipped}")
+    listed = f"; {len(skipped)} left out, listed in {name}.skipped.tsv" if skipped else ""
+    print(f"wrote {len(rows):,} keys of {encoder.dim} dimensions to {path}{listed}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -108,13 +114,14 @@ def main(argv: list[str] | None = None) -> None:
         "--decoder", choices=DECODERS, default="pillow",
         help="what decodes pictures; torchcodec decodes and scales JPEG files on the GPU, where Pillow on all cores can't keep up with it",
     )  # fmt: skip
+    add_key_views_flag(parser)
     add_compute_flags(
         parser, precision_help("image tower", "bf16 if the device has units for it, as by default in training, whose cache is then used")
     )
     add_engine_flags(parser)
     args = parser.parse_args(argv)
     compute = compute_of(args)
-    identity = identify(args.load)
+    identity = identify(args.load, args.key_views)
     where = Path(args.output) if args.output else key_files.folder(identity.home)
     for image_set in listed_sets(args.image_sets):
         extract(args.load, identity, image_set, where, compute, roots_of(args), args.ids_root, args.limit)

@@ -100,4 +100,6 @@ def made_by(entry: str) -> Any:
 
 
 DECODERS = ("pillow", "torchcodec")
+# Numbers of views of a picture, the first ones of xvoken.pictures.cuts.CUTS, that its vector can be the mean of.
+KEY_VIEWS = (1, 2, 4)
 BACKENDS = ("auto", "faiss", "torch")

@@ -7,8 +7,9 @@ One pass over the pictures makes both caches. It decodes each picture once, but 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xvoken.cache.features import Features, as_float16, cache_product, load_features, part_arrays, write_rows
-from xvoken.cache.images import IMAGE_CHUNK, image_cache, leave_out
+from xvoken.cache.features import Cache, Features, cache_product, load_features, make, part_arrays
+from xvoken.cache.images import IMAGE_CHUNK, cut_cache, image_settings, leave_out, tower_rows
 from xvoken.encoders.frozen import FrozenImage
 from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import ImageTowerSpec
-from xvoken.files.safe import fingerprint, save_array, write_json
+from xvoken.files.safe import fingerprint, save_array
 from xvoken.machine import IMAGE_BATCH, Compute
 from xvoken.pictures.augment import AugmentedPictures, Crops
-from xvoken.pictures.batches import batches_ahead, on_device
-from xvoken.work.parts import Parts, read_skipped
-from xvoken.work.product import one_pass
+from xvoken.pictures.batches import on_device
+from xvoken.work.parts import Parts
 
 
 @dataclass
@@ -57,24 +57,19 @@ class AugmentedJob:
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         """Write PART.npy, float16 (n, 1 + crops, width), NaN for skipped pictures; returns their [row, reason] as `skipped`."""
-        rows = np.full((stop - start, 1 + self.crops.count, self.image.width), np.nan, np.float16)
-        skipped: list[list[Any]] = []
-        found: list[tuple[list[int], Tensor]] = []
+        views = 1 + self.crops.count
         pictures = AugmentedPictures(self.paths, range(start, stop), self.view, self.crops)
-        for first, items in batches_ahead(pictures, max(1, self.batch_size // (1 + self.crops.count)), self.threads):
-            good = [i for i, item in enumerate(items) if not isinstance(item, str)]
-            skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
-            if good:
-                found.append(([first + i for i in good], self._embed(torch.cat([items[i] for i in good]))))
-        for places, views in found:  # after all batches, so that a GPU is not waited for between them
-            rows[places] = as_float16(views).reshape(len(places), -1, self.image.width)
-        skipped = leave_out(rows, start, skipped)
+        shape = views, self.image.width
+        rows, skipped = tower_rows(pictures, max(1, self.batch_size // views), self.threads, self._embed, shape)
+        skipped = leave_out(rows, start, [[start + row, reason] for row, reason in skipped])
         save_array(part.with_suffix(".npy"), rows)
         return {"skipped": skipped}
 
     def _embed(self, views: Tensor) -> Tensor:
-        batches = views.tensor_split(math.ceil(len(views) / self.batch_size))
-        return torch.cat([self.image.features(batch) for batch in batches])
+        """uint8 (B, V, 3, H, W) -> (B, V, width), the views of few pictures in batches that hold several views of each"""
+        together = views.flatten(0, 1)
+        batches = together.tensor_split(math.ceil(len(together) / self.batch_size))
+        return torch.cat([self.image.features(batch) for batch in batches]).unflatten(0, views.shape[:2])
 
 
 def augmented_features(
@@ -84,25 +79,20 @@ def augmented_features(
 
     The other arguments are those of `image_features`; it is no error here if no picture can be used.
     """
-    plain, plain_settings = image_cache(spec, tower, ids, paths, compute, label)
-    settings = {**plain_settings, "crops": asdict(crops)}
-    path = compute.cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy"
-    views, evaluation = cache_product(path, settings), cache_product(plain, plain_settings)
+    plain = image_settings(spec, tower, ids, paths, compute)
+    settings = {**plain, "crops": asdict(crops)}
+    evaluation = cut_cache(plain, compute, label)
+    views = cache_product(compute.cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy", settings)
     if not views.finished():
-        wanted = [*([] if evaluation.finished() else [evaluation]), views]
         job = AugmentedJob(spec, [str(p) for p in paths], crops, compute.precision, compute.batch_size or IMAGE_BATCH, len(compute.devices))
-        with one_pass(wanted, len(ids), max(1, IMAGE_CHUNK // (1 + crops.count))) as made:
-            made.run(job, compute.devices, desc=f"{label}, {crops.count} views", unit="img")
-            skipped = read_skipped(made.parts)
-            made.report(items=len(ids))
-            if evaluation in made.todo:
-                _join(made.parts, plain, (len(ids), tower.width), 0)
-                write_json(evaluation.last, {"settings": plain_settings, "skipped": skipped})
-            _join(made.parts, path, (len(ids), crops.count, tower.width), slice(1, None))
-            write_json(views.last, {"settings": settings, "skipped": skipped})
-    return AugmentedFeatures(np.load(path, mmap_mode="r"), load_features(plain))
+        wanted = [Cache(views, (len(ids), crops.count, tower.width), partial(_blocks, slice(1, None)))]
+        if not evaluation.finished():
+            wanted.insert(0, Cache(evaluation, (len(ids), tower.width), partial(_blocks, 0)))
+        made = make(wanted, job, max(1, IMAGE_CHUNK // (1 + crops.count)), compute, f"{label}, {crops.count} views", "img")
+        assert made, "augmented views are not done in shares"
+    return AugmentedFeatures(np.load(views.path, mmap_mode="r"), load_features(evaluation.path))
 
 
-def _join(parts: Parts, path: Path, shape: tuple[int, ...], views: slice | int) -> None:
-    """Write these views (index or slice along axis 1) of all parts into one file of `shape`."""
-    write_rows(path, shape, (rows[:, views] for rows in part_arrays(parts)))
+def _blocks(views: slice | int, parts: Parts) -> Iterator[NDArray[np.float16]]:
+    """These views (index or slice along axis 1) of all parts."""
+    return (rows[:, views] for rows in part_arrays(parts))

@@ -7,7 +7,7 @@ The hash follows from the settings, so that training, key extraction and evaluat
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -45,6 +45,11 @@ def as_float16(out: Tensor) -> NDArray[np.float16]:
         return out.float().cpu().numpy().astype(np.float16)
 
 
+def left_out(views: Sequence[Features]) -> list[tuple[int, str]]:
+    """[row, reason] of the pictures that any of the views lacks, in order; views: of the same pictures."""
+    return sorted({row: reason for features in reversed(views) for row, reason in features.skipped}.items())
+
+
 def cached(
     path: Path, label: str, settings: dict[str, Any], job: Job, shape: tuple[int, int], chunk: int, compute: Compute, unit: str
 ) -> Features | None:
@@ -56,14 +61,39 @@ def cached(
     product = cache_product(path, settings)
     if not product.finished():
         if compute.engine.share or compute.engine.join:
-            _same_as_other_shares(path, settings)
-        with one_pass([product], shape[0], chunk, compute.engine) as made:
-            if not made.run(job, compute.devices, desc=label, unit=unit):
-                return None
-            write_rows(path, shape, part_arrays(made.parts))
-            made.report(items=shape[0])
-            write_json(product.last, {"settings": settings, "skipped": read_skipped(made.parts)})
+            same_as_other_shares(path, settings)
+        if not make([Cache(product, shape)], job, chunk, compute, label, unit):
+            return None
     return load_features(path)
+
+
+@dataclass
+class Cache:
+    """A cache that a pass makes. shape: of its array; blocks: the rows of each part, in order (default: the part's PART.npy)."""
+
+    product: Product
+    shape: tuple[int, ...]
+    blocks: "Callable[[Parts], Iterable[NDArray[np.float16]]]" = lambda parts: part_arrays(parts)
+
+
+def make(caches: Sequence[Cache], job: Job, chunk: int, compute: Compute, label: str, unit: str) -> bool:
+    """Make caches of the same items in one pass, which lies beside the last one; False while other shares of the work are missing.
+
+    Of the items that the job skipped, the receipt of a cache names those whose row begins with NaN in it.
+    """
+    items = caches[0].shape[0]
+    with one_pass([cache.product for cache in caches], items, chunk, compute.engine) as made:
+        if not made.run(job, compute.devices, desc=label, unit=unit):
+            return False
+        skipped = read_skipped(made.parts)
+        made.report(items=items)
+        # One that another run has finished since we asked is as it should be; shares that began after that have made no parts of it.
+        for cache in [cache for cache in caches if not cache.product.last.exists()]:
+            write_rows(cache.product.path, cache.shape, cache.blocks(made.parts))
+            rows = np.load(cache.product.path, mmap_mode="r")
+            missing = [row for row in skipped if np.isnan(rows[row[0]].flat[0])]
+            write_json(cache.product.last, {"settings": cache.product.settings, "skipped": missing})
+    return True
 
 
 def cache_product(path: Path, settings: dict[str, Any], companions: tuple[Path, ...] = ()) -> Product:
@@ -71,8 +101,11 @@ def cache_product(path: Path, settings: dict[str, Any], companions: tuple[Path, 
     return Product(path, settings, companions=companions, done=path.with_suffix(".json"))
 
 
-def _same_as_other_shares(path: Path, settings: dict[str, Any]) -> None:
-    """Raise UserError if unfinished shares have other settings: their cache has another name, so they would never be joined with ours."""
+def same_as_other_shares(path: Path, settings: dict[str, Any]) -> None:
+    """Raise UserError if unfinished shares have other settings: their cache has another name, so they would never be joined with ours.
+
+    path: of the cache; all names that begin as it does before its hash are looked at.
+    """
     kind, _, _ = path.stem.rpartition("-")
     for other in sorted(path.parent.glob(f"{escape(kind)}-*.npy.parts/plan.json")):
         then = read_json(other, f"remove {other.parent} to start over")["settings"]
@@ -100,7 +133,7 @@ def write_rows(path: Path, shape: tuple[int, ...], blocks: Iterable[NDArray[np.f
             out.write(np.ascontiguousarray(block).data)
 
 
-def part_arrays(parts: Parts) -> Iterator[NDArray[np.float16]]:
-    """The array PART.npy of each part, in order, mapped into memory; raises UserError for a damaged one."""
+def part_arrays(parts: Parts, ending: str = ".npy") -> Iterator[NDArray[np.float16]]:
+    """The array of each part with this ending, in order, mapped into memory; raises UserError for a damaged one."""
     for number in range(len(parts.ranges)):
-        yield parts.load(number, ".npy")
+        yield parts.load(number, ending)

@@ -1,7 +1,17 @@
-"""The outputs of a frozen image tower for pictures, computed once; xvoken/cache/features.py describes the files."""
+"""The outputs of a frozen image tower for pictures, computed once; xvoken/cache/features.py describes the files.
 
-from collections.abc import Sequence
+Each cut of the pictures (xvoken/pictures/cuts.py) has a cache of its own, that of the evaluation view under the plain name:
+
+    CACHE/{label}-{tower}-{hash}.npy          the cut `whole`
+    CACHE/{label}-{tower}-{cut}-{hash}.npy    another one, which its settings name as `cut`
+
+One pass decodes each picture once and makes all caches that are missing. A cache has the same bytes whichever cuts are made with it.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +20,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xvoken.cache.features import Features, as_float16, cached
+from xvoken.cache.features import (
+    Cache,
+    Features,
+    as_float16,
+    cache_product,
+    left_out,
+    load_features,
+    make,
+    part_arrays,
+    same_as_other_shares,
+)
 from xvoken.encoders.frozen import FrozenImage
 from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import ImageTowerSpec
@@ -19,8 +39,10 @@ from xvoken.errors import UserError
 from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.safe import fingerprint, save_array
 from xvoken.machine import IMAGE_BATCH, ON_GPU, Compute
-from xvoken.pictures.batches import batches_ahead, on_device, open_pictures
+from xvoken.pictures.batches import Items, batches_ahead, on_device, open_pictures
+from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member, plain
+from xvoken.work.product import Product
 
 IMAGE_CHUNK = 256  # pictures a part
 NOT_FINITE = "the tower's output is not finite, or too large for float16"
@@ -37,9 +59,35 @@ def leave_out(rows: NDArray[np.floating], start: int, skipped: list[list[Any]]) 
     return sorted([*skipped, *([start + row, NOT_FINITE] for row in bad if start + row not in known)])
 
 
+def tower_rows(
+    pictures: Items, at_once: int, threads: ThreadPoolExecutor | None, embed: Callable[[Tensor], Tensor], shape: tuple[int, int]
+) -> tuple[NDArray[np.float16], list[list[Any]]]:
+    """Views of pictures through a tower, in batches decoded ahead: float16 (n, V, width), NaN for a picture that can't be used.
+
+    pictures: items uint8 (V, 3, H, W), or why a picture can't be used (str); at_once: pictures in a batch; shape: (V, width);
+    embed: uint8 (B, V, 3, H, W) -> (B, V, width), on the tower's device. Returns [row, reason] of the pictures left out too.
+    """
+    rows = np.full((len(pictures), *shape), np.nan, np.float16)
+    skipped: list[list[Any]] = []
+    found: list[tuple[list[int], Tensor]] = []
+    for first, items in batches_ahead(pictures, at_once, threads):
+        good = [i for i, item in enumerate(items) if not isinstance(item, str)]
+        skipped += [[first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
+        if good:
+            found.append(([first + i for i in good], embed(torch.stack([items[i] for i in good]))))
+    for places, out in found:  # after all batches, so that a GPU is not waited for between them
+        rows[places] = as_float16(out)
+    return rows, skipped
+
+
+def part_ending(cut: str) -> str:
+    """What follows the number of a part in the name of its file for a cut."""
+    return ".npy" if cut == "whole" else f".{cut}.npy"
+
+
 @dataclass
 class ImageJob:
-    """Pictures -> tower outputs; see xvoken.work.local.Job."""
+    """Pictures -> tower outputs for these cuts of each; see xvoken.work.local.Job."""
 
     spec: ImageTowerSpec
     paths: list[str | Member]
@@ -47,6 +95,7 @@ class ImageJob:
     batch_size: int
     workers: int
     decoder: str = "pillow"
+    cuts: tuple[str, ...] = first_cuts(1)
 
     def setup(self, device: str) -> None:
         """Build the tower on the device; sets the batch size and the decoding threads that go with it."""
@@ -54,20 +103,14 @@ class ImageJob:
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
-        """Write PART.npy, float16 (n, width), NaN for skipped pictures; returns their [row, reason] as `skipped`."""
-        rows = np.full((stop - start, self.image.width), np.nan, np.float16)
-        skipped: list[list[Any]] = []
-        found: list[tuple[list[int], Tensor]] = []
-        pictures = open_pictures(self.paths[start:stop], self.image.view, self.decoder, self.image.device)
-        for first, items in batches_ahead(pictures, self.batch_size, self.threads):
-            good = [i for i, item in enumerate(items) if not isinstance(item, str)]
-            skipped += [[start + first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
-            if good:
-                found.append(([first + i for i in good], self.image.features(torch.stack([items[i] for i in good]))))
-        for places, out in found:  # after all batches, so that a GPU is not waited for between them
-            rows[places] = as_float16(out)
-        skipped = leave_out(rows, start, skipped)
-        save_array(part.with_suffix(".npy"), rows)
+        """Write float16 (n, width) for each cut, NaN for pictures skipped in it; returns [row, reason] of all of these as `skipped`."""
+        image, shape = self.image, (len(self.cuts), self.image.width)
+        pictures = open_pictures(self.paths[start:stop], Cuts(image.view, self.cuts), self.decoder, image.device)
+        rows, skipped = tower_rows(pictures, self.batch_size, self.threads, image.features_of_views, shape)
+        skipped = [[start + row, reason] for row, reason in skipped]
+        for number, cut in enumerate(self.cuts):  # each for itself: its rows must not hang on which others are made with it
+            skipped = leave_out(rows[:, number], start, skipped)
+            save_array(part.with_suffix(part_ending(cut)), rows[:, number])
         return {"skipped": skipped}
 
 
@@ -75,32 +118,57 @@ def image_features(
     spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: Sequence[Path | Member], compute: Compute, label: str,
     data: str | None = None,
 ) -> Features | None:  # fmt: skip
-    """The tower's output for each picture, from the cache or made now; None while other shares of the work are missing.
+    """The tower's output for the evaluation view of each picture: `cut_features` with one view."""
+    found = cut_features(spec, tower, ids, paths, compute, label, 1, data)
+    return found[0] if found else None
+
+
+def cut_features(
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: Sequence[Path | Member], compute: Compute, label: str,
+    views: int, data: str | None = None,
+) -> list[Features] | None:  # fmt: skip
+    """The tower's output for the first `views` CUTS of each picture, from the caches or made now, one after another.
 
     ids and paths: one of each a picture; pictures with the same ids and file sizes count as the same data. data: their
-    hash_of_pictures, if the caller has it already; label: the beginning of the file's name.
-    Raises UserError when none of the pictures can be used.
+    hash_of_pictures, if the caller has it already; label: the beginning of the files' names.
+    None while other shares of the work are missing. Raises UserError when no picture can be used in all views.
     """
-    path, settings = image_cache(spec, tower, ids, paths, compute, label, data)
-    job = ImageJob(spec, plain(paths), compute.precision, compute.batch_size or IMAGE_BATCH, len(compute.devices), compute.decoder)
-    chunk = IMAGE_CHUNK if compute.device == "cpu" else IMAGE_CHUNK * ON_GPU
-    features = cached(path, label, settings, job, (len(ids), tower.width), chunk, compute, "img")
-    if features and len(features.skipped) == len(ids):
-        reasons = sorted({reason for _, reason in features.skipped})
+    settings = image_settings(spec, tower, ids, paths, compute, data)
+    caches = {cut: cut_cache(settings, compute, label, cut) for cut in first_cuts(views)}
+    missing = {cut: product for cut, product in caches.items() if not product.finished()}
+    if missing:
+        if compute.engine.share or compute.engine.join:
+            same_as_other_shares(caches["whole"].path, list(missing.values())[-1].settings)
+        shape = len(ids), tower.width
+        wanted = [Cache(product, shape, partial(part_arrays, ending=part_ending(cut))) for cut, product in missing.items()]
+        size, workers = compute.batch_size or IMAGE_BATCH, len(compute.devices)
+        job = ImageJob(spec, plain(paths), compute.precision, size, workers, compute.decoder, tuple(missing))
+        chunk = IMAGE_CHUNK if compute.device == "cpu" else IMAGE_CHUNK * ON_GPU
+        if not make(wanted, job, chunk, compute, label if len(missing) == 1 else f"{label}, {len(missing)} views", "img"):
+            return None
+    found = [load_features(product.path) for product in caches.values()]
+    if len(skipped := left_out(found)) == len(ids):
+        reasons = sorted({reason for _, reason in skipped})
         raise UserError(f"{label}: none of the {len(ids)} pictures can be used ({', '.join(reasons[:3])}); first: {paths[0]}")
-    return features
+    return found
 
 
-def image_cache(
-    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: Sequence[Path | Member], compute: Compute, label: str,
-    data: str | None = None,
-) -> tuple[Path, dict[str, Any]]:  # fmt: skip
-    """The cache file for the evaluation view of these pictures, whether it exists or not, and the settings that it depends on."""
+def image_settings(
+    spec: ImageTowerSpec, tower: ImageTower, ids: list[str], paths: Sequence[Path | Member], compute: Compute, data: str | None = None
+) -> dict[str, Any]:
+    """The settings that the tower's output for the evaluation view of these pictures depends on; arguments as of `cut_features`."""
     settings = {
         "tower": spec.name, "weights": weights_hash(tower), "view": asdict(tower.view), "precision": compute.precision,
         "pictures": len(ids), "data": data or hash_of_pictures(ids, paths),
     }  # fmt: skip
     # Left out at their defaults: older caches, from before there was a choice, do not name them.
     settings |= {} if spec.pool == "avg" else {"pool": spec.pool}
-    settings |= {} if compute.decoder == "pillow" else {"decoder": compute.decoder}
-    return compute.cache / f"{label}-{spec.name}-{fingerprint(settings)}.npy", settings
+    return settings | ({} if compute.decoder == "pillow" else {"decoder": compute.decoder})
+
+
+def cut_cache(settings: dict[str, Any], compute: Compute, label: str, cut: str = "whole") -> Product:
+    """The cache for a cut of pictures, whether it exists or not; settings: those of their evaluation view."""
+    if cut != "whole":
+        settings = {**settings, "cut": cut}
+    name = "-".join([label, settings["tower"], *([] if cut == "whole" else [cut]), fingerprint(settings)])
+    return cache_product(compute.cache / f"{name}.npy", settings)

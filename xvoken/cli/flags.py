@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from xvoken.errors import UserError
 from xvoken.files.image_sets import Roots
+from xvoken.kinds import KEY_VIEWS
 from xvoken.machine import PRECISIONS, Compute, Engine, resolve_precision, workers_on
 
 
@@ -54,6 +55,16 @@ def add_compute_flags(parser: ArgumentParser, precision: str, workers: str | Non
     if workers is not None:
         parser.add_argument("--num-workers", "--num_workers", type=int, help=workers)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help=precision)
+
+
+def add_key_views_flag(parser: ArgumentParser) -> None:
+    """Add --key-views: how many views of a picture its vector is the mean of; None where the model's own number is meant."""
+    parser.add_argument(
+        "--key-views", "--key_views", type=int, choices=KEY_VIEWS,
+        help="views of a picture whose vectors' mean, of length 1, is its vector: 1, the centre that the tower takes; 2, and its mirror "
+        "image; 4, and the squares at the picture's two ends; the tower works as many times as long (default: what the matcher was made "
+        "for, else 1)",
+    )  # fmt: skip
 
 
 def precision_help(tower: str, auto: str) -> str:

@@ -8,13 +8,23 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from xvoken.console import progress
-from xvoken.encoders.frozen import FrozenImage, FrozenText, all_batches, batches_by_length, of_length_one, require_finite, shown
+from xvoken.encoders.frozen import (
+    OF_LENGTH_ONE,
+    FrozenImage,
+    FrozenText,
+    all_batches,
+    batches_by_length,
+    of_length_one,
+    require_finite,
+    shown,
+)
 from xvoken.encoders.sources import kind_of
 from xvoken.encoders.text import masked_mean
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
@@ -23,6 +33,7 @@ from xvoken.files.safe import matrix
 from xvoken.kinds import ENCODERS, made_by
 from xvoken.machine import IMAGE_BATCH, PRECISIONS, TEXT_BATCH, lines_on, one_device, resolve_precision
 from xvoken.pictures.batches import batches_ahead, on_device, open_pictures
+from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member
 
 
@@ -69,6 +80,7 @@ class Encoder:
     text, image: the towers, None if they were not asked for; text_head, image_head: from their features to the joint space.
     max_len: the longest caption in training, in tokens, special ones counted in (for CLIP-like models, the tower's longest input).
     level: "sentence", or "token" for a matcher that was trained on every token of a caption by itself.
+    key_views: how many views of a picture its vector is the mean of, unless another number is asked for: see xvoken/pictures/cuts.py.
     tokenizer_name: the text tower's name before any training, which names its tokenizer too: a trained tower's folder holds none.
     home: folder for the files made with it; revision: the hub's commit, or ""; files: the files and folders it was read from.
     """
@@ -89,6 +101,7 @@ class Encoder:
     home: Path = Path()
     revision: str = ""
     level: str = "sentence"
+    key_views: int = 1
     files: tuple[Path, ...] = ()
     device: str = "cpu"
     made_with: tuple[Any, ...] = ()
@@ -114,6 +127,18 @@ class Encoder:
     def image_vectors(self, features: Tensor) -> Tensor:
         """Features of the image tower (..., width), on any device -> vectors of length 1, float32 (..., dim)"""
         return self.image_head(features.to(self.device).float())
+
+    @torch.inference_mode()
+    def mean_vectors(self, features: Tensor) -> Tensor:
+        """Features of V views of each picture (..., V, width), on any device -> the mean of their vectors, of length 1: float32 (..., dim)
+
+        With one view these are its vectors to the bit. NaN where the head overflows for a view, else the others alone would be the mean.
+        """
+        if features.shape[-2] == 1:
+            return self.image_vectors(features[..., 0, :])
+        vectors = self.image_vectors(features)
+        sound = (vectors.norm(dim=-1) > OF_LENGTH_ONE).all(-1, keepdim=True)
+        return F.normalize(vectors.mean(-2), dim=-1).masked_fill(~sound, torch.nan)
 
     def encode_ids(
         self, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batch_size: int, empty: bool = False
@@ -162,13 +187,15 @@ class Encoder:
 
     def encode_images(
         self, pictures: Sequence[str | Path | Image.Image | Member], batch_size: int | None = None, on_error: str = "raise",
-        show_progress: bool = False,
+        show_progress: bool = False, views: int | None = None,
     ) -> NDArray[np.float32]:  # fmt: skip
         """Vectors of pictures: float32 (len(pictures), dim), each of length 1.
 
         pictures: paths, Pillow images or members of a tar; they are turned upright, transparency becomes white.
         batch_size: pictures a batch (default: by device). on_error: what to do with a picture that can't be used: "raise"
         xvoken.Error, which names the picture and the reason, or "nan", which fills its row with NaN.
+        views: from 1 to 4 (default: the encoder's `key_views`): a vector is the mean over so many views of the picture, brought to
+        length 1: the centre that the tower takes by itself, its mirror image, and the squares at the picture's two ends.
         Keys on disk differ from these vectors by about 0.001: their features were rounded to 16 bits between tower and head.
         """
         if on_error not in ("raise", "nan"):
@@ -178,13 +205,14 @@ class Encoder:
         if wrong is not None:
             what = f"neither a path nor a Pillow image but {type(pictures[wrong]).__name__}"
             raise UserError(f"picture {wrong} is {what}; convert an array with PIL.Image.fromarray(array)")
+        cuts = Cuts(tower.view, first_cuts(self.key_views if views is None else views))
         size, threads = on_device(self.device, _batch(batch_size) or IMAGE_BATCH, 1)
         vectors = np.full((len(pictures), self.dim), np.nan, np.float32)
         with progress(total=len(pictures), desc="pictures", unit="img", disable=not show_progress) as bar, threads or nullcontext():
-            for first, items in batches_ahead(open_pictures(pictures, tower.view, "pillow", self.device), size, threads):
+            for first, items in batches_ahead(open_pictures(pictures, cuts, "pillow", self.device), size, threads):
                 good = [i for i, item in enumerate(items) if not isinstance(item, str)]
                 if good:
-                    found = self.image_vectors(tower.features(torch.stack([items[i] for i in good])))
+                    found = self.mean_vectors(tower.features_of_views(torch.stack([items[i] for i in good])))
                     vectors[[first + i for i in good]] = found.cpu().numpy()
                 for i, item in enumerate(items):
                     if on_error == "raise" and isinstance(item, str):

@@ -63,9 +63,12 @@ def all_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray
     yield from batches_by_length(lengths, batch_size)
 
 
+OF_LENGTH_ONE = 0.5  # a vector longer than this has length 1: where a head overflows, the length is NaN or 0
+
+
 def of_length_one(vectors: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which rows of (n, d) have length 1, as heads make them: bool (n,). Where the head overflows, a length is NaN or 0 instead."""
-    return np.linalg.norm(vectors, axis=1) > 0.5
+    """Which rows of (n, d) have length 1, as heads make them: bool (n,)."""
+    return np.linalg.norm(vectors, axis=1) > OF_LENGTH_ONE
 
 
 def require_finite(vectors: NDArray[np.floating], name: Callable[[int], str], precision: str, mend: str = "", unit: bool = False) -> None:
@@ -183,3 +186,10 @@ class FrozenImage:
         """pixels: uint8 (B, 3, H, W), on any device -> (B, width) on the tower's device; a GPU may still be computing it"""
         with _computing(self.device, self.precision):
             return self.tower(upload(pixels, self.device))
+
+    def features_of_views(self, pixels: Tensor) -> Tensor:
+        """As `features`, of V views of each picture: uint8 (B, V, 3, H, W) -> (B, V, width)
+
+        A batch a view, of the same pictures: a view's features are the same bits whichever others are computed with it.
+        """
+        return torch.stack([self.features(pixels[:, view].contiguous()) for view in range(pixels.shape[1])], 1)

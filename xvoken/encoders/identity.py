@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,12 @@ class Identity:
     home: Path
     revision: str
     matcher: bool
+    key_views: int
+
+
+def said(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as files keep them: without key_views where it is 1, as in files from before there was a choice."""
+    return {name: value for name, value in settings.items() if (name, value) != ("key_views", 1)}
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,15 @@ class TextSize:
     weights_at_work: int
 
 
-def identify(load: str | Path) -> Identity:
-    """The identity of the encoder that `load_encoder` would load; raises UserError as load_encoder does."""
+def identify(load: str | Path, key_views: int | None = None) -> Identity:
+    """The identity of the encoder that `load_encoder` would load; raises UserError as load_encoder does.
+
+    key_views: how many views of a picture are asked for, instead of the encoder's own number (None).
+    """
     facts = _kept("encoder", load, Identity, _identity)
     said: dict[str, Any] = {**facts, "home": Path(facts["home"])}
-    return Identity(**said)
+    identity = Identity(**said)
+    return identity if key_views is None else replace(identity, key_views=key_views)
 
 
 def text_size(load: str | Path) -> TextSize:
@@ -93,6 +103,7 @@ def _identity(encoder: Any, load: str) -> tuple[dict[str, Any], Sequence[Path]]:
     facts = Identity(
         encoder.name, encoder.hash, encoder.dim, encoder.max_len, encoder.level, encoder.image_width, encoder.tokenizer_name,
         tokenizer_hash(encoder.tokenizer), vocabulary_size(encoder.tokenizer), encoder.home, encoder.revision, kind_of(load) == "matcher",
+        encoder.key_views,
     )  # fmt: skip
     return {**asdict(facts), "home": str(facts.home)}, encoder.files
 

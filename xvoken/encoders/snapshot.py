@@ -38,6 +38,7 @@ class ModelConfig:
     tokenizer: its hash; classes: their number for --recipe zeroshot, else 0;
     max_len: the longest caption in tokens; visn_weights: a file, None for the published weights; rank: of the head cca.
     parts: of joined heads, what each is: see Part; empty for a single head, which has all of the towers' outputs.
+    key_views: how many of xvoken.pictures.cuts.CUTS a picture's vector is the mean of, where nothing else is asked for.
     """
 
     lang: str
@@ -59,6 +60,7 @@ class ModelConfig:
     dropout: float
     level: str = "sentence"
     classes: int = 0
+    key_views: int = 1
     rank: int = 768
     parts: list[dict[str, Any]] = field(default_factory=list)
 

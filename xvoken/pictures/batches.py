@@ -15,7 +15,7 @@ from xvoken.errors import UserError, one_line, out_of_memory
 from xvoken.machine import ON_GPU, cores
 from xvoken.pictures.decode import MAX_PIXELS, BrokenPicture, at_fault, load_picture
 from xvoken.pictures.sources import Member
-from xvoken.pictures.view import AnyView
+from xvoken.pictures.view import PixelsView
 
 PIXELS_AT_ONCE = 1 << 26  # limit of what torchcodec decodes together: 1 GB as float32, whatever the pictures' sizes
 LONGEST = 4  # a picture longer than this many times its shorter side is left to Pillow, which scales only the crop
@@ -23,9 +23,9 @@ JPEG_END = b"\xff\xd9"
 
 
 class Pictures(torch.utils.data.Dataset):
-    """Item i: the view of picture i as uint8 (3, H, W), or why the picture can't be used (str)."""
+    """Item i: the view of picture i as uint8 (3, H, W), or as `view` makes it, or why the picture can't be used (str)."""
 
-    def __init__(self, paths: list[str | Member], view: AnyView):
+    def __init__(self, paths: list[str | Member], view: PixelsView):
         self.paths, self.view = paths, view
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class TorchcodecPictures(Pictures):
     On a CPU torchcodec's pixels equal Pillow's bit for bit; after bilinear scaling they differ by at most one grey level.
     """
 
-    def __init__(self, paths: list[str | Member], view: AnyView, device: str):
+    def __init__(self, paths: list[str | Member], view: PixelsView, device: str):
         super().__init__(paths, view)
         self.device = torch.device(device)
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -116,7 +116,7 @@ class TorchcodecPictures(Pictures):
             return [found for one in waiting for found in self._decoded([one])]
 
 
-def open_pictures(paths: list[str | Member], view: AnyView, decoder: str, device: str) -> Pictures:
+def open_pictures(paths: list[str | Member], view: PixelsView, decoder: str, device: str) -> Pictures:
     """The dataset of pictures for a decoder: "pillow" or "torchcodec"."""
     return TorchcodecPictures(paths, view, device) if decoder == "torchcodec" else Pictures(paths, view)
 

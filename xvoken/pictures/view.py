@@ -1,7 +1,7 @@
 """The views of a picture that towers expect: `View` for torchvision's towers, `ProcessorView` for transformers' image processors."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Protocol
 
@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional
 from xvoken.errors import UserError
 
 
-class AnyView(Protocol):
-    """How a picture becomes a tower's input."""
+class PixelsView(Protocol):
+    """How a picture becomes pixels: one view of it, or several along an axis in front."""
 
     @property
     def resize(self) -> int | None:
@@ -24,11 +24,19 @@ class AnyView(Protocol):
         ...
 
     def __call__(self, picture: Image.Image, /) -> Tensor:
-        """RGB picture -> uint8 (3, height, width), of the tower's size."""
+        """RGB picture -> uint8 (..., 3, height, width), of the tower's size."""
         ...
 
     def of_pixels(self, pixels: Tensor, /) -> Tensor:
-        """Views of decoded pictures, computed on their device: uint8 (B, 3, H, W) -> uint8 (B, 3, height, width)."""
+        """Views of decoded pictures, computed on their device: uint8 (B, 3, H, W) -> uint8 (B, ..., 3, height, width)."""
+        ...
+
+
+class AnyView(PixelsView, Protocol):
+    """How a picture becomes a tower's input: one view of it, uint8 (3, height, width)."""
+
+    def without_margin(self) -> "AnyView":
+        """The view that a square picture is whole in, if its scaled picture is cut by pixels; else the view itself."""
         ...
 
     def normalize(self, pixels: Tensor, /) -> Tensor:
@@ -74,6 +82,10 @@ class View:
         resized = functional.resize(pictures.float(), scaled, InterpolationMode(self.resample), antialias=True)
         top, left = (round((side - self.crop) / 2.0) for side in scaled)
         return resized[:, :, top : top + self.crop, left : left + self.crop].round().clamp(0, 255).to(torch.uint8)
+
+    def without_margin(self) -> "View":
+        """The view of the same size whose shorter side is not cut."""
+        return replace(self, resize=self.crop)
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, 3, H, W)"""
@@ -123,6 +135,10 @@ class ProcessorView:
         if getattr(own, "do_center_crop", None):
             pixels = own.center_crop(pixels, own.crop_size)
         return pixels.contiguous()
+
+    def without_margin(self) -> "ProcessorView":
+        """The processor's own view: what it cuts off is part of the model."""
+        return self
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, 3, H, W)"""
