@@ -7,23 +7,19 @@ reads   the snapshot's metrics.jsonl, eval/, vokens/ and keys/*.path, the pictur
 writes  one HTML file with the pictures inside, which needs no other file, no network and no script
 """
 
-import html
 import json
 import re
 import sys
 from argparse import Namespace
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
+from xvoken.interrupts import importing
 
-from scripts.demo_context import context_section
-from scripts.demo_lines import Line, Retrieved, choose, same_training
-from scripts.demo_parts import STYLE, curve_svg, line_html, pairs_html, recall_html
-from scripts.demo_photos import credits_text
+from scripts.demo_lines import Retrieved, choose, same_training
 from xvoken import commands
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
@@ -33,74 +29,8 @@ from xvoken.files.safe import fingerprint, read_json, sha256_of_file, write_text
 from xvoken.work.product import Product
 
 BEST, ANY = 24, 24  # lines shown: those with the highest scores, and a random sample
-PAIRS = 6  # dialogue lines shown with photos
 PRINTED = 5  # lines printed at the end
 PAGE = 2  # version of the page's layout; a page of another version is made again
-
-
-@dataclass
-class Trained:
-    """What is told of the trained matcher: an image set that it never saw, with recalls by matcher, and its lines."""
-
-    eval_set: str
-    recalls: dict[str, dict[str, Any]]
-    epochs: list[dict[str, Any]]
-    lines: list[Line]
-
-
-def untrained_section(sentences: list[Line], dialogues: list[Line]) -> str:
-    """Sentences and dialogue lines with photos, by the matcher that was not trained."""
-    return f"""<h2>Without any training</h2>
-<p>The matcher of <i>--recipe zeroshot</i> was trained on nothing: a picture is what an image classifier takes it for, in the words of its
-1,000 class names, and a sentence encoder compares these with the line. Here are photos; the sentences are ours, one about each photo, and
-were written before anything was retrieved for them. For each the three photos with the highest scores, best first; the score is the inner
-product of two vectors of length 1 (1 at most).</p>
-{pairs_html(sentences)}
-<h3>Dialogue lines with the highest scores</h3>
-<p>The dialogues are seldom about what these photos show: lines for which the matcher is surest, each with another photo.</p>
-{pairs_html(choose(dialogues, PAIRS, 0)[0])}"""
-
-
-def trained_section(found: Trained, best: list[Line], sample: list[Line]) -> str:
-    """Recalls, the training curve, and dialogue lines with drawings, by the trained matcher."""
-    record = next(iter(found.recalls.values()))
-    return f"""<h2>Trained on drawings</h2>
-<p>The matcher of <i>--recipe best</i> has learnt from OpenMoji's drawings and their names. For each of {len(found.lines):,} dialogue lines it
-finds the five pictures with the highest scores.</p>
-<h3>How well it finds pictures it never saw</h3>
-<p>{record["captions"]:,} captions and {record["images"]:,} pictures of <i>{html.escape(found.eval_set)}</i>: share of captions whose picture is
-among the first 1, 5, 10, and the other way round, in percent; small: by chance.</p>
-{recall_html(found.recalls)}
-<h3>Training</h3>{curve_svg(found.epochs)}
-<h3>Lines with the highest scores</h3>{"".join(map(line_html, best))}
-<h3>Lines taken at random</h3>{"".join(map(line_html, sample))}"""
-
-
-def photos_section(sentences: list[Line]) -> str:
-    """The sentences about the photos once more, by the trained matcher."""
-    return f"""<h2>The photos again, after training on drawings</h2>
-<p>The same sentences and photos, by the trained matcher. It has seen no photo: what to train on is what it is to be good at.</p>
-{pairs_html(sentences)}"""
-
-
-def page(sections: list[str], made_of: str = "", photos: bool = False) -> str:
-    """The whole page; every text from a file is escaped.
-
-    sections: HTML, from top to bottom; made_of: fingerprint of the input files, which tells a second run whether anything has changed;
-    photos: whether there are photos to give credit for.
-    """
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    ours = f" Photos: as shipped with scikit-image ({html.escape(credits_text())}); the sentences about them: xvoken's own." if photos else ""
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta name="made-of" content="{made_of}">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>xvoken: images for every line</title><style>{STYLE}</style></head><body>
-<h1>Images for every line</h1>
-{"".join(sections)}
-<p><small>Drawings: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0. Dialogues: ChatterBot corpus, BSD 3-Clause.{ours}</small></p>
-</body></html>
-"""
 
 
 def read_made_of(path: Path) -> dict[str, Any]:
@@ -160,6 +90,9 @@ def main(argv: list[str] | None = None) -> None:
     product = Product(args.output, {"made_of": made_of}, lambda: read_made_of(args.output), "what these files say", replaced=True)
     if product.finished():
         return
+    with importing():
+        from scripts.demo_context import context_section
+        from scripts.demo_parts import Trained, page, photos_section, trained_section, untrained_section
     lines = dialogues.lines()
     epochs = [json.loads(line) for line in snapshots.metrics_file(args.load).read_text(encoding="utf-8").splitlines()]
     recalls = {made: read_recall(load, args.eval_set) for made, load in matchers.items()}

@@ -1,24 +1,27 @@
-"""The building blocks of the demo's page: pieces of HTML, in which every text from a file is escaped."""
+"""The demo's page and its building blocks: pieces of HTML, in which every text from a file is escaped."""
 
 import base64
 import html
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from scripts.demo_lines import Line
+from scripts.demo_lines import Line, choose
+from scripts.demo_photos import credits_text
 from xvoken.errors import UserError
 from xvoken.pictures.decode import BrokenPicture, load_picture
 from xvoken.pictures.sources import find
 
 THUMB = 144  # pixels
+PAIRS = 4  # dialogue lines shown with photos
 STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8882}
 body{font:16px/1.45 system-ui,sans-serif;max-width:60rem;margin:auto;padding:1rem}
-h1{margin:.5rem 0 0}h2{margin:2.2rem 0 .6rem}small{color:#888}
+h1{margin:.5rem 0 0}h2{margin:2.2rem 0 .6rem}h3{margin:1.6rem 0 .5rem}small{color:#888}
 article{border:1px solid var(--line);border-radius:.7rem;padding:.8rem;margin:.8rem 0}
 .said p{margin:.15rem 0;
 padding:.35rem .7rem;border-radius:.8rem;background:var(--soft);width:fit-content;max-width:46rem;overflow-wrap:anywhere}
@@ -29,8 +32,10 @@ img{width:100%;max-width:9rem;background:#fff;border-radius:.5rem}
 table{border-collapse:collapse}td,th{border-bottom:1px solid var(--line);padding:.35rem .7rem;text-align:right}
 th:first-child{text-align:left}
 .pairs{display:grid;grid-template-columns:1fr 1fr;gap:.8rem}.pairs article{margin:0}.pairs .found{grid-template-columns:repeat(3,1fr)}
+.pairs img{aspect-ratio:4/3;object-fit:cover}
 svg{width:100%;max-width:40rem;height:auto}
-@media(max-width:36rem){.pairs{grid-template-columns:1fr}.found{grid-template-columns:repeat(3,1fr)}td,th{padding:.3rem .35rem;font-size:.85rem}}
+@media(max-width:36rem){.pairs{grid-template-columns:1fr}.found{grid-template-columns:repeat(3,1fr)}}
+@media(max-width:36rem){td,th{padding:.3rem .35rem;font-size:.85rem}}
 """
 
 
@@ -100,3 +105,69 @@ def recall_html(records: dict[str, dict[str, Any]]) -> str:
             rows.append(f"<tr><th>{name}</th>{cells}<td>{found['median_rank']:.1f}</td></tr>")
     head = "<tr><th></th><th>R@1</th><th>R@5</th><th>R@10</th><th>median rank</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
+
+
+@dataclass
+class Trained:
+    """What is told of the trained matcher: an image set that it never saw, with recalls by matcher, and its lines."""
+
+    eval_set: str
+    recalls: dict[str, dict[str, Any]]
+    epochs: list[dict[str, Any]]
+    lines: list[Line]
+
+
+def untrained_section(sentences: list[Line], dialogues: list[Line]) -> str:
+    """Sentences and dialogue lines with photos, by the matcher that was not trained."""
+    return f"""<h2>Without any training</h2>
+<p>Nothing was trained here. To the matcher of <i>--recipe zeroshot</i> a picture is what an image classifier takes it for, in the words of
+its 1,000 class names, and a sentence encoder compares these with the line. Here are photos; the sentences are ours, one about each
+photo, and none was left out for what was found for it. For each the three photos with the highest scores, best first; the score is the
+inner product of two vectors of length 1 (1 at most).</p>
+{pairs_html(sentences)}
+<h3>Dialogue lines with the highest scores</h3>
+<p>The dialogues are seldom about what these photos show: lines for which the matcher is surest, each with another photo.</p>
+{pairs_html(choose(dialogues, PAIRS, 0)[0])}"""
+
+
+def trained_section(found: Trained, best: list[Line], sample: list[Line]) -> str:
+    """Recalls, the training curve, and dialogue lines with drawings, by the trained matcher."""
+    record = next(iter(found.recalls.values()))
+    return f"""<h2>Trained on drawings</h2>
+<p>The matcher of <i>--recipe best</i> has learnt from OpenMoji's drawings and their names. For each of {len(found.lines):,} dialogue
+lines it finds the five pictures with the highest scores.</p>
+<h3>How well it finds pictures it never saw</h3>
+<p>{record["captions"]:,} captions and {record["images"]:,} pictures of <i>{html.escape(found.eval_set)}</i>: share of captions whose
+picture is among the first 1, 5, 10, and the other way round, in percent; small: by chance.</p>
+{recall_html(found.recalls)}
+<h3>Training</h3>{curve_svg(found.epochs)}
+<h3>Lines with the highest scores</h3>{"".join(map(line_html, best))}
+<h3>Lines taken at random</h3>{"".join(map(line_html, sample))}"""
+
+
+def photos_section(sentences: list[Line]) -> str:
+    """The sentences about the photos once more, by the trained matcher."""
+    return f"""<h2>The photos again, after training on drawings</h2>
+<p>The same sentences and photos, by the trained matcher. Its training showed it no photo: train on what it is to be good at.</p>
+{pairs_html(sentences)}"""
+
+
+def page(sections: list[str], made_of: str = "", photos: bool = False) -> str:
+    """The whole page; every text from a file is escaped.
+
+    sections: HTML, from top to bottom; made_of: fingerprint of the input files, which tells a second run whether anything has changed;
+    photos: whether there are photos to give credit for.
+    """
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    ours = f"Photos: shipped with scikit-image ({html.escape(credits_text())}). The sentences about them: ours." if photos else ""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<meta name="made-of" content="{made_of}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>xvoken: images for every line</title><style>{STYLE}</style></head><body>
+<h1>Images for every line</h1>
+{"".join(sections)}
+<p><small>Drawings: OpenMoji, the open-source emoji and icon project, CC BY-SA 4.0. Dialogues: ChatterBot corpus, BSD 3-Clause.
+{ours}</small></p>
+</body></html>
+"""
