@@ -2,14 +2,13 @@
 
     python scripts/demo_context.py data/demo
 
-reads   data/demo/lxmert/openmoji_*.json and images/; scikit-image's photos, if it is installed
+reads   data/demo/lxmert/openmoji_*.json, images/ and photos/
 writes  data/demo/context/phrases.txt: the names of all OpenMoji; data/demo/context/images/: the pictures to describe
 `context_section` makes a section of the demo's page from the context file that ctx/build_context.py writes for these.
 """
 
 import base64
 import html
-import importlib.util
 import io
 import shutil
 import sys
@@ -22,15 +21,14 @@ import xvoken.interrupts  # noqa: F401
 from PIL import Image
 
 from ctx.crops import boxes
+from scripts.demo_parts import shown
+from scripts.demo_photos import folder_of
 from xvoken import commands
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.errors import UserError
 from xvoken.files.context import SLICES, Context
 from xvoken.files.safe import read_json, replacing, write_lines
-from xvoken.pictures.decode import BrokenPicture, load_picture
-from xvoken.pictures.sources import find
 
 HELD_OUT = 8  # OpenMoji's pictures, the first ones held out; these are in random order already
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "hubble_deep_field.jpg")
@@ -44,13 +42,9 @@ STYLE = """
 """
 
 
-def photos() -> list[Path]:
-    """Real photos that scikit-image ships; none if it is not installed. The package is not imported for that."""
-    spec = importlib.util.find_spec("skimage")
-    if not spec or not spec.submodule_search_locations:
-        return []
-    folder = Path(spec.submodule_search_locations[0]) / "data"
-    return [folder / name for name in PHOTOS if (folder / name).is_file()]
+def photos(demo: Path) -> list[Path]:
+    """The photos to describe, as far as the demo's data have them."""
+    return [path for name in PHOTOS if (path := folder_of(demo) / name).is_file()]
 
 
 def prepare(demo: Path) -> None:
@@ -61,7 +55,7 @@ def prepare(demo: Path) -> None:
         return
     mend = f"run: {commands.demo_data(demo)}"
     sets = {name: read_json(demo / f"lxmert/openmoji_{name}.json", mend) for name in ("train", "valid", "heldout")}
-    chosen = [demo / f"images/{row['img_id']}.png" for row in sets["heldout"][:HELD_OUT]] + photos()
+    chosen = [demo / f"images/{row['img_id']}.png" for row in sets["heldout"][:HELD_OUT]] + photos(demo)
     images.mkdir(parents=True, exist_ok=True)
     for path in chosen:
         with replacing(images / path.name) as temporary:
@@ -69,14 +63,6 @@ def prepare(demo: Path) -> None:
     names = {name for rows in sets.values() for row in rows for texts in row["sentf"].values() for name in texts}
     write_lines(phrases, sorted(names))
     print(f"wrote {len(names):,} phrases to {phrases} and {len(chosen)} pictures to {images}")
-
-
-def shown(path: Path) -> Image.Image:
-    """The picture that a page shows; raises UserError if it is gone or broken."""
-    try:
-        return load_picture(find(path))
-    except BrokenPicture as error:
-        raise UserError(f"{path}: {error}; the page shows this picture: bring it back") from None
 
 
 def context_section(textual: Path, images: Path) -> str:

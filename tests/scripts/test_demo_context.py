@@ -12,14 +12,13 @@ from tests.running import run_script
 
 
 @pytest.fixture
-def demo(tmp_path, monkeypatch):
+def demo(tmp_path):
     names = {"train": ["red heart"], "valid": ["blue <b>heart</b>"], "heldout": ["cat", "dog & co"]}
     for split, texts in names.items():
         rows = [{"img_id": f"{split}_{i}", "sentf": {"openmoji": [text]}} for i, text in enumerate(texts)]
         (tmp_path / "lxmert").mkdir(exist_ok=True)
         (tmp_path / f"lxmert/openmoji_{split}.json").write_text(json.dumps(rows))
     builder.save_pictures(tmp_path / "images", {"heldout_0": (80, 60), "heldout_1": (30, 70)})
-    monkeypatch.setattr(demo_context, "photos", list)
     demo_context.prepare(tmp_path)
     return tmp_path
 

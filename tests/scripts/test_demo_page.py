@@ -1,10 +1,16 @@
 import json
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from scripts.demo_page import Line, choose, curve_svg, page, thumbnail
+from scripts.demo_lines import Line, choose
+from scripts.demo_parts import Trained, curve_svg, page, photos_section, thumbnail, trained_section, untrained_section
+from scripts.demo_photos import PHOTOS
+from tests.worlds import World
 from xvoken.errors import UserError
 from xvoken.recall import evaluate
 
@@ -19,10 +25,10 @@ def test_page_escapes_what_comes_from_files(tmp_path: Path):
     evil = "<script>alert('x')</script>"
     Image.new("RGB", (300, 200), "red").save(tmp_path / "a<b>&.png")
     line = Line(1, ["hello", evil], [(tmp_path / "a<b>&.png", 0.25)])
-    text = page([line], [], [record(), record()], record(), "set<1>", 1)
+    trained = Trained("set<1>", {"trained": record()}, [record(), record()], [line])
+    text = page([untrained_section([line], [line]), trained_section(trained, [line], [line]), photos_section([line])], photos=True)
     assert "<script" not in text
-    assert "&lt;script&gt;" in text
-    assert "a&lt;b&gt;&amp;" in text
+    assert text.count("&lt;script&gt;") == text.count("a&lt;b&gt;&amp;") == text.count("<article>") == 5
     assert "set&lt;1&gt;" in text
     assert "http://" not in text.replace("http-equiv", "")
     assert "https://" not in text
@@ -33,6 +39,9 @@ def test_thumbnails_are_small(tmp_path: Path):
     Image.new("RGB", (3000, 2000), "red").save(tmp_path / "x.jpg")
     assert thumbnail(tmp_path / "x.jpg").startswith("data:image/png;base64,")
     assert len(thumbnail(tmp_path / "x.jpg")) < 5000
+    Image.effect_noise((900, 600), 40).convert("RGB").save(tmp_path / "noise.png")  # as a photo has it
+    assert thumbnail(tmp_path / "noise.png").startswith("data:image/jpeg;base64,")
+    assert len(thumbnail(tmp_path / "noise.png")) < 15000
 
 
 def test_missing_and_broken_pictures_are_named(tmp_path: Path):
@@ -44,12 +53,68 @@ def test_missing_and_broken_pictures_are_named(tmp_path: Path):
 
 def test_best_lines_show_different_pictures_and_the_sample_others():
     lines = [Line(n, ["x"], [(Path(f"{n % 30}.png"), 1 - n / 1000)]) for n in range(200)]
-    best, sample = choose(lines)
+    best, sample = choose(lines, 24, 20)
     assert [line.number for line in best] == list(range(24))
-    assert len(sample) == 24
+    assert len(sample) == 20
     assert not {line.number for line in best} & {line.number for line in sample}
-    assert choose(lines)[1] == sample
+    assert choose(lines, 24, 20)[1] == sample
 
 
 def test_curve_of_one_epoch():
     assert "polyline" in curve_svg([record()])
+
+
+@pytest.fixture
+def retrieved(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]) -> list[object]:
+    """Flags of the page: two matchers, the second in the place of the one without training; dialogues, and sentences about photos."""
+    shutil.copytree(world.folder / "corpus", tmp_path / "corpus")
+    (tmp_path / "corpus/everyday.txt").write_text("a red circle\na blue square\n")
+    script("tokenization.tokenize_dataset", tmp_path / "corpus", "everyday.txt", world.bert)
+    for name in ("trained", "zeroshot"):
+        shutil.copytree(keyed, tmp_path / name)
+        evaluation = [*world.roots, "--cache", world.folder / "cache", "--num-workers", 1]
+        script("vokenization.evaluate_retrieval", "--load", tmp_path / name, "--image-sets", "shapes_valid", *evaluation)
+    for name, corpus, image_set in (
+        ("trained", "lines.txt", "shapes_train"),
+        ("trained", "everyday.txt", "shapes_valid"),
+        ("zeroshot", "lines.txt", "shapes_valid"),
+        ("zeroshot", "everyday.txt", "shapes_valid"),
+    ):
+        flags = ["--load", tmp_path / name, "--corpus", tmp_path / "corpus" / corpus, "--image-sets", image_set, "--num-workers", 1]
+        script("vokenization.vokenize_corpus_mp", *flags)
+    flags = ["--load", tmp_path / "trained", "--corpus", tmp_path / "corpus/lines.txt", "--image-sets", "shapes_train"]
+    return [*flags, "--eval-set", "shapes_valid", "--output", tmp_path / "page.html"]
+
+
+def test_results_without_training_come_first(retrieved: list[object], tmp_path: Path, script: Callable[..., str]):
+    """And what was made of other files than there are now is refused, for either matcher."""
+    sentences, zeroshot = tmp_path / "corpus/everyday.txt", tmp_path / "zeroshot"
+    flags = ["scripts.demo_page", *retrieved, "--zeroshot", zeroshot, "--sentences", sentences, "--photo-set", "shapes_valid"]
+    assert "wrote the page" in script(*flags)
+    text = (tmp_path / "page.html").read_text()
+    headings = re.findall("<h2>(.*?)</h2>", text)
+    assert headings == ["Without any training", "Trained on drawings", "The photos again, after training on drawings"]
+    assert text.count("<p>a blue square</p>") == 2
+    assert all(photo.credit in text for photo in PHOTOS.values())
+    assert text.count("<tr><th>trained, ") == text.count("<tr><th>without training, ") == 2
+    assert "skipped" in script(*flags)
+    recall = zeroshot / "eval/shapes_valid.json"
+    recall.write_text(recall.read_text().replace('"snapshot_hash": "', '"snapshot_hash": "0'))
+    with pytest.raises(UserError, match=f"{recall}: of another training"):
+        script(*flags)
+    recall.write_text(recall.read_text().replace('"snapshot_hash": "0', '"snapshot_hash": "'))
+    assert "skipped" in script(*flags)
+    sentences.write_text("another\none\n")
+    with pytest.raises(UserError, match=f"vokens/everyday.txt.shapes_valid.hdf5 was made of another text than {sentences} holds now"):
+        script(*flags)
+    assert (tmp_path / "page.html").read_text() == text
+    assert "wrote the page" in script("scripts.demo_page", *retrieved)
+    text = (tmp_path / "page.html").read_text()
+    assert re.findall("<h2>(.*?)</h2>", text) == headings[1:2] and "Photos:" not in text
+
+
+@pytest.mark.parametrize(("flag", "other"), [("--zeroshot", "--sentences"), ("--context-images", "--context")])
+def test_flags_that_belong_together(flag: str, other: str, tmp_path: Path, script: Callable[..., str]):
+    needed = [word for name in ("--load", "--corpus", "--image-sets", "--eval-set", "--output") for word in (name, tmp_path)]
+    with pytest.raises(UserError, match=f"({flag} and {other}|{other} and {flag}) belong together"):
+        script("scripts.demo_page", *needed, flag, tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scripts.check import check
-from scripts.demo_page import read_lines
+from scripts.demo_lines import read_lines
 from tests.worlds import World
 from xvoken.errors import UserError
 from xvoken.files import keys, vokens
