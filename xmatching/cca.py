@@ -85,6 +85,9 @@ class Pairs:
         self.yy.addmm_(captions.T, captions, alpha=number)
         self.xy.addmm_(views.sum(1).T, said)
 
+    def plus(self, other: "Pairs") -> "Pairs":
+        return Pairs(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
     def less(self, other: "Pairs") -> "Pairs":
         return Pairs(*(getattr(self, field.name) - getattr(other, field.name) for field in fields(self)))
 

@@ -1,6 +1,6 @@
 """Caption-picture pairs, their inputs (cached tower outputs, tokens or pixels), and the batches of an epoch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -128,13 +128,15 @@ class PictureInputs(Inputs):
 class PairBatches(Dataset):
     """Item i: batch i of the epoch as (text input, image input, picture number of each pair).
 
-    text_rows, image_rows: int64 (C,), the inputs of pair i. `plan` sets the batches.
+    text_rows, image_rows: int64 (C,), the inputs of pair i; others: further views of the same pictures, where a picture's vector is the
+    mean over several. `plan` sets the batches.
     """
 
     text: Inputs
     images: Inputs
     text_rows: NDArray[np.int64]
     image_rows: NDArray[np.int64]
+    others: list[Inputs] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.batches: list[NDArray[np.int64]] = []
@@ -182,8 +184,9 @@ def carve(train: PairBatches, evaluation: PairBatches, share: float, seed: int) 
     pictures = np.unique(train.image_rows)
     held = np.random.default_rng(seed).permutation(pictures)[: max(1, round(share * len(pictures)))]
     inside = np.isin(train.image_rows, held)
-    kept = PairBatches(train.text, train.images, train.text_rows[~inside], train.image_rows[~inside])
+    kept = PairBatches(train.text, train.images, train.text_rows[~inside], train.image_rows[~inside], train.others)
     images, owner = np.unique(evaluation.image_rows[inside], return_inverse=True)
     texts, sentence = np.unique(evaluation.text_rows[inside], return_inverse=True)
-    gallery = PairBatches(SelectedInputs(evaluation.text, texts), SelectedInputs(evaluation.images, images), sentence, owner)
+    views = [SelectedInputs(inputs, images) for inputs in (evaluation.images, *evaluation.others)]
+    gallery = PairBatches(SelectedInputs(evaluation.text, texts), views[0], sentence, owner, views[1:])
     return kept, gallery

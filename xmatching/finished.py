@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from xmatching.param import FEW_PICTURES
 from xmatching.progress import Progress, card_missing, curves_missing, require_resume, require_same, skipped
 from xmatching.settings import ImageFacts, TextFacts, Training, describe, model_of
 from xvoken.cli.flags import roots_of
@@ -27,6 +28,8 @@ def read_sets(args: Namespace) -> tuple[list[CaptionedSet], list[CaptionedSet]]:
     """The sets to train and to validate on."""
     roots = roots_of(args)
     train = [] if args.test_only else [read_captioned(name, args.train_langs, roots, args.limit) for name in args.train_imgs]
+    if args.key_views is None:
+        args.key_views = 2 if sum(len(part.ids) for part in train) <= FEW_PICTURES else 1
     return train, [read_captioned(name, args.valid_langs, roots, args.limit) for name in args.valid_imgs]
 
 
@@ -103,11 +106,11 @@ def is_finished(args: Namespace) -> bool:
         config = describe(args, model_of(args, *found), Training.from_args(args), train_sets + valid_sets, precision)
         header = snapshots.read_header(training)
         require_same(output, header, config)
-        progress = Progress(header["records"])
+        progress = Progress(header["records"], chosen=header.get("chosen"))
         require_resume(output, progress, args.epochs, args.resume)
-        if progress.epoch != args.epochs:
+        if not progress.finished(args.epochs):
             return False
-        said = skipped(output, args.epochs)
+        said = skipped(output, progress.epoch)
         if not snapshots.has_tokenizer(output) or card_missing(output) or curves_missing(output):
             return False
         say(said)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from xmatching.data import PairBatches
 from xmatching.model import Matcher
@@ -14,16 +15,18 @@ BATCH = 1024
 
 @torch.inference_mode()
 def validate(model: Matcher, data: PairBatches, device: str) -> dict[str, Any]:
-    """The record of xvoken.recall.evaluate for every caption against every usable picture of `data`."""
+    """The record of xvoken.recall.evaluate for every caption against every usable picture of `data`, the mean over its views."""
     model.eval()
     text, image, kept = [], [], []
     for start in range(0, data.text.rows_count(), BATCH):
         inputs, _ = data.text.load(np.arange(start, min(start + BATCH, data.text.rows_count())))
         text.append(model.embed_sentence(inputs.to(device)).float().cpu())
     for start in range(0, data.images.rows_count(), BATCH):
-        inputs, good = data.images.load(np.arange(start, min(start + BATCH, data.images.rows_count())))
-        image.append(model.embed_image(inputs.to(device)).float().cpu())
-        kept.append(start + good)
+        rows = np.arange(start, min(start + BATCH, data.images.rows_count()))
+        views = [inputs.load(rows) for inputs in (data.images, *data.others)]
+        vectors = [model.embed_image(inputs.to(device)).float().cpu() for inputs, _ in views]
+        image.append(vectors[0] if len(views) == 1 else F.normalize(torch.stack(vectors).mean(0), dim=-1))
+        kept.append(start + views[0][1])
     row_of = torch.full((data.images.rows_count(),), -1)
     rows = torch.cat(kept)
     row_of[rows] = torch.arange(len(rows))

@@ -10,8 +10,8 @@ from torch import nn
 from xmatching.data import CachedInputs, Inputs, PairBatches, PictureInputs, TokenInputs, TokenStates
 from xmatching.settings import ImageFacts, TextFacts
 from xvoken.cache.augmented import augmented_features
-from xvoken.cache.features import Features
-from xvoken.cache.images import image_features
+from xvoken.cache.features import Features, left_out
+from xvoken.cache.images import cut_features
 from xvoken.cache.texts import text_features, token_features
 from xvoken.console import say
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
@@ -64,7 +64,7 @@ def load_pairs(args: Namespace, towers: Towers, level: str, sets: list[Captioned
     level: "sentence" or "token", which output of the text tower is used; augment: whether epochs draw from the --views augmented views.
     """
     texts: list[Any] = []
-    images: list[tuple[Features, Any]] = []
+    images: list[tuple[list[Features], Any]] = []
     text_rows, image_rows, sentences, pictures = [], [], [], 0
     for part in sets:
         distinct = list(dict.fromkeys(sentence for _, sentence in part.captions))
@@ -80,27 +80,32 @@ def load_pairs(args: Namespace, towers: Towers, level: str, sets: list[Captioned
     cached = TokenStates if level == "token" else CachedInputs
     text: Inputs = cached(texts) if texts else TokenInputs(towers.tokenizer, sentences, towers.max_len)
     owner = np.array(image_rows, np.int64)
-    if images:
-        views = [rows for _, rows in images if rows is not None]
-        image: Inputs = CachedInputs([features for features, _ in images], views or None)
-        keep = image.usable[owner]
-    else:
-        image = PictureInputs([path for part in sets for path in part.paths], towers.image.view)
-        keep = np.ones(len(owner), bool)
-    return PairBatches(text, image, np.array(text_rows, np.int64)[keep], owner[keep])
+    rows = np.array(text_rows, np.int64)
+    if not images:
+        pictures_in = PictureInputs([path for part in sets for path in part.paths], towers.image.view)
+        return PairBatches(text, pictures_in, rows, owner)
+    drawn = [augmented for _, augmented in images if augmented is not None]
+    views = [CachedInputs(list(caches)) for caches in zip(*(features for features, _ in images), strict=True)]
+    if drawn:
+        views[0] = CachedInputs([features[0] for features, _ in images], drawn)
+    usable = np.logical_and.reduce([view.usable for view in views])
+    for view in views:
+        view.usable = usable
+    keep = usable[owner]
+    return PairBatches(text, views[0], rows[keep], owner[keep], list(views[1:]))
 
 
-def _image_rows(args: Namespace, towers: Towers, part: CaptionedSet, views: int) -> tuple[Features, Any]:
-    """Evaluation view and augmented views (None without) of a set's pictures; says how many can't be used."""
-    if views:
-        crops = Crops(views, args.crop_scale, args.seed)
-        found = augmented_features(towers.image_spec, towers.image, part.ids, part.paths, crops, _compute(args), part.name)
-        features, rows = found.evaluation, found.rows
-    else:
-        features, rows = image_features(towers.image_spec, towers.image, part.ids, part.paths, _compute(args), part.name), None
-    if features.skipped:
-        listed = features.path.with_suffix(".json")
-        say(f"{part.name}: {len(features.skipped)} of {len(part.ids)} pictures can't be used, listed in {listed}")
+def _image_rows(args: Namespace, towers: Towers, part: CaptionedSet, augmented: int) -> tuple[list[Features], Any]:
+    """The --key-views views of a set's pictures, and augmented ones (None without); says how many pictures can't be used."""
+    compute, rows = _compute(args), None
+    if augmented:
+        crops = Crops(augmented, args.crop_scale, args.seed)
+        rows = augmented_features(towers.image_spec, towers.image, part.ids, part.paths, crops, compute, part.name).rows
+    features = cut_features(towers.image_spec, towers.image, part.ids, part.paths, compute, part.name, args.key_views)
+    assert features is not None, "a training's pictures are not done in shares"
+    if skipped := left_out(features):
+        listed = ", ".join(str(view.path.with_suffix(".json")) for view in features if view.skipped)
+        say(f"{part.name}: {len(skipped)} of {len(part.ids)} pictures can't be used, listed in {listed}")
     return features, rows
 
 

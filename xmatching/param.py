@@ -1,19 +1,20 @@
 """The flags of the training."""
 
 import argparse
+import math
 from typing import Any
 
 from xmatching.kinds import LEVELS, LOSSES, OPTIMIZERS, REPORTS, SCHEDULES, losses_by_token, losses_with
 from xmatching.recipes import RECIPES
-from xmatching.settings import Training
-from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least, at_least_one, names
+from xmatching.settings import Training, is_fitted
+from xvoken.cli.flags import KEY_VIEWS, Help, Parser, add_roots_flags, at_least, at_least_one, names
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS, IMAGE_POOLS, TEXT_POOLS
 from xvoken.machine import PRECISIONS
 
-TRAINED_HEADS = sorted(name for name, kind in HEADS.items() if kind.trained)
 # The flags that --recipe zeroshot reads, and --resume, which run_xmatching.bash always gives.
 ZEROSHOT_FLAGS = {"recipe", "visn", "visn_weights", "lang", "lang_layers", "text_pool", "max_len", "output", "resume"}
+FEW_PICTURES = 1000  # of a training set for which --key-views auto takes 2
 DEFAULT_OUTPUT = "snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert"
 
 
@@ -86,7 +87,16 @@ def _model_flags(group: Any) -> None:
     )
     pools = "how the image tower's last feature map is pooled; grid: 2 x 2 averages; maps: grid, and the averages of earlier maps"
     group.add_argument("--visn-pool", choices=sorted(IMAGE_POOLS), default="avg", help=pools)
-    group.add_argument("--head", choices=TRAINED_HEADS, default="mlp", help="kind of network from each tower's output to the joint space")
+    group.add_argument(
+        "--head", type=heads, default="mlp",
+        help=f"kind of map from each tower's output to the joint space, or several, joined with commas: {', '.join(sorted(HEADS))}; cca: "
+        "canonical correlation analysis, in closed form; classes: the names of the image classifier's classes, as --recipe zeroshot",
+    )  # fmt: skip
+    group.add_argument("--rank", type=at_least_one, default=768, help="principal directions of each tower's output that --head cca takes")
+    group.add_argument(
+        "--key-views", type=key_views, default=1, metavar="{1,2,4,auto}",
+        help=f"how many views of a picture its vector is the mean of; auto: 2 for at most {FEW_PICTURES:,} pictures to train on, else 1",
+    )  # fmt: skip
     group.add_argument("--level", choices=LEVELS, default="sentence", help="whether a caption is matched as a whole or token by token")
     group.add_argument("--dim", type=at_least_one, default=512, help="size of the joint space")
     group.add_argument("--hidden", type=at_least_one, default=1024, help="size of the heads' hidden layers")
@@ -118,7 +128,29 @@ def _training_flags(group: Any) -> None:
     group.add_argument(
         "--weight-decay", type=float, default=Training.weight_decay, help="adam, sgd: weight of an L2 penalty; adamw: decoupled decay"
     )
-    group.add_argument("--epochs", type=at_least_one, default=Training.epochs, help="passes over all pairs")
+    group.add_argument(
+        "--epochs", type=at_least(0), default=Training.epochs, help="passes over all pairs; with --head cca: from its solution on, or 0"
+    )
+    group.add_argument(
+        "--early-stop", action="store_true",
+        help="with --head cca: take so many epochs (0 to --epochs) as find most on pictures that are held out of the training ones",
+    )  # fmt: skip
+    chosen = "; auto: the one that finds most on pictures that are held out of the training ones"
+    group.add_argument("--ridge", type=number_or_auto, metavar="R", help=f"--head cca: added to each direction's variance{chosen} (default)")
+    group.add_argument("--power", type=number_or_auto, metavar="P", help=f"--head cca: of the correlations as scales{chosen} (default)")
+    group.add_argument(
+        "--part-weights", type=weights_or_auto, metavar="W,...",
+        help=f"weights of the heads in --head, in their order{chosen.replace('the one that finds', 'those that find')} (default)",
+    )  # fmt: skip
+    group.add_argument(
+        "--hubness", type=number_or_auto, default=0.0, metavar="A",
+        help="how much of a picture's mean score with its nearest captions is taken off its scores in retrieval and evaluation, and the same "
+        f"for captions (Nearest Neighbor Normalization){chosen}",
+    )  # fmt: skip
+    group.add_argument(
+        "--other-lines", metavar="FILE",
+        help="lines that no picture fits, such as replies of a dialogue, from which captions are told apart (default: 300 of our own)",
+    )  # fmt: skip
     group.add_argument("--clip", type=float, default=Training.clip, help="gradients are clipped to this norm")
     group.add_argument("--seed", type=at_least(0), default=Training.seed, help="random seed of initial weights, order, views and dropout")
     group.add_argument("--tower-lr", type=float, default=Training.tower_lr, help="learning rate of towers that are trained")
@@ -141,6 +173,52 @@ def _run_flags(group: Any) -> None:
         "--precision", choices=PRECISIONS, default="auto", help="precision of frozen towers; auto: bf16 if the device has units for it"
     )
     group.add_argument("--num-workers", type=at_least_one, help="processes for the frozen towers (default: one per GPU or core)")
+
+
+def heads(text: str) -> str:
+    """The value of --head: entries of HEADS, joined with commas."""
+    found = names(text)
+    for name in found:
+        if name not in HEADS:
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(sorted(HEADS))}")
+        if found.count(name) > 1:
+            raise argparse.ArgumentTypeError(f"{name} is named twice")
+    if sum(HEADS[name].made == "trained" for name in found) > 1:
+        raise argparse.ArgumentTypeError("only one of mlp, linear and glu can be trained; join it with cca and classes")
+    return ",".join(found)
+
+
+def key_views(text: str) -> int | None:
+    """The value of --key-views; None for auto."""
+    if text == "auto":
+        return None
+    if text not in map(str, KEY_VIEWS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(map(str, KEY_VIEWS))}, auto")
+    return int(text)
+
+
+def number_or_auto(text: str) -> float | None:
+    """A finite number of at least 0; None for auto."""
+    if text == "auto":
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of at least 0 nor auto")
+    return number
+
+
+def weights_or_auto(text: str) -> list[float] | None:
+    """Numbers of at least 0, joined with commas, not all 0; None for auto."""
+    if text == "auto":
+        return None
+    found = [number_or_auto(part) for part in names(text)]
+    weights = [weight for weight in found if weight is not None]
+    if len(weights) < len(found) or not any(weights):
+        raise argparse.ArgumentTypeError(f"{text!r}: numbers of at least 0 were expected, not all 0, or auto alone")
+    return weights
 
 
 def _require_no_training(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -168,3 +246,26 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--views: augmented views are cached for a frozen tower only; leave out --visn-finetune or --views")
     if not 0 <= args.dropout < 1:
         raise UserError(f"--dropout {args.dropout}: expected a share from 0 to below 1")
+    _check_heads(args)
+
+
+def _check_heads(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that do not go with the kinds of heads."""
+    named = args.head.split(",")
+    if args.key_views != 1 and args.visn_finetune:
+        raise UserError("--key-views: views are cached for a frozen tower only; leave out --visn-finetune or --key-views")
+    if not is_fitted(args.head):
+        if args.epochs == 0 or args.early_stop or args.hubness is None:
+            what = "--epochs 0" if args.epochs == 0 else "--early-stop" if args.early_stop else "--hubness auto"
+            raise UserError(f"{what}: only with --head cca or classes; {args.head} is trained, and nothing is held out")
+        return
+    if args.head == "classes" and not trains_nothing(args):
+        raise UserError("--head classes: nothing to train; take --recipe zeroshot, or join it with another: --head cca,classes")
+    wrong = {
+        "--level token": args.level == "token", "--lang-finetune": args.lang_finetune, "--visn-finetune": args.visn_finetune,
+        "--views": args.views, "--load": args.load and not args.test_only,
+    }  # fmt: skip
+    if found := [flag for flag, given in wrong.items() if given]:
+        raise UserError(f"{found[0]}: not with --head {args.head}, which is made of frozen towers' outputs in closed form; leave it out")
+    if args.part_weights and len(args.part_weights) != len(named):
+        raise UserError(f"--part-weights: {len(args.part_weights)} weights for the {len(named)} heads {args.head}")

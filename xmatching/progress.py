@@ -16,15 +16,27 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """How far a training is: finished epochs, their records, and the tensors to go on from."""
+    """How far a training is: the records of its epochs, and the tensors to go on from.
+
+    chosen: of a matcher with closed-form heads, what was chosen for it (xmatching/joined.py); its first record is of epoch 0.
+    """
 
     records: list[dict[str, Any]] = field(default_factory=list)
     tensors: "dict[str, Tensor]" = field(default_factory=dict)
     started_at: int = 0
+    chosen: dict[str, Any] | None = None
 
     @property
     def epoch(self) -> int:
-        return len(self.records)
+        """The last finished epoch."""
+        return self.records[-1]["epoch"] if self.records else 0
+
+    def last(self, epochs: int) -> int:
+        """The epoch that the training ends with, of at most `epochs`."""
+        return self.chosen["epochs"] if self.chosen else epochs
+
+    def finished(self, epochs: int) -> bool:
+        return bool(self.records) and self.epoch == self.last(epochs)
 
 
 def require_same(output: Path, header: dict[str, Any], config: dict[str, Any]) -> None:
@@ -46,7 +58,7 @@ def require_trained(output: Path) -> None:
 
 def require_resume(output: Path, progress: Progress, epochs: int, resume: bool) -> None:
     """Raise UserError for an unfinished run without --resume."""
-    if progress.epoch < epochs and not resume:
+    if not progress.finished(epochs) and not resume:
         raise UserError(f"{output} holds a run that stopped after epoch {progress.epoch}; add --resume to go on, or: rm -r {output}")
 
 

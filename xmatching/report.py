@@ -1,5 +1,6 @@
 """The reports of a training: one line per epoch, metrics for the usual trackers, curves, and the model's card."""
 
+import math
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,9 @@ def _flat(record: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
 
 def epoch_line(record: dict[str, Any], epochs: int, left: float) -> str:
     found, backward = record["text_to_image"], record["image_to_text"]
+    loss = "" if record["loss"] is None else f"loss {record['loss']:.4f}  "  # epoch 0 is what was solved in closed form
     return (
-        f"epoch {record['epoch']}/{epochs}  loss {record['loss']:.4f}  text to image R@1/5/10 {found['R1']:.1f}/{found['R5']:.1f}/"
+        f"epoch {record['epoch']}/{epochs}  {loss}text to image R@1/5/10 {found['R1']:.1f}/{found['R5']:.1f}/"
         f"{found['R10']:.1f} (chance {record['chance']['text_to_image']['R1']:.2f}/{record['chance']['text_to_image']['R5']:.2f}/"
         f"{record['chance']['text_to_image']['R10']:.2f})  image to text {backward['R1']:.1f}/{backward['R5']:.1f}/{backward['R10']:.1f}  "
         f"{record['pairs_per_second']:,} pairs/s  {timedelta(seconds=round(left))} left"
@@ -112,7 +114,7 @@ def draw_curves(path: Path, records: list[dict[str, Any]]) -> bool:
 
     epochs = [record["epoch"] for record in records]
     figure, (loss, recall, rate) = pyplot.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    loss.plot(epochs, [record["loss"] for record in records])
+    loss.plot(epochs, [math.nan if record["loss"] is None else record["loss"] for record in records])
     loss.set_title("training loss")
     for k in TOP:
         for direction, style in (("text_to_image", "-"), ("image_to_text", "--")):

@@ -23,8 +23,10 @@ def restore(progress: Progress, learner: Learner) -> None:
     """Put the saved weights and optimizer state into the learner, if there are any."""
     if not progress.tensors:
         return
-    for part, module in (("model.", learner.matcher), ("objective.", learner.objective)):
-        module.load_state_dict({n.removeprefix(part): t for n, t in progress.tensors.items() if n.startswith(part)})
+    for part, module in (("model.", learner.whole), ("objective.", learner.objective)):
+        found = {n.removeprefix(part): t for n, t in progress.tensors.items() if n.startswith(part)}
+        if found:  # what was solved in closed form has no objective before the first epoch
+            module.load_state_dict(found)
     optimizer = learner.optimizer
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in progress.tensors.items():
@@ -42,8 +44,9 @@ def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progres
         return Progress()
     tensors, header = snapshots.read_tensors(path)
     require_same(output, header, config)
-    progress, epochs = Progress(header["records"], tensors, len(header["records"])), config["training"]["epochs"]
-    if resume and progress.epoch < epochs and "equal_scores" not in header:
+    progress, epochs = Progress(header["records"], tensors, chosen=header.get("chosen")), config["training"]["epochs"]
+    progress.started_at = progress.epoch
+    if resume and not progress.finished(epochs) and "equal_scores" not in header:
         say(
             f"warning: {output}: the first {progress.epoch} epochs were measured by a version that counted equal scores as hits; where "
             "many scores are equal, their recall is too high, and BEST is chosen among all epochs by the recall as measured"
@@ -53,28 +56,30 @@ def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progres
 
 
 def save_epoch(
-    output: Path, learner: Learner, config: dict[str, Any], progress: Progress, record: dict[str, Any], command: list[str]
-) -> None:
+    output: Path, learner: Learner, config: dict[str, Any], progress: Progress, record: dict[str, Any], command: list[str],
+    bank: dict[str, Tensor],
+) -> None:  # fmt: skip
     """Write an epoch's snapshot, then the training state, so that the files which the state refers to are whole.
 
-    command: the command line of the run.
+    command: the command line of the run; bank: tensors that the snapshot has beside its heads', see xmatching/joined.py.
     """
-    matcher = learner.matcher
+    matcher, chosen = learner.whole, progress.chosen
     best = rsum(record) > max((rsum(r) for r in progress.records), default=-1.0)
     progress.records.append(record)
     quality = {k: record[k] for k in ("images", "captions", "text_to_image", "image_to_text", "chance")}
     described = {**config, "epoch": record["epoch"], "validation": quality}
+    if chosen:
+        described |= {"model": chosen["model"], "choice": chosen["choice"]}
     for tag in ("LAST", "BEST") if best else ("LAST",):
         _save_towers(output, tag, matcher, described)
-        snapshots.write(output, tag, described, matcher.heads.state_dict(), command)
+        snapshots.write(output, tag, described, {**matcher.heads.state_dict(), **bank}, command)
     write_lines(snapshots.metrics_file(output), (json.dumps(r) for r in progress.records))
     tensors = {f"model.{name}": tensor for name, tensor in matcher.state_dict().items()}
     tensors |= {f"objective.{name}": tensor for name, tensor in learner.objective.state_dict().items()}
     for number, state in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
-    snapshots.write_tensors(
-        snapshots.training_file(output), tensors, {"config": config, "records": progress.records, "equal_scores": "random order"}
-    )
+    header = {"config": config, "records": progress.records, "equal_scores": "random order", **({"chosen": chosen} if chosen else {})}
+    snapshots.write_tensors(snapshots.training_file(output), tensors, header)
 
 
 def _save_towers(output: Path, tag: str, matcher: Matcher, config: dict[str, Any]) -> None:

@@ -9,14 +9,17 @@ from typing import Any
 from xmatching.kinds import SCHEDULES
 from xvoken.encoders.snapshot import ModelConfig
 from xvoken.files.image_sets import CaptionedSet
-from xvoken.kinds import full_name, made_by
+from xvoken.kinds import HEADS, full_name, made_by
 
 RAMP = 0.05  # share of the steps in which the cosine schedule rises from zero
 
 
 @dataclass
 class Training:
-    """The settings besides model and data that the trained weights depend on; the defaults are the published recipe."""
+    """The settings besides model and data that the trained weights depend on; the defaults are the published recipe.
+
+    ridge, power, part_weights, hubness: None for what is chosen on pictures held out of the training ones.
+    """
 
     loss: str = "paired_hinge"
     margin: float = 0.5
@@ -37,6 +40,11 @@ class Training:
     views: int = 0
     crop_scale: float = 0.08
     limit: int | None = None
+    ridge: float | None = None
+    power: float | None = None
+    part_weights: list[float] | None = None
+    early_stop: bool = False
+    hubness: float | None = 0.0
 
     @classmethod
     def from_args(cls, args: Namespace) -> "Training":
@@ -85,9 +93,15 @@ def model_of(args: Namespace, text: TextFacts, image: ImageFacts) -> ModelConfig
     """The ModelConfig that follows from the flags and the towers."""
     found = said_of(text, image)
     found |= {"lang": full_name(args.lang), "lang_layers": list(args.lang_layers), "max_len": min(args.max_len, text.max_tokens)}
-    found |= {"classes": 0, "key_views": 1}  # xmatching/zeroshot.py alone has other classes
+    # What a training chooses, and the number of classes, are put in later: xmatching/joined.py, xmatching/zeroshot.py.
+    found |= {"classes": 0, "parts": [], "hubness": 0.0, "calibration": []}
     names = [field.name for field in fields(ModelConfig)]
     return ModelConfig(**{name: found[name] if name in found else getattr(args, name) for name in names})
+
+
+def is_fitted(head: str) -> bool:
+    """Whether one of the heads in the value of --head comes about without training."""
+    return any(HEADS[name].made != "trained" for name in head.split(","))
 
 
 def describe(args: Namespace, model: ModelConfig, training: Training, sets: list[CaptionedSet], precision: str | None) -> dict[str, Any]:

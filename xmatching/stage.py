@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from xmatching.data import PairBatches
 from xmatching.finished import is_frozen, read_sets, remember_towers, tower_start
+from xmatching.joined import bank_of, fit, joined_learner
 from xmatching.launch import LOST
 from xmatching.metric import validate
 from xmatching.model import Matcher
@@ -23,7 +24,7 @@ from xmatching.predecessors import STATE_DICT_ENDINGS, start_from
 from xmatching.progress import Progress, card_missing, curves_missing, skipped
 from xmatching.report import Reporter, draw_curves, epoch_line, write_card
 from xmatching.resume import load_progress, restore, save_epoch
-from xmatching.settings import Training, describe, model_of, said_of
+from xmatching.settings import Training, describe, is_fitted, model_of, said_of
 from xmatching.training import Learner
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
@@ -50,7 +51,7 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
     if rank == 0:
         remember_towers(args, text, image, loading)
         progress = load_progress(output, config, args.resume)
-    if progress.epoch == args.epochs:
+    if progress.finished(args.epochs):
         if rank == 0:
             share_progress(progress)
             complete(output, towers, progress, config, args)
@@ -60,30 +61,35 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
         dist.barrier()  # until this machine's first process has filled the cache: machines may have caches of their own
     reporter = Reporter(args.report_to if rank == 0 else "none", output, config)
     train_data, valid_data = load_data(args, towers, train_sets, valid_sets)
+    fitted = is_fitted(args.head)
     if rank == 0:
+        if fitted and not progress.records:
+            joined = fit(args, towers, model, training, train_data)
+            progress.chosen, progress.tensors = joined.chosen, joined.tensors
         share_progress(progress)
     if world > 1 and first_here:
         dist.barrier()
-    learner = make_learner(args, towers, model, training, device)
+    last = progress.last(args.epochs)
+    learner = make_learner(args, towers, model, replace(training, epochs=last), device, progress.chosen)
     restore(progress, learner)
     if rank == 0:
         snapshots.write_tokenizer(output, towers.tokenizer)
         say(f"training on {len(train_data.text_rows):,} pairs, {world} process{'es' * (world > 1)} on {device}")
     began = time.time()
-    for epoch in range(progress.epoch + 1, args.epochs + 1):
+    for epoch in range(progress.epoch + 1 if progress.records or not fitted else 0, last + 1):
         started = time.time()
-        loss, pairs = learner.epoch(epoch, train_data, rank, world)
+        loss, pairs = learner.epoch(epoch, train_data, rank, world) if epoch else (None, 0)
         if rank > 0:
             continue
         seconds = time.time() - started
-        lr = learner.optimizer.param_groups[0]["lr"]
-        record = {"epoch": epoch, "loss": round(loss, 6), "lr": lr, **validate(learner.matcher, valid_data, device)}
+        lr = learner.optimizer.param_groups[0]["lr"] if epoch else 0.0
+        record = {"epoch": epoch, "loss": loss and round(loss, 6), "lr": lr, **validate(learner.whole, valid_data, device)}
         record |= {"pairs_per_second": round(pairs / seconds), "seconds": round(time.time() - started, 2)}
         require_lock()
-        save_epoch(output, learner, config, progress, record, command)
+        save_epoch(output, learner, config, progress, record, command, bank_of(learner.whole, train_data) if fitted else {})
         reporter.log(record)
-        left = (time.time() - began) / (epoch - progress.started_at) * (args.epochs - epoch)
-        say(epoch_line(record, args.epochs, left))
+        left = (time.time() - began) / max(1, epoch - progress.started_at) * (last - epoch)
+        say(epoch_line(record, last, left))
     if rank == 0:
         reporter.close()
         finish(output, progress, config, args.recipe)
@@ -102,7 +108,7 @@ def load_data(
 
 def complete(output: Path, towers: Towers, progress: Progress, config: dict[str, Any], args: Namespace) -> None:
     """Say that the training is finished, and write what a run that was killed after its last epoch has not written."""
-    say(skipped(output, args.epochs))
+    say(skipped(output, progress.epoch))
     made_up = [] if snapshots.has_tokenizer(output) else [snapshots.write_tokenizer(output, towers.tokenizer).name]
     if made_up := made_up + tell_people(output, progress, config, args.recipe, only_missing=True):
         print(f"wrote what was missing to {output} ({', '.join(made_up)})")
@@ -116,8 +122,13 @@ def share_progress(progress: Progress | None = None) -> Progress:
     return box[0]
 
 
-def make_learner(args: Namespace, towers: Towers, model: ModelConfig, training: Training, device: str) -> Learner:
+def make_learner(
+    args: Namespace, towers: Towers, model: ModelConfig, training: Training, device: str, chosen: dict[str, Any] | None = None
+) -> Learner:
+    """All to train with; chosen: of a matcher with closed-form heads, which is built by it, and gets its weights by `restore`."""
     torch.manual_seed(args.seed)
+    if chosen:
+        return joined_learner(ModelConfig.read(chosen["model"]), training, device)
     matcher = Matcher(
         model,
         towers.text.requires_grad_(True) if args.lang_finetune else None,
@@ -159,6 +170,7 @@ def test(args: Namespace, device: str) -> None:
     towers = Towers.from_snapshot(snapshot) if snapshot else Towers.from_args(args)
     text, image = towers.text_facts(), towers.image_facts()
     model = replace(snapshot.model, lang=towers.text.name, **said_of(text, image)) if snapshot else model_of(args, text, image)
+    args.key_views = model.key_views
     matcher = Matcher(model)
     start_from(load, matcher, model, towers.modules())
     print(table(validate(matcher.to(device), load_pairs(args, towers, model.level, valid_sets, augment=False), device)))

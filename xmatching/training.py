@@ -33,24 +33,29 @@ def make_optimizer(matcher: Matcher, objective: Objective, training: Training) -
 
 @dataclass
 class Learner:
-    """All that one process trains with. model: the matcher, or DistributedDataParallel around it."""
+    """All that one process trains with.
+
+    model: the matcher, or DistributedDataParallel around it; whole: what is measured and saved, the matcher, or one that shares its heads.
+    """
 
     model: nn.Module
     matcher: Matcher
+    whole: Matcher
     objective: Objective
     optimizer: torch.optim.Optimizer
     training: Training
     device: str
 
     @classmethod
-    def to_train(cls, matcher: Matcher, training: Training, device: str) -> "Learner":
+    def to_train(cls, matcher: Matcher, training: Training, device: str, whole: Matcher | None = None) -> "Learner":
+        whole = (whole or matcher).to(device)
         matcher = matcher.to(device)
         objective = Objective(training.loss, training.margin, training.temperature, training.hinge_warmup).to(device)
         optimizer = make_optimizer(matcher, objective, training)
         finetune = training.lang_finetune or training.visn_finetune
         many = dist.is_initialized() and dist.get_world_size() > 1
         model = nn.parallel.DistributedDataParallel(matcher, find_unused_parameters=finetune) if many else matcher
-        return cls(model, matcher, objective, optimizer, training, device)
+        return cls(model, matcher, whole, objective, optimizer, training, device)
 
     def epoch(self, number: int, data: PairBatches, rank: int = 0, world: int = 1) -> tuple[float, int]:
         """Train epoch `number` (from 1); returns the mean loss and the number of pairs, over all processes.

@@ -19,6 +19,7 @@ from xmatching.report import write_zeroshot_card
 from xmatching.settings import model_of
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.frozen import FrozenText, all_batches, require_finite
+from xvoken.encoders.heads import ClassNamesHead
 from xvoken.encoders.image import classifier
 from xvoken.encoders.matcher import build_heads
 from xvoken.machine import TEXT_BATCH
@@ -33,24 +34,33 @@ def make(args: Namespace, command: list[str]) -> None:
     with zeroshot_product(args, text, image).alone(wait=True) as todo:
         if not todo:
             return
-        weight, bias, categories = classifier(args.visn, args.visn_weights)
-        model = replace(model_of(args, text, image), dim=text.text_width, classes=len(categories))
-        heads = nn.ModuleDict(build_heads(model))
-        names = class_vectors(FrozenText(towers.text, towers.tokenizer, "cpu", "fp32"), categories)
-        found = {"classifier.weight": weight, "classifier.bias": bias, "names": names}
-        heads["image_head"].load_state_dict({**heads["image_head"].state_dict(), **found})
+        names = class_names_head(args, towers, [0, text.text_width])
+        model = replace(model_of(args, text, image), dim=text.text_width, classes=len(names.names))
+        heads = nn.ModuleDict({**build_heads(model), "image_head": names})
         config = {"model": asdict(model), "training": {"recipe": "zeroshot"}, "epoch": 0}
         snapshots.write_tokenizer(output, towers.tokenizer)
         write_zeroshot_card(output / "README.md", output.name, model)
         snapshots.write(output, "BEST", config, heads.state_dict(), command)
-    print(f"wrote a matcher without training to {output} (BEST.safetensors): {len(categories):,} class names, {model.dim} dimensions")
+    print(f"wrote a matcher without training to {output} (BEST.safetensors): {model.classes:,} class names, {model.dim} dimensions")
 
 
-def class_vectors(text: FrozenText, categories: list[str]) -> torch.Tensor:
-    """The text tower's vectors of the classes' names: float32 (K, width), each of length 1"""
+def class_names_head(args: Namespace, towers: Towers, columns: list[int]) -> ClassNamesHead:
+    """The image head of the flags' towers; columns: [start, stop] of the text tower's outputs, the joint space.
+
+    Raises UserError for a classifier whose classes have no names.
+    """
+    weight, bias, categories = classifier(args.visn, args.visn_weights)
+    names = class_vectors(FrozenText(towers.text, towers.tokenizer, "cpu", "fp32"), categories, slice(*columns))
+    head = ClassNamesHead(weight.shape[1], names.shape[1], len(categories))
+    head.load_state_dict({**head.state_dict(), "classifier.weight": weight, "classifier.bias": bias, "names": names})
+    return head
+
+
+def class_vectors(text: FrozenText, categories: list[str], columns: slice) -> torch.Tensor:
+    """These columns of the text tower's vectors of the classes' names: float32 (K, n), each of length 1"""
     tokens, offsets = text.tokenize(categories)
-    vectors = torch.empty(len(categories), text.width)
+    vectors = torch.empty(len(categories), len(range(text.width)[columns]))
     for rows, features in text.features(tokens, offsets, all_batches(np.diff(offsets), TEXT_BATCH)):
-        vectors[rows] = F.normalize(features.float(), dim=-1)
+        vectors[rows] = F.normalize(features[:, columns].float(), dim=-1)
     require_finite(vectors.numpy(), lambda row: f"class {categories[row]}", "fp32", unit=True)
     return vectors

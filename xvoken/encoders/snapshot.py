@@ -63,6 +63,8 @@ class ModelConfig:
     key_views: int = 1
     rank: int = 768
     parts: list[dict[str, Any]] = field(default_factory=list)
+    hubness: float = 0.0
+    calibration: list[float] = field(default_factory=list)
 
     @classmethod
     def read(cls, said: dict[str, Any]) -> "ModelConfig":

@@ -1,0 +1,252 @@
+"""Matchers with heads in closed form, alone or joined with others: --head cca, cca,classes, linear,cca,classes.
+
+1. The towers' outputs that canonical correlation analysis takes are those whose neighbourhoods agree most (xmatching/layers.py).
+2. On pictures held out of the training ones in turn (xmatching/folds.py), all else is chosen (xmatching/choice.py).
+3. The heads are made of all training pairs. A training may go on from there: of the trained head if there is one, else of cca's.
+"""
+
+from argparse import Namespace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xmatching import layers
+from xmatching.cca import Correlated, Maps
+from xmatching.choice import Analysis, Chooser, Vectors, choose_correction, choose_weights, recall_sum
+from xmatching.data import PairBatches
+from xmatching.folds import Columns, Fold, Pictures, folds_of, spread
+from xmatching.model import Matcher
+from xmatching.pairs import Towers
+from xmatching.settings import Training
+from xmatching.training import Learner
+from xmatching.zeroshot import class_names_head
+from xvoken.console import say
+from xvoken.encoders.heads import UnitHead
+from xvoken.encoders.image import channels_of
+from xvoken.encoders.matcher import build_heads
+from xvoken.encoders.snapshot import ModelConfig, Part
+from xvoken.errors import UserError
+from xvoken.kinds import HEADS
+
+BANK = 4096  # captions, and pictures, of the training that a snapshot keeps, to take off hubness in evaluations
+LEARNT = 1.02  # a training that goes on has to find so many times as much as the solution that it started from
+
+
+@dataclass
+class Joined:
+    """A matcher that `fit` made. model: its config, with parts; epochs: how many to go on training; choice: what was chosen, for people."""
+
+    model: ModelConfig
+    matcher: Matcher
+    epochs: int
+    choice: dict[str, Any]
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """As a training's progress keeps it."""
+        return {"model": asdict(self.model), "epochs": self.epochs, "choice": self.choice}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """As a training's progress keeps them: the matcher's, before the first epoch."""
+        return {f"model.{name}": tensor for name, tensor in self.matcher.state_dict().items()}
+
+
+def joined_learner(model: ModelConfig, training: Training, device: str) -> Learner:
+    """All to train a matcher of this config with, parts included; its weights are random."""
+    whole = Matcher(model)
+    alone = whole if learning_part(model) is None else learning(whole, model)
+    return Learner.to_train(alone, training, device, whole)
+
+
+def learning_part(model: ModelConfig) -> int | None:
+    """The number of the part that a training trains: the trained head, else cca's; None if there is neither."""
+    made = [HEADS[part.head].made for part in model.joined]
+    return next((made.index(kind) for kind in ("trained", "fitted") if kind in made), None)
+
+
+def learning(whole: Matcher, model: ModelConfig) -> Matcher:
+    """A matcher of the part that is trained alone; it shares that part's heads with the whole one."""
+    number = learning_part(model)
+    assert number is not None, "a matcher without such a part is not trained"
+    alone = Matcher(replace(model, parts=[{**model.parts[number], "weight": 1.0}]))
+    for side in ("text_head", "image_head"):
+        alone.heads[side].heads[0] = whole.heads[side].heads[number]
+    return alone
+
+
+def columns_of(towers: Towers, model: ModelConfig) -> tuple[list[list[int]], list[list[int]]]:
+    """The columns that cca may take: of the text tower's last layers, of the image tower's last map, with the earlier maps and without."""
+    hidden = model.text_width // len(model.lang_layers)
+    text = [[model.text_width - count * hidden, model.text_width] for count in range(1, len(model.lang_layers) + 1)]
+    earlier = sum(channels_of(stage) for stage in towers.image.stages)
+    image = [[0, model.image_width], *([[earlier, model.image_width]] if earlier and model.visn_pool == "stages" else [])]
+    return text, image
+
+
+def parts_of(towers: Towers, model: ModelConfig, names: list[str], columns: Columns | None) -> list[Part]:
+    """The parts with all weights 1; columns: those of cca."""
+    whole = Columns([0, model.text_width], [0, model.image_width])
+    text, image = columns_of(towers, model)
+    found = []
+    for name in names:
+        kind = HEADS[name].made
+        if kind == "given" and model.visn_pool not in ("avg", "stages"):
+            raise UserError(f"--head {name}: needs the average of the image tower's last map: --visn-pool avg or stages")
+        taken = {"trained": whole, "fitted": columns or whole, "given": Columns(text[0], image[-1])}[kind]
+        dim = taken.text[1] - taken.text[0] if kind == "given" else model.dim
+        found.append(Part(name, dim, taken.text, taken.image, 1.0))
+    return found
+
+
+def fit(args: Namespace, towers: Towers, model: ModelConfig, training: Training, train: PairBatches) -> Joined:
+    """Choose all that is not given, and make the heads of all training pairs. model: as the flags give it, without parts."""
+    pictures, names = Pictures(train), model.head.split(",")
+    if len(pictures) < 2:
+        raise UserError(f"--train-imgs {','.join(args.train_imgs)}: fewer than two pictures with captions; nothing can be held out")
+    chooser, columns, agreements = Chooser(folds_of(pictures, training.seed)), None, {}
+    if "cca" in names:
+        columns, agreements = layers.choose(pictures, *columns_of(towers, model))
+    parts = parts_of(towers, model, names, columns)
+    given = {part.head: class_names_head(args, towers, part.text) for part in parts if HEADS[part.head].made == "given"}
+    if given:
+        model = replace(model, classes=len(given["classes"].names))
+    analysis = Analysis.of(pictures, chooser.folds, columns, model.rank) if columns else None
+    solved = analysis.choose(chooser, model.dim, training.ridge, training.power) if analysis else (0.0, 0.0, 0)
+    make = Maker(model, parts, given, analysis, solved)
+    epochs, learnt = rehearse(make, pictures, chooser, training)
+    vectors = make.vectors(pictures, chooser.folds, learnt)
+    weights = choose_weights(chooser, vectors, training.part_weights)
+    joined = [Vectors.joined([part[fold] for part in vectors], weights) for fold in range(len(vectors[0]))]
+    correction = choose_correction(chooser, joined, training.hubness)
+    kept = [replace(part, weight=weight) for part, weight in zip(parts, weights, strict=True) if weight]
+    chosen = make.model(kept, correction)
+    choice = {
+        "columns": asdict(columns) if columns else None, "ridge": solved[0], "power": solved[1], "directions": solved[2], "epochs": epochs,
+        "weights": dict(zip(names, weights, strict=True)), "hubness": correction, "agreement": agreements, "scores": chooser.scores,
+    }  # fmt: skip
+    told = ", ".join(f"{name} {weight:g}" for name, weight in zip(names, weights, strict=True))
+    say(f"chosen on held-out pictures: weights {told}; hubness {correction:g}; " + make.told(epochs))
+    torch.manual_seed(training.seed)
+    whole = make.whole(chosen, Correlated(analysis.total) if analysis else None)
+    return Joined(chosen, whole, epochs, choice)
+
+
+@dataclass
+class Maker:
+    """Makes the heads of a matcher. given: the image heads of parts without weights of their own; solved: ridge, power, directions."""
+
+    base: ModelConfig
+    parts: list[Part]
+    given: dict[str, nn.Module]
+    analysis: Analysis | None
+    solved: tuple[float, float, int]
+
+    def told(self, epochs: int) -> str:
+        ridge, power, directions = self.solved
+        cca = f"cca with ridge {ridge:g}, power {power:g}, {directions} directions" if self.analysis else "no cca"
+        return cca + (f", {epochs} epochs from there" if epochs else "")
+
+    def model(self, parts: list[Part], correction: float = 0.0) -> ModelConfig:
+        """The config of a matcher of these parts."""
+        return replace(self.base, parts=[asdict(part) for part in parts], dim=sum(part.dim for part in parts), hubness=correction)
+
+    def whole(self, model: ModelConfig, pairs: Correlated | None) -> Matcher:
+        """A matcher with cca's solution for these pairs; trained heads have random weights, which torch.manual_seed decides."""
+        matcher = Matcher(model)
+        for number, part in enumerate(model.joined):
+            text, image = (matcher.heads[side].heads[number] for side in ("text_head", "image_head"))
+            if part.head in self.given:
+                image.load_state_dict(self.given[part.head].state_dict())
+            elif HEADS[part.head].made == "fitted":
+                assert self.analysis is not None and pairs is not None
+                self._solve(self.analysis, pairs, text, image)
+        return matcher
+
+    def _solve(self, analysis: Analysis, pairs: Correlated, text: nn.Module, image: nn.Module) -> None:
+        maps = self._maps(pairs)
+        for head, found, (weight, bias) in ((text, analysis.text, maps.text), (image, analysis.image, maps.image)):
+            head.load_state_dict({**vars(found), "out.weight": weight, "out.bias": bias})
+
+    def _maps(self, pairs: Correlated) -> Maps:
+        ridge, power, directions = self.solved
+        return pairs.solve(ridge).maps(power, directions, self.base.dim)
+
+    def vectors(self, pictures: Pictures, folds: list[Fold], learnt: Matcher | None) -> list[list[Vectors]]:
+        """The vectors of each part in each fold; in the first one alone if there is a trained head, `learnt`, which knows that one's."""
+        trained = any(HEADS[part.head].made == "trained" for part in self.parts)
+        return [self._part_vectors(part, pictures, folds[: 1 if trained else None], learnt) for part in self.parts]
+
+    def _part_vectors(self, part: Part, pictures: Pictures, folds: list[Fold], learnt: Matcher | None) -> list[Vectors]:
+        kind = HEADS[part.head].made
+        if kind == "fitted":
+            analysis = self.analysis
+            assert analysis is not None
+            return [analysis.vectors(number, self._maps(analysis.outside[number])) for number in range(len(folds))]
+        if kind == "given":
+            heads = UnitHead(part.dim), self.given[part.head]
+        else:
+            assert learnt is not None
+            heads = learnt.heads["text_head"].heads[0], learnt.heads["image_head"].heads[0]
+        return [fold_vectors(pictures, fold, part, *heads) for fold in folds]
+
+
+@torch.inference_mode()
+def fold_vectors(pictures: Pictures, fold: Fold, part: Part, text: nn.Module, image: nn.Module) -> Vectors:
+    """The vectors of a fold by two heads."""
+    return Vectors.of(
+        fold,
+        lambda pairs: text(pictures.captions(pairs)[:, slice(*part.text)]),
+        lambda places: image(pictures.views(places)[..., slice(*part.image)]),
+    )
+
+
+def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, training: Training) -> tuple[int, Matcher | None]:
+    """Train on the pictures outside the first fold: with a trained head, for its vectors there; with --early-stop, to choose the epochs.
+
+    Returns the number of epochs, and the trained head's matcher.
+    """
+    model = make.model(make.parts)
+    number = learning_part(model)
+    if number is None or not training.epochs:
+        return 0, None
+    trained = HEADS[model.joined[number].head].made == "trained"
+    if not trained and not training.early_stop:
+        return training.epochs, None
+    fold, part = chooser.folds[0], model.joined[number]
+    torch.manual_seed(training.seed)
+    alone = learning(make.whole(model, make.analysis.outside[0] if make.analysis else None), model)
+    rest, _ = pictures.pairs(fold.rest)
+    data = PairBatches(pictures.data.text, pictures.data.images, pictures.texts[rest], pictures.rows[pictures.owner[rest]])
+    learner = Learner.to_train(alone, training, "cpu")
+    def found() -> float:
+        alone.eval()
+        heads = alone.heads["text_head"].heads[0], alone.heads["image_head"].heads[0]
+        return recall_sum(fold, fold_vectors(pictures, fold, part, *heads))
+
+    scores = [found() if training.early_stop else 0.0]
+    for epoch in range(1, training.epochs + 1):
+        learner.epoch(epoch, data)
+        if training.early_stop:
+            scores.append(found())
+    alone.eval()
+    if trained:
+        return training.epochs, alone
+    chooser.scores["epochs"] = {str(epoch): round(score, 3) for epoch, score in enumerate(scores)}
+    best = max(range(len(scores)), key=scores.__getitem__)
+    return (best if scores[best] > LEARNT * scores[0] else 0), None
+
+
+@torch.inference_mode()
+def bank_of(matcher: Matcher, train: PairBatches) -> dict[str, Tensor]:
+    """The vectors of at most BANK captions and pictures of the training, evenly spread: float16, as a snapshot keeps them."""
+    pictures = Pictures(train)
+    places, device = spread(torch.arange(len(pictures)).numpy(), BANK), next(matcher.buffers(), torch.empty(0)).device
+    pairs = spread(torch.arange(len(pictures.owner)).numpy(), BANK)
+    matcher.eval()
+    text = matcher.embed_text(pictures.captions(pairs).to(device))
+    image = F.normalize(matcher.embed_image(pictures.views(places).to(device)).mean(1), dim=-1)
+    return {"bank.text": text.half().cpu(), "bank.image": image.half().cpu()}
