@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 import xvoken
@@ -38,10 +38,9 @@ def by_hand(encoder: xvoken.Encoder, path: str, number: int) -> Tensor:
     view, whole = encoder.image.tower.view, Image.open(path).convert("RGB")
     pixels, (width, height) = view(whole), whole.size
     side = min(width, height)
-    ends = [(0, 0, side, side), (width - side, height - side, width, height)]
-    squares = [np.asarray(whole.crop(box).resize((view.crop, view.crop), Image.Resampling[view.resample.upper()])) for box in ends]
-    mirror = np.asarray(ImageOps.mirror(Image.fromarray(pixels.permute(1, 2, 0).numpy())))
-    views = [pixels, *(torch.from_numpy(cut.copy()).permute(2, 0, 1) for cut in (mirror, *squares))]
+    boxes = [(0, 0, width, height), (0, 0, side, side), (width - side, height - side, width, height)]
+    squares = [np.asarray(whole.crop(box).resize((view.crop, view.crop), Image.Resampling[view.resample.upper()])) for box in boxes]
+    views = [pixels, *(torch.from_numpy(cut.copy()).permute(2, 0, 1) for cut in squares)]
     with torch.inference_mode():
         mean = sum(encoder.image_head(encoder.image.tower(one[None]))[0] for one in views[:number]) / number
         return mean / mean.norm()

@@ -61,9 +61,9 @@ def add_key_views_flag(parser: ArgumentParser) -> None:
     """Add --key-views: how many views of a picture its vector is the mean of; None where the model's own number is meant."""
     parser.add_argument(
         "--key-views", "--key_views", type=int, choices=KEY_VIEWS,
-        help="views of a picture whose vectors' mean, of length 1, is its vector: 1, the centre that the tower takes; 2, and its mirror "
-        "image; 4, and the squares at the picture's two ends; the tower works as many times as long (default: what the matcher was made "
-        "for, else 1)",
+        help="views of a picture whose vectors' mean, of length 1, is its vector: 1, the centre that the tower takes; 2, and the picture "
+        "squeezed to a square; 4, and the squares at its two ends; the tower works as many times as long (default: what the matcher was "
+        "made for, else 1)",
     )  # fmt: skip
 
 

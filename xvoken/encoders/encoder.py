@@ -195,7 +195,7 @@ class Encoder:
         batch_size: pictures a batch (default: by device). on_error: what to do with a picture that can't be used: "raise"
         xvoken.Error, which names the picture and the reason, or "nan", which fills its row with NaN.
         views: from 1 to 4 (default: the encoder's `key_views`): a vector is the mean over so many views of the picture, brought to
-        length 1: the centre that the tower takes by itself, its mirror image, and the squares at the picture's two ends.
+        length 1: the centre that the tower takes by itself, the picture squeezed to a square, and the squares at its two ends.
         Keys on disk differ from these vectors by about 0.001: their features were rounded to 16 bits between tower and head.
         """
         if on_error not in ("raise", "nan"):

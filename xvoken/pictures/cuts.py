@@ -1,9 +1,11 @@
 """Cuts of a picture: views whose vectors' mean is its key, where one view would leave the ends of a long picture out.
 
 whole       the tower's evaluation view, the centre of the picture
-mirrored    the same, left and right exchanged
+squeezed    the picture to its edges, scaled to a square without regard to its ratio
 start       the square of the picture's shorter side at its left or upper end, to its edges
-end         the same at its right or lower end; of a square picture, both squares are the picture
+end         the same at its right or lower end
+
+Of a square picture, the last three are the same.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from torch import Tensor
 from xvoken.errors import UserError
 from xvoken.pictures.view import AnyView
 
-CUTS = ("whole", "mirrored", "start", "end")
+CUTS = ("whole", "squeezed", "start", "end")
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, right and bottom not included
 
 
@@ -37,31 +39,29 @@ class Cuts:
 
     @property
     def resize(self) -> int | None:
-        """Pixels that the shorter side is scaled to; the squares are scaled to fewer, so that a picture is decoded once for all cuts."""
+        """Pixels that the shorter side is scaled to; the others are scaled to fewer, so that a picture is decoded once for all cuts."""
         return self.view.resize
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """RGB picture -> uint8 (len(names), 3, height, width)"""
-        square = self.view.without_margin()
-        return self._made(lambda: self.view(picture), lambda box: square(picture.crop(box)), *picture.size)
+        return self._made(lambda: self.view(picture), lambda box: self.view.squeezed(picture.crop(box)), *picture.size)
 
     def of_pixels(self, pixels: Tensor) -> Tensor:
         """Cuts of decoded pictures, computed on their device: uint8 (B, 3, H, W) -> uint8 (B, len(names), 3, height, width)"""
-        square = self.view.without_margin()
 
-        def end(box: Box) -> Tensor:
+        def squeezed(box: Box) -> Tensor:
             left, top, right, bottom = box
-            return square.of_pixels(pixels[:, :, top:bottom, left:right])
+            return self.view.squeezed_of_pixels(pixels[:, :, top:bottom, left:right])
 
-        return self._made(lambda: self.view.of_pixels(pixels), end, pixels.shape[3], pixels.shape[2])
+        return self._made(lambda: self.view.of_pixels(pixels), squeezed, pixels.shape[3], pixels.shape[2])
 
-    def _made(self, whole: Callable[[], Tensor], square: Callable[[Box], Tensor], width: int, height: int) -> Tensor:
-        """The cuts in the order of their names, along an axis before (3, height, width)."""
-        whole, side = cache(whole), min(width, height)
+    def _made(self, whole: Callable[[], Tensor], squeezed: Callable[[Box], Tensor], width: int, height: int) -> Tensor:
+        """The cuts in the order of their names, along an axis before (3, height, width); squeezed: makes the view of a box."""
+        squeezed, side = cache(squeezed), min(width, height)  # cached: the boxes of a square picture are equal
         ways = {
             "whole": whole,
-            "mirrored": lambda: whole().flip(-1),
-            "start": lambda: square((0, 0, side, side)),
-            "end": lambda: square((width - side, height - side, width, height)),
+            "squeezed": lambda: squeezed((0, 0, width, height)),
+            "start": lambda: squeezed((0, 0, side, side)),
+            "end": lambda: squeezed((width - side, height - side, width, height)),
         }
         return torch.stack([ways[name]() for name in self.names], -4)

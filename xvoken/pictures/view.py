@@ -1,7 +1,7 @@
 """The views of a picture that towers expect: `View` for torchvision's towers, `ProcessorView` for transformers' image processors."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Protocol
 
@@ -35,8 +35,12 @@ class PixelsView(Protocol):
 class AnyView(PixelsView, Protocol):
     """How a picture becomes a tower's input: one view of it, uint8 (3, height, width)."""
 
-    def without_margin(self) -> "AnyView":
-        """The view that a square picture is whole in, if its scaled picture is cut by pixels; else the view itself."""
+    def squeezed(self, picture: Image.Image, /) -> Tensor:
+        """The picture to its edges, scaled to a square without regard to its ratio: RGB picture -> uint8 (3, height, width)"""
+        ...
+
+    def squeezed_of_pixels(self, pixels: Tensor, /) -> Tensor:
+        """The same of decoded pictures, on their device: uint8 (B, 3, H, W) -> uint8 (B, 3, height, width)"""
         ...
 
     def normalize(self, pixels: Tensor, /) -> Tensor:
@@ -69,8 +73,7 @@ class View:
         left, top = (round((side - self.crop) / 2.0) for side in scaled)
         across, down = width / scaled[0], height / scaled[1]
         box = (left * across, top * down, (left + self.crop) * across, (top + self.crop) * down)
-        cut = picture.resize((self.crop, self.crop), Image.Resampling[self.resample.upper()], box=box)
-        return torch.from_numpy(np.asarray(cut).copy()).permute(2, 0, 1)
+        return self._resized(picture, box)
 
     def of_pixels(self, pictures: Tensor) -> Tensor:
         """Views of decoded pictures, computed on their device: uint8 (B, 3, H, W) -> uint8 (B, 3, crop, crop)
@@ -79,13 +82,22 @@ class View:
         """
         height, width = pictures.shape[2:]
         scaled = [int(self.resize * side / min(height, width)) for side in (height, width)]
-        resized = functional.resize(pictures.float(), scaled, InterpolationMode(self.resample), antialias=True)
+        resized = _scaled(pictures, scaled, self.resample)
         top, left = (round((side - self.crop) / 2.0) for side in scaled)
-        return resized[:, :, top : top + self.crop, left : left + self.crop].round().clamp(0, 255).to(torch.uint8)
+        return _bytes(resized[:, :, top : top + self.crop, left : left + self.crop])
 
-    def without_margin(self) -> "View":
-        """The view of the same size whose shorter side is not cut."""
-        return replace(self, resize=self.crop)
+    def squeezed(self, picture: Image.Image) -> Tensor:
+        """The picture to its edges, without the margin that `resize` leaves around the crop: RGB picture -> uint8 (3, crop, crop)"""
+        return self._resized(_bounded(picture))
+
+    def squeezed_of_pixels(self, pictures: Tensor) -> Tensor:
+        """The same of decoded pictures, computed as `of_pixels` is: uint8 (B, 3, H, W) -> uint8 (B, 3, crop, crop)"""
+        return _bytes(_scaled(pictures, [self.crop, self.crop], self.resample))
+
+    def _resized(self, picture: Image.Image, box: tuple[float, float, float, float] | None = None) -> Tensor:
+        """A box of the picture, or all of it, at the size of the crop: uint8 (3, crop, crop)"""
+        cut = picture.resize((self.crop, self.crop), Image.Resampling[self.resample.upper()], box=box)
+        return torch.from_numpy(np.asarray(cut).copy()).permute(2, 0, 1)
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, 3, H, W)"""
@@ -136,9 +148,19 @@ class ProcessorView:
             pixels = own.center_crop(pixels, own.crop_size)
         return pixels.contiguous()
 
-    def without_margin(self) -> "ProcessorView":
-        """The processor's own view: what it cuts off is part of the model."""
-        return self
+    def squeezed(self, picture: Image.Image) -> Tensor:
+        """The processor's view of the picture scaled to a square of its shorter side: RGB picture -> uint8 (3, H, W)
+
+        What the processor cuts off a square is part of the model.
+        """
+        picture = _bounded(picture)
+        side = min(picture.size)
+        return self(picture.resize((side, side), Image.Resampling.BICUBIC))
+
+    def squeezed_of_pixels(self, pixels: Tensor) -> Tensor:
+        """The same of decoded pictures, on their device: uint8 (..., 3, H, W) -> uint8 (..., 3, height, width)"""
+        side = min(pixels.shape[-2:])
+        return self.of_pixels(_bytes(_scaled(pixels, [side, side], "bicubic")))
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, 3, H, W)"""
@@ -146,7 +168,17 @@ class ProcessorView:
         return own.rescale_and_normalize(pixels, own.do_rescale, own.rescale_factor, own.do_normalize, own.image_mean, own.image_std)
 
 
+def _scaled(pixels: Tensor, size: list[int], resample: str) -> Tensor:
+    """Pictures (..., 3, H, W) at another (height, width): float32, in which bicubic ones reach outside 0 to 255."""
+    return functional.resize(pixels.float(), size, InterpolationMode(resample), antialias=True)
+
+
+def _bytes(pixels: Tensor) -> Tensor:
+    return pixels.round().clamp(0, 255).to(torch.uint8)
+
+
 def _bounded(picture: Image.Image) -> Image.Image:
+    """The picture, or the middle of one longer than MAX_RATIO."""
     width, height = picture.size
     most = MAX_RATIO * min(width, height)
     if max(width, height) <= most:

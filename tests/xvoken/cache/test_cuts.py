@@ -74,7 +74,7 @@ def test_each_cache_holds_the_tower_of_its_cut(make: Make, tmp_path: Path, decod
                 expected = make.tower(Cuts(make.tower.view, CUTS)(load_picture(path)))
             np.testing.assert_allclose([view.rows[row] for view in views], expected, atol=5e-3)
     square = make.paths.index(tmp_path / "pictures/square.png")
-    assert views[2].rows[square].tobytes() == views[3].rows[square].tobytes()
+    assert views[1].rows[square].tobytes() == views[2].rows[square].tobytes() == views[3].rows[square].tobytes()
     for view, cut in zip(views, CUTS, strict=True):
         settings = json.loads(view.path.with_suffix(".json").read_text())["settings"]
         assert settings.get("cut", "whole") == cut and view.path.name.startswith("x-resnet18-" if cut == "whole" else f"x-resnet18-{cut}-")
@@ -177,7 +177,7 @@ def test_a_view_that_overflows_leaves_the_others_as_they_are(tmp_path: Path):
     views = cut_features(*arguments, Compute(cache=tmp_path / "four"), "x", 4)
     assert [view.skipped for view in views] == [*[[(1, "missing")]] * 3, [(0, NOT_FINITE), (1, "missing")]]
     assert left_out(views) == [(0, NOT_FINITE), (1, "missing")] and np.isnan(views[3].rows[0]).all()
-    assert [view.rows[2, 0] for view in views[2:]] == [0, 127] and 0 < views[0].rows[2, 0] == views[1].rows[2, 0] < 127
+    assert [view.rows[2, 0] for view in views[2:]] == [0, 127] and 0 < views[0].rows[2, 0] < round(float(views[1].rows[2, 0])) == 127 // 3
     assert contents(views[:1]) == contents([image_features(*arguments, Compute(cache=tmp_path / "one"), "x")])
     Image.fromarray(pixels).save(paths[2])
     with pytest.raises(UserError, match="x: none of the 3 pictures can be used"):
