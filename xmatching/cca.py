@@ -59,7 +59,7 @@ class Directions:
 
 @dataclass
 class Pairs:
-    """Sums over pairs (x, y), each picture's views counted as pairs of their own: number, x (r,), y (s,), xx (r, r), yy (s, s), xy (r, s)."""
+    """Sums over pairs of x (r,) and y (s,) and of their products xx (r, r), yy (s, s), xy (r, s); each view of a picture is in a pair."""
 
     number: float
     x: Tensor

@@ -26,7 +26,6 @@ from xmatching.zeroshot import class_names_head
 from xvoken.console import say
 from xvoken.encoders.heads import UnitHead
 from xvoken.encoders.image import channels_of
-from xvoken.encoders.matcher import build_heads
 from xvoken.encoders.snapshot import ModelConfig, Part
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS
@@ -222,6 +221,7 @@ def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, training: Traini
     rest, _ = pictures.pairs(fold.rest)
     data = PairBatches(pictures.data.text, pictures.data.images, pictures.texts[rest], pictures.rows[pictures.owner[rest]])
     learner = Learner.to_train(alone, training, "cpu")
+
     def found() -> float:
         alone.eval()
         heads = alone.heads["text_head"].heads[0], alone.heads["image_head"].heads[0]

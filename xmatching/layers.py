@@ -26,7 +26,10 @@ def agreement(one: Tensor, other: Tensor, neighbours: int = NEIGHBOURS) -> float
 
 
 def choose(pictures: Pictures, text: list[list[int]], image: list[list[int]]) -> tuple[Columns, dict[str, float]]:
-    """The columns of both towers that agree most; text, image: the candidates, [start, stop] each. Returns each combination's agreement too."""
+    """The columns of both towers that agree most; text, image: the candidates, [start, stop].
+
+    Returns what each combination's agreement is too.
+    """
     places = spread(np.arange(len(pictures)), MOST)
     pairs, owner = pictures.pairs(places)
     captions = pictures.captions(pairs)

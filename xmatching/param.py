@@ -135,17 +135,17 @@ def _training_flags(group: Any) -> None:
         "--early-stop", action="store_true",
         help="with --head cca: take so many epochs (0 to --epochs) as find most on pictures that are held out of the training ones",
     )  # fmt: skip
-    chosen = "; auto: the one that finds most on pictures that are held out of the training ones"
-    group.add_argument("--ridge", type=number_or_auto, metavar="R", help=f"--head cca: added to each direction's variance{chosen} (default)")
+    chosen = "; auto: what finds most on pictures that are held out of the training ones"
+    group.add_argument("--ridge", type=number_or_auto, metavar="R", help=f"--head cca: is added to every variance{chosen} (default)")
     group.add_argument("--power", type=number_or_auto, metavar="P", help=f"--head cca: of the correlations as scales{chosen} (default)")
     group.add_argument(
         "--part-weights", type=weights_or_auto, metavar="W,...",
-        help=f"weights of the heads in --head, in their order{chosen.replace('the one that finds', 'those that find')} (default)",
+        help=f"weights of the heads in --head, in their order{chosen} (default)",
     )  # fmt: skip
     group.add_argument(
         "--hubness", type=number_or_auto, default=0.0, metavar="A",
-        help="how much of a picture's mean score with its nearest captions is taken off its scores in retrieval and evaluation, and the same "
-        f"for captions (Nearest Neighbor Normalization){chosen}",
+        help="how much of a picture's mean score with its nearest captions is taken off its scores in retrieval and evaluation, and the "
+        f"same for captions (Nearest Neighbor Normalization){chosen}",
     )  # fmt: skip
     group.add_argument(
         "--other-lines", metavar="FILE",

@@ -31,6 +31,11 @@ class Progress:
         """The last finished epoch."""
         return self.records[-1]["epoch"] if self.records else 0
 
+    @property
+    def next(self) -> int:
+        """The epoch to go on with: 0 for what was made in closed form, from which a training goes on."""
+        return self.epoch + 1 if self.records or not self.chosen else 0
+
     def last(self, epochs: int) -> int:
         """The epoch that the training ends with, of at most `epochs`."""
         return self.chosen["epochs"] if self.chosen else epochs

@@ -61,11 +61,8 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
         dist.barrier()  # until this machine's first process has filled the cache: machines may have caches of their own
     reporter = Reporter(args.report_to if rank == 0 else "none", output, config)
     train_data, valid_data = load_data(args, towers, train_sets, valid_sets)
-    fitted = is_fitted(args.head)
     if rank == 0:
-        if fitted and not progress.records:
-            joined = fit(args, towers, model, training, train_data)
-            progress.chosen, progress.tensors = joined.chosen, joined.tensors
+        begin(progress, args, towers, model, training, train_data)
         share_progress(progress)
     if world > 1 and first_here:
         dist.barrier()
@@ -76,23 +73,40 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
         snapshots.write_tokenizer(output, towers.tokenizer)
         say(f"training on {len(train_data.text_rows):,} pairs, {world} process{'es' * (world > 1)} on {device}")
     began = time.time()
-    for epoch in range(progress.epoch + 1 if progress.records or not fitted else 0, last + 1):
-        started = time.time()
-        loss, pairs = learner.epoch(epoch, train_data, rank, world) if epoch else (None, 0)
-        if rank > 0:
+    for epoch in range(progress.next, last + 1):
+        record = one_epoch(learner, epoch, train_data, valid_data, rank, world)
+        if not record:
             continue
-        seconds = time.time() - started
-        lr = learner.optimizer.param_groups[0]["lr"] if epoch else 0.0
-        record = {"epoch": epoch, "loss": loss and round(loss, 6), "lr": lr, **validate(learner.whole, valid_data, device)}
-        record |= {"pairs_per_second": round(pairs / seconds), "seconds": round(time.time() - started, 2)}
         require_lock()
-        save_epoch(output, learner, config, progress, record, command, bank_of(learner.whole, train_data) if fitted else {})
+        save_epoch(output, learner, config, progress, record, command, bank_of(learner.whole, train_data) if progress.chosen else {})
         reporter.log(record)
         left = (time.time() - began) / max(1, epoch - progress.started_at) * (last - epoch)
         say(epoch_line(record, last, left))
     if rank == 0:
         reporter.close()
         finish(output, progress, config, args.recipe)
+
+
+def begin(progress: Progress, args: Namespace, towers: Towers, model: ModelConfig, training: Training, data: PairBatches) -> None:
+    """Make what comes about in closed form, if there is such a head and no earlier run has made it; the progress gets it."""
+    if is_fitted(args.head) and not progress.records:
+        joined = fit(args, towers, model, training, data)
+        progress.chosen, progress.tensors = joined.chosen, joined.tensors
+
+
+def one_epoch(
+    learner: Learner, epoch: int, train_data: PairBatches, valid_data: PairBatches, rank: int, world: int
+) -> dict[str, Any] | None:
+    """Train an epoch, or none for epoch 0, and validate; returns the record, in the first process alone."""
+    started = time.time()
+    loss, pairs = learner.epoch(epoch, train_data, rank, world) if epoch else (None, 0)
+    if rank > 0:
+        return None
+    seconds = time.time() - started
+    lr = learner.optimizer.param_groups[0]["lr"] if epoch else 0.0
+    figures = validate(learner.whole, valid_data, learner.device)
+    record = {"epoch": epoch, "loss": None if loss is None else round(loss, 6), "lr": lr, **figures}
+    return {**record, "pairs_per_second": round(pairs / seconds), "seconds": round(time.time() - started, 2)}
 
 
 def load_data(
