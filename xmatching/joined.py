@@ -31,6 +31,7 @@ from xvoken.errors import UserError
 from xvoken.kinds import HEADS
 
 BANK = 4096  # captions, and pictures, of the training that a snapshot keeps, to take off hubness in evaluations
+PATIENCE = 3  # epochs without a better one after which no more are tried
 LEARNT = 1.02  # a training that goes on has to find so many times as much as the solution that it started from
 
 
@@ -232,6 +233,8 @@ def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, training: Traini
         learner.epoch(epoch, data)
         if training.early_stop:
             scores.append(found())
+            if epoch - max(range(epoch + 1), key=scores.__getitem__) >= PATIENCE:
+                break
     alone.eval()
     if trained:
         return training.epochs, alone

@@ -13,7 +13,7 @@ from xvoken.kinds import HEADS, IMAGE_POOLS, TEXT_POOLS
 from xvoken.machine import PRECISIONS
 
 # The flags that --recipe zeroshot reads, and --resume, which run_xmatching.bash always gives.
-ZEROSHOT_FLAGS = {"recipe", "visn", "visn_weights", "lang", "lang_layers", "text_pool", "max_len", "output", "resume"}
+ZEROSHOT_FLAGS = {"recipe", "visn", "visn_weights", "lang", "lang_layers", "text_pool", "max_len", "key_views", "output", "resume"}
 FEW_PICTURES = 1000  # of a training set for which --key-views auto takes 2
 DEFAULT_OUTPUT = "snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert"
 
@@ -26,6 +26,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if trains_nothing(args):
         _require_no_training(args, parser)
+        args.key_views = args.key_views or 1
     args.limit = args.limit or (1000 if args.tiny else 10_000 if args.fast else None)
     _check(args)
     return args

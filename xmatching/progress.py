@@ -36,6 +36,10 @@ class Progress:
         """The epoch to go on with: 0 for what was made in closed form, from which a training goes on."""
         return self.epoch + 1 if self.records or not self.chosen else 0
 
+    def described(self, config: dict[str, Any]) -> dict[str, Any]:
+        """A config as a snapshot has it: with what was chosen."""
+        return {**config, "model": self.chosen["model"], "choice": self.chosen["choice"]} if self.chosen else config
+
     def last(self, epochs: int) -> int:
         """The epoch that the training ends with, of at most `epochs`."""
         return self.chosen["epochs"] if self.chosen else epochs

@@ -15,6 +15,9 @@ from xvoken.kinds import made_by
 from xvoken.records import TOP, table
 
 
+CHOSEN = ("ridge", "power", "directions", "epochs", "hubness")  # of what xmatching/joined.py chooses, for the card
+
+
 class Tracker:
     """A receiver of each epoch's numbers, an entry of REPORTS; this base class drops them.
 
@@ -135,10 +138,13 @@ def draw_curves(path: Path, records: list[dict[str, Any]]) -> bool:
 
 def write_card(path: Path, name: str, config: dict[str, Any], recipe: str, best: dict[str, Any]) -> None:
     """README.md of a trained snapshot: data, recipe, recall, date, versions. Front matter as model hubs read it."""
-    model, training = ModelConfig.read(config["model"]), config["training"]
+    model, training, chosen = ModelConfig.read(config["model"]), config["training"], config.get("choice")
     data = "".join(f"| {key} | {facts['images']:,} | {facts['captions']:,} |\n" for key, facts in training["data"].items())
-    options = "".join(f"| {key} | {value} |\n" for key, value in training.items() if key != "data")
+    rows = {**training, **(chosen and {f"{name}, as taken": chosen[name] for name in CHOSEN} or {})}
+    options = "".join(f"| {key} | {value} |\n" for key, value in rows.items() if key != "data")
     heads = ", ".join(f"{key} {getattr(model, key)}" for key in ("head", "hidden", "dim", "dropout"))
+    if chosen:
+        heads = ", ".join(f"{name} with weight {weight:g}" for name, weight in chosen["weights"].items()) + f"; dim {model.dim}"
     write_text(
         path,
         f"""{_about(name, model, f"{heads}; level {model.level}", f"{recipe}; best epoch {best['epoch']} of {training['epochs']}")}

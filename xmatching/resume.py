@@ -63,13 +63,11 @@ def save_epoch(
 
     command: the command line of the run; bank: tensors that the snapshot has beside its heads', see xmatching/joined.py.
     """
-    matcher, chosen = learner.whole, progress.chosen
+    matcher = learner.whole
     best = rsum(record) > max((rsum(r) for r in progress.records), default=-1.0)
     progress.records.append(record)
     quality = {k: record[k] for k in ("images", "captions", "text_to_image", "image_to_text", "chance")}
-    described = {**config, "epoch": record["epoch"], "validation": quality}
-    if chosen:
-        described |= {"model": chosen["model"], "choice": chosen["choice"]}
+    described = {**progress.described(config), "epoch": record["epoch"], "validation": quality}
     for tag in ("LAST", "BEST") if best else ("LAST",):
         _save_towers(output, tag, matcher, described)
         snapshots.write(output, tag, described, {**matcher.heads.state_dict(), **bank}, command)
@@ -78,7 +76,8 @@ def save_epoch(
     tensors |= {f"objective.{name}": tensor for name, tensor in learner.objective.state_dict().items()}
     for number, state in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
-    header = {"config": config, "records": progress.records, "equal_scores": "random order", **({"chosen": chosen} if chosen else {})}
+    header = {"config": config, "records": progress.records, "equal_scores": "random order"}
+    header |= {"chosen": progress.chosen} if progress.chosen else {}
     snapshots.write_tensors(snapshots.training_file(output), tensors, header)
 
 

@@ -71,7 +71,8 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
     restore(progress, learner)
     if rank == 0:
         snapshots.write_tokenizer(output, towers.tokenizer)
-        say(f"training on {len(train_data.text_rows):,} pairs, {world} process{'es' * (world > 1)} on {device}")
+        if last:
+            say(f"training on {len(train_data.text_rows):,} pairs, {world} process{'es' * (world > 1)} on {device}")
     began = time.time()
     for epoch in range(progress.next, last + 1):
         record = one_epoch(learner, epoch, train_data, valid_data, rank, world)
@@ -169,7 +170,7 @@ def tell_people(output: Path, progress: Progress, config: dict[str, Any], recipe
     card, curves = output / "README.md", output / "curves.png"
     told = []
     if not only_missing or card_missing(output):
-        write_card(card, output.name, config, recipe, max(progress.records, key=rsum))
+        write_card(card, output.name, progress.described(config), recipe, max(progress.records, key=rsum))
         told.append(card.name)
     if (not only_missing or curves_missing(output)) and draw_curves(curves, progress.records):
         told.append(curves.name)
