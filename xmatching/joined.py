@@ -20,6 +20,7 @@ from xmatching.data import PairBatches
 from xmatching.folds import Columns, Fold, Pictures, folds_of, spread
 from xmatching.model import Matcher
 from xmatching.pairs import Towers
+from xmatching.progress import Progress
 from xmatching.settings import Training
 from xmatching.training import Learner
 from xmatching.zeroshot import class_names_head
@@ -244,8 +245,13 @@ def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, training: Traini
 
 
 @torch.inference_mode()
-def bank_of(matcher: Matcher, train: PairBatches) -> dict[str, Tensor]:
-    """The vectors of at most BANK captions and pictures of the training, evenly spread: float16, as a snapshot keeps them."""
+def bank_of(matcher: Matcher, train: PairBatches, progress: Progress) -> dict[str, Tensor]:
+    """The vectors of at most BANK captions and pictures of the training, evenly spread: float16, as a snapshot keeps them.
+
+    Of a matcher without a head in closed form, for which nothing was chosen: none.
+    """
+    if not progress.chosen:
+        return {}
     pictures = Pictures(train)
     places, device = spread(torch.arange(len(pictures)).numpy(), BANK), next(matcher.buffers(), torch.empty(0)).device
     pairs = spread(torch.arange(len(pictures.owner)).numpy(), BANK)

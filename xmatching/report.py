@@ -14,7 +14,6 @@ from xvoken.files.safe import replacing, write_text
 from xvoken.kinds import made_by
 from xvoken.records import TOP, table
 
-
 CHOSEN = ("ridge", "power", "directions", "epochs", "hubness")  # of what xmatching/joined.py chooses, for the card
 
 

@@ -71,15 +71,14 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
     restore(progress, learner)
     if rank == 0:
         snapshots.write_tokenizer(output, towers.tokenizer)
-        if last:
-            say(f"training on {len(train_data.text_rows):,} pairs, {world} process{'es' * (world > 1)} on {device}")
+        say(f"training on {len(train_data.text_rows):,} pairs, {world} process{'es' * (world > 1)} on {device}")
     began = time.time()
     for epoch in range(progress.next, last + 1):
         record = one_epoch(learner, epoch, train_data, valid_data, rank, world)
         if not record:
             continue
         require_lock()
-        save_epoch(output, learner, config, progress, record, command, bank_of(learner.whole, train_data) if progress.chosen else {})
+        save_epoch(output, learner, config, progress, record, command, bank_of(learner.whole, train_data, progress))
         reporter.log(record)
         left = (time.time() - began) / max(1, epoch - progress.started_at) * (last - epoch)
         say(epoch_line(record, last, left))
