@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from xvoken.console import progress
 from xvoken.encoders.frozen import FrozenImage, FrozenText, all_batches, batches_by_length, of_length_one, require_finite, shown
+from xvoken.encoders.snapshot import Bank
 from xvoken.encoders.sources import kind_of
 from xvoken.encoders.text import masked_mean
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
@@ -70,6 +71,8 @@ class Encoder:
     max_len: the longest caption in training, in tokens, special ones counted in (for CLIP-like models, the tower's longest input).
     level: "sentence", or "token" for a matcher that was trained on every token of a caption by itself.
     tokenizer_name: the text tower's name before any training, which names its tokenizer too: a trained tower's folder holds none.
+    hubness: how much of their hubness is taken off scores by default (0: nothing, as for CLIP-like models); bank: the vectors in which a
+    snapshot measures it, None without.
     home: folder for the files made with it; revision: the hub's commit, or ""; files: the files and folders it was read from.
     """
 
@@ -89,6 +92,8 @@ class Encoder:
     home: Path = Path()
     revision: str = ""
     level: str = "sentence"
+    hubness: float = 0.0
+    bank: Bank | None = None
     files: tuple[Path, ...] = ()
     device: str = "cpu"
     made_with: tuple[Any, ...] = ()

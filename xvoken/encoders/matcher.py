@@ -60,7 +60,7 @@ def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) 
         tokenizer=load_tokenizer(str(snapshots.tokenizer_folder(snapshot.folder))),
         text_spec=text_spec, image_spec=image_spec, image_width=model.image_width,
         text_head=heads["text_head"], image_head=heads["image_head"],
-        tokenizer_name=model.lang, home=snapshot.folder, level=model.level,
+        tokenizer_name=model.lang, home=snapshot.folder, level=model.level, hubness=model.hubness, bank=snapshot.bank,
         files=(snapshots.tensors_file(snapshot.folder, snapshot.tag), snapshots.tokenizer_folder(snapshot.folder)),
     )  # fmt: skip
     if "text" in towers:
