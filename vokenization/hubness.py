@@ -1,14 +1,18 @@
-"""The bank of sentences in which retrieval measures hubness, a sample of the corpus itself, and what it takes off the pictures' scores."""
+"""The banks in which hubness is measured, and what retrieval takes off the pictures' scores for it.
+
+Retrieval's is a sample of the corpus itself, evaluation's the training's captions and pictures, or those of a set.
+"""
 
 from argparse import ArgumentParser
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from vokenization.sentences import Tokenized, sample_lines
+from vokenization.sentences import Tokenized, sample_lines, spread
 from xvoken.cli.flags import at_least_nothing
 from xvoken.console import say
 from xvoken.errors import UserError
@@ -74,6 +78,31 @@ class Bank:
     def told(self) -> str:
         """What scores are, for the attributes of a file."""
         return f"inner products of normalized vectors, less {self.alpha} times each image's mean with its {NEAREST} nearest of the bank"
+
+
+@dataclass
+class CaptionBank:
+    """alpha: how much of a candidate's mean score with its nearest of a bank is taken off; name: the set's, or "the snapshot".
+
+    sentences, keys: of the set, float32 (I, dim); the snapshot has its own: none, and None. hash: of all that alpha is not.
+    """
+
+    alpha: float
+    name: str = "the snapshot"
+    sentences: list[str] = field(default_factory=list)
+    keys: NDArray[np.float32] | None = None
+    hash: str = "the snapshot's"
+
+    @classmethod
+    def of_set(cls, alpha: float, name: str, captions: list[str], gallery: Gallery) -> "CaptionBank":
+        """A bank of a set's captions and keys, at most LINES of each, evenly spread."""
+        sentences, rows = [captions[row] for row in spread(len(captions), LINES)], spread(len(gallery), LINES)
+        found = {"sentences": sha256_of_lines(sentences), "keys": sha256_of_lines(gallery.made_by), "nearest": NEAREST, "most": LINES}
+        return cls(alpha, name, sentences, gallery.vectors[rows], fingerprint(found))
+
+    def settings(self) -> dict[str, Any]:
+        """What a record depends on, in its settings."""
+        return {"hubness": self.alpha, "bank": self.hash}
 
 
 def prepare(bank: Bank, job: "VokenizeJob", gallery: Gallery, path: Path, device: str) -> None:

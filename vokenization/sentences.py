@@ -105,9 +105,14 @@ def first_tokens(corpus: Corpus, name: str, most: int | None) -> Sentences:
     return Sentences(Path(name).name, str(corpus.path), named, (tokens, offsets))
 
 
+def spread(number: int, most: int) -> NDArray[np.int64]:
+    """At most so many of the numbers below `number`, evenly spread, ascending."""
+    return np.unique(np.arange(most) * number // most)
+
+
 def sample_lines(corpus: Corpus, lines: int, most: int) -> Tokenized:
     """At most so many non-empty lines out of the first `lines`, evenly spread (fewer if many are empty): tokens (n,), offsets (L + 1,)"""
-    starts, picked = np.unique(np.arange(most) * lines // most), []
+    starts, picked = spread(lines, most), []
     for start, stop in zip(starts, [*starts[1:], lines], strict=True):
         tokens, offsets = corpus.slab(int(start), min(int(stop), int(start) + NEAR))
         if len(filled := np.flatnonzero(np.diff(offsets))):

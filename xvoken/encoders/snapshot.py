@@ -193,6 +193,12 @@ def read_header(path: Path) -> dict[str, Any]:
         return _header(file)
 
 
+def has_bank(load: str | Path) -> bool:
+    """Whether the snapshot `load` has a bank, see Bank; raises UserError as `read` does; needs no torch."""
+    with _opened(require_snapshot(load), "np") as file:
+        return "bank.text" in file.keys()  # noqa: SIM118
+
+
 @contextmanager
 def _opened(path: Path, framework: str) -> Generator[Any]:
     try:
