@@ -316,23 +316,3 @@ def test_a_snapshot_with_a_bank_of_its_own(world: World, keyed: Path, tmp_path: 
         snapshots.write_tensors(load / "BEST.safetensors", {**tensors, **wrong}, config)
         with pytest.raises(UserError, match="bank.text and bank.image must be finite, of 1 to 4096 rows of 16 numbers"):
             snapshots.read(load)
-
-
-@pytest.mark.parametrize("alpha", [0, 0.75])
-def test_captions_as_a_corpus_have_the_recall_of_the_evaluation(
-    world: World, keyed: Path, tmp_path: Path, script: Callable[..., str], alpha: float
-):
-    """The chain checks itself: tokenized and retrieved for as a corpus, captions find their pictures as often as evaluation says."""
-    captions, owner = captions_of(world, "shapes_train")
-    (tmp_path / "captions.txt").write_text("\n".join(captions) + "\n")
-    script("tokenization.tokenize_dataset", tmp_path, "captions.txt", world.bert)
-    flags = ["--load", keyed, "--image-sets", "shapes_train", "--num-workers", 1, "--output", tmp_path, "--hubness", alpha]
-    script("vokenization.vokenize_corpus_mp", *flags, "--corpus", tmp_path / "captions.txt", "--topk", 10)
-    with h5py.File(vokens.hdf5_file(tmp_path, "captions.txt", "shapes_train")) as file:
-        found, scores = file["indices"][:], file["scores"][:]
-    assert (np.diff(scores[:, :10], axis=1) < 0).all()  # no ties: evaluation would count their expected value
-    bank = ["--bank-set", "shapes_train"] if alpha else []
-    script("vokenization.evaluate_retrieval", *flags, *world.roots, *bank)
-    record = json.loads((tmp_path / "shapes_train.json").read_text())["text_to_image"]
-    for k in (1, 5, 10):  # here both banks are the same: all captions of the set
-        assert record[f"R{k}"] == pytest.approx(100 * (found[:, :k] == owner[:, None]).any(1).mean(), abs=1e-3)

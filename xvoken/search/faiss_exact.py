@@ -12,7 +12,7 @@ from xvoken.errors import UserError
 from xvoken.search.hubness import Extended, Rows, queries_for
 
 FAISS_GPU_MOST = 2048  # the largest k of faiss on a GPU
-CHUNK = 1 << 16  # keys with one more dimension that are made at once: a copy, unlike the keys themselves
+CHUNK = 1 << 14  # keys with one more dimension that are made at once: a copy, unlike the keys themselves
 TIES = 2048  # at most so many equal scores are put in the order of their rows; faiss gives them in any
 
 
