@@ -41,20 +41,8 @@ def test_captions_as_a_corpus_have_the_recall_of_the_evaluation(
     key_files.write(load / "keys", "drawn", [keys], ids, ids, [], {}, {"snapshot_hash": encoder.hash})
 
     script("tokenization.tokenize_dataset", tmp_path, "captions.txt", world.bert)
-    flags = [
-        "--load",
-        load,
-        "--image-sets",
-        "drawn",
-        "--num-workers",
-        1,
-        "--output",
-        tmp_path,
-        "--hubness",
-        alpha,
-        "--precision",
-        precision,
-    ]
+    flags = ["--load", load, "--image-sets", "drawn", "--num-workers", 1, "--precision", precision]
+    flags += ["--output", tmp_path / "out", "--hubness", alpha]
     shared = ["--corpus", tmp_path / "captions.txt", "--tokenizer-name", world.bert]
     script("vokenization.vokenize_corpus_mp", *flags, *shared, "--topk", 10, "--index", "flat")
     with h5py.File(vokens.hdf5_file(tmp_path / "out", "captions.txt", "drawn")) as file:
