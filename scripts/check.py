@@ -2,7 +2,7 @@
 
     python scripts/check.py snap/xmatching/NAME snap/xmatching/NAME/keys/open_images.hdf5 data/reddit/valid.pkl.txt.bert-base-uncased.hdf5
 
-reads   snapshots (folders), .hdf5 files of any stage with their companion files, .ids files of image sets, .faiss indexes
+reads   snapshots (folders), .hdf5 files of any stage with their companion files, .ids files of image sets, .faiss indexes, .hubness.npy
 The content of an .hdf5 file decides which stage's file it is. Retrieved images are compared with the tokens given with them or in
 their folder, tokens with the text in their folder. The first fault found is reported, with exit code 2.
 """
@@ -20,7 +20,7 @@ from xvoken.cli.main import PATH_FAULTS, run_main
 from xvoken.encoders import snapshot
 from xvoken.errors import UserError, one_line
 from xvoken.files import context as context_files
-from xvoken.files import corpus, image_ids, indexes, keys, vokens
+from xvoken.files import corpus, hubness, image_ids, indexes, keys, vokens
 from xvoken.files import phrases as caption_db
 from xvoken.files.hdf5 import open_hdf5
 from xvoken.files.safe import quoted
@@ -46,8 +46,10 @@ def _check(path: Path, given: Sequence[Path]) -> str:
         return image_ids.check(path.parent, path.stem)
     if path.suffix == ".faiss":
         return indexes.check(path)
+    if path.name.endswith(hubness.ENDING):
+        return hubness.check(path)
     if path.suffix != ".hdf5":
-        raise UserError(f"{path}: expected a snapshot's folder, an .hdf5 file, an image set's .ids or a .faiss index")
+        raise UserError(f"{path}: expected a snapshot's folder, an .hdf5 file, an image set's .ids, a .faiss index or a {hubness.ENDING}")
     with open_hdf5(path, "the stage that writes it") as file:
         names, visual = set(file), "fdim" in file.attrs
     if not names:
@@ -113,7 +115,10 @@ def _group(path: Path) -> set[str]:
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Check files that stages wrote, and describe their content.")
     parser.add_argument(
-        "paths", nargs="+", type=Path, help="snapshots' folders, .hdf5 files of any stage, image sets' .ids files, .faiss indexes"
+        "paths",
+        nargs="+",
+        type=Path,
+        help="snapshots' folders, .hdf5 files of any stage, image sets' .ids files, .faiss indexes, .hubness.npy files",
     )
     paths = parser.parse_args(argv).paths
     for path in paths:

@@ -57,7 +57,7 @@ def test_stages_that_are_finished(world: World, keyed: Path, tmp_path: Path, scr
         ("vokenization/extract_vision_keys.py", "--load", keyed, "--image-sets", "shapes_train", *few, *ids, *cache),
         ("vokenization/vokenize_corpus_mp.py", *retrieve, "--index", "flat"),
         ("vokenization/vokenize_corpus_mp.py", *retrieve, "--index", "auto"),
-        ("vokenization/evaluate_retrieval.py", "--load", keyed, "--image-sets", "shapes_valid", *few, *world.roots, *cache),
+        ("vokenization/evaluate_retrieval.py", "--load", keyed, "--image-sets", "shapes_valid", *few, *world.roots),
         ("vokenization/evaluate_diversity.py", "--load", keyed, "--image-sets", "shapes_valid", "--corpus", corpus, *world.roots),
         ("ctx/encode_captions.py", *ctx, "--captions", "phrases.txt"),
         ("ctx/encode_images.py", *ctx, "--images", "pictures"),

@@ -10,10 +10,13 @@ writes  snap/xmatching/NAME/eval/{IMAGE_SET}.json, with --protocol eval/{IMAGE_S
 A protocol (vokenization/protocols.py) is an image set of the Karpathy split and the way it is ranked: coco5k and flickr as a whole,
 coco1k in five folds whose figures are averaged. Its table has published figures below, unless the matcher was trained on some of the
 pictures.
-A second run prints the file; if snapshot, keys, captions or precision have changed, it measures again.
+Captions are encoded as retrieval encodes a corpus' lines: in the same precision, cut at the tower's length. With --hubness, scores are
+corrected as there, in a bank of training's captions and pictures (--bank-set: of a set's), both ways: the record says hubness and bank.
+A second run prints the file; if snapshot, keys, captions, precision, hubness or bank have changed, it measures again.
 """
 
 import sys
+from argparse import Namespace
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 from xvoken.interrupts import importing
 
+from vokenization.hubness import CaptionBank, add_hubness_flag
 from vokenization.protocols import PROTOCOLS, remarks
 from xvoken import commands
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, compute_of, names, precision_help, roots_of
@@ -90,7 +94,7 @@ class Evaluation:
             raise UserError(f"{self.name}: fold {min(missing) + 1} of {number} has no caption whose picture has a key")
         return found
 
-    def product(self, path: Path, identity: Identity, compute: Compute, protocol: str | None) -> Product:
+    def product(self, path: Path, identity: Identity, compute: Compute, protocol: str | None, bank: CaptionBank | None) -> Product:
         """The record's file and settings. A record with other settings is replaced without asking: measuring again takes no time."""
         ids, captions = self.captioned.ids, self.captioned.captions
         settings = {
@@ -100,7 +104,23 @@ class Evaluation:
         }  # fmt: skip
         if protocol:
             settings |= {"protocol": protocol, "folds": PROTOCOLS[protocol].folds, "pictures": sha256_of_lines(ids)[:16]}
+        settings |= bank.settings() if bank else {}
         return Product(path, settings, lambda: read_settings(path), "this recall", replaced=True)
+
+
+def read_bank(args: Namespace, identity: Identity, keys_dir: Path, langs: list[str]) -> CaptionBank | None:
+    """What hubness is measured in, None if nothing is taken off; raises UserError where a bank is needed and there is none."""
+    alpha = identity.hubness if args.hubness is None else args.hubness
+    if not alpha:
+        if args.bank_set:
+            raise UserError(f"--bank-set {args.bank_set}: is used only with --hubness A, such as --hubness 0.5")
+        return None
+    if args.bank_set:
+        found = Evaluation.read(args.bank_set, keys_dir, langs, roots_of(args), identity)
+        return CaptionBank.of_set(alpha, args.bank_set, [text for _, text in found.captions], found.gallery)
+    if not identity.matcher or not snapshot.has_bank(args.load):
+        raise UserError(f"--hubness {alpha:g}: {args.load} has no bank of its own; name a captioned set that has keys: --bank-set NAME")
+    return CaptionBank(alpha)
 
 
 def seen_in_training(load: str, ids: list[str], roots: Roots) -> dict[str, int]:
@@ -135,10 +155,11 @@ def record_file(folder: Path, name: str, protocol: str | None) -> Path:
 def report(path: Path, name: str, protocol: str | None) -> str:
     """What the file holds, for people."""
     record = read_record(path)
-    return "\n".join([f"{name}{f', {protocol}' if protocol else ''}: {table(record)}", *(remarks(protocol, record) if protocol else [])])
+    said = [name, *([protocol] if protocol else []), *([f"hubness {record['hubness']:g} taken off"] if "hubness" in record else [])]
+    return "\n".join([f"{', '.join(said)}: {table(record)}", *(remarks(protocol, record) if protocol else [])])
 
 
-def main(argv: list[str] | None = None) -> None:
+def parse_args(argv: list[str] | None) -> Namespace:
     parser = Parser(description="Recall over whole image sets, both directions.", formatter_class=Help)
     parser.add_argument(
         "--load", required=True, help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
@@ -153,31 +174,35 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: eval/ in the snapshot)")
     add_roots_flags(parser)
-    parser.add_argument("--cache", default="data/cache", help="folder for the cached outputs of the tower")
-    add_compute_flags(
-        parser, precision_help("text tower", "bf16 if the device has units for it, as by default in training, whose cache is then used")
+    add_hubness_flag(parser, "training's captions and pictures, for pictures and for captions")
+    parser.add_argument(
+        "--bank-set", metavar="NAME", help="a captioned set that has keys, which is the bank instead, such as a training set"
     )
-    args = parser.parse_args(argv)
+    add_compute_flags(parser, precision_help("text tower", "bf16 if the device has units for it"))
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     usual = PROTOCOLS[args.protocol] if args.protocol else None
-    identity, compute, encoder = identify(args.load), compute_of(args), None
+    identity, compute = identify(args.load), compute_of(args)
     langs = args.langs or (list(usual.langs) if usual else ["mscoco"])
+    keys_dir = args.keys_dir or key_files.folder(identity.home)
+    bank = read_bank(args, identity, keys_dir, langs)
     for image_set in listed_sets([args.image_sets or (usual.image_set if usual else "coco_minival")]):
         name, _ = split_name(image_set)
         path = record_file(args.output or identity.home / "eval", name, args.protocol)
-        keys_dir = args.keys_dir or key_files.folder(identity.home)
         evaluation = Evaluation.read(name, keys_dir, langs, roots_of(args), identity)
-        product, written = evaluation.product(path, identity, compute, args.protocol), ""
+        product, written = evaluation.product(path, identity, compute, args.protocol, bank), ""
         if not product.finished():
             folds = evaluation.folds(usual.folds) if usual else None
             with importing():
                 from vokenization.recall import measure
-                from xvoken.encoders.encoder import load_encoder
-            encoder = encoder or load_encoder(args.load, ["text"], "cpu", expected=identity.hash)
             with product.alone() as todo:
                 if todo:
                     if missing := len(evaluation.captioned.captions) - len(evaluation.captions):
                         say(f"{name}: left out {missing} captions, whose pictures have no key")
-                    record = measure(encoder, evaluation.captions, evaluation.gallery.vectors, compute, name, folds)
+                    record = measure(args.load, identity.hash, evaluation.captions, evaluation.gallery.vectors, path, compute, folds, bank)
                     if usual and identity.matcher:
                         record["seen"] = seen_in_training(args.load, evaluation.captioned.ids, roots_of(args))
                     write_json(path, {**record, "snapshot": identity.name, "snapshot_hash": identity.hash, "settings": product.settings})

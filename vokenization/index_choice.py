@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from xvoken.console import say
 from xvoken.encoders.identity import Identity, text_size
 from xvoken.errors import UserError
@@ -80,12 +77,12 @@ def record_of(choice: Choice, receipt: dict[str, Any], name: str) -> dict[str, A
     return {"kind": choice.kind, "id": indexes.identity(receipt), **receipt["recall"][name]}
 
 
-def known_record(choice: Choice, keys: NDArray[np.float32], path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of an index, if it is built and measured already and of these keys; else None."""
+def known_record(choice: Choice, keys: Any, path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of an index, if it is built and measured already and of these keys (float32 (N, dim) or Extended); else None."""
     receipt, name = indexes.read_receipt(path), recall_name(choice, settings)
     if not receipt or name not in receipt["recall"]:
         return None
-    if any(receipt.get(key) != value for key, value in indexes.made_of(keys, choice.kind).items()):
+    if any(receipt.get(key) != value for key, value in indexes.made_of(keys, choice.kind, settings.get("bank", "")).items()):
         return None
     return record_of(choice, receipt, name)
 

@@ -1,40 +1,85 @@
-"""Recall of captions against keys: encode the captions, and count how many find their pictures."""
+"""Recall of captions against keys: encode the captions as retrieval does, and count how many find their pictures."""
 
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xvoken.cache.texts import sentence_means, text_features, token_features
-from xvoken.encoders.encoder import Encoder
-from xvoken.machine import Compute
-from xvoken.recall import judge
+from vokenization.hubness import CaptionBank
+from xvoken.encoders.encoder import load_encoder
+from xvoken.files.safe import fingerprint, save_array, sha256_of_lines
+from xvoken.machine import TEXT_BATCH, Compute, lines_on
+from xvoken.recall import Less, judge
+from xvoken.search.hubness import offsets
+from xvoken.work.parts import Parts, discard, parts_folder
+
+CHUNK = 2048  # sentences per part
+
+
+@dataclass
+class SentenceJob:
+    """Vectors of sentences, as retrieval makes them of lines; see xvoken.work.local.Job.
+
+    load: the model as the user gave it; expected: the hash that it must have; batch_size: on a CPU.
+    """
+
+    load: str
+    expected: str
+    sentences: list[str]
+    precision: str
+    batch_size: int = TEXT_BATCH
+
+    def setup(self, device: str) -> None:
+        self.batch_size = lines_on(device, self.batch_size)
+        self.encoder = load_encoder(self.load, ["text"], device, self.precision, self.expected)
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        save_array(part.with_suffix(".npy"), self.encoder.encode_texts(self.sentences[start:stop], self.batch_size))
+        return {}
+
+
+def encode(job: SentenceJob, path: Path, compute: Compute, label: str) -> NDArray[np.float32]:
+    """The vectors of the job's sentences: float32 (n, dim), by all workers; parts lie beside `path`, whose sole writer the caller is."""
+    settings = {"snapshot_hash": job.expected, "precision": job.precision, "sentences": sha256_of_lines(job.sentences)[:16]}
+    vectors_file = path.with_name(f"{path.name}.{fingerprint(settings)}.npy")
+    vectors_file.unlink(missing_ok=True)  # left by a run that was killed
+    for leftover in path.parent.glob(f"{escape(path.name)}.*.npy.parts"):  # of other sentences, which are not asked for any more
+        if leftover != parts_folder(vectors_file):
+            discard(leftover)
+    with Parts(vectors_file, len(job.sentences), lines_on(compute.device, CHUNK), settings) as parts:
+        parts.run(job, compute.devices, desc=label, unit="sent")
+        vectors = np.concatenate([parts.load(number, ".npy") for number in range(len(parts.ranges))])
+        save_array(vectors_file, vectors)
+    vectors_file.unlink()
+    return vectors
 
 
 def measure(
-    encoder: Encoder,
-    captions: list[tuple[int, str]],
-    keys: NDArray[np.float32],
-    compute: Compute,
-    label: str,
-    folds: list[int] | None = None,
-) -> dict[str, Any]:
-    """The record of xvoken.recall.judge for all captions against all keys.
+    load: str, expected: str, captions: list[tuple[int, str]], keys: NDArray[np.float32], path: Path, compute: Compute,
+    folds: list[int] | None = None, bank: CaptionBank | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The record of all captions against all keys: that of xvoken.recall.judge, with hubness and bank where there is one.
 
-    captions: (row of its picture's key, text) of each; keys: (N, dim); encoder: loaded with its text tower; label: for progress bars;
-    folds: of each key, for figures that are means over folds.
+    load, expected: the encoder and its hash; captions: (row of its picture's key, text) of each; keys: (N, dim); path: of the record,
+    whose sole writer the caller is; folds: of each key; bank: what hubness is measured in.
     """
-    sentences = list(dict.fromkeys(text for _, text in captions))
-    by_token = encoder.level == "token"
-    # Captions are cut at the length of training: the recall compares with validation's, and training's cache is used again.
-    made = token_features if by_token else text_features
-    features = made(encoder.text_spec, encoder.text.tower, encoder.tokenizer, sentences, encoder.max_len, compute, label)
-    if by_token:
-        text = sentence_means(features, encoder.text_head)
+    sentences = list(dict.fromkeys([*(text for _, text in captions), *(bank.sentences if bank else [])]))
+    vectors = encode(SentenceJob(load, expected, sentences, compute.precision, compute.batch_size or TEXT_BATCH), path, compute, path.stem)
+    row_of = {sentence: row for row, sentence in enumerate(sentences)}
+    text, image = vectors[[row_of[text] for _, text in captions]], np.asarray(keys)
+    owner, fold = torch.tensor([row for row, _ in captions]), None if folds is None else torch.tensor(folds)
+    if not bank:
+        return judge(torch.from_numpy(text), torch.from_numpy(image), owner, fold)
+    if bank.keys is None:
+        own = load_encoder(load, [], "cpu", expected=expected).bank
+        assert own is not None, "the snapshot's bank is asked for only where there is one"
+        texts, pictures = own.text.numpy(), own.image.numpy()
     else:
-        text = encoder.text_vectors(torch.from_numpy(features.rows.astype("float32")))
-    text_row = {sentence: row for row, sentence in enumerate(sentences)}
-    rows = torch.tensor([text_row[sentence] for _, sentence in captions])
-    owner = torch.tensor([row for row, _ in captions])
-    return judge(text[rows], torch.from_numpy(keys), owner, None if folds is None else torch.tensor(folds))
+        texts, pictures = vectors[[row_of[text] for text in bank.sentences]], bank.keys
+    less = Less(torch.from_numpy(offsets(text, pictures, bank.alpha)), torch.from_numpy(offsets(image, texts, bank.alpha)))
+    record = judge(torch.from_numpy(text), torch.from_numpy(image), owner, fold, less)
+    return {**record, "hubness": bank.alpha, "bank": {"of": bank.name, "sentences": len(texts), "pictures": len(pictures)}}

@@ -15,6 +15,7 @@ from xvoken.files.image_sets import Roots, captioned_sets, is_captioned, lxmert_
 from xvoken.files.safe import quoted, sha256_of_lines, sha256_of_rows
 from xvoken.kinds import base_name
 
+NEAR = 64  # an empty line of a sample is replaced by one of the next so many
 Tokenized = tuple[NDArray[np.int32], NDArray[np.int64]]  # tokens (n,), offsets (L + 1,): line i is tokens[offsets[i] : offsets[i + 1]]
 
 
@@ -102,3 +103,19 @@ def first_tokens(corpus: Corpus, name: str, most: int | None) -> Sentences:
     tokens, offsets = np.asarray(tokens, np.int32), np.asarray(offsets, np.int64)
     named = sha256_of_lines([sha256_of_rows(tokens), sha256_of_rows(offsets)])[:16]
     return Sentences(Path(name).name, str(corpus.path), named, (tokens, offsets))
+
+
+def spread(number: int, most: int) -> NDArray[np.int64]:
+    """At most so many of the numbers below `number`, evenly spread, ascending."""
+    return np.unique(np.arange(most) * number // most)
+
+
+def sample_lines(corpus: Corpus, lines: int, most: int) -> Tokenized:
+    """At most so many non-empty lines out of the first `lines`, evenly spread (fewer if many are empty): tokens (n,), offsets (L + 1,)"""
+    starts, picked = spread(lines, most), []
+    for start, stop in zip(starts, [*starts[1:], lines], strict=True):
+        tokens, offsets = corpus.slab(int(start), min(int(stop), int(start) + NEAR))
+        if len(filled := np.flatnonzero(np.diff(offsets))):
+            picked.append(tokens[offsets[filled[0]] : offsets[filled[0] + 1]])
+    offsets = np.cumsum([0, *map(len, picked)])
+    return np.concatenate([np.empty(0, np.int32), *picked]), offsets

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import require_finite
 from xvoken.encoders.tokenizer import vocabulary_size
+from xvoken.files import hubness
 from xvoken.files.corpus import Corpus
 from xvoken.files.keys import joined, read_blocks
 from xvoken.files.safe import quoted, save_arrays
 from xvoken.machine import lines_on
 from xvoken.search.approximate import SavedIndex, open_saved
+from xvoken.search.hubness import extended
 from xvoken.search.index import build_joined
 
 
@@ -23,7 +25,7 @@ class VokenizeJob:
     """Finds the best keys and their scores for ranges of lines; see xvoken.work.local.Job.
 
     most: only the first so many keys (None: all); saved: an approximate index to search instead of all keys;
-    expected: the hash that the model must have.
+    hubness: the file of what is taken off the scores (None: nothing); expected: the hash that the model must have.
     """
 
     load: str
@@ -39,11 +41,14 @@ class VokenizeJob:
     workers: int = 1
     saved: SavedIndex | None = None
     expected: str | None = None
+    hubness: Path | None = None
 
     def setup(self, device: str) -> None:
         self.setup_encoder(device)
-        blocks = read_blocks(self.keys_dir, self.image_sets, self.most)
-        self.index = open_saved(joined(blocks), self.saved) if self.saved else build_joined(blocks, self.backend, device)
+        keys = read_blocks(self.keys_dir, self.image_sets, self.most)
+        keys = [joined(keys)] if self.saved else keys
+        blocks = extended(keys, hubness.read(self.hubness)) if self.hubness else keys
+        self.index = open_saved(blocks[0], self.saved) if self.saved else build_joined(blocks, self.backend, device)
 
     def setup_encoder(self, device: str) -> None:
         self.batch_size = lines_on(device, self.batch_size)

@@ -5,6 +5,7 @@
 reads   CORPUS.TOK.hdf5 and .line; snap/xmatching/NAME and its keys/{IMAGE_SET}.hdf5
 writes  snap/xmatching/NAME/vokens/{corpus}.{IMAGE_SET}, .hdf5 (indices, scores, vokens), .ids; see xvoken/files/vokens.py
         with an approximate --index also keys/{IMAGE_SET}.{KIND}.faiss and .json; see xvoken/search/approximate.py
+        with --hubness also keys/{IMAGE_SET}.{BANK}.hubness.npy and .json; see xvoken/files/hubness.py
 """
 
 import argparse
@@ -22,6 +23,7 @@ from xvoken.interrupts import importing
 
 from numpy.typing import NDArray
 
+from vokenization.hubness import Bank, add_hubness_flag
 from vokenization.index_choice import Choice, known_record, tell
 from xvoken import commands
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, compute_of, precision_help
@@ -29,7 +31,7 @@ from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.identity import Identity, identify
 from xvoken.errors import UserError
-from xvoken.files import indexes, vokens
+from xvoken.files import hubness, indexes, vokens
 from xvoken.files import keys as key_files
 from xvoken.files.corpus import Corpus, read_corpus, same_text
 from xvoken.files.image_sets import listed_sets, split_name
@@ -71,6 +73,7 @@ class Retrieval:
     """A request for the best images of a gallery for the lines of a corpus.
 
     most: only the gallery's first so many images (None: all); name: the gallery's name in the names of the files.
+    bank: that in which hubness is measured, None if nothing is taken off the scores.
     """
 
     args: argparse.Namespace
@@ -84,6 +87,7 @@ class Retrieval:
     most: int | None
     name: str
     output: Path
+    bank: Bank | None = None
 
     @property
     def lines(self) -> int:
@@ -91,11 +95,17 @@ class Retrieval:
 
     def settings(self) -> dict[str, Any]:
         """All that the result of exact search depends on."""
+        bank = {"hubness": self.bank.alpha, "bank": self.bank.hash} if self.bank else {}
         return {
             "snapshot_hash": self.identity.hash, "keys": sha256_of_lines(self.gallery.made_by)[:16], "images": len(self.gallery),
             "corpus": self.corpus.identity, "lines": self.lines,
-            "topk": self.args.topk, "precision": self.compute.precision, "backend": self.args.backend,
+            "topk": self.args.topk, "precision": self.compute.precision, "backend": self.args.backend, **bank,
         }  # fmt: skip
+
+    @property
+    def hubness_file(self) -> Path | None:
+        """Where the numbers lie that are taken off the scores, None if nothing is."""
+        return hubness.numbers_file(self.keys_dir, self.name, self.bank.hash) if self.bank else None
 
     def job(self) -> Any:
         with importing():
@@ -106,8 +116,41 @@ class Retrieval:
         return (TokenVokenizeJob if self.identity.level == "token" else VokenizeJob)(
             load=self.args.load, corpus=self.args.corpus, tokenizer_name=self.tokenizer_name, keys_dir=self.keys_dir,
             image_sets=self.image_sets, most=self.most, topk=self.args.topk, backend=self.args.backend, precision=self.compute.precision,
-            batch_size=self.args.batch_size, workers=len(self.compute.devices), expected=self.identity.hash,
+            batch_size=self.args.batch_size, workers=len(self.compute.devices), expected=self.identity.hash, hubness=self.hubness_file,
         )  # fmt: skip
+
+    def ready_job(self) -> Any:
+        """The job, with the file that it needs where hubness is taken off."""
+        job = self.job()
+        if self.bank and self.hubness_file:
+            from vokenization.hubness import prepare
+
+            prepare(self.bank, job, self.gallery, self.hubness_file, self.compute.device)
+        return job
+
+    def keys(self) -> Any:
+        """The keys of an approximate index: the gallery's vectors, with one more dimension where hubness is taken off."""
+        if not self.hubness_file:
+            return self.gallery.vectors
+        from xvoken.search.hubness import extended
+
+        return extended([self.gallery.vectors], hubness.read(self.hubness_file))[0]
+
+
+def prepared_index(asked: Retrieval, choice: Choice, settings: dict[str, Any]) -> tuple[Path, dict[str, Any], Any]:
+    """Build and measure the approximate index, unless it is there: its file, its record, and the job, if that was needed."""
+    bank = asked.bank.hash if asked.bank else ""
+    path, job = indexes.index_file(asked.keys_dir, asked.name, choice.kind, bank), None
+    if asked.hubness_file and not hubness.written(asked.hubness_file):
+        job = asked.ready_job()
+    keys = asked.keys()
+    if (record := known_record(choice, keys, path, settings)) is None:
+        job = job or asked.ready_job()
+        from vokenization.index_recall import prepare
+
+        record = prepare(choice, job, asked.corpus, keys, path, settings)
+    tell(choice, path, record)
+    return path, record, job
 
 
 def vokenize(asked: Retrieval, choice: Choice) -> None:
@@ -116,23 +159,18 @@ def vokenize(asked: Retrieval, choice: Choice) -> None:
     path, hdf5_path, ids_path = (file(where, name, sets) for file in (vokens.text_file, vokens.hdf5_file, vokens.ids_file))
     holds = f"the images of these {asked.lines:,} lines"
     product = Product(hdf5_path, settings, lambda: vokens.read_settings(hdf5_path), holds, (path, ids_path))
-    attributes = {"snapshot": asked.identity.name, "snapshot_hash": asked.identity.hash, "scores": "inner products of normalized vectors"}
+    scores = asked.bank.told() if asked.bank else "inner products of normalized vectors"
+    attributes = {"snapshot": asked.identity.name, "snapshot_hash": asked.identity.hash, "scores": scores}
     job = record = None
     if choice.kind != "flat":
         settings["index"] = choice.kind
         product.stands(unknown=("index_id", "effort"))  # other settings are refused before an index is built
-        index_path = indexes.index_file(asked.keys_dir, sets, choice.kind)
-        if (record := known_record(choice, asked.gallery.vectors, index_path, settings)) is None:
-            job = asked.job()
-            from vokenization.index_recall import prepare
-
-            record = prepare(choice, job, asked.corpus, asked.gallery.vectors, index_path, settings)
-        tell(choice, index_path, record)
+        index_path, record, job = prepared_index(asked, choice, settings)
         settings |= {"index_id": record["id"], "effort": record["effort"]}
         attributes["index"] = json.dumps(record)
     if product.finished():
         return
-    job = job or asked.job()
+    job = job or asked.ready_job()
     if record:
         from xvoken.search.approximate import SavedIndex
 
@@ -164,6 +202,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-img-num", type=at_least(1, also=-1), default=-1, help="search only the first N images; -1: all")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="retrieve only for the first N lines")
     Choice.add_flags(parser)
+    add_hubness_flag(parser, "at most 4,096 lines of the corpus, for its images")
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="exact search by faiss or torch; auto: the faster one here")
     parser.add_argument("--batch-size", type=at_least_one, default=TEXT_BATCH, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
     add_compute_flags(parser, precision_help("text tower", "bf16 if the device has units for it"))
@@ -191,7 +230,9 @@ def main(argv: list[str] | None = None) -> None:
     finished = vokens.hdf5_file(output, args.corpus.name, name)
     again = f"rm {quoted(finished)}, then the same command" if finished.exists() else "the same command"
     same_text(args.corpus, corpus.path, corpus.attributes.get("corpus"), again)
-    asked = Retrieval(args, identity, compute, corpus, base_name(tokenizer), image_sets, keys_dir, gallery, most, name, output)
+    alpha = identity.hubness if args.hubness is None else args.hubness
+    bank = Bank.of(alpha, corpus, gallery, identity.hash, compute.precision) if alpha > 0 else None
+    asked = Retrieval(args, identity, compute, corpus, base_name(tokenizer), image_sets, keys_dir, gallery, most, name, output, bank)
     vokenize(asked, Choice.from_args(args, identity, corpus, len(gallery)))
 
 

@@ -59,11 +59,20 @@ class Places:
 
 
 @dataclass
+class Less:
+    """What is taken off the scores of the candidates: text (C,) off captions, image (N,) off pictures, the same off equal vectors."""
+
+    text: Tensor
+    image: Tensor
+
+
+@dataclass
 class _Scored:
     """The scores of all captions with all pictures, a chunk at a time, to the same bits whenever they are asked for.
 
     Equal vectors are scored once: in two places of one product their scores may differ in the last bit. text (U, d), image (V, d): the
     distinct ones; sentence (C,), look (N,): which of them each caption and each picture is; said (U,), shown (V,): how often each occurs.
+    less: what is taken off the distinct ones' scores as candidates, (U,) and (V,); None: nothing.
     """
 
     text: Tensor
@@ -72,15 +81,27 @@ class _Scored:
     image: Tensor
     look: Tensor
     shown: Tensor
+    less: Less | None = None
 
     @classmethod
-    def of(cls, text: Tensor, image: Tensor) -> "_Scored":
-        return cls(*_distinct(text), *_distinct(image))
+    def of(cls, text: Tensor, image: Tensor, less: Less | None = None) -> "_Scored":
+        found = cls(*_distinct(text), *_distinct(image))
+        if less:
+            # Of equal vectors any number will do: all are the same.
+            own, theirs = torch.empty(len(found.text)), torch.empty(len(found.image))
+            own[found.sentence], theirs[found.look] = less.text, less.image
+            found.less = Less(own, theirs)
+        return found
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         """Yield the first row of each chunk and its scores (u, V)."""
         for start in range(0, len(self.text), CHUNK):
             yield start, self.text[start : start + CHUNK] @ self.image.T
+
+    def of_sentences(self) -> Iterator[tuple[int, Tensor]]:
+        """As `chunks`, the sentences being the candidates."""
+        for start, scores in self.chunks():
+            yield start, scores - self.less.text[start : start + CHUNK, None] if self.less else scores
 
 
 def ranks(text: Tensor, image: Tensor, owner: Tensor) -> tuple[Ranks, Ranks]:
@@ -95,15 +116,15 @@ def ranks(text: Tensor, image: Tensor, owner: Tensor) -> tuple[Ranks, Ranks]:
     return to_image, _to_text(scored, owner, own)
 
 
-def ranks_and_places(text: Tensor, image: Tensor, owner: Tensor) -> tuple[Ranks, Ranks, Places]:
-    """As `ranks`, and where each of a picture's captions stands, not only the best one."""
-    scored = _Scored.of(text, image)
+def ranks_and_places(text: Tensor, image: Tensor, owner: Tensor, less: Less | None = None) -> tuple[Ranks, Ranks, Places]:
+    """As `ranks`, and where each of a picture's captions stands, not only the best one. less: what is taken off the scores."""
+    scored = _Scored.of(text, image, less)
     to_image, own = _to_image(scored, owner)
     return to_image, _to_text(scored, owner, own), _places(scored, owner, own)
 
 
 def _to_image(scored: _Scored, owner: Tensor) -> tuple[Ranks, Tensor]:
-    """Ranks (C,) from captions to pictures, and each caption's score with its own picture, float32 (C,)."""
+    """Ranks (C,) from captions to pictures, and each caption's score as a candidate for its own picture, float32 (C,)."""
     sentence, shown = scored.sentence, scored.shown
     order = sentence.argsort(stable=True)
     bounds = torch.searchsorted(sentence[order], torch.tensor([*range(0, len(scored.text), CHUNK), len(scored.text)])).tolist()
@@ -112,10 +133,13 @@ def _to_image(scored: _Scored, owner: Tensor) -> tuple[Ranks, Tensor]:
     for number, (start, scores) in enumerate(scored.chunks()):
         for captions in order[bounds[number] : bounds[number + 1]].split(CHUNK):
             rows = scores[sentence[captions] - start]  # (c, V)
-            own[captions] = rows.gather(1, scored.look[owner[captions], None])[:, 0]
-            found.above[captions] = _weighted(rows > own[captions, None], shown)
-            found.equal[captions] = _weighted(rows == own[captions, None], shown)
-    return found, own
+            theirs = scored.look[owner[captions], None]
+            own[captions] = rows.gather(1, theirs)[:, 0]
+            rows = rows - scored.less.image if scored.less else rows
+            best = rows.gather(1, theirs)
+            found.above[captions] = _weighted(rows > best, shown)
+            found.equal[captions] = _weighted(rows == best, shown)
+    return found, own - scored.less.text[sentence] if scored.less else own
 
 
 def _to_text(scored: _Scored, owner: Tensor, own: Tensor) -> Ranks:
@@ -124,7 +148,7 @@ def _to_text(scored: _Scored, owner: Tensor, own: Tensor) -> Ranks:
     best = torch.full((len(pictures),), -torch.inf).scatter_reduce_(0, of, own, "amax")
     right = torch.zeros(len(pictures), dtype=torch.int64).index_add_(0, of, (own == best[of]).long())
     found = Ranks(torch.zeros_like(right), torch.zeros_like(right), right)
-    for start, scores in scored.chunks():
+    for start, scores in scored.of_sentences():
         scores, times = scores[:, scored.look[pictures]], scored.said[start : start + CHUNK]
         found.above += _weighted((scores > best).T, times)
         found.equal += _weighted((scores == best).T, times)
@@ -144,7 +168,7 @@ def _places(scored: _Scored, owner: Tensor, own: Tensor) -> Places:
     for captions in rounds:
         found.right_above[captions] = (theirs[of[captions]] > own[captions, None]).sum(1)
         found.right_equal[captions] = (theirs[of[captions]] == own[captions, None]).sum(1)
-    for start, scores in scored.chunks():
+    for start, scores in scored.of_sentences():
         times = scored.said[start : start + CHUNK]
         for captions in rounds:
             columns = scores.index_select(1, scored.look[owner[captions]])  # (u, c)
@@ -211,27 +235,29 @@ def evaluate(text: Tensor, image: Tensor, owner: Tensor) -> dict[str, Any]:
     }
 
 
-def judge(text: Tensor, image: Tensor, owner: Tensor, fold: Tensor | None = None) -> dict[str, Any]:
+def judge(text: Tensor, image: Tensor, owner: Tensor, fold: Tensor | None = None, less: Less | None = None) -> dict[str, Any]:
     """The record of `evaluate` with all that is measured once: mean_rank and mAP_R of both directions, rsum, and their intervals.
 
     mean_rank: the mean of the expected ranks; mAP_R: in percent, see xvoken.measures; from captions to pictures it is R@1, since a
     caption has one picture. interval: see xvoken.measures. fold: int64 (N,), each picture's fold (None: all in one): pictures and
-    captions are ranked within their fold, and the figures are the means over the folds. Raises UserError as `evaluate` does.
+    captions are ranked within their fold, and the figures are the means over the folds. less: what is taken off the scores, pictures being
+    the candidates for captions, captions those for pictures (None: nothing). Raises UserError as `evaluate` does.
     """
     _require_finite(text, image)
     fold = torch.zeros(len(image), dtype=torch.int64) if fold is None else fold
-    found = [_judge_fold(text, image, owner, fold == number) for number in fold.unique()]
+    found = [_judge_fold(text, image, owner, fold == number, less) for number in fold.unique()]
     sides = {side: _rounded(_mean([figures[side] for figures, _ in found])) for side in ("text_to_image", "image_to_text")}
     by_chance = {side: _rounded(_mean([figures["chance"][side] for figures, _ in found])) for side in sides}
     record = {"images": len(image), "captions": len(text), **({"folds": len(found)} if len(found) > 1 else {}), **sides}
     return {**record, "rsum": round(rsum(record), 3), "chance": by_chance, "interval": intervals([hits for _, hits in found])}
 
 
-def _judge_fold(text: Tensor, image: Tensor, owner: Tensor, pictures: Tensor) -> tuple[dict[str, Any], Numbers]:
+def _judge_fold(text: Tensor, image: Tensor, owner: Tensor, pictures: Tensor, less: Less | None) -> tuple[dict[str, Any], Numbers]:
     """Figures of the marked pictures (N,) and their captions alone, not rounded, and their rows of `hits_by_picture`."""
     captions = pictures[owner]
     text, image, owner = text[captions], image[pictures], (pictures.cumsum(0) - 1)[owner[captions]]
-    to_image, to_text, places = ranks_and_places(text, image, owner)
+    less = less and Less(less.text[captions], less.image[pictures])
+    to_image, to_text, places = ranks_and_places(text, image, owner, less)
     of = owner.unique(return_inverse=True)[1].numpy()
     hits = hits_by_picture(_hits(to_image), of, _hits(to_text))
     precision = average_precision_at_r(

@@ -63,9 +63,9 @@ def test_clip_retrieves_where_a_matcher_did(world, at, script):
 def test_clip_is_evaluated_as_a_matcher_is(world, at, script):
     builder.save_clip(at / "tiny-clip")
     shared = ["--image-sets", "shapes_valid", *world.roots]
-    fast = ["--num-workers", 1, "--device", "cpu", "--cache", at / "cache"]
+    fast, cache = ["--num-workers", 1, "--device", "cpu"], ["--cache", at / "cache"]
     script("vokenization.create_image_ids", *shared, "--ids-root", at / "ids")
-    script("vokenization.extract_vision_keys", "--load", "tiny-clip", *shared, *fast, "--ids-root", at / "ids")
+    script("vokenization.extract_vision_keys", "--load", "tiny-clip", *shared, *fast, *cache, "--ids-root", at / "ids")
     assert "12 captions, 6 images" in script("vokenization.evaluate_retrieval", "--load", "tiny-clip", *shared, *fast)
 
 
@@ -75,9 +75,9 @@ def test_siglip_is_evaluated_with_the_padding_that_it_was_trained_with(world, at
     tokenizer = AutoTokenizer.from_pretrained("siglip")
     colours = ["red", "blue", "green", "black"]
     shared = ["--image-sets", "shapes_valid", *world.roots]
-    fast = ["--num-workers", 1, "--device", "cpu", "--cache", at / "cache", "--precision", "fp32"]
+    fast, cache = ["--num-workers", 1, "--device", "cpu", "--precision", "fp32"], ["--cache", at / "cache"]
     script("vokenization.create_image_ids", *shared, "--ids-root", at / "ids")
-    script("vokenization.extract_vision_keys", "--load", "siglip", *shared, *fast, "--ids-root", at / "ids")
+    script("vokenization.extract_vision_keys", "--load", "siglip", *shared, *fast, *cache, "--ids-root", at / "ids")
     assert "12 captions, 6 images" in script("vokenization.evaluate_retrieval", "--load", "siglip", *shared, *fast)
     encoder = load_encoder("siglip", ["text"], "cpu")
     sentences = ["a red dog", *colours, "a big old car near the house and a tree under the blue sky with the cat"]
@@ -133,8 +133,8 @@ def test_a_text_without_a_vector_ends_retrieval_and_evaluation(world, at, script
     with pytest.raises(UserError, match=f"lines.txt: line 2: the model's output for it and of 1 more {output}"):
         again = ["--image-sets", "shapes_valid", *fast, "--corpus", at / "lines.txt", "--precision", "bf16", "--topk", 2]
         script("vokenization.vokenize_corpus_mp", "--load", "clip", *again)
-    with pytest.raises(UserError, match='sentence "a .*": the model\'s output for it and of 11 more is not finite; leave it out$'):
-        script("vokenization.evaluate_retrieval", "--load", "clip", *shared, *fast, "--cache", at / "cache", "--precision", "fp32")
+    with pytest.raises(UserError, match='text "a .*": the model\'s output for it and of 11 more is not finite; leave it out$'):
+        script("vokenization.evaluate_retrieval", "--load", "clip", *shared, *fast, "--precision", "fp32")
 
 
 def test_clip_without_a_tokenizer_is_refused(at):

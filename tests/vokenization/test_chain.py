@@ -12,6 +12,7 @@ import torch
 
 from tests.running import run_here
 from tests.worlds import World
+from vokenization.evaluate_retrieval import read_record
 from xvoken.encoders.encoder import load_encoder
 from xvoken.files import image_ids, keys, vokens
 from xvoken.pictures.decode import load_picture
@@ -123,7 +124,7 @@ def test_second_runs(world: World, keyed: Path, tmp_path: Path, script: Callable
 
 
 def test_evaluation_agrees_with_the_training(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
-    flags = ["--load", keyed, "--image-sets", "shapes_valid", *world.roots, "--cache", world.folder / "cache", "--precision", "fp32"]
+    flags = ["--load", keyed, "--image-sets", "shapes_valid", *world.roots, "--precision", "fp32"]
     printed = script("vokenization.evaluate_retrieval", *flags, "--output", tmp_path, "--num-workers", 1)
     record = json.loads((tmp_path / "shapes_valid.json").read_text())
     best = json.loads((keyed / "BEST.json").read_text())["validation"]
@@ -142,7 +143,7 @@ def evaluated_before(record: dict) -> dict:
 
 def test_a_second_evaluation(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
     """It tells what the file holds; of files of earlier versions, which do not say of what, and of others it measures again."""
-    flags = ["--load", keyed, "--image-sets", "shapes_valid", *world.roots, "--cache", world.folder / "cache", "--num-workers", 1]
+    flags = ["--load", keyed, "--image-sets", "shapes_valid", *world.roots, "--num-workers", 1]
     evaluate = ["vokenization.evaluate_retrieval", *flags, "--output", tmp_path]
     path = tmp_path / "shapes_valid.json"
     first, again = script(*evaluate, "--precision", "fp32"), f"skipped: {path} holds this recall already"
@@ -173,9 +174,8 @@ def test_evaluation_computes_as_keys_and_retrieval_do(world: World, keyed: Path,
     """In fp32 where nothing is said, also on a machine whose bf16 is fast."""
     monkeypatch.setattr("xvoken.machine.cpu_has_bf16", lambda: True)
     flags = ["--load", keyed, "--image-sets", "shapes_valid", *world.roots, "--device", "cpu", "--num-workers", 1]
-    script("vokenization.evaluate_retrieval", *flags, "--cache", tmp_path / "cache", "--output", tmp_path)
-    (receipt,) = (json.loads(path.read_text()) for path in (tmp_path / "cache").glob("*.json") if "report" not in path.name)
-    assert receipt["settings"]["precision"] == "fp32"
+    script("vokenization.evaluate_retrieval", *flags, "--output", tmp_path)
+    assert read_record(tmp_path / "shapes_valid.json")["settings"]["precision"] == "fp32"
 
 
 def test_folder_of_pictures_with_broken_ones(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):

@@ -207,7 +207,7 @@ def test_the_page_of_other_keys_and_of_another_training(corpus: Path, retrieve: 
     """Keys of the same number, in another order; and recalls of a snapshot that was trained again since."""
     load = corpus.parents[1] / "matcher"
     retrieve()
-    evaluate = ["--load", load, "--image-sets", "shapes_valid", *world.roots, "--cache", world.folder / "cache", "--num-workers", 1]
+    evaluate = ["--load", load, "--image-sets", "shapes_valid", *world.roots, "--num-workers", 1]
     script("vokenization.evaluate_retrieval", *evaluate)
     page = ["scripts.demo_page", "--load", load, "--corpus", corpus, "--image-sets", *SETS, "--eval-set", "shapes_valid"]
     page += ["--output", load / "page.html"]

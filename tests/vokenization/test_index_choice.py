@@ -12,7 +12,8 @@ import pytest
 from tests.running import run_here
 from tests.worlds import World
 from vokenization.index_choice import affordable
-from vokenization.index_recall import SAMPLE, sample_lines
+from vokenization.index_recall import SAMPLE
+from vokenization.sentences import sample_lines
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.identity import identify
 from xvoken.errors import UserError
@@ -65,7 +66,7 @@ def test_auto_is_exact_up_to_the_cost_of_the_tower(keyed: Path, capsys: pytest.C
 def test_lines_of_the_sample_are_whole_and_none_is_empty(world: World, keyed: Path):
     corpus = Corpus(world.folder / "corpus/lines.txt", "tiny-bert")
     for lines in (1, 7, 21):
-        tokens, offsets = sample_lines(corpus, lines)
+        tokens, offsets = sample_lines(corpus, lines, SAMPLE)
         filled = [i for i in range(lines) if corpus.offsets[i + 1] > corpus.offsets[i]]
         assert len(offsets) - 1 == len(filled) <= SAMPLE
         assert tokens.tolist() == corpus.tokens[: corpus.offsets[lines]].tolist()

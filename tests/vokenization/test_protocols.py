@@ -91,7 +91,7 @@ def by_hand(text: np.ndarray, image: np.ndarray, owner: np.ndarray) -> dict[str,
 
 def test_protocols_end_to_end(world: World, matcher: Path, karpathy: Path, tmp_path: Path, script: Callable[..., str]):
     roots = ["--lxmert-root", tmp_path / "lxmert", *world.roots[2:]]
-    shared = [*roots, "--cache", world.folder / "cache", "--num-workers", 1, "--precision", "fp32"]
+    shared = [*roots, "--num-workers", 1, "--precision", "fp32"]
     evaluate = ["vokenization.evaluate_retrieval", "--load", matcher, "--keys-dir", tmp_path / "keys", "--output", tmp_path, *shared]
     with pytest.raises(UserError, match="make it with: python vokenization/split_karpathy.py dataset_coco.json"):
         script(*evaluate, "--protocol", "coco5k")
@@ -100,7 +100,7 @@ def test_protocols_end_to_end(world: World, matcher: Path, karpathy: Path, tmp_p
         script(*evaluate, "--protocol", "coco5k")
     script("vokenization.create_image_ids", "--image-sets", "coco_karpathy_test", "--ids-root", tmp_path / "ids", *roots)
     keys = ["--image-sets", "coco_karpathy_test", "--ids-root", tmp_path / "ids", "--output", tmp_path / "keys"]
-    script("vokenization.extract_vision_keys", "--load", matcher, *keys, *shared)
+    script("vokenization.extract_vision_keys", "--load", matcher, *keys, *shared, "--cache", world.folder / "cache")
 
     printed = script(*evaluate, "--protocol", "coco1k")
     assert "coco_karpathy_test, coco1k: 75 captions, 15 images" in printed and "means over 5 folds" in printed

@@ -87,7 +87,7 @@ def test_two_exports(keyed: Path, tmp_path: Path):
 @pytest.mark.slow
 def test_two_evaluations(world: World, keyed: Path, tmp_path: Path):
     command = ["vokenization/evaluate_retrieval.py", "--load", keyed, "--image-sets", "shapes_valid", *world.roots]
-    command += ["--cache", f"{world.folder}/cache", "--output", tmp_path, "--device", "cpu"]
+    command += ["--output", tmp_path, "--device", "cpu"]
     first = stopped_behind("shapes_valid.json", command)
     refused(first, tmp_path / "shapes_valid.json", [*command, "--precision", "bf16"])  # the same is there already
     assert "wrote" in go_on(first)

@@ -33,9 +33,10 @@ def test_chain(world: World, token_matcher: Path, script: Callable[..., str]):
     corpus = world.folder / "token-corpus" / "lines.txt"
     corpus.parent.mkdir()
     corpus.write_text("\n".join(LINES) + "\n")
-    ids, cache = ["--ids-root", world.folder / "token-ids"], ["--cache", world.folder / "cache", "--num-workers", 1, "--precision", "fp32"]
+    ids, shared = ["--ids-root", world.folder / "token-ids"], [*world.roots, "--num-workers", 1, "--precision", "fp32"]
+    cache = ["--cache", world.folder / "cache"]
     script("vokenization.create_image_ids", "--image-sets", "shapes_valid", *ids, *world.roots)
-    script("vokenization.extract_vision_keys", "--load", token_matcher, "--image-sets", "shapes_valid", *ids, *world.roots, *cache)
+    script("vokenization.extract_vision_keys", "--load", token_matcher, "--image-sets", "shapes_valid", *ids, *shared, *cache)
     script("tokenization.tokenize_dataset", corpus.parent, corpus.name, world.bert)
     script(
         "vokenization.vokenize_corpus_mp", "--load", token_matcher, "--corpus", corpus, "--image-sets", "shapes_valid", "--topk", 2,
@@ -64,7 +65,7 @@ def test_chain(world: World, token_matcher: Path, script: Callable[..., str]):
         torch.testing.assert_close(mean[torch.from_numpy(indices[number]).long()], mean.topk(2).values, atol=1e-5, rtol=0)
     assert at == len(vokens)
     record = script(
-        "vokenization.evaluate_retrieval", "--load", token_matcher, "--image-sets", "shapes_valid", *world.roots, *cache
+        "vokenization.evaluate_retrieval", "--load", token_matcher, "--image-sets", "shapes_valid", *shared
     )  # fmt: skip
     assert "12 captions, 6 images" in record
     compare_with_towers(world, token_matcher, keys, encoder)

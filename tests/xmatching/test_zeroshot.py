@@ -76,10 +76,10 @@ def test_vectors_are_those_of_the_whole_models(world: World, flags: list[str]):
 
 def test_later_stages_take_it(world: World, flags: list[str], tmp_path: Path, script: Callable[..., str]):
     shared = ["--image-sets", "shapes_valid", *world.roots]
-    ids, cache = ["--ids-root", f"{world.folder}/ids"], ["--cache", f"{world.folder}/cache", "--num-workers", 1]
+    ids, cache, one = ["--ids-root", f"{world.folder}/ids"], ["--cache", f"{world.folder}/cache"], ["--num-workers", 1]
     script("vokenization.create_image_ids", *shared, *ids)
-    script("vokenization.extract_vision_keys", "--load", flags[-1], *shared, *ids, *cache)
-    printed = script("vokenization.evaluate_retrieval", "--load", flags[-1], *shared, *cache)
+    script("vokenization.extract_vision_keys", "--load", flags[-1], *shared, *ids, *cache, *one)
+    printed = script("vokenization.evaluate_retrieval", "--load", flags[-1], *shared, *one)
     assert "12 captions, 6 images" in printed
     tested = script("xmatching.main", *world.train_flags(tmp_path / "m"), "--test-only", "--load", flags[-1])
     assert "12 captions, 6 images" in tested

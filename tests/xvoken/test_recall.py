@@ -149,3 +149,45 @@ def test_the_median_is_not_rounded_and_two_folds_are_told():
     text, image = torch.eye(6)[[0, 1, 1, 2, 3, 5]], torch.eye(6)
     record = judge(text, image, torch.arange(6), fold=torch.arange(6) % 2)
     assert record["folds"] == 2 and "folds" not in judge(text, image, torch.arange(6))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_taken_off_against_all_orders(seed: int, monkeypatch: pytest.MonkeyPatch):
+    """Off pictures where captions look for them, off captions where pictures do; whole numbers, so that many scores are the same."""
+    monkeypatch.setattr(module, "CHUNK", 2)
+    rng = np.random.default_rng(seed)
+    text, image, owner = rng.integers(0, 2, (6, 3)), rng.integers(0, 2, (5, 3)), rng.integers(0, 4, 6)
+    off_text, off_image = text.sum(1) // 2, image.sum(1) // 2  # a function of the vector: the same for equal ones
+    less = module.Less(torch.from_numpy(off_text).float(), torch.from_numpy(off_image).float())
+    to_image, to_text, places = module.ranks_and_places(
+        torch.from_numpy(text).float(), torch.from_numpy(image).float(), torch.from_numpy(owner), less
+    )
+    scores = text @ image.T
+    captioned = sorted(set(owner.tolist()))
+    by_caption = [first_right(scores[c] - off_image, np.arange(5) == owner[c]) for c in range(6)]
+    by_picture = [first_right(scores[:, n] - off_text, owner == n) for n in captioned]
+    for found, orders in ((to_image, np.array(by_caption)), (to_text, np.array(by_picture))):
+        for k in (1, 2, 3, 5):
+            assert found.hit(k).tolist() == pytest.approx((orders <= k).mean(1))
+    for c, n in enumerate(owner):
+        column = scores[:, n] - off_text
+        assert places.above[c] == (column > column[c]).sum() and places.equal[c] == (column == column[c]).sum()
+        assert places.right_above[c] == (column > column[c])[owner == n].sum()
+        assert places.right_equal[c] == (column == column[c])[owner == n].sum()
+
+
+def test_nothing_taken_off_changes_nothing_and_folds_take_their_share():
+    rng = np.random.default_rng(0)
+    text, image = (torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(n, 8))).float()) for n in (60, 20))
+    owner, fold = torch.arange(60) // 3, torch.arange(20) // 10
+    nothing = module.Less(torch.zeros(60), torch.zeros(20))
+    assert judge(text, image, owner, fold, nothing) == judge(text, image, owner, fold)
+    less = module.Less(text[:, 0].contiguous(), image[:, 0].contiguous())
+    whole, halves = judge(text, image, owner, fold, less), []
+    for half in range(2):
+        pictures, captions = fold == half, (owner // 10) == half
+        part = module.Less(less.text[captions], less.image[pictures])
+        halves.append(judge(text[captions], image[pictures], owner[captions] - 10 * half, None, part))
+    for side in ("text_to_image", "image_to_text"):
+        assert whole[side]["R1"] == pytest.approx(sum(half[side]["R1"] for half in halves) / 2, abs=2e-3)
+    assert whole["text_to_image"] != judge(text, image, owner, fold)["text_to_image"]

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from xvoken.cache.features import Features, as_float16, cache_product, cached, part_arrays, write_rows
@@ -139,19 +137,6 @@ def token_features(
             write_json(product.last, {"settings": settings})
     read_json(product.last, f"remove {product.last} to make it again")
     return TokenFeatures(np.load(path, mmap_mode="r"), np.load(offsets_file))
-
-
-@torch.inference_mode()
-def sentence_means(features: TokenFeatures, head: nn.Module) -> Tensor:
-    """The vector of a sentence on token level: the mean of its tokens in the joint space, by `head` -> float32 (N, dim)"""
-    means = []
-    for start in range(0, len(features.offsets) - 1, TEXT_CHUNK):
-        offsets = features.offsets[start : start + TEXT_CHUNK + 1]
-        lengths = torch.from_numpy(np.diff(offsets))
-        vectors = head(torch.from_numpy(features.rows[offsets[0] : offsets[-1]].astype(np.float32)))  # (t, dim)
-        owner = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-        means.append(torch.zeros(len(lengths), vectors.shape[1]).index_add_(0, owner, vectors) / lengths[:, None])
-    return torch.cat(means)
 
 
 def _join(parts: Parts, path: Path, offsets_file: Path, width: int) -> int:

@@ -1,5 +1,6 @@
 """Command-line flags that several commands share; an invalid value ends in one line that says what is needed, and exit code 2."""
 
+import math
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,17 @@ def at_least(least: int, also: int | None = None) -> Callable[[str], int]:
 
 
 at_least_one = at_least(1)
+
+
+def at_least_nothing(text: str) -> float:
+    """A type for argparse: a number from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise ArgumentTypeError(f"{text}: a number of at least 0 is needed")
+    return value
 
 
 class Help(ArgumentDefaultsHelpFormatter):

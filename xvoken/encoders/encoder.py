@@ -25,6 +25,7 @@ from xvoken.encoders.frozen import (
     require_finite,
     shown,
 )
+from xvoken.encoders.snapshot import Bank
 from xvoken.encoders.sources import kind_of
 from xvoken.encoders.text import masked_mean
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
@@ -82,6 +83,8 @@ class Encoder:
     level: "sentence", or "token" for a matcher that was trained on every token of a caption by itself.
     key_views: how many views of a picture its vector is the mean of, unless another number is asked for: see xvoken/pictures/cuts.py.
     tokenizer_name: the text tower's name before any training, which names its tokenizer too: a trained tower's folder holds none.
+    hubness: how much of their hubness is taken off scores by default (0: nothing, as for CLIP-like models); bank: the vectors in which a
+    snapshot measures it, None without.
     home: folder for the files made with it; revision: the hub's commit, or ""; files: the files and folders it was read from.
     """
 
@@ -102,6 +105,8 @@ class Encoder:
     revision: str = ""
     level: str = "sentence"
     key_views: int = 1
+    hubness: float = 0.0
+    bank: Bank | None = None
     files: tuple[Path, ...] = ()
     device: str = "cpu"
     made_with: tuple[Any, ...] = ()

@@ -61,7 +61,8 @@ def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) 
         tokenizer=load_tokenizer(str(snapshots.tokenizer_folder(snapshot.folder))),
         text_spec=text_spec, image_spec=image_spec, image_width=model.image_width,
         text_head=heads["text_head"], image_head=heads["image_head"],
-        tokenizer_name=model.lang, home=snapshot.folder, level=model.level, key_views=model.key_views,
+        tokenizer_name=model.lang, home=snapshot.folder, level=model.level, key_views=model.key_views, hubness=model.hubness,
+        bank=snapshot.bank,
         files=(snapshots.tensors_file(snapshot.folder, snapshot.tag), snapshots.tokenizer_folder(snapshot.folder)),
     )  # fmt: skip
     if "text" in towers:

@@ -1,6 +1,7 @@
 """A trained matcher on disk.
 
-FOLDER/BEST.safetensors       the heads' tensors; its header carries the config
+FOLDER/BEST.safetensors       the heads' tensors; its header carries the config. With a bank also bank.text float16 (B, dim) and bank.image
+                              float16 (I, dim), vectors of training's captions and pictures, at most BANK of each: see Bank
 FOLDER/BEST.json              the same config, for people: model, command line, epoch, metrics
 FOLDER/BEST.text_tower/       only if the text tower was trained: a transformers folder
 FOLDER/BEST.image_tower.safetensors   only if the image tower was trained
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and reading a header needs n
     from torch import Tensor
 
 FORMAT = "xvoken-matcher-1"
+BANK = 4096  # sentences, and pictures, of a bank
 
 
 @dataclass(kw_only=True)
@@ -39,6 +41,7 @@ class ModelConfig:
     max_len: the longest caption in tokens; visn_weights: a file, None for the published weights; rank: of the head cca.
     parts: of joined heads, what each is: see Part; empty for a single head, which has all of the towers' outputs.
     key_views: how many of xvoken.pictures.cuts.CUTS a picture's vector is the mean of, where nothing else is asked for.
+    hubness: how much of their hubness is taken off scores by default, see xvoken/search/hubness.py; 0: nothing.
     """
 
     lang: str
@@ -116,7 +119,7 @@ class Snapshot:
     """A trained matcher as it was read from its file.
 
     folder and tag ("BEST" or "LAST") name the file; config: its whole header; model: the header's part "model"; tensors: the heads' by
-    name; hash: the first 16 hex digits of the file's SHA-256.
+    name; hash: the first 16 hex digits of the file's SHA-256; bank: float32, None if the file has none.
     """
 
     folder: Path
@@ -125,6 +128,7 @@ class Snapshot:
     model: ModelConfig
     tensors: "dict[str, Tensor]"
     hash: str
+    bank: Bank | None = None
 
 
 def tensors_file(folder: Path, tag: str) -> Path:
@@ -203,6 +207,12 @@ def read_header(path: Path) -> dict[str, Any]:
         return _header(file)
 
 
+def has_bank(load: str | Path) -> bool:
+    """Whether the snapshot `load` has a bank, see Bank; raises UserError as `read` does; needs no torch."""
+    with _opened(require_snapshot(load), "np") as file:
+        return "bank.text" in file.keys()  # noqa: SIM118
+
+
 @contextmanager
 def _opened(path: Path, framework: str) -> Generator[Any]:
     try:
@@ -233,7 +243,18 @@ def read(load: str | Path) -> Snapshot:
     missing = ModelConfig.missing(config.get("model", {}))
     if config.get("format") != FORMAT or missing:
         raise UserError(f"{path}: not a matcher's snapshot (format {config.get('format')}, missing: {missing or 'nothing'})")
-    return Snapshot(path.parent, path.stem, config, ModelConfig.read(config["model"]), tensors, sha256_of_file(path)[:16])
+    model = ModelConfig.read(config["model"])
+    return Snapshot(path.parent, path.stem, config, model, tensors, sha256_of_file(path)[:16], _taken_bank(path, tensors, model.dim))
+
+
+def _taken_bank(path: Path, tensors: "dict[str, Tensor]", dim: int) -> Bank | None:
+    """The bank, in float32, whose tensors are taken out of `tensors`; raises UserError for tensors that are none."""
+    found = [tensors.pop(name) for name in ("bank.text", "bank.image") if name in tensors]
+    if not found:
+        return None
+    if len(found) < 2 or not all(one.ndim == 2 and one.shape[1] == dim and 0 < len(one) <= BANK and one.isfinite().all() for one in found):
+        raise UserError(f"{path}: not a matcher's snapshot (bank.text and bank.image must be finite, of 1 to {BANK} rows of {dim} numbers)")
+    return Bank(*(one.float() for one in found))
 
 
 def check(folder: Path) -> str:

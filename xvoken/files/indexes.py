@@ -3,14 +3,13 @@
 keys/{IMAGE_SETS}.{KIND}.faiss    the trained index, mapped into memory by all workers
 keys/{IMAGE_SETS}.{KIND}.json     its receipt: the hash of the keys in it, their number, parameters, the index file's own
                                   hash, and the recalls measured with it; written last
+keys/{IMAGE_SETS}.{BANK}.{KIND}.faiss    the same of keys with one more dimension, which takes hubness off their scores: see
+                                         xvoken/files/hubness.py; its receipt names the bank
 """
 
 import math
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from xvoken.errors import UserError
 from xvoken.files.safe import fingerprint, read_json, sha256_of_file, sha256_of_rows
@@ -22,9 +21,9 @@ MOST_CELLS = 1 << 16  # the time of k-means grows with keys x cells
 LINKS = 32  # neighbours of a key in the graph
 
 
-def index_file(where: Path, sets: str, kind: str) -> Path:
-    """The index of image sets (names joined as in the file name) in the folder of keys `where`."""
-    return where / f"{sets}.{kind}.faiss"
+def index_file(where: Path, sets: str, kind: str, bank: str = "") -> Path:
+    """The index of image sets (names joined as in the file name) in the folder of keys `where`; bank: its hash, "" without one."""
+    return where / (f"{sets}.{bank}.{kind}.faiss" if bank else f"{sets}.{kind}.faiss")
 
 
 def receipt_file(path: Path) -> Path:
@@ -57,10 +56,15 @@ def check(path: Path) -> str:
     return f"{receipt['kind']} index of {receipt['number']:,} keys of {receipt['dim']} dimensions, recall {recalls}"
 
 
-def made_of(keys: NDArray[np.float32], kind: str) -> dict[str, Any]:
-    """The part of a receipt that follows from the keys (N, dim): they and the parameters decide whether an index is built again."""
+def made_of(keys: Any, kind: str, bank: str = "") -> dict[str, Any]:
+    """The part of a receipt that follows from the keys: they and the parameters decide whether an index is built again.
+
+    keys: float32 (N, dim), or anything that gives blocks of such rows; bank: the hash of the bank behind their last dimension, if any.
+    """
     number, dim = keys.shape
-    return {"kind": kind, "keys": sha256_of_rows(keys), "number": number, "dim": dim, "parameters": parameters_of(kind, number, dim)}
+    named = {"bank": bank} if bank else {}
+    parameters = parameters_of(kind, number, dim)
+    return {"kind": kind, "keys": sha256_of_rows(keys), "number": number, "dim": dim, "parameters": parameters, **named}
 
 
 def read_receipt(path: Path) -> dict[str, Any] | None:

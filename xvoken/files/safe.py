@@ -184,6 +184,12 @@ def same_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
         raise UserError(f"{path} was made with other settings ({changed}); keep those, or make it again after: rm {quoted(path)}")
 
 
+def require_writable(path: Path, without: str) -> None:
+    """Raise UserError if a file can't be written beside the keys; without: the flag that does without it."""
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: can't be written; copy the keys to a folder that can and give it as --keys-dir, or take {without}")
+
+
 def all_there(path: Path, *companions: Path) -> None:
     """Raise UserError if a file that was written with the finished file `path` is gone."""
     for companion in companions:

@@ -2,11 +2,12 @@
 
 {corpus}.{IMAGE_SET}         line i: file names of the best images of line i, best first, tab-separated;
                              empty for an empty line
-{corpus}.{IMAGE_SET}.hdf5    indices int32 (L, k), scores float32 (L, k) (inner products; -1 and NaN for an
-                             empty line), vokens int32 (N,), one a token: the first token of a line carries
-                             the row r of its best image, every further one -r - 1. By a matcher on token
-                             level: each token's own best row, -1 for tokens cut off a line. Attribute `index`, after
-                             approximate search: the index' kind and its recall of the exact images
+{corpus}.{IMAGE_SET}.hdf5    indices int32 (L, k), scores float32 (L, k) (inner products, or less what the
+                             attribute `scores` says; -1 and NaN for an empty line), vokens int32 (N,), one
+                             a token: the first token of a line carries the row r of its best image, every
+                             further one -r - 1. By a matcher on token level: each token's own best row, -1
+                             for tokens cut off a line. Attribute `index`, after approximate search: the
+                             index' kind and its recall of the exact images
 {corpus}.{IMAGE_SET}.ids     line r + 1: {IMAGE_SET}/{image id} of row r of the index
 """
 

@@ -26,6 +26,7 @@ from xvoken.files.keys import joined
 from xvoken.files.safe import replacing, sha256_of_file, write_json
 from xvoken.machine import cores
 from xvoken.search.faiss_exact import best_first
+from xvoken.search.hubness import Rows, queries_for
 from xvoken.search.index import Index, build_index
 
 FIRST_EFFORT = {"ivf": 1, "hnsw": 16, "ivfpq": 1}
@@ -56,13 +57,13 @@ class SavedIndex:
 class ApproximateIndex:
     """A faiss index and the keys (N, d) that it was built of; an xvoken.search.index.Index."""
 
-    def __init__(self, keys: NDArray[np.float32], index: Any, kind: str, effort: int):
+    def __init__(self, keys: Rows, index: Any, kind: str, effort: int):
         self.faiss, self.keys, self.index, self.kind, self.effort = import_faiss(kind), keys, index, kind, effort
         self.most = len(keys) if self.kind == "hnsw" else self.index.nlist  # the effort that leaves nothing out
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """(Q, d) -> scores float32 (Q, k) descending, rows int32 (Q, k); queries with fewer than k found are searched with more effort."""
-        effort, queries = self.effort, np.ascontiguousarray(queries)
+        effort, queries = self.effort, np.ascontiguousarray(queries_for(self.keys, queries))
         scores, rows = self._nearest(queries, k, effort)
         while len(short := np.flatnonzero(rows[:, -1] < 0)) and effort < self.most:
             effort = min(2 * effort, self.most)
@@ -91,7 +92,7 @@ class ApproximateIndex:
         return scores
 
 
-def open_saved(keys: NDArray[np.float32], saved: SavedIndex) -> ApproximateIndex:
+def open_saved(keys: Rows, saved: SavedIndex) -> ApproximateIndex:
     """Open an index on disk, mapped into memory; raises UserError when faiss is missing or the file is damaged."""
     faiss = import_faiss(saved.kind)
     try:
@@ -122,13 +123,14 @@ def build_tuned(
     return index
 
 
-def ensure_index(keys: NDArray[np.float32], path: Path, kind: str) -> dict[str, Any]:
+def ensure_index(keys: Rows, path: Path, kind: str, bank: str = "") -> dict[str, Any]:
     """Build the index at `path`, unless it is there and was built of these keys (N, dim); returns its receipt.
 
+    bank: see xvoken.files.indexes.made_of.
     The caller must be the sole_writer of `path`. The receipt is removed first and written last: where it exists, the index is whole.
     Raises UserError where faiss is missing.
     """
-    now, then = made_of(keys, kind), read_receipt(path)
+    now, then = made_of(keys, kind, bank), read_receipt(path)
     if then:
         changed = [name for name in now if then.get(name) != now[name]]
         if not changed:
@@ -146,7 +148,7 @@ def ensure_index(keys: NDArray[np.float32], path: Path, kind: str) -> dict[str, 
     return receipt
 
 
-def build(keys: NDArray[np.float32], kind: str, parameters: dict[str, int], show_progress: bool = True) -> Any:
+def build(keys: Rows, kind: str, parameters: dict[str, int], show_progress: bool = True) -> Any:
     """Train a faiss index on a sample of the keys (N, dim), drawn with a fixed seed, then add all of them."""
     faiss, (number, dim) = import_faiss(kind), keys.shape
     faiss.omp_set_num_threads(cores())

@@ -1,5 +1,6 @@
 """`open_index`, and exact search: the rows of largest inner product, best first, equal scores ordered by row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from xvoken.files.safe import matrix
 from xvoken.kinds import INDEXES, made_by
 from xvoken.machine import cpu_has_bf16, one_device
 from xvoken.search.faiss_exact import FaissIndex
+from xvoken.search.hubness import Rows
 from xvoken.search.torch_exact import TorchIndex
 
 
@@ -112,7 +114,7 @@ def open_index(
     return OpenIndex(index, getattr(keys, "ids", None), sum(map(len, blocks)), blocks[0].shape[1])
 
 
-def build_joined(blocks: list[NDArray[np.float32]], backend: str, device: str) -> Index:
+def build_joined(blocks: Sequence[Rows], backend: str, device: str) -> Index:
     """An exact index of the rows of all blocks, float32 (n, dim) each, one block after another; arguments as for `build_index`."""
     indexes = [build_index(block, backend, device) for block in blocks]
     return indexes[0] if len(indexes) == 1 else JoinedIndex(indexes, [len(block) for block in blocks])
@@ -127,8 +129,8 @@ def require_backend(backend: str) -> None:
             raise UserError(f"--backend faiss: can't be imported ({error}); run: {commands.install()}, or take --backend torch") from None
 
 
-def build_index(keys: NDArray[np.float32], backend: str, device: str) -> Index:
-    """An exact index of keys float32 (N, dim).
+def build_index(keys: Rows, backend: str, device: str) -> Index:
+    """An exact index of keys float32 (N, dim), or of such with one more dimension, which its queries get too.
 
     backend: faiss, torch, or auto: torch on a CPU with bf16 units, where it is the fastest; else faiss if it can be imported (and
     drive the device), else torch. Raises UserError where faiss is asked for and missing, or a GPU has no room for the keys.

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xvoken.search.hubness import Extended, Rows, queries_for
+
 KEY_CHUNK, LOW_CHUNK, QUERY_BLOCK = 8192, 32768, 1024  # keys (in fp32, in bf16) and queries scored at once
 CHUNK_ON_GPU = 1 << 17  # keys scored at once on a GPU: after each chunk it is waited for, to see whether scores tie
 BLOCK = 64  # columns of a block; the largest score of each block is looked at first
@@ -21,15 +23,15 @@ class TorchIndex:
     are scored again in fp32, so that the result is the same as in fp32; worth it where bf16 is several times as fast.
     """
 
-    def __init__(self, keys: NDArray[np.float32], device: str = "cpu", precision: str = "fp32"):
-        self.keys, self.device = torch.from_numpy(keys), device
-        if device != "cpu":
-            self.keys = self.keys.to(device)
+    def __init__(self, keys: Rows, device: str = "cpu", precision: str = "fp32"):
+        self.keys: torch.Tensor | Extended = keys.on(device) if isinstance(keys, Extended) else torch.from_numpy(keys).to(device)
+        self.device = device
         self.search_block = self._search_low if precision == "bf16" else self._search_plain
 
     @torch.inference_mode()
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """(Q, d) -> scores float32 (Q, k) descending, rows int32 (Q, k); equal scores in the order of their rows."""
+        queries = queries_for(self.keys, queries)
         found = [self.search_block(torch.from_numpy(block).to(self.device), k) for block in np.split(queries, _cuts(len(queries)))]
         scores, rows = (torch.cat(both) for both in zip(*found, strict=True))
         return scores.cpu().numpy(), rows.int().cpu().numpy()
@@ -82,7 +84,7 @@ def _cuts(queries: int) -> range:
     return range(QUERY_BLOCK, queries, QUERY_BLOCK)
 
 
-def _running_top(asked: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _running_top(asked: torch.Tensor, keys: torch.Tensor | Extended, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(Q, d), (N, d) -> the k largest products and their rows (Q, k), equal ones by row"""
     scores = torch.empty(len(asked), 0, dtype=asked.dtype, device=asked.device)
     rows = torch.empty(len(asked), 0, dtype=torch.int64, device=asked.device)
@@ -94,7 +96,7 @@ def _running_top(asked: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch
     return scores, rows
 
 
-def _rough_top(asked: torch.Tensor, keys: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _rough_top(asked: torch.Tensor, keys: torch.Tensor | Extended, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """`_running_top` in bf16; equal products, which are frequent in bf16, come in any order.
 
     The keys are cast chunk by chunk, so that processes that share them need no copy of their own.
