@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vokenization.sentences import Tokenized, sample_lines, spread
+from vokenization.sentences import Tokenized, sample_lines
 from xvoken.cli.flags import at_least_nothing
 from xvoken.console import say
 from xvoken.errors import UserError
@@ -22,6 +22,7 @@ from xvoken.files.hubness import NEAREST
 from xvoken.files.keys import Gallery
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import fingerprint, require_writable, sha256_of_lines, sha256_of_rows
+from xvoken.measures import spread
 
 if TYPE_CHECKING:  # it imports torch
     from vokenization.vokenization import VokenizeJob

@@ -14,6 +14,7 @@ from xvoken.files.corpus import Corpus
 from xvoken.files.image_sets import Roots, captioned_sets, is_captioned, lxmert_file, read_captioned
 from xvoken.files.safe import quoted, sha256_of_lines, sha256_of_rows
 from xvoken.kinds import base_name
+from xvoken.measures import spread
 
 NEAR = 64  # an empty line of a sample is replaced by one of the next so many
 Tokenized = tuple[NDArray[np.int32], NDArray[np.int64]]  # tokens (n,), offsets (L + 1,): line i is tokens[offsets[i] : offsets[i + 1]]
@@ -103,11 +104,6 @@ def first_tokens(corpus: Corpus, name: str, most: int | None) -> Sentences:
     tokens, offsets = np.asarray(tokens, np.int32), np.asarray(offsets, np.int64)
     named = sha256_of_lines([sha256_of_rows(tokens), sha256_of_rows(offsets)])[:16]
     return Sentences(Path(name).name, str(corpus.path), named, (tokens, offsets))
-
-
-def spread(number: int, most: int) -> NDArray[np.int64]:
-    """At most so many of the numbers below `number`, evenly spread, ascending."""
-    return np.unique(np.arange(most) * number // most)
 
 
 def sample_lines(corpus: Corpus, lines: int, most: int) -> Tokenized:

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from xmatching.cca import Correlated, Directions, Maps, Pairs, Solution
 from xmatching.folds import Columns, Fold, Pictures
-from xvoken.recall import ranks
+from xvoken.recall import Less, ranks
 from xvoken.records import TOP
+from xvoken.search.hubness import offsets
 
 RIDGES = (1.0, 0.3, 3.0, 0.1, 10.0)
 POWERS = (1.0, 2.0, 4.0)
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)
 CORRECTIONS = (0.0, 0.25, 0.5, 0.75)
-NEAREST = 16  # of the bank whose mean score is taken off
 Choice = TypeVar("Choice")
 
 
@@ -50,25 +50,16 @@ class Vectors:
         columns = [[f * getattr(part, name) for f, part in zip(factors, parts, strict=True)] for name in names]
         return cls(*(F.normalize(torch.cat(column, -1), dim=-1) for column in columns))
 
-
-def hubs(candidates: Tensor, bank: Tensor) -> Tensor:
-    """The mean score of each candidate (n, d) with its NEAREST of the bank (b, d): float32 (n,)"""
-    return (candidates @ bank.T).topk(min(NEAREST, len(bank)), -1).values.mean(-1)
+    def less(self, correction: float) -> Less:
+        """What is taken off the scores for the hubness in the bank."""
+        sides = ((self.text, self.bank_image), (self.image, self.bank_text))
+        return Less(*(torch.from_numpy(offsets(one.numpy(), bank.numpy(), correction)) for one, bank in sides))
 
 
 def recall_sum(fold: Fold, vectors: Vectors, correction: float = 0.0) -> float:
     """The sum of the six recalls in a fold's gallery, in percent."""
-    text, image = vectors.text, vectors.image
-    one, other = torch.ones(len(text), 1), torch.ones(len(image), 1)
-    if not correction:
-        sides = ranks(text, image, fold.owner)
-    else:
-        off_image, off_text = hubs(image, vectors.bank_text)[:, None], hubs(text, vectors.bank_image)[:, None]
-        sides = (
-            ranks(torch.cat([text, one], 1), torch.cat([image, -correction * off_image], 1), fold.owner)[0],
-            ranks(torch.cat([text, -correction * off_text], 1), torch.cat([image, other], 1), fold.owner)[1],
-        )
-    return sum(100 * side.hit(k).mean().item() for side in sides for k in TOP)
+    less = vectors.less(correction) if correction else None
+    return sum(100 * side.hit(k).mean().item() for side in ranks(vectors.text, vectors.image, fold.owner, less) for k in TOP)
 
 
 @dataclass

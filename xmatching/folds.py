@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xmatching.cca import Directions, Moments, Pairs
 from xmatching.data import PairBatches
+from xvoken.measures import spread
 
 FOLDS = 5
 BLOCK = 256  # pictures in memory at once
@@ -99,12 +100,8 @@ class Fold:
         rest = np.setdiff1d(np.arange(len(pictures)), held)
         gallery = held[:GALLERY]
         pairs, owner = pictures.pairs(gallery)
-        return cls(held, rest, gallery, pairs, owner, spread(pictures.pairs(rest)[0], BANK), spread(rest, BANK))
-
-
-def spread(items: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most `most` of the items, evenly spread."""
-    return items[np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(np.int64))]
+        others = pictures.pairs(rest)[0]
+        return cls(held, rest, gallery, pairs, owner, others[spread(len(others), BANK)], rest[spread(len(rest), BANK)])
 
 
 def folds_of(pictures: Pictures, seed: int) -> list[Fold]:

@@ -17,7 +17,7 @@ from xmatching import layers
 from xmatching.cca import Correlated, Maps
 from xmatching.choice import Analysis, Chooser, Vectors, choose_correction, choose_weights, recall_sum
 from xmatching.data import PairBatches
-from xmatching.folds import Columns, Fold, Pictures, folds_of, spread
+from xmatching.folds import Columns, Fold, Pictures, folds_of
 from xmatching.model import Matcher
 from xmatching.pairs import Towers
 from xmatching.progress import Progress
@@ -27,11 +27,11 @@ from xmatching.zeroshot import class_names_head
 from xvoken.console import say
 from xvoken.encoders.heads import UnitHead
 from xvoken.encoders.image import channels_of
-from xvoken.encoders.snapshot import ModelConfig, Part
+from xvoken.encoders.snapshot import BANK, Bank, ModelConfig, Part
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS
+from xvoken.measures import spread
 
-BANK = 4096  # captions, and pictures, of the training that a snapshot keeps, to take off hubness in evaluations
 PATIENCE = 3  # epochs without a better one after which no more are tried
 LEARNT = 1.02  # a training that goes on has to find so many times as much as the solution that it started from
 
@@ -253,9 +253,8 @@ def bank_of(matcher: Matcher, train: PairBatches, progress: Progress) -> dict[st
     if not progress.chosen:
         return {}
     pictures = Pictures(train)
-    places, device = spread(torch.arange(len(pictures)).numpy(), BANK), next(matcher.buffers(), torch.empty(0)).device
-    pairs = spread(torch.arange(len(pictures.owner)).numpy(), BANK)
+    places, device = spread(len(pictures), BANK), next(matcher.buffers(), torch.empty(0)).device
     matcher.eval()
-    text = matcher.embed_text(pictures.captions(pairs).to(device))
+    text = matcher.embed_text(pictures.captions(spread(len(pictures.owner), BANK)).to(device))
     image = F.normalize(matcher.embed_image(pictures.views(places).to(device)).mean(1), dim=-1)
-    return {"bank.text": text.half().cpu(), "bank.image": image.half().cpu()}
+    return Bank(text.half(), image.half()).tensors

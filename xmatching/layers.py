@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmatching.folds import Columns, Pictures, spread
+from xmatching.folds import Columns, Pictures
+from xvoken.measures import spread
 
 NEIGHBOURS, MOST = 10, 1000  # of each picture; pictures compared
 
@@ -30,7 +31,7 @@ def choose(pictures: Pictures, text: list[list[int]], image: list[list[int]]) ->
 
     Returns what each combination's agreement is too.
     """
-    places = spread(np.arange(len(pictures)), MOST)
+    places = spread(len(pictures), MOST)
     pairs, owner = pictures.pairs(places)
     captions = pictures.captions(pairs)
     said = torch.zeros(len(places), captions.shape[1]).index_add_(0, owner, captions) / owner.bincount()[:, None]

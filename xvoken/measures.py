@@ -15,6 +15,11 @@ Counts = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 
 
+def spread(number: int, most: int) -> Counts:
+    """At most so many of the numbers below `number`, evenly spread, ascending."""
+    return np.unique(np.arange(most) * number // most)
+
+
 def average_precision_at_r(above: Counts, equal: Counts, right_above: Counts, right_equal: Counts, query: Counts) -> Numbers:
     """mAP@R of each query: float64 (Q,), from 0 to 1, a mean over all orders of the equal scores.
 

@@ -114,6 +114,19 @@ class Part:
     weight: float
 
 
+@dataclass(frozen=True)
+class Bank:
+    """Vectors in which hubness is measured: text (B, dim) of sentences, image (I, dim) of pictures, tensors of one type."""
+
+    text: "Tensor"
+    image: "Tensor"
+
+    @property
+    def tensors(self) -> "dict[str, Tensor]":
+        """The tensors by their names in a snapshot's file."""
+        return {"bank.text": self.text, "bank.image": self.image}
+
+
 @dataclass
 class Snapshot:
     """A trained matcher as it was read from its file.
