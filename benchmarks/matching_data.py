@@ -3,7 +3,7 @@
 import hashlib
 import json
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,16 @@ import torch
 
 from benchmarks import worlds
 from xmatching.data import PairBatches
+from xmatching.finished import read_sets
+from xmatching.joined import bank_of, fit, joined_learner
 from xmatching.metric import validate
 from xmatching.model import Matcher
 from xmatching.pairs import Towers, load_pairs
 from xmatching.param import parse_args
-from xmatching.settings import Training, model_of
+from xmatching.settings import Training, is_fitted, model_of
 from xmatching.training import Learner
-from xvoken.cli.flags import roots_of
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
-from xvoken.files.image_sets import read_captioned
 
 ROOT = Path(__file__).resolve().parents[1]
 COCO_SAMPLE, DEMO = ROOT.parent / "shared/coco_sample", ROOT / "data/demo"
@@ -89,22 +89,27 @@ class Bench:
 
     def pairs(self, args: Namespace, held_out: bool) -> tuple[Towers, PairBatches, PairBatches]:
         """Returns towers, training pairs, and either the held-out pairs or the training pairs without augmentation."""
-        data = (args.train_imgs, args.valid_imgs if held_out else None, args.text_pool, args.visn_pool, args.lang_layers)
+        train, valid = read_sets(args)  # also settles --key-views auto
+        data = (args.train_imgs, args.valid_imgs if held_out else None, args.text_pool, args.visn_pool, args.lang_layers, args.key_views)
         key = hashlib.sha256(repr((*data, args.views, args.crop_scale)).encode()).hexdigest()
         if key not in self.loaded:
-            towers, roots = Towers.from_args(args), roots_of(args)
-            train = [read_captioned(name, args.train_langs, roots, args.limit) for name in args.train_imgs]
-            other = [read_captioned(name, args.valid_langs, roots, args.limit) for name in args.valid_imgs] if held_out else train
+            towers = Towers.from_args(args)
             pairs = load_pairs(args, towers, args.level, train, augment=True)
-            self.loaded[key] = towers, pairs, load_pairs(args, towers, args.level, other, augment=False)
+            self.loaded[key] = towers, pairs, load_pairs(args, towers, args.level, valid if held_out else train, augment=False)
         return self.loaded[key]
 
 
 def train_and_measure(args: Namespace, towers: Towers, train: PairBatches, gallery: PairBatches) -> dict[str, Any]:
     """Train, and return the record of xvoken.recall.evaluate after the last epoch."""
     torch.manual_seed(args.seed)
-    model = model_of(args, towers.text_facts(), towers.image_facts())
-    learner = Learner.to_train(Matcher(model), Training.from_args(args), "cpu")
-    for epoch in range(1, args.epochs + 1):
+    model, training = model_of(args, towers.text_facts(), towers.image_facts()), Training.from_args(args)
+    if is_fitted(args.head):
+        joined = fit(args, towers, model, training, train)
+        training, chosen = replace(training, epochs=joined.epochs), joined.chosen
+        learner = joined_learner(joined.model, training, "cpu")
+        learner.whole.load_state_dict(joined.matcher.state_dict())
+    else:
+        learner, chosen = Learner.to_train(Matcher(model), training, "cpu"), None
+    for epoch in range(1, training.epochs + 1):
         learner.epoch(epoch, train)
-    return validate(learner.matcher, gallery, "cpu")
+    return validate(learner.whole, gallery, "cpu", bank_of(learner.whole, train, chosen), chosen["model"]["hubness"] if chosen else 0.0)

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from xmatching.cca import Correlated, Directions, Maps, Pairs, Solution
 from xmatching.folds import Columns, Fold, Pictures
+from xmatching.metric import taken_off
+from xvoken.encoders.snapshot import Bank
 from xvoken.recall import Less, ranks
 from xvoken.records import TOP
-from xvoken.search.hubness import offsets
 
 RIDGES = (1.0, 0.3, 3.0, 0.1, 10.0)
 POWERS = (1.0, 2.0, 4.0)
@@ -52,8 +53,7 @@ class Vectors:
 
     def less(self, correction: float) -> Less:
         """What is taken off the scores for the hubness in the bank."""
-        sides = ((self.text, self.bank_image), (self.image, self.bank_text))
-        return Less(*(torch.from_numpy(offsets(one.numpy(), bank.numpy(), correction)) for one, bank in sides))
+        return taken_off(self.text, self.image, Bank(self.bank_text, self.bank_image), correction)
 
 
 def recall_sum(fold: Fold, vectors: Vectors, correction: float = 0.0) -> float:

@@ -20,7 +20,6 @@ from xmatching.data import PairBatches
 from xmatching.folds import Columns, Fold, Pictures, folds_of
 from xmatching.model import Matcher
 from xmatching.pairs import Towers
-from xmatching.progress import Progress
 from xmatching.settings import Training
 from xmatching.training import Learner
 from xmatching.zeroshot import class_names_head
@@ -245,16 +244,16 @@ def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, training: Traini
 
 
 @torch.inference_mode()
-def bank_of(matcher: Matcher, train: PairBatches, progress: Progress) -> dict[str, Tensor]:
+def bank_of(matcher: Matcher, train: PairBatches, chosen: Any) -> Bank | None:
     """The vectors of at most BANK captions and pictures of the training, evenly spread: float16, as a snapshot keeps them.
 
-    Of a matcher without a head in closed form, for which nothing was chosen: none.
+    chosen: what was chosen for a matcher with heads in closed form; others have no bank.
     """
-    if not progress.chosen:
-        return {}
+    if not chosen:
+        return None
     pictures = Pictures(train)
     places, device = spread(len(pictures), BANK), next(matcher.buffers(), torch.empty(0)).device
     matcher.eval()
     text = matcher.embed_text(pictures.captions(spread(len(pictures.owner), BANK)).to(device))
     image = F.normalize(matcher.embed_image(pictures.views(places).to(device)).mean(1), dim=-1)
-    return Bank(text.half(), image.half()).tensors
+    return Bank(text.half().cpu(), image.half().cpu())

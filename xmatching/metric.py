@@ -5,17 +5,23 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from xmatching.data import PairBatches
 from xmatching.model import Matcher
-from xvoken.recall import evaluate
+from xvoken.encoders.snapshot import Bank
+from xvoken.recall import Less, evaluate
+from xvoken.search.hubness import offsets
 
 BATCH = 1024
 
 
 @torch.inference_mode()
-def validate(model: Matcher, data: PairBatches, device: str) -> dict[str, Any]:
-    """The record of xvoken.recall.evaluate for every caption against every usable picture of `data`, the mean over its views."""
+def validate(model: Matcher, data: PairBatches, device: str, bank: Bank | None = None, hubness: float = 0.0) -> dict[str, Any]:
+    """The record of xvoken.recall.evaluate for every caption against every usable picture of `data`, the mean over its views.
+
+    hubness: how much of it in the bank is taken off the scores, as in evaluation.
+    """
     model.eval()
     text, image, kept = [], [], []
     for start in range(0, data.text.rows_count(), BATCH):
@@ -32,4 +38,11 @@ def validate(model: Matcher, data: PairBatches, device: str) -> dict[str, Any]:
     row_of[rows] = torch.arange(len(rows))
     owner = row_of[torch.from_numpy(data.image_rows)]
     usable = owner >= 0
-    return evaluate(torch.cat(text)[torch.from_numpy(data.text_rows)[usable]], torch.cat(image), owner[usable])
+    texts, images = torch.cat(text)[torch.from_numpy(data.text_rows)[usable]], torch.cat(image)
+    return evaluate(texts, images, owner[usable], taken_off(texts, images, bank, hubness) if bank and hubness else None)
+
+
+def taken_off(text: Tensor, image: Tensor, bank: Bank, hubness: float) -> Less:
+    """What is taken off the scores of captions (C, dim) and of pictures (N, dim) for their hubness in the bank."""
+    sides = ((text, bank.image), (image, bank.text))
+    return Less(*(torch.from_numpy(offsets(one.numpy(), other.float().numpy(), hubness)) for one, other in sides))

@@ -15,6 +15,7 @@ from xmatching.progress import Progress, require_resume, require_same, require_t
 from xmatching.training import Learner
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.snapshot import Bank
 from xvoken.files.safe import replacing_files, write_lines
 from xvoken.records import rsum
 
@@ -57,11 +58,11 @@ def load_progress(output: Path, config: dict[str, Any], resume: bool) -> Progres
 
 def save_epoch(
     output: Path, learner: Learner, config: dict[str, Any], progress: Progress, record: dict[str, Any], command: list[str],
-    bank: dict[str, Tensor],
+    bank: Bank | None = None,
 ) -> None:  # fmt: skip
     """Write an epoch's snapshot, then the training state, so that the files which the state refers to are whole.
 
-    command: the command line of the run; bank: tensors that the snapshot has beside its heads', see xmatching/joined.py.
+    command: the command line of the run; bank: for the snapshot, see xmatching/joined.py.
     """
     matcher = learner.whole
     best = rsum(record) > max((rsum(r) for r in progress.records), default=-1.0)
@@ -70,7 +71,7 @@ def save_epoch(
     described = {**progress.described(config), "epoch": record["epoch"], "validation": quality}
     for tag in ("LAST", "BEST") if best else ("LAST",):
         _save_towers(output, tag, matcher, described)
-        snapshots.write(output, tag, described, {**matcher.heads.state_dict(), **bank}, command)
+        snapshots.write(output, tag, described, {**matcher.heads.state_dict(), **(bank.tensors if bank else {})}, command)
     write_lines(snapshots.metrics_file(output), (json.dumps(r) for r in progress.records))
     tensors = {f"model.{name}": tensor for name, tensor in matcher.state_dict().items()}
     tensors |= {f"objective.{name}": tensor for name, tensor in learner.objective.state_dict().items()}

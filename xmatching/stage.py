@@ -28,7 +28,7 @@ from xmatching.settings import Training, describe, is_fitted, model_of, said_of
 from xmatching.training import Learner
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
-from xvoken.encoders.snapshot import ModelConfig
+from xvoken.encoders.snapshot import Bank, ModelConfig
 from xvoken.errors import RunError, UserError
 from xvoken.files.image_sets import CaptionedSet
 from xvoken.files.locks import sole_writer
@@ -74,11 +74,11 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
         say(f"training on {len(train_data.text_rows):,} pairs, {world} process{'es' * (world > 1)} on {device}")
     began = time.time()
     for epoch in range(progress.next, last + 1):
-        record = one_epoch(learner, epoch, train_data, valid_data, rank, world)
-        if not record:
+        record, bank = one_epoch(learner, epoch, train_data, valid_data, rank, world, progress.chosen)
+        if rank > 0:
             continue
         require_lock()
-        save_epoch(output, learner, config, progress, record, command, bank_of(learner.whole, train_data, progress))
+        save_epoch(output, learner, config, progress, record, command, bank)
         reporter.log(record)
         left = (time.time() - began) / max(1, epoch - progress.started_at) * (last - epoch)
         say(epoch_line(record, last, left))
@@ -95,18 +95,18 @@ def begin(progress: Progress, args: Namespace, towers: Towers, model: ModelConfi
 
 
 def one_epoch(
-    learner: Learner, epoch: int, train_data: PairBatches, valid_data: PairBatches, rank: int, world: int
-) -> dict[str, Any] | None:
-    """Train an epoch, or none for epoch 0, and validate; returns the record, in the first process alone."""
+    learner: Learner, epoch: int, train_data: PairBatches, valid_data: PairBatches, rank: int, world: int, chosen: dict[str, Any] | None
+) -> tuple[dict[str, Any], Bank | None]:
+    """Train an epoch, or none for epoch 0, and validate; returns the record and the bank of a snapshot, both empty but in process 0."""
     started = time.time()
     loss, pairs = learner.epoch(epoch, train_data, rank, world) if epoch else (None, 0)
     if rank > 0:
-        return None
-    seconds = time.time() - started
+        return {}, None
+    seconds, bank = time.time() - started, bank_of(learner.whole, train_data, chosen)
+    figures = validate(learner.whole, valid_data, learner.device, bank, chosen["model"]["hubness"] if chosen else 0.0)
     lr = learner.optimizer.param_groups[0]["lr"] if epoch else 0.0
-    figures = validate(learner.whole, valid_data, learner.device)
     record = {"epoch": epoch, "loss": None if loss is None else round(loss, 6), "lr": lr, **figures}
-    return {**record, "pairs_per_second": round(pairs / seconds), "seconds": round(time.time() - started, 2)}
+    return {**record, "pairs_per_second": round(pairs / seconds), "seconds": round(time.time() - started, 2)}, bank
 
 
 def load_data(
@@ -187,7 +187,8 @@ def test(args: Namespace, device: str) -> None:
     args.key_views = model.key_views
     matcher = Matcher(model)
     start_from(load, matcher, model, towers.modules())
-    print(table(validate(matcher.to(device), load_pairs(args, towers, model.level, valid_sets, augment=False), device)))
+    valid_data = load_pairs(args, towers, model.level, valid_sets, augment=False)
+    print(table(validate(matcher.to(device), valid_data, device, snapshot and snapshot.bank, model.hubness)))
 
 
 def run(args: Namespace, command: list[str]) -> None:

@@ -220,13 +220,13 @@ def chance(owner: Tensor, pictures: int) -> dict[str, dict[str, float]]:
     return {"text_to_image": _rounded(_at(to_image)), "image_to_text": _rounded(_at(Ranks(none, none + captions, of)))}
 
 
-def evaluate(text: Tensor, image: Tensor, owner: Tensor) -> dict[str, Any]:
+def evaluate(text: Tensor, image: Tensor, owner: Tensor, less: Less | None = None) -> dict[str, Any]:
     """The record that metrics.jsonl and eval/*.json share; arguments as for `ranks`.
 
     Raises UserError for vectors that are not finite: they can't be ranked.
     """
     _require_finite(text, image)
-    to_image, to_text = ranks(text, image, owner)
+    to_image, to_text = ranks(text, image, owner, less)
     return {
         "images": len(image),
         "captions": len(text),
