@@ -200,6 +200,8 @@ def main(argv: list[str] | None = None) -> None:
                 from vokenization.recall import measure
             with product.alone() as todo:
                 if todo:
+                    if bank and bank.name == name:
+                        say(f"warning: {name} is its own bank, so that its figures are too high; name another set: --bank-set NAME")
                     if missing := len(evaluation.captioned.captions) - len(evaluation.captions):
                         say(f"{name}: left out {missing} captions, whose pictures have no key")
                     record = measure(args.load, identity.hash, evaluation.captions, evaluation.gallery.vectors, path, compute, folds, bank)

@@ -34,8 +34,8 @@ def add_hubness_flag(parser: ArgumentParser, bank: str) -> None:
     """Add --hubness; bank: what it is measured in, for its help."""
     parser.add_argument(
         "--hubness", type=at_least_nothing, metavar="A",
-        help=f"take A times each candidate's mean score with its {NEAREST} nearest of a bank off its scores, so that what is near to "
-        f"everything comes less often; the bank: {bank}; 0.5 to 0.75 is usual, 0 takes nothing off (default: what the snapshot says)",
+        help=f"take A times each candidate's mean score with its {NEAREST} nearest of a bank off its scores (docs/judging.md says "
+        f"what that brings); the bank: {bank}; 0.5 to 0.75 is usual, 0 takes nothing off (default: what the snapshot says)",
     )  # fmt: skip
 
 

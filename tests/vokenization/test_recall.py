@@ -49,7 +49,8 @@ def test_captions_as_a_corpus_have_the_recall_of_the_evaluation(
         found, scores = file["indices"][:], file["scores"][:]
     assert (np.diff(scores, axis=1) < 0).all()  # no ties: evaluation would count their expected value
     bank = ["--bank-set", "drawn"] if alpha else []  # the same bank here: all lines of the corpus, all captions of the set
-    script("vokenization.evaluate_retrieval", *flags, "--lxmert-root", tmp_path, *bank)
+    printed = script("vokenization.evaluate_retrieval", *flags, "--lxmert-root", tmp_path, *bank)
+    assert ("warning: drawn is its own bank" in printed) == bool(alpha)
     record, owner = json.loads((tmp_path / "out/drawn.json").read_text()), np.array([row for row, _ in captions])
     for k in (1, 5, 10):
         assert record["text_to_image"][f"R{k}"] == pytest.approx(100 * (found[:, :k] == owner[:, None]).any(1).mean(), abs=1e-3)
