@@ -36,6 +36,7 @@ class Identity:
     revision: str
     matcher: bool
     hubness: float
+    calibration: list[float] | None
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _identity(encoder: Any, load: str) -> tuple[dict[str, Any], Sequence[Path]]:
     facts = Identity(
         encoder.name, encoder.hash, encoder.dim, encoder.max_len, encoder.level, encoder.image_width, encoder.tokenizer_name,
         tokenizer_hash(encoder.tokenizer), vocabulary_size(encoder.tokenizer), encoder.home, encoder.revision, kind_of(load) == "matcher",
-        encoder.hubness,
+        encoder.hubness, encoder.calibration,
     )  # fmt: skip
     return {**asdict(facts), "home": str(facts.home)}, encoder.files
 

@@ -39,7 +39,8 @@ class ModelConfig:
     lang, visn: the towers' names; *_hash: of their weights; lang_layers: counted from the last; *_width: size of their outputs;
     tokenizer: its hash; classes: their number for --recipe zeroshot, else 0;
     max_len: the longest caption in tokens; visn_weights: a file, None for the published weights.
-    hubness: how much of their hubness is taken off scores by default, see xvoken/search/hubness.py; 0: nothing.
+    hubness: how much of their hubness is taken off scores by default, see xvoken/search/hubness.py; 0: nothing;
+    calibration: see xvoken.calibration.Calibration.to_list, None if none was fitted.
     """
 
     lang: str
@@ -62,6 +63,7 @@ class ModelConfig:
     level: str = "sentence"
     classes: int = 0
     hubness: float = 0.0
+    calibration: list[float] | None = None
 
     @classmethod
     def read(cls, said: dict[str, Any]) -> "ModelConfig":
