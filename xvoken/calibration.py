@@ -77,8 +77,9 @@ def fit(caption_scores: NDArray[np.floating], right: NDArray[Any], other_scores:
         raise UserError("a calibration needs finite scores; the training diverged: lower --lr or --tower-lr")
     y = np.concatenate([np.asarray(right, np.float64), np.zeros(len(other_scores))])
     weights = np.repeat([0.5 / len(caption_scores), 0.5 / len(other_scores)], [len(caption_scores), len(other_scores)])
-    centre, spread = x.mean(0), x.std(0)
-    spread[spread == 0] = 1
+    centre = weights @ x
+    spread = np.sqrt(weights @ (x - centre) ** 2)
+    spread[spread < 1e-12] = 1  # a score that tells nothing
     found = _regression(np.column_stack([np.ones(len(x)), (x - centre) / spread]), y, weights)
     slopes = found[1:] / spread
     return Calibration(float(found[0] - slopes @ centre), *slopes.tolist())
@@ -106,7 +107,8 @@ def _regression(x: Numbers, y: Numbers, weights: Numbers) -> Numbers:
 
 
 def _sigmoid(z: Numbers) -> Numbers:
-    return np.exp(-np.logaddexp(0, -z))
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        return np.exp(-np.logaddexp(0, -z))
 
 
 def auc(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> float:
