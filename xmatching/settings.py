@@ -85,7 +85,7 @@ def model_of(args: Namespace, text: TextFacts, image: ImageFacts) -> ModelConfig
     """The ModelConfig that follows from the flags and the towers."""
     found = said_of(text, image)
     found |= {"lang": full_name(args.lang), "lang_layers": list(args.lang_layers), "max_len": min(args.max_len, text.max_tokens)}
-    found |= {"classes": 0, "hubness": 0.0}  # xmatching/zeroshot.py alone has other classes
+    found |= {"classes": 0, "hubness": 0.0, "calibration": None}  # xmatching/zeroshot.py alone has other classes
     names = [field.name for field in fields(ModelConfig)]
     return ModelConfig(**{name: found[name] if name in found else getattr(args, name) for name in names})
 

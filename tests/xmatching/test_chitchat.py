@@ -24,7 +24,8 @@ def test_lines_of_a_user(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [(None, "does not exist"), (b"", "no line with text"), (b"\n \t\n", "no line with text"), (b"a\n\xff\n", "line 2 is")]
+    ("content", "expected"),
+    [(None, "does not exist"), (b"", "no line with text"), (b"\n \t\n", "no line with text"), (b"a\n\xff\n", "line 2 is")],
 )
 def test_files_that_are_refused(tmp_path: Path, content: bytes | None, expected: str):
     path = tmp_path / "mine.txt"

@@ -77,7 +77,7 @@ def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) 
 
 
 def _calibration(model: ModelConfig, load: str | Path) -> list[float] | None:
-    if model.calibration is None:
+    if not model.calibration:
         return None
     try:
         return Calibration.from_list(model.calibration).to_list()
