@@ -24,7 +24,7 @@ from xvoken.interrupts import importing
 
 from numpy.typing import NDArray
 
-from vokenization.hubness import Bank, add_hubness_flag
+from vokenization.hubness import Bank, add_hubness_flag, require_calibration, warn_of_calibration
 from vokenization.index_choice import Choice, known_record, tell
 from xvoken import commands
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, compute_of, precision_help, share
@@ -60,20 +60,6 @@ def check_tokenizer(corpus: Corpus, identity: Identity) -> None:
         raise UserError(
             f"{corpus.path}: made by another tokenizer ({corpus.attributes.get('tokenizer')}, {made_by}) than the snapshot's "
             f"({identity.tokenizer_hash}); tokenize again with: {commands.tokenize(tokenizer=identity.tokenizer_name)}"
-        )
-
-
-def check_calibration(args: argparse.Namespace, identity: Identity, alpha: float) -> None:
-    """Raise UserError for a least probability without a calibration; warn where that holds for other scores. alpha: of hubness."""
-    if not identity.calibration and args.min_probability is not None:
-        raise UserError(
-            f"--min-probability: {identity.name} has no calibration, by which a probability is known; train a matcher, which gets one, "
-            f"with: {commands.train()}, or leave the flag out"
-        )
-    if identity.calibration and alpha != identity.hubness:
-        say(
-            f"warning: probabilities are off: the calibration of {identity.name} holds for --hubness {identity.hubness:g}, "
-            f"and scores are searched with {alpha:g}"
         )
 
 
@@ -255,7 +241,9 @@ def main(argv: list[str] | None = None) -> None:
     again = f"rm {quoted(finished)}, then the same command" if finished.exists() else "the same command"
     same_text(args.corpus, corpus.path, corpus.attributes.get("corpus"), again)
     alpha = identity.hubness if args.hubness is None else args.hubness
-    check_calibration(args, identity, alpha)
+    if args.min_probability is not None:
+        require_calibration(identity, "--min-probability")
+    warn_of_calibration(identity, alpha)
     bank = Bank.of(alpha, corpus, gallery, identity.hash, compute.precision) if alpha > 0 else None
     asked = Retrieval(args, identity, compute, corpus, base_name(tokenizer), image_sets, keys_dir, gallery, most, name, output, bank)
     vokenize(asked, Choice.from_args(args, identity, corpus, len(gallery)))

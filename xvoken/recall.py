@@ -104,20 +104,21 @@ class _Scored:
             yield start, scores - self.less.text[start : start + CHUNK, None] if self.less else scores
 
 
-def ranks(text: Tensor, image: Tensor, owner: Tensor) -> tuple[Ranks, Ranks]:
+def ranks(text: Tensor, image: Tensor, owner: Tensor, less: Less | None = None) -> tuple[Ranks, Ranks]:
     """Rank every query's counterpart, from captions to pictures and from pictures to captions.
 
     The first Ranks (C,): each caption's own picture among all pictures. The second (P,): the best of a picture's own captions among
     all captions, for the P pictures that have any, in order.
-    text: float32 (C, d), image: float32 (N, d), scored by inner product; owner: int64 (C,), each caption's picture.
+    text: float32 (C, d), image: float32 (N, d), scored by inner product; owner: int64 (C,), each caption's picture; less: what is taken
+    off the scores.
     """
-    scored = _Scored.of(text, image)
+    scored = _Scored.of(text, image, less)
     to_image, own = _to_image(scored, owner)
     return to_image, _to_text(scored, owner, own)
 
 
 def ranks_and_places(text: Tensor, image: Tensor, owner: Tensor, less: Less | None = None) -> tuple[Ranks, Ranks, Places]:
-    """As `ranks`, and where each of a picture's captions stands, not only the best one. less: what is taken off the scores."""
+    """As `ranks`, and where each of a picture's captions stands, not only the best one."""
     scored = _Scored.of(text, image, less)
     to_image, own = _to_image(scored, owner)
     return to_image, _to_text(scored, owner, own), _places(scored, owner, own)

@@ -165,7 +165,7 @@ def test_wants_a_calibration_and_a_probability(world: World, keyed: Path, calibr
 
 
 def test_another_hubness_is_warned_of(world: World, calibrated: Path, keyed: Path, tmp_path: Path, script: Callable[..., str]):
-    told = "probabilities are off: the calibration of matcher holds for --hubness 0, and scores are searched with 0.5"
+    told = "probabilities are off: the calibration of matcher holds for --hubness 0, not for 0.5"
     assert told in script("vokenization.vokenize_corpus_mp", *flags(world, calibrated, tmp_path / "a", "--hubness", 0.5))
     assert "are off" not in script("vokenization.vokenize_corpus_mp", *flags(world, calibrated, tmp_path / "b", "--hubness", 0))
     assert "are off" not in script("vokenization.vokenize_corpus_mp", *flags(world, keyed, tmp_path / "c", "--hubness", 0.5))
