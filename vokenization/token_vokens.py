@@ -56,6 +56,6 @@ class TokenVokenizeJob(VokenizeJob):
             self.answer(found, batch, lines)
             vokens[flat_rows(offsets[batch], kept[batch])] = self.index.search(words, 1)[1][:, 0]
         without = self.without(found)
-        vokens[np.repeat(without, counts)] = NO_PICTURE
+        vokens[flat_rows(offsets[without], counts[without])] = NO_PICTURE
         save_arrays(part.with_suffix(".npz"), **found, counts=counts, vokens=vokens)
-        return {"empty": int((counts == 0).sum()), "cut": int((counts > kept).sum()), "without": int(without.sum())}
+        return {"empty": int((counts == 0).sum()), "cut": int((counts > kept).sum()), **self.counted(found)}

@@ -83,9 +83,13 @@ class VokenizeJob:
             kept = sure >= self.least
         found["scores"][lines[kept]], found["indices"][lines[kept]] = scores[kept, : self.topk], rows[kept, : self.topk]
 
-    def without(self, found: dict[str, NDArray]) -> NDArray[np.bool_]:
-        """Whether each line was left without a picture (L,), for its probability."""
-        return found["probability"] < self.least if self.calibration else np.zeros(len(found["indices"]), bool)
+    def without(self, found: dict[str, NDArray]) -> NDArray[np.int64]:
+        """The lines that were left without a picture, for their probability; there are none if the model has no calibration."""
+        return np.flatnonzero(found["probability"] < self.least) if self.calibration else np.empty(0, np.int64)
+
+    def counted(self, found: dict[str, NDArray]) -> dict[str, int]:
+        """The number of these lines, where there can be any."""
+        return {"without": len(self.without(found))} if self.calibration else {}
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         tokens, offsets = self.lines.slab(start, stop)
@@ -97,4 +101,4 @@ class VokenizeJob:
             self.require_finite(queries[filled], start + filled, part)
             self.answer(found, filled, queries[filled])
         save_arrays(part.with_suffix(".npz"), **found, counts=counts)
-        return {"empty": int((counts == 0).sum()), "cut": self.encoder.text.cut(counts), "without": int(self.without(found).sum())}
+        return {"empty": int((counts == 0).sum()), "cut": self.encoder.text.cut(counts), **self.counted(found)}

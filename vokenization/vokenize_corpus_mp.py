@@ -184,7 +184,7 @@ def vokenize(asked: Retrieval, choice: Choice) -> None:
             return
         vokens.write_ids(ids_path, asked.gallery.ids)
         empty, cut = (sum(summary[key] for summary in made.parts.summaries()) for key in ("empty", "cut"))
-        left = sum(summary.get("without", 0) for summary in made.parts.summaries())  # earlier versions' parts do not have it
+        left = sum(summary.get("without", 0) for summary in made.parts.summaries())  # only with a calibration
         without = {} if asked.args.min_probability is None else {"without_picture": left}
         made.report(lines=asked.lines, empty=empty, cut=cut, **without, tokens=tokens, images=len(asked.gallery), index=record or "flat")
         vokens.write(path, part_arrays(made.parts), asked.lines, tokens, asked.args.topk, asked.gallery.names, settings, attributes)
