@@ -219,12 +219,13 @@ def main(argv: list[str] | None = None) -> None:
         if not product.finished():
             folds = evaluation.folds(usual.folds) if usual else None
             with importing():
-                from vokenization.recall import measure
+                from vokenization.recall import Pairs, measure
+            pairs = Pairs(evaluation.captions, evaluation.gallery.vectors, folds)
             with product.alone() as todo:
                 if todo:
                     if missing := len(evaluation.captioned.captions) - len(evaluation.captions):
                         say(f"{name}: left out {missing} captions, whose pictures have no key")
-                    record = measure(args.load, identity, evaluation, path, compute, folds, bank, others)
+                    record = measure(args.load, identity, pairs, path, compute, bank, others)
                     if usual and identity.matcher:
                         record["seen"] = seen_in_training(args.load, evaluation.captioned.ids, roots_of(args))
                     write_json(path, {**record, "snapshot": identity.name, "snapshot_hash": identity.hash, "settings": product.settings})

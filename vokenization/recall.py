@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from xvoken.machine import TEXT_BATCH, Compute, lines_on
 from xvoken.recall import Less, judge
 from xvoken.search.hubness import offsets
 from xvoken.work.parts import Parts, discard, parts_folder
-
-if TYPE_CHECKING:
-    from vokenization.evaluate_retrieval import Evaluation
 
 CHUNK = 2048  # sentences per part
 
@@ -65,17 +62,24 @@ def encode(job: SentenceJob, path: Path, compute: Compute, label: str) -> NDArra
     return vectors
 
 
+@dataclass
+class Pairs:
+    """captions: (row of its picture's key, text) of each; keys: float32 (N, dim); folds: of each key, None if all are ranked together."""
+
+    captions: list[tuple[int, str]]
+    keys: NDArray[np.float32]
+    folds: list[int] | None = None
+
+
 def measure(
-    load: str, identity: Identity, evaluation: "Evaluation", path: Path, compute: Compute,
-    folds: list[int] | None = None, bank: CaptionBank | None = None, others: Sequence[str] = (),
-) -> dict[str, Any]:  # fmt: skip
+    load: str, identity: Identity, pairs: Pairs, path: Path, compute: Compute, bank: CaptionBank | None = None, others: Sequence[str] = ()
+) -> dict[str, Any]:
     """The record of all captions against all keys: that of xvoken.recall.judge, with hubness and bank where there is one.
 
     Of a model with a calibration also `probability`, see vokenization/fitting.py. load: as the user gave it; path: of the record, whose
-    sole writer the caller is; folds: of each key; bank: what hubness is measured in; others: lines that no picture fits.
+    sole writer the caller is; bank: what hubness is measured in; others: lines that no picture fits.
     """
-    captions, image = evaluation.captions, np.asarray(evaluation.gallery.vectors)
-    said = [text for _, text in captions]
+    image, said = np.asarray(pairs.keys), [text for _, text in pairs.captions]
     sentences = list(dict.fromkeys([*said, *(bank.sentences if bank else []), *others]))
     job = SentenceJob(load, identity.hash, sentences, compute.precision, compute.batch_size or TEXT_BATCH)
     vectors, row_of = encode(job, path, compute, path.stem), {sentence: row for row, sentence in enumerate(sentences)}
@@ -83,8 +87,8 @@ def measure(
     def rows(of: Sequence[str]) -> NDArray[np.float32]:
         return vectors[[row_of[sentence] for sentence in of]]
 
-    text, owner, fold = rows(said), np.array([row for row, _ in captions]), None if folds is None else np.array(folds)
-    less, told = None, {}
+    text, owner = rows(said), np.array([row for row, _ in pairs.captions])
+    fold, less, told = None if pairs.folds is None else np.array(pairs.folds), None, {}
     if bank:
         if bank.keys is None:
             own = load_encoder(load, [], "cpu", expected=identity.hash).bank
