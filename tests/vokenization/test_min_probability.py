@@ -154,6 +154,25 @@ def test_a_small_gallery_and_many_images_for_a_line(world: World, calibrated: Pa
     assert not np.allclose(few.probability, many.probability, equal_nan=True, atol=0.1)
 
 
+def test_an_approximate_index_is_measured_once(world: World, calibrated: Path, tmp_path: Path, script: Callable[..., str]):
+    """Its recall does not hang on the least probability; all of it searched, it gives the probabilities of exact search."""
+    made = np.random.default_rng(0).standard_normal((600, 16), np.float32)
+    made, names = made / np.linalg.norm(made, axis=1, keepdims=True), [f"{i}.jpg" for i in range(600)]
+    key_files.write(tmp_path / "keys", "made", [made], names, names, [], {}, {"snapshot_hash": snapshots.read(calibrated).hash})
+    for name, more in {"a": ["ivf"], "b": ["ivf", "--min-probability", 0.5], "c": ["flat"]}.items():
+        where = ["--image-sets", "made", "--keys-dir", tmp_path / "keys", "--index-recall", 1, "--index", *more]
+        script("vokenization.vokenize_corpus_mp", *flags(world, calibrated, tmp_path / name, *where))
+        if name == "a":  # few queries to tune on: here all cells are searched
+            path = tmp_path / "keys/made.ivf.json"
+            receipt = json.loads(path.read_text())
+            for record in receipt["recall"].values():
+                record["effort"] = record["most"]
+            path.write_text(json.dumps(receipt))
+    assert len(json.loads((tmp_path / "keys/made.ivf.json").read_text())["recall"]) == 1
+    near, exact = vokens.read(tmp_path / "b", "lines.txt", "made"), vokens.read(tmp_path / "c", "lines.txt", "made")
+    assert np.allclose(near.probability, exact.probability, atol=2e-3, equal_nan=True)
+
+
 def test_wants_a_calibration_and_a_probability(world: World, keyed: Path, calibrated: Path, tmp_path: Path):
     command = ["vokenization/vokenize_corpus_mp.py", *flags(world, keyed, tmp_path, "--min-probability", 0.5)]
     done = run_here(*command)
