@@ -12,6 +12,8 @@ coco1k in five folds whose figures are averaged. Its table has published figures
 pictures.
 Captions are encoded as retrieval encodes a corpus' lines: in the same precision, cut at the tower's length. With --hubness, scores are
 corrected as there, in a bank of training's captions and pictures (--bank-set: of a set's), both ways: the record says hubness and bank.
+Of a snapshot with a calibration also `probability`: precision by coverage and calibration error of the probability that a caption's best
+picture is right, and with --other-lines how well it tells captions from these.
 A second run prints the file; if snapshot, keys, captions, precision, hubness or bank have changed, it measures again.
 """
 
@@ -27,10 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 from xvoken.interrupts import importing
 
-from vokenization.hubness import CaptionBank, add_hubness_flag
+from vokenization.hubness import CaptionBank, add_hubness_flag, require_calibration, warn_of_calibration
 from vokenization.protocols import PROTOCOLS, remarks
 from xvoken import commands
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, compute_of, names, precision_help, roots_of
+from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, compute_of, names, precision_help, roots_of, some_path
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders import snapshot
@@ -48,10 +50,11 @@ from xvoken.files.image_sets import (
     split_name,
 )
 from xvoken.files.keys import Gallery, read_keys
+from xvoken.files.lines import MOST, other_lines
 from xvoken.files.safe import quoted, read_json, sha256_of_lines, write_json
 from xvoken.machine import Compute
 from xvoken.measures import SAMPLES, SEED
-from xvoken.records import table
+from xvoken.records import sureness, table
 from xvoken.work.product import Product
 
 
@@ -94,8 +97,11 @@ class Evaluation:
             raise UserError(f"{self.name}: fold {min(missing) + 1} of {number} has no caption whose picture has a key")
         return found
 
-    def product(self, path: Path, identity: Identity, compute: Compute, protocol: str | None, bank: CaptionBank | None) -> Product:
-        """The record's file and settings. A record with other settings is replaced without asking: measuring again takes no time."""
+    def product(self, path: Path, identity: Identity, compute: Compute, protocol: str | None, more: dict[str, Any]) -> Product:
+        """The record's file and settings. A record with other settings is replaced without asking: measuring again takes no time.
+
+        more: settings of bank and other lines, where there are any.
+        """
         ids, captions = self.captioned.ids, self.captioned.captions
         settings = {
             "snapshot_hash": identity.hash, "keys": sha256_of_lines(self.gallery.made_by)[:16],
@@ -104,8 +110,7 @@ class Evaluation:
         }  # fmt: skip
         if protocol:
             settings |= {"protocol": protocol, "folds": PROTOCOLS[protocol].folds, "pictures": sha256_of_lines(ids)[:16]}
-        settings |= bank.settings() if bank else {}
-        return Product(path, settings, lambda: read_settings(path), "this recall", replaced=True)
+        return Product(path, settings | more, lambda: read_settings(path), "this recall", replaced=True)
 
 
 def read_bank(args: Namespace, identity: Identity, keys_dir: Path, langs: list[str]) -> CaptionBank | None:
@@ -121,6 +126,14 @@ def read_bank(args: Namespace, identity: Identity, keys_dir: Path, langs: list[s
     if not identity.matcher or not snapshot.has_bank(args.load):
         raise UserError(f"--hubness {alpha:g}: {args.load} has no bank of its own; name a captioned set that has keys: --bank-set NAME")
     return CaptionBank(alpha)
+
+
+def read_others(args: Namespace, identity: Identity) -> list[str]:
+    """Lines that no picture fits, none if they are not asked for; raises UserError where no probability could tell them from captions."""
+    if args.other_lines is None:
+        return []
+    require_calibration(identity, "--other-lines")
+    return other_lines(args.other_lines)
 
 
 def seen_in_training(load: str, ids: list[str], roots: Roots) -> dict[str, int]:
@@ -156,7 +169,7 @@ def report(path: Path, name: str, protocol: str | None) -> str:
     """What the file holds, for people."""
     record = read_record(path)
     said = [name, *([protocol] if protocol else []), *([f"hubness {record['hubness']:g} taken off"] if "hubness" in record else [])]
-    return "\n".join([f"{', '.join(said)}: {table(record)}", *(remarks(protocol, record) if protocol else [])])
+    return "\n".join([f"{', '.join(said)}: {table(record)}", *sureness(record), *(remarks(protocol, record) if protocol else [])])
 
 
 def parse_args(argv: list[str] | None) -> Namespace:
@@ -178,6 +191,11 @@ def parse_args(argv: list[str] | None) -> Namespace:
     parser.add_argument(
         "--bank-set", metavar="NAME", help="a captioned set that has keys, which is the bank instead, such as a training set"
     )
+    parser.add_argument(
+        "--other-lines", type=some_path, metavar="FILE",
+        help=f"text file of lines that no picture fits, such as dialogue, one each, the first {MOST:,} of which are read: how well the "
+        "probability that a picture is right tells captions from them; for a snapshot with a calibration (docs/judging.md)",
+    )  # fmt: skip
     add_compute_flags(parser, precision_help("text tower", "bf16 if the device has units for it"))
     return parser.parse_args(argv)
 
@@ -189,22 +207,27 @@ def main(argv: list[str] | None = None) -> None:
     langs = args.langs or (list(usual.langs) if usual else ["mscoco"])
     keys_dir = args.keys_dir or key_files.folder(identity.home)
     bank = read_bank(args, identity, keys_dir, langs)
+    warn_of_calibration(identity, bank.alpha if bank else 0.0)
+    others, more = read_others(args, identity), bank.settings() if bank else {}
+    if others:
+        more["other_lines"] = sha256_of_lines(others)[:16]
     for image_set in listed_sets([args.image_sets or (usual.image_set if usual else "coco_minival")]):
         name, _ = split_name(image_set)
         path = record_file(args.output or identity.home / "eval", name, args.protocol)
         evaluation = Evaluation.read(name, keys_dir, langs, roots_of(args), identity)
-        product, written = evaluation.product(path, identity, compute, args.protocol, bank), ""
+        product, written = evaluation.product(path, identity, compute, args.protocol, more), ""
         if not product.finished():
             folds = evaluation.folds(usual.folds) if usual else None
             with importing():
-                from vokenization.recall import measure
+                from vokenization.recall import Pairs, measure
+            pairs = Pairs(evaluation.captions, evaluation.gallery.vectors, folds)
             with product.alone() as todo:
                 if todo:
                     if bank and bank.name == name:
                         say(f"warning: {name} is its own bank, so that its figures are too high; name another set: --bank-set NAME")
                     if missing := len(evaluation.captioned.captions) - len(evaluation.captions):
                         say(f"{name}: left out {missing} captions, whose pictures have no key")
-                    record = measure(args.load, identity.hash, evaluation.captions, evaluation.gallery.vectors, path, compute, folds, bank)
+                    record = measure(args.load, identity, pairs, path, compute, bank, others)
                     if usual and identity.matcher:
                         record["seen"] = seen_in_training(args.load, evaluation.captioned.ids, roots_of(args))
                     write_json(path, {**record, "snapshot": identity.name, "snapshot_hash": identity.hash, "settings": product.settings})

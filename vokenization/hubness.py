@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vokenization.sentences import Tokenized, sample_lines
+from xvoken import commands
 from xvoken.cli.flags import at_least_nothing
 from xvoken.console import say
+from xvoken.encoders.identity import Identity
 from xvoken.errors import UserError
 from xvoken.files import hubness as hubness_files
 from xvoken.files.corpus import Corpus
@@ -37,6 +39,22 @@ def add_hubness_flag(parser: ArgumentParser, bank: str) -> None:
         help=f"take A times each candidate's mean score with its {NEAREST} nearest of a bank off its scores (docs/judging.md says "
         f"what that brings); the bank: {bank}; 0.5 to 0.75 is usual, 0 takes nothing off (default: what the snapshot says)",
     )  # fmt: skip
+
+
+def require_calibration(identity: Identity, flag: str) -> None:
+    """Raise UserError for a flag that needs a probability, where the model has no calibration to know it by."""
+    if not identity.calibration:
+        raise UserError(
+            f"{flag}: {identity.name} has no calibration, by which a probability is known; train a matcher, which gets one, with: "
+            f"{commands.train()}, or leave the flag out"
+        )
+
+
+def warn_of_calibration(identity: Identity, alpha: float) -> None:
+    """Say that probabilities are off where hubness is taken off otherwise than when the snapshot's calibration was fitted."""
+    if identity.calibration and alpha != identity.hubness:
+        holds = f"the calibration of {identity.name} holds for --hubness {identity.hubness:g}, not for {alpha:g}"
+        say(f"warning: probabilities are off: {holds}")
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Recall of captions against keys: encode the captions as retrieval does, and count how many find their pictures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -9,8 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vokenization.fitting import fitting
 from vokenization.hubness import CaptionBank
+from xvoken.calibration import Calibration
 from xvoken.encoders.encoder import load_encoder
+from xvoken.encoders.identity import Identity
 from xvoken.files.safe import fingerprint, save_array, sha256_of_lines
 from xvoken.machine import TEXT_BATCH, Compute, lines_on
 from xvoken.recall import Less, judge
@@ -58,28 +62,44 @@ def encode(job: SentenceJob, path: Path, compute: Compute, label: str) -> NDArra
     return vectors
 
 
+@dataclass
+class Pairs:
+    """captions: (row of its picture's key, text) of each; keys: float32 (N, dim); folds: of each key, None if all are ranked together."""
+
+    captions: list[tuple[int, str]]
+    keys: NDArray[np.float32]
+    folds: list[int] | None = None
+
+
 def measure(
-    load: str, expected: str, captions: list[tuple[int, str]], keys: NDArray[np.float32], path: Path, compute: Compute,
-    folds: list[int] | None = None, bank: CaptionBank | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    load: str, identity: Identity, pairs: Pairs, path: Path, compute: Compute, bank: CaptionBank | None = None, others: Sequence[str] = ()
+) -> dict[str, Any]:
     """The record of all captions against all keys: that of xvoken.recall.judge, with hubness and bank where there is one.
 
-    load, expected: the encoder and its hash; captions: (row of its picture's key, text) of each; keys: (N, dim); path: of the record,
-    whose sole writer the caller is; folds: of each key; bank: what hubness is measured in.
+    Of a model with a calibration also `probability`, see vokenization/fitting.py. load: as the user gave it; path: of the record, whose
+    sole writer the caller is; bank: what hubness is measured in; others: lines that no picture fits.
     """
-    sentences = list(dict.fromkeys([*(text for _, text in captions), *(bank.sentences if bank else [])]))
-    vectors = encode(SentenceJob(load, expected, sentences, compute.precision, compute.batch_size or TEXT_BATCH), path, compute, path.stem)
-    row_of = {sentence: row for row, sentence in enumerate(sentences)}
-    text, image = vectors[[row_of[text] for _, text in captions]], np.asarray(keys)
-    owner, fold = torch.tensor([row for row, _ in captions]), None if folds is None else torch.tensor(folds)
-    if not bank:
-        return judge(torch.from_numpy(text), torch.from_numpy(image), owner, fold)
-    if bank.keys is None:
-        own = load_encoder(load, [], "cpu", expected=expected).bank
-        assert own is not None, "the snapshot's bank is asked for only where there is one"
-        texts, pictures = own.text.numpy(), own.image.numpy()
-    else:
-        texts, pictures = vectors[[row_of[text] for text in bank.sentences]], bank.keys
-    less = Less(torch.from_numpy(offsets(text, pictures, bank.alpha)), torch.from_numpy(offsets(image, texts, bank.alpha)))
-    record = judge(torch.from_numpy(text), torch.from_numpy(image), owner, fold, less)
-    return {**record, "hubness": bank.alpha, "bank": {"of": bank.name, "sentences": len(texts), "pictures": len(pictures)}}
+    image, said = np.asarray(pairs.keys), [text for _, text in pairs.captions]
+    sentences = list(dict.fromkeys([*said, *(bank.sentences if bank else []), *others]))
+    job = SentenceJob(load, identity.hash, sentences, compute.precision, compute.batch_size or TEXT_BATCH)
+    vectors, row_of = encode(job, path, compute, path.stem), {sentence: row for row, sentence in enumerate(sentences)}
+
+    def rows(of: Sequence[str]) -> NDArray[np.float32]:
+        return vectors[[row_of[sentence] for sentence in of]]
+
+    text, owner = rows(said), np.array([row for row, _ in pairs.captions])
+    fold, less, told = None if pairs.folds is None else np.array(pairs.folds), None, {}
+    if bank:
+        if bank.keys is None:
+            own = load_encoder(load, [], "cpu", expected=identity.hash).bank
+            assert own is not None, "the snapshot's bank is asked for only where there is one"
+            texts, pictures = own.text.numpy(), own.image.numpy()
+        else:
+            texts, pictures = rows(bank.sentences), bank.keys
+        less = Less(torch.from_numpy(offsets(text, pictures, bank.alpha)), torch.from_numpy(offsets(image, texts, bank.alpha)))
+        told = {"hubness": bank.alpha, "bank": {"of": bank.name, "sentences": len(texts), "pictures": len(pictures)}}
+    if identity.calibration:
+        calibration, strange = Calibration.from_list(identity.calibration), rows(others) if others else None
+        told["probability"] = fitting(calibration, text, image, owner, fold=fold, less=less, others=strange)
+    numbers = (torch.from_numpy(text), torch.from_numpy(image), torch.from_numpy(owner))
+    return {**judge(*numbers, None if fold is None else torch.from_numpy(fold), less), **told}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from xvoken.errors import UserError
 from xvoken.files import corpus as corpora
 from xvoken.files.corpus import Corpus
 from xvoken.files.image_sets import Roots, captioned_sets, is_captioned, lxmert_file, read_captioned
+from xvoken.files.lines import text_lines
 from xvoken.files.safe import quoted, sha256_of_lines, sha256_of_rows
 from xvoken.kinds import base_name
 from xvoken.measures import spread
@@ -76,13 +76,7 @@ def read_sentences(name: str, most: int | None, langs: list[str], roots: Roots) 
     if tokens.exists() and tokens.with_suffix(".line").exists():
         text = tokens.with_suffix("").with_suffix("")  # FILE of FILE.TOK.hdf5, unless the tokenizer's name has a point
         raise UserError(f"--corpus {path}: holds the tokens of a text; give the name of that text, such as: --corpus {quoted(text)}")
-    lines = []
-    with open(path, "rb") as file:
-        for number, line in enumerate(islice(file, most), 1):
-            try:
-                lines.append(line.decode().rstrip("\r\n").replace("\t", " "))  # as tokenize_dataset.py reads them
-            except UnicodeDecodeError:
-                raise UserError(f"corpus {path}: line {number} is not UTF-8; convert it, for example: iconv -f LATIN1 -t UTF-8") from None
+    lines = text_lines(path, f"corpus {path}", most)
     return Sentences(path.name, str(path), sha256_of_lines(lines)[:16], lines)
 
 

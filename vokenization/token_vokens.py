@@ -13,6 +13,7 @@ from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import batches_by_length
 from xvoken.encoders.text import masked_mean
 from xvoken.files.safe import save_arrays
+from xvoken.files.vokens import NO_PICTURE
 
 
 def seen_tokens(encoder: Encoder, counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -47,13 +48,14 @@ class TokenVokenizeJob(VokenizeJob):
         offsets = offsets - offsets[0]
         counts = np.diff(offsets)
         kept = seen_tokens(self.encoder, counts)
-        indices = np.full((stop - start, self.topk), -1, np.int32)
-        scores = np.full((stop - start, self.topk), np.nan, np.float32)
+        found = self.no_answers(stop - start)
         vokens = np.full(offsets[-1], -1, np.int32)
         for batch, lines, words in token_batches(self.encoder, tokens, offsets, self.batch_size):
             self.require_finite(lines, start + batch, part, unit=False)  # means of unit vectors
             self.require_finite(words, start + np.repeat(batch, kept[batch]), part)
-            scores[batch], indices[batch] = self.index.search(lines, self.topk)
+            self.answer(found, batch, lines)
             vokens[flat_rows(offsets[batch], kept[batch])] = self.index.search(words, 1)[1][:, 0]
-        save_arrays(part.with_suffix(".npz"), indices=indices, scores=scores, counts=counts, vokens=vokens)
-        return {"empty": int((counts == 0).sum()), "cut": int((counts > kept).sum())}
+        without = self.without(found)
+        vokens[flat_rows(offsets[without], counts[without])] = NO_PICTURE
+        save_arrays(part.with_suffix(".npz"), **found, counts=counts, vokens=vokens)
+        return {"empty": int((counts == 0).sum()), "cut": int((counts > kept).sum()), **self.counted(found)}

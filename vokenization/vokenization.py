@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken.calibration import CANDIDATES, Calibration
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import require_finite
 from xvoken.encoders.tokenizer import vocabulary_size
@@ -25,7 +26,8 @@ class VokenizeJob:
     """Finds the best keys and their scores for ranges of lines; see xvoken.work.local.Job.
 
     most: only the first so many keys (None: all); saved: an approximate index to search instead of all keys;
-    hubness: the file of what is taken off the scores (None: nothing); expected: the hash that the model must have.
+    hubness: the file of what is taken off the scores (None: nothing); expected: the hash that the model must have;
+    least: lines whose best picture is right with a lower probability are left without; of use where the model has a calibration.
     """
 
     load: str
@@ -42,6 +44,7 @@ class VokenizeJob:
     saved: SavedIndex | None = None
     expected: str | None = None
     hubness: Path | None = None
+    least: float = 0.0
 
     def setup(self, device: str) -> None:
         self.setup_encoder(device)
@@ -49,6 +52,8 @@ class VokenizeJob:
         keys = [joined(keys)] if self.saved else keys
         blocks = extended(keys, hubness.read(self.hubness)) if self.hubness else keys
         self.index = open_saved(blocks[0], self.saved) if self.saved else build_joined(blocks, self.backend, device)
+        self.calibration = Calibration.from_list(self.encoder.calibration) if self.encoder.calibration else None
+        self.searched = min(max(self.topk, CANDIDATES), sum(map(len, keys))) if self.calibration else self.topk
 
     def setup_encoder(self, device: str) -> None:
         self.batch_size = lines_on(device, self.batch_size)
@@ -64,15 +69,36 @@ class VokenizeJob:
         again = f", after: rm -r {quoted(part.parent)}"
         require_finite(vectors, lambda row: f"{self.corpus}: line {lines[row] + 1}", self.precision, again, unit)
 
+    def no_answers(self, lines: int) -> dict[str, NDArray]:
+        """What is found for lines: -1 and NaN, as it stays for empty ones; indices and scores (L, k), probability (L,) if there is one."""
+        found = {"indices": np.full((lines, self.topk), -1, np.int32), "scores": np.full((lines, self.topk), np.nan, np.float32)}
+        return {**found, "probability": np.full(lines, np.nan, np.float32)} if self.calibration else found
+
+    def answer(self, found: dict[str, NDArray], lines: NDArray[np.int64], queries: NDArray[np.float32]) -> None:
+        """Search the queries (n, dim) of these lines (n,), and write what is found; lines below the least probability stay without."""
+        scores, rows = self.index.search(queries, self.searched)
+        kept = slice(None)
+        if self.calibration:
+            found["probability"][lines] = sure = self.calibration.probability(scores)
+            kept = sure >= self.least
+        found["scores"][lines[kept]], found["indices"][lines[kept]] = scores[kept, : self.topk], rows[kept, : self.topk]
+
+    def without(self, found: dict[str, NDArray]) -> NDArray[np.int64]:
+        """The lines that were left without a picture, for their probability; there are none if the model has no calibration."""
+        return np.flatnonzero(found["probability"] < self.least) if self.calibration else np.empty(0, np.int64)
+
+    def counted(self, found: dict[str, NDArray]) -> dict[str, int]:
+        """The number of these lines, where there can be any."""
+        return {"without": len(self.without(found))} if self.calibration else {}
+
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         tokens, offsets = self.lines.slab(start, stop)
         counts = np.diff(offsets)
         filled = np.flatnonzero(counts)
         queries = self.encoder.encode_ids(tokens, offsets, self.batch_size)
-        indices = np.full((stop - start, self.topk), -1, np.int32)
-        scores = np.full((stop - start, self.topk), np.nan, np.float32)
+        found = self.no_answers(stop - start)
         if len(filled):
             self.require_finite(queries[filled], start + filled, part)
-            scores[filled], indices[filled] = self.index.search(queries[filled], self.topk)
-        save_arrays(part.with_suffix(".npz"), indices=indices, scores=scores, counts=counts)
-        return {"empty": int((counts == 0).sum()), "cut": self.encoder.text.cut(counts)}
+            self.answer(found, filled, queries[filled])
+        save_arrays(part.with_suffix(".npz"), **found, counts=counts)
+        return {"empty": int((counts == 0).sum()), "cut": self.encoder.text.cut(counts), **self.counted(found)}

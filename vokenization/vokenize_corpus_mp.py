@@ -4,6 +4,7 @@
 
 reads   CORPUS.TOK.hdf5 and .line; snap/xmatching/NAME and its keys/{IMAGE_SET}.hdf5
 writes  snap/xmatching/NAME/vokens/{corpus}.{IMAGE_SET}, .hdf5 (indices, scores, vokens), .ids; see xvoken/files/vokens.py
+        with a calibration in the snapshot also .hdf5's probability, that a line's best image is right
         with an approximate --index also keys/{IMAGE_SET}.{KIND}.faiss and .json; see xvoken/search/approximate.py
         with --hubness also keys/{IMAGE_SET}.{BANK}.hubness.npy and .json; see xvoken/files/hubness.py
 """
@@ -23,10 +24,10 @@ from xvoken.interrupts import importing
 
 from numpy.typing import NDArray
 
-from vokenization.hubness import Bank, add_hubness_flag
+from vokenization.hubness import Bank, add_hubness_flag, require_calibration, warn_of_calibration
 from vokenization.index_choice import Choice, known_record, tell
 from xvoken import commands
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, compute_of, precision_help
+from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, compute_of, precision_help, share
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.identity import Identity, identify
@@ -62,10 +63,9 @@ def check_tokenizer(corpus: Corpus, identity: Identity) -> None:
         )
 
 
-def part_arrays(parts: Parts) -> Iterator[tuple[NDArray, ...]]:
+def part_arrays(parts: Parts) -> Iterator[dict[str, NDArray]]:
     for number in range(len(parts.ranges)):
-        arrays = parts.load(number)
-        yield tuple(arrays[name] for name in ("indices", "scores", "counts", "vokens") if name in arrays)
+        yield parts.load(number)
 
 
 @dataclass
@@ -96,10 +96,11 @@ class Retrieval:
     def settings(self) -> dict[str, Any]:
         """All that the result of exact search depends on."""
         bank = {"hubness": self.bank.alpha, "bank": self.bank.hash} if self.bank else {}
+        least = {} if self.args.min_probability is None else {"min_probability": self.args.min_probability}
         return {
             "snapshot_hash": self.identity.hash, "keys": sha256_of_lines(self.gallery.made_by)[:16], "images": len(self.gallery),
             "corpus": self.corpus.identity, "lines": self.lines,
-            "topk": self.args.topk, "precision": self.compute.precision, "backend": self.args.backend, **bank,
+            "topk": self.args.topk, "precision": self.compute.precision, "backend": self.args.backend, **bank, **least,
         }  # fmt: skip
 
     @property
@@ -117,6 +118,7 @@ class Retrieval:
             load=self.args.load, corpus=self.args.corpus, tokenizer_name=self.tokenizer_name, keys_dir=self.keys_dir,
             image_sets=self.image_sets, most=self.most, topk=self.args.topk, backend=self.args.backend, precision=self.compute.precision,
             batch_size=self.args.batch_size, workers=len(self.compute.devices), expected=self.identity.hash, hubness=self.hubness_file,
+            least=self.args.min_probability or 0.0,
         )  # fmt: skip
 
     def ready_job(self) -> Any:
@@ -143,7 +145,7 @@ def prepared_index(asked: Retrieval, choice: Choice, settings: dict[str, Any]) -
     path, job = indexes.index_file(asked.keys_dir, asked.name, choice.kind, bank), None
     if asked.hubness_file and not hubness.written(asked.hubness_file):
         job = asked.ready_job()
-    keys = asked.keys()
+    keys, settings = asked.keys(), {name: value for name, value in settings.items() if name != "min_probability"}
     if (record := known_record(choice, keys, path, settings)) is None:
         job = job or asked.ready_job()
         from vokenization.index_recall import prepare
@@ -182,9 +184,12 @@ def vokenize(asked: Retrieval, choice: Choice) -> None:
             return
         vokens.write_ids(ids_path, asked.gallery.ids)
         empty, cut = (sum(summary[key] for summary in made.parts.summaries()) for key in ("empty", "cut"))
-        made.report(lines=asked.lines, empty=empty, cut=cut, tokens=tokens, images=len(asked.gallery), index=record or "flat")
+        left = sum(summary.get("without", 0) for summary in made.parts.summaries())  # only with a calibration
+        without = {} if asked.args.min_probability is None else {"without_picture": left}
+        made.report(lines=asked.lines, empty=empty, cut=cut, **without, tokens=tokens, images=len(asked.gallery), index=record or "flat")
         vokens.write(path, part_arrays(made.parts), asked.lines, tokens, asked.args.topk, asked.gallery.names, settings, attributes)
     counts = f"{asked.lines:,} lines ({empty:,} empty, {cut:,} cut to the tower's length)"
+    counts += f", {left:,} lines left without a picture," if without else ""
     print(f"wrote the top {asked.args.topk} of {len(asked.gallery):,} images for {counts} to {path} (and .hdf5, .ids)")
 
 
@@ -203,6 +208,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="retrieve only for the first N lines")
     Choice.add_flags(parser)
     add_hubness_flag(parser, "at most 4,096 lines of the corpus, for its images")
+    parser.add_argument(
+        "--min-probability", type=share, metavar="P",
+        help="leave lines without a picture where the best one is right with a probability below P, from 0 to 1, by the snapshot's "
+        "calibration (docs/judging.md)",
+    )  # fmt: skip
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="exact search by faiss or torch; auto: the faster one here")
     parser.add_argument("--batch-size", type=at_least_one, default=TEXT_BATCH, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
     add_compute_flags(parser, precision_help("text tower", "bf16 if the device has units for it"))
@@ -231,6 +241,9 @@ def main(argv: list[str] | None = None) -> None:
     again = f"rm {quoted(finished)}, then the same command" if finished.exists() else "the same command"
     same_text(args.corpus, corpus.path, corpus.attributes.get("corpus"), again)
     alpha = identity.hubness if args.hubness is None else args.hubness
+    if args.min_probability is not None:
+        require_calibration(identity, "--min-probability")
+    warn_of_calibration(identity, alpha)
     bank = Bank.of(alpha, corpus, gallery, identity.hash, compute.precision) if alpha > 0 else None
     asked = Retrieval(args, identity, compute, corpus, base_name(tokenizer), image_sets, keys_dir, gallery, most, name, output, bank)
     vokenize(asked, Choice.from_args(args, identity, corpus, len(gallery)))

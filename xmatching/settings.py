@@ -94,7 +94,7 @@ def model_of(args: Namespace, text: TextFacts, image: ImageFacts) -> ModelConfig
     found = said_of(text, image)
     found |= {"lang": full_name(args.lang), "lang_layers": list(args.lang_layers), "max_len": min(args.max_len, text.max_tokens)}
     # What a training chooses, and the number of classes, are put in later: xmatching/joined.py, xmatching/zeroshot.py.
-    found |= {"classes": 0, "parts": [], "hubness": 0.0, "calibration": []}
+    found |= {"classes": 0, "parts": [], "hubness": 0.0, "calibration": None}
     names = [field.name for field in fields(ModelConfig)]
     return ModelConfig(**{name: found[name] if name in found else getattr(args, name) for name in names})
 

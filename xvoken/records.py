@@ -39,6 +39,18 @@ def _sum_line(record: dict[str, Any]) -> str:
     return f"rsum {record['rsum']:.2f} ({how}){means}"
 
 
+def sureness(record: dict[str, Any]) -> list[str]:
+    """What a record says of the probability that the best picture is right, in lines; none where the model had no calibration."""
+    if (found := record.get("probability")) is None:
+        return []
+    precision = ", ".join(f"{value:.1f} of {share}%" for share, value in found["precision"].items())
+    lines = [f"best picture right, percent of the surest captions: {precision}; calibration error {found['calibration_error']:.1f}"]
+    if other := found.get("other_lines"):
+        said = f"calibration error of both, as many of each, {other['calibration_error']:.1f}"
+        lines.append(f"captions told from {other['lines']:,} other lines: AUC {other['auc']:.3f}; {said}")
+    return lines
+
+
 def rsum(record: dict[str, Any]) -> float:
     """Sum of the six recalls, the usual single figure to choose an epoch by."""
     found = [record["text_to_image"], record["image_to_text"]]

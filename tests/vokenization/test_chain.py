@@ -218,6 +218,8 @@ def test_sample_of_a_folder_is_fixed(world: World, tmp_path: Path, script: Calla
 def test_vokens_of_lines():
     best, counts = np.array([4, -1, 0, 2], np.int32), np.array([3, 0, 1, 2])
     assert vokens.line_vokens(best, counts).tolist() == [4, -5, -5, 0, 2, -3]
+    best, counts = np.array([4, -1, 99, -1], np.int32), np.array([2, 3, 2, 0])
+    assert vokens.line_vokens(best, counts).tolist() == [4, -5, -100, -100, -100, 99, -100]  # a line's first token tells
 
 
 def test_coco_pictures_lie_in_their_split(tmp_path: Path):

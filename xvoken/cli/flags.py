@@ -41,6 +41,13 @@ def at_least_nothing(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A type for argparse: a number from 0 to 1."""
+    if (value := at_least_nothing(text)) > 1:
+        raise ArgumentTypeError(f"{text}: a number from 0 to 1 is needed")
+    return value
+
+
 class Help(ArgumentDefaultsHelpFormatter):
     """Help that adds the default to each flag's text, unless there is no default or the text names it already."""
 

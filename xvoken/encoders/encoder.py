@@ -85,6 +85,7 @@ class Encoder:
     tokenizer_name: the text tower's name before any training, which names its tokenizer too: a trained tower's folder holds none.
     hubness: how much of their hubness is taken off scores by default (0: nothing, as for CLIP-like models); bank: the vectors in which a
     snapshot measures it, None without.
+    calibration: as Calibration.to_list gives it, None if the model has none; see xvoken.calibration.
     home: folder for the files made with it; revision: the hub's commit, or ""; files: the files and folders it was read from.
     """
 
@@ -107,6 +108,7 @@ class Encoder:
     key_views: int = 1
     hubness: float = 0.0
     bank: Bank | None = None
+    calibration: list[float] | None = None
     files: tuple[Path, ...] = ()
     device: str = "cpu"
     made_with: tuple[Any, ...] = ()

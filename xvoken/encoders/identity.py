@@ -37,6 +37,7 @@ class Identity:
     matcher: bool
     hubness: float
     key_views: int
+    calibration: list[float] | None
 
 
 def said(settings: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def _identity(encoder: Any, load: str) -> tuple[dict[str, Any], Sequence[Path]]:
     facts = Identity(
         encoder.name, encoder.hash, encoder.dim, encoder.max_len, encoder.level, encoder.image_width, encoder.tokenizer_name,
         tokenizer_hash(encoder.tokenizer), vocabulary_size(encoder.tokenizer), encoder.home, encoder.revision, kind_of(load) == "matcher",
-        encoder.hubness, encoder.key_views,
+        encoder.hubness, encoder.key_views, encoder.calibration,
     )  # fmt: skip
     return {**asdict(facts), "home": str(facts.home)}, encoder.files
 

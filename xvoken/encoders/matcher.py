@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from xvoken.calibration import Calibration
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import FrozenImage, FrozenText
@@ -62,7 +63,7 @@ def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) 
         text_spec=text_spec, image_spec=image_spec, image_width=model.image_width,
         text_head=heads["text_head"], image_head=heads["image_head"],
         tokenizer_name=model.lang, home=snapshot.folder, level=model.level, key_views=model.key_views, hubness=model.hubness,
-        bank=snapshot.bank,
+        bank=snapshot.bank, calibration=_calibration(model, load),
         files=(snapshots.tensors_file(snapshot.folder, snapshot.tag), snapshots.tokenizer_folder(snapshot.folder)),
     )  # fmt: skip
     if "text" in towers:
@@ -74,6 +75,15 @@ def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) 
         _same_tower(tower, model.visn_hash, "image tower", image_spec.name, load)
         encoder.image = FrozenImage(tower, device, precision)
     return encoder
+
+
+def _calibration(model: ModelConfig, load: str | Path) -> list[float] | None:
+    if not model.calibration:
+        return None
+    try:
+        return Calibration.from_list(model.calibration).to_list()
+    except UserError as error:
+        raise UserError(f"{load}: {error}") from None
 
 
 def build_heads(model: ModelConfig) -> dict[str, nn.Module]:

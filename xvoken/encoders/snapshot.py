@@ -42,6 +42,7 @@ class ModelConfig:
     parts: of joined heads, what each is: see Part; empty for a single head, which has all of the towers' outputs.
     key_views: how many of xvoken.pictures.cuts.CUTS a picture's vector is the mean of, where nothing else is asked for.
     hubness: how much of their hubness is taken off scores by default, see xvoken/search/hubness.py; 0: nothing.
+    calibration: see xvoken.calibration.Calibration.to_list, None if none was fitted.
     """
 
     lang: str
@@ -67,7 +68,7 @@ class ModelConfig:
     rank: int = 768
     parts: list[dict[str, Any]] = field(default_factory=list)
     hubness: float = 0.0
-    calibration: list[float] = field(default_factory=list)
+    calibration: list[float] | None = None
 
     @classmethod
     def read(cls, said: dict[str, Any]) -> "ModelConfig":

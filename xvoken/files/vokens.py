@@ -1,18 +1,22 @@
 """The images retrieved for a corpus.
 
 {corpus}.{IMAGE_SET}         line i: file names of the best images of line i, best first, tab-separated;
-                             empty for an empty line
+                             empty for an empty line, and for one that was left without a picture
 {corpus}.{IMAGE_SET}.hdf5    indices int32 (L, k), scores float32 (L, k) (inner products, or less what the
                              attribute `scores` says; -1 and NaN for an empty line), vokens int32 (N,), one
                              a token: the first token of a line carries the row r of its best image, every
                              further one -r - 1. By a matcher on token level: each token's own best row, -1
                              for tokens cut off a line. Attribute `index`, after approximate search: the
-                             index' kind and its recall of the exact images
+                             index' kind and its recall of the exact images.
+                             By a matcher with a calibration also probability float32 (L,), that the best
+                             image is right, NaN for an empty line. With --min-probability, a line below it
+                             has -1 and NaN in indices and scores, and NO_PICTURE for each of its tokens:
+                             a line's first token tells, as -100 behind one with a picture is row 99
 {corpus}.{IMAGE_SET}.ids     line r + 1: {IMAGE_SET}/{image id} of row r of the index
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +26,11 @@ from numpy.typing import NDArray
 
 from xvoken import commands
 from xvoken.errors import UserError
-from xvoken.files.hdf5 import open_hdf5, writing_hdf5
+from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5, writing_hdf5
 from xvoken.files.safe import quoted, replacing, write_lines
 
 MAKE = commands.vokenize()
+NO_PICTURE = -100  # the voken that Vokenization's language-model training, and PyTorch's cross entropy, leave out
 
 
 def folder(load: Path) -> Path:
@@ -49,24 +54,25 @@ def ids_file(where: Path, corpus_name: str, sets: str) -> Path:
 
 
 def line_vokens(best: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Best row of each line (L,) and its number of tokens (L,) -> a voken for each token (counts.sum(),)
+    """Best row of each line (L,), -1 if it has none, and its number of tokens (L,) -> a voken for each token (counts.sum(),)
 
-    Of sentence level, as Vokenization's language-model training reads it: r at the first token of a line, -r - 1 at all others.
+    Of sentence level, as Vokenization's language-model training reads it: r at the first token of a line, -r - 1 at all others;
+    NO_PICTURE at all tokens of a line without a row.
     """
-    vokens = np.repeat(-best - 1, counts)
+    vokens = np.repeat(np.where(best < 0, NO_PICTURE, -best - 1), counts)
     firsts = (np.cumsum(counts) - counts)[counts > 0]
-    vokens[firsts] = best[counts > 0]
+    vokens[firsts] = np.where(best < 0, NO_PICTURE, best)[counts > 0]
     return vokens.astype(np.int32)
 
 
 def write(
-    path: Path, parts: Iterable[tuple[NDArray, ...]], lines: int, tokens: int, k: int, names: list[str],
+    path: Path, parts: Iterable[Mapping[str, NDArray]], lines: int, tokens: int, k: int, names: list[str],
     settings: dict[str, Any], attributes: dict[str, Any],
 ) -> None:  # fmt: skip
     """Join parts to the text file `path` and the hdf5 file beside it, which is renamed last.
 
-    parts: of each, indices (l, k), scores (l, k), token counts (l,) and, on token level, vokens (t,); lines, tokens: in all parts;
-    names: the picture's file name of each row of the index.
+    parts: of each, indices (l, k), scores (l, k), token counts (l,), on token level vokens (t,), and probability (l,) if the model has
+    a calibration; lines, tokens: in all parts; names: the picture's file name of each row of the index.
     """
     with writing_hdf5(_beside(path, "hdf5")) as file, replacing(path) as text_temporary:
         with open(text_temporary, "w", encoding="utf-8", newline="\n") as text:
@@ -74,12 +80,15 @@ def write(
             scores = file.create_dataset("scores", (lines, k), np.float32)
             vokens = file.create_dataset("vokens", (tokens,), np.int32)
             line = token = 0
-            for part_indices, part_scores, counts, *by_token in parts:
-                part_vokens = by_token[0] if by_token else line_vokens(part_indices[:, 0], counts)
-                indices[line : line + len(counts)] = part_indices
-                scores[line : line + len(counts)] = part_scores
+            for part in parts:
+                rows, counts = part["indices"], part["counts"]
+                part_vokens = part["vokens"] if "vokens" in part else line_vokens(rows[:, 0], counts)
+                indices[line : line + len(counts)] = rows
+                scores[line : line + len(counts)] = part["scores"]
                 vokens[token : token + len(part_vokens)] = part_vokens
-                text.writelines("\t".join(names[r] for r in row if r >= 0) + "\n" for row in part_indices)
+                if "probability" in part:
+                    file.require_dataset("probability", (lines,), np.float32)[line : line + len(counts)] = part["probability"]
+                text.writelines("\t".join(names[r] for r in row if r >= 0) + "\n" for row in rows)
                 line, token = line + len(counts), token + len(part_vokens)
             file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True)})
 
@@ -97,9 +106,10 @@ def read_settings(hdf5_path: Path) -> dict[str, Any]:
 
 @dataclass(repr=False)
 class Vokens:
-    """The images retrieved for a corpus; indices int32 (L, k) and scores float32 (L, k), best first, -1 and NaN for an empty line.
+    """The images retrieved for a corpus; indices int32 (L, k) and scores float32 (L, k), best first, -1 and NaN for a line without.
 
-    vokens: int32 (N,), one a token, see above; ids: `{IMAGE_SET}/{image id}` of each row of the index; attributes: the hdf5 file's.
+    vokens: int32 (N,), one a token, see above; ids: `{IMAGE_SET}/{image id}` of each row of the index; attributes: the hdf5 file's;
+    probability: float32 (L,), that a line's best image is right, NaN for an empty line; None if the model had no calibration.
     """
 
     indices: NDArray[np.int32]
@@ -107,6 +117,7 @@ class Vokens:
     vokens: NDArray[np.int32]
     ids: list[str]
     attributes: dict[str, Any]
+    probability: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -115,7 +126,7 @@ class Vokens:
         return f"<images of {len(self):,} lines, top {self.indices.shape[1]} of {len(self.ids):,}>"
 
     def images(self, line: int) -> list[str]:
-        """Ids of the images of a line, best first; an empty list for an empty line."""
+        """Ids of the images of a line, best first; an empty list for an empty line, or one that was left without."""
         return [self.ids[row] for row in self.indices[line] if row >= 0]
 
 
@@ -131,7 +142,8 @@ def read_vokens(path: str | Path) -> Vokens:
     if not _beside(text, "hdf5").exists() and (there := sorted(path.stem for path in text.parent.glob("*.hdf5"))):
         raise UserError(f"{_beside(text, 'hdf5')} does not exist; there are: {', '.join(there)}")
     with open_hdf5(_beside(text, "hdf5"), MAKE, indices="i2", scores="f2", vokens="i1") as file:
-        found = Vokens(file["indices"][:], file["scores"][:], file["vokens"][:], _read_ids(text), file.attributes())
+        sure = file["probability"][:] if _has_probability(file) else None
+        found = Vokens(file["indices"][:], file["scores"][:], file["vokens"][:], _read_ids(text), file.attributes(), sure)
     if found.indices.shape != found.scores.shape or found.indices.max(initial=-1) >= len(found.ids):
         raise UserError(f"{text}.hdf5: does not belong to {text}.ids; make both again with: {MAKE}, after: rm {quoted(text)}.hdf5")
     return found
@@ -151,6 +163,15 @@ def _read_ids(text: Path) -> list[str]:
     path = _beside(text, "ids")
     _require(path, _beside(text, "hdf5"))
     return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _has_probability(file: InsideFile) -> bool:
+    """Whether it has the dataset; raises UserError if that is not one number a line."""
+    if (found := file.get("probability")) is None:
+        return False
+    if not is_dataset(found, "f1") or len(found) != len(file["indices"]):
+        raise UserError(f"{file.filename}: its dataset `probability` is not one number a line; {file.mend}")
+    return True
 
 
 def _beside(text: Path, ending: str) -> Path:
@@ -192,4 +213,22 @@ def check(where: Path, corpus_name: str, sets: str) -> str:
         lines = sum(1 for _ in text)
     if lines != total:
         raise UserError(f"{text_path}: {lines} lines, the hdf5 file has {total}; make both again with: {MAKE}, after: rm {quoted(path)}")
-    return f"top {k} of {len(ids):,} images for {lines:,} lines"
+    answered = _check_probability(path)
+    return f"top {k} of {len(ids):,} images for {lines:,} lines{answered}"
+
+
+def _check_probability(path: Path, lines: int = 1 << 16) -> str:
+    """Hold probabilities against the rows, and say how many lines were left without a picture; "" where the model had no calibration."""
+    with open_hdf5(path, MAKE, indices="i2") as file:
+        least = file.settings().get("min_probability", 0)
+        if not _has_probability(file):
+            if least:
+                raise UserError(f"{path}: has a least probability and no dataset `probability`; {file.mend}")
+            return ""
+        without = 0
+        for start in range(0, len(file["indices"]), lines):
+            sure, empty = file["probability"][start : start + lines], file["indices"][start : start + lines, 0] < 0
+            if (bad := (sure < 0) | (sure > 1) | (empty & (sure >= least)) | (~empty & ~(sure >= least))).any():
+                raise UserError(f"{path}: the probability of line {start + int(bad.argmax()) + 1} does not go with its images; {file.mend}")
+            without += int((sure < least).sum())
+    return f", {without:,} of them left without a picture" if least else ", with probabilities"

@@ -42,7 +42,7 @@ def write_tokens(folder: Path) -> Path:
 
 
 def write_vokens(folder: Path) -> Path:
-    part = np.zeros((2, 1), np.int32), np.ones((2, 1), np.float32), np.array([2, 1])
+    part = {"indices": np.zeros((2, 1), np.int32), "scores": np.ones((2, 1), np.float32), "counts": np.array([2, 1])}
     path = vokens.hdf5_file(folder, "c", "s")
     vokens.write(vokens.text_file(folder, "c", "s"), [part], 2, 3, 1, ["a"], {}, {})
     vokens.write_ids(vokens.ids_file(folder, "c", "s"), ["s/a"])

@@ -1,0 +1,36 @@
+"""Text files of a sentence a line, as a user has them."""
+
+from itertools import islice
+from pathlib import Path
+
+from xvoken.errors import UserError
+
+MOST = 10_000  # other lines that are read
+
+
+def text_lines(path: Path, called: str, most: int | None = None) -> list[str]:
+    """The first `most` lines (None: all), tabs between utterances as blanks; called: what messages call the file.
+
+    Raises UserError for a line that is not UTF-8.
+    """
+    lines = []
+    with open(path, "rb") as file:
+        for number, line in enumerate(islice(file, most), 1):
+            try:
+                lines.append(line.decode().rstrip("\r\n").replace("\t", " "))  # as tokenize_dataset.py reads them
+            except UnicodeDecodeError:
+                raise UserError(f"{called}: line {number} is not UTF-8; convert it, for example: iconv -f LATIN1 -t UTF-8") from None
+    return lines
+
+
+def other_lines(path: Path) -> list[str]:
+    """Lines of another domain than captions, which no picture fits: of a file's first MOST lines, those with text.
+
+    Raises UserError if the file is missing, has none, or is not UTF-8.
+    """
+    wanted = "a text file of lines that no picture fits, such as dialogue, was expected"
+    if not path.is_file():
+        raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}; {wanted}")
+    if not (lines := [line for line in text_lines(path, str(path), MOST) if line.strip()]):
+        raise UserError(f"{path}: has no line with text; {wanted}")
+    return lines
