@@ -125,6 +125,8 @@ def fit(args: Namespace, towers: Towers, model: ModelConfig, training: Training,
     correction = choose_correction(chooser, joined, training.hubness)
     kept = [replace(part, weight=weight) for part, weight in zip(parts, weights, strict=True) if weight]
     chosen = make.model(kept, correction)
+    if learning_part(chosen) is None:  # the part that would be trained has weight 0
+        epochs = 0
     choice = {
         "columns": asdict(columns) if columns else None, "ridge": solved[0], "power": solved[1], "directions": solved[2], "epochs": epochs,
         "weights": dict(zip(names, weights, strict=True)), "hubness": correction, "agreement": agreements, "scores": chooser.scores,
