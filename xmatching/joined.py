@@ -255,7 +255,7 @@ def bank_of(matcher: Matcher, train: PairBatches, progress: Progress) -> dict[st
     if not progress.chosen:
         return {}
     pictures = Pictures(train)
-    places, device = spread(len(pictures), BANK), next(matcher.buffers(), torch.empty(0)).device
+    places, device = spread(len(pictures), BANK), next(matcher.parameters()).device
     matcher.eval()
     text = matcher.embed_text(pictures.captions(spread(len(pictures.owner), BANK)).to(device))
     image = F.normalize(matcher.embed_image(pictures.views(places).to(device)).mean(1), dim=-1)
