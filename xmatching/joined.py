@@ -217,7 +217,8 @@ def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, training: Traini
     if number is None or not training.epochs:
         return 0, None
     trained = HEADS[model.joined[number].head].made == "trained"
-    if not trained and not training.early_stop:
+    stopping = training.early_stop and not trained  # a trained head is trained for all epochs, here and later
+    if not trained and not stopping:
         return training.epochs, None
     fold, part = chooser.folds[0], model.joined[number]
     torch.manual_seed(training.seed)
@@ -231,10 +232,10 @@ def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, training: Traini
         heads = alone.heads["text_head"].heads[0], alone.heads["image_head"].heads[0]
         return recall_sum(fold, fold_vectors(pictures, fold, part, *heads))
 
-    scores = [found() if training.early_stop else 0.0]
+    scores = [found() if stopping else 0.0]
     for epoch in range(1, training.epochs + 1):
         learner.epoch(epoch, data)
-        if training.early_stop:
+        if stopping:
             scores.append(found())
             if epoch - max(range(epoch + 1), key=scores.__getitem__) >= PATIENCE:
                 break
