@@ -268,5 +268,7 @@ def _check_heads(args: argparse.Namespace) -> None:
     }  # fmt: skip
     if found := [flag for flag, given in wrong.items() if given]:
         raise UserError(f"{found[0]}: not with --head {args.head}, which is made of frozen towers' outputs in closed form; leave it out")
+    if args.epochs == 0 and any(HEADS[name].made == "trained" for name in named):
+        raise UserError(f"--epochs 0: --head {args.head} has one that is trained; leave it out, or give it epochs")
     if args.part_weights and len(args.part_weights) != len(named):
         raise UserError(f"--part-weights: {len(args.part_weights)} weights for the {len(named)} heads {args.head}")
