@@ -257,8 +257,8 @@ def _check_heads(args: argparse.Namespace) -> None:
         raise UserError("--key-views: views are cached for a frozen tower only; leave out --visn-finetune or --key-views")
     if not is_fitted(args.head):
         unread = {
-            "--epochs 0": args.epochs == 0, "--early-stop": args.early_stop, "--hubness": args.hubness != 0, "--ridge": args.ridge is not None,
-            "--power": args.power is not None, "--part-weights": args.part_weights,
+            "--epochs 0": args.epochs == 0, "--early-stop": args.early_stop, "--hubness": args.hubness != 0,
+            "--ridge": args.ridge is not None, "--power": args.power is not None, "--part-weights": args.part_weights,
         }  # fmt: skip
         if found := [flag for flag, given in unread.items() if given]:
             mend = "leave out --recipe best, whose flags are for heads in closed form" if args.recipe == "best" else "leave it out"
