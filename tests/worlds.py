@@ -16,6 +16,12 @@ import numpy as np
 from tests import builder
 from tests.running import alive, children, kill_group, limit_files, run, run_here, script, start, wait_until
 
+# A training of linear heads with a learned temperature.
+LINEAR = (
+    "--head", "linear", "--text-pool", "mean", "--visn-pool", "maps", "--loss", "infonce", "--optim", "adamw", "--schedule", "cosine",
+    "--weight-decay", "0.1", "--dropout", "0.5",
+)  # fmt: skip
+
 
 @dataclass
 class World:

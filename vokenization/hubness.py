@@ -1,6 +1,7 @@
 """The banks in which hubness is measured, and what retrieval takes off the pictures' scores for it.
 
-Retrieval's is a sample of the corpus itself, evaluation's the training's captions and pictures, or those of a set.
+Retrieval's is a sample of the corpus itself, with the training's captions where the snapshot has them; evaluation's the training's captions
+and pictures, or those of a set.
 """
 
 from argparse import ArgumentParser
@@ -139,5 +140,8 @@ def prepare(bank: Bank, job: "VokenizeJob", gallery: Gallery, path: Path, device
         encoding.setup_encoder(device)
         queries: NDArray = encoding.sample_queries(*bank.lines)
         require_finite(queries, lambda row: f"{job.corpus}: a line of it", job.precision)
-        say(f"{path}: measuring the hubness of {len(gallery):,} images in {len(queries):,} vectors of {bank.settings['lines']:,} lines")
+        of = f"{len(queries):,} vectors of {bank.settings['lines']:,} lines"
+        if own := encoding.encoder.bank:  # so that lines of another kind, near to no picture, do not make hubness too small
+            queries, of = np.concatenate([queries, own.text.numpy()]), f"{of} and {len(own.text):,} of training's captions"
+        say(f"{path}: measuring the hubness of {len(gallery):,} images in {of}")
         hubness_files.write(path, offsets(gallery.blocks, queries, bank.alpha, NEAREST), bank.settings)

@@ -207,7 +207,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-img-num", type=at_least(1, also=-1), default=-1, help="search only the first N images; -1: all")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="retrieve only for the first N lines")
     Choice.add_flags(parser)
-    add_hubness_flag(parser, "at most 4,096 lines of the corpus, for its images")
+    add_hubness_flag(parser, "at most 4,096 lines of the corpus, with training's captions where the snapshot has them")
     parser.add_argument(
         "--min-probability", type=share, metavar="P",
         help="leave lines without a picture where the best one is right with a probability below P, from 0 to 1, by the snapshot's "

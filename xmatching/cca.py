@@ -111,8 +111,8 @@ class Correlated:
         self.cross = self.x.eigenvectors.T @ cross @ self.y.eigenvectors
 
     def solve(self, ridge: float) -> "Solution":
-        """The solution for a ridge, which is added to every variance."""
-        x, y = ((side.eigenvalues.clamp(min=0) + ridge) ** -0.5 for side in (self.x, self.y))
+        """The solution for a ridge, which is added to every variance; directions without variance have no part in it."""
+        x, y = (torch.where(found > TINY * found.max(), found + ridge, torch.inf) ** -0.5 for found, _ in (self.x, self.y))
         left, correlations, right = torch.linalg.svd(x[:, None] * self.cross * y, full_matrices=False)
         return Solution(
             self.x.eigenvectors @ (x[:, None] * left), self.y.eigenvectors @ (y[:, None] * right.T), correlations,

@@ -6,17 +6,20 @@ weights, and how much hubness is taken off. Where several do equally well, the f
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xmatching.cca import Correlated, Directions, Maps, Pairs, Solution
 from xmatching.folds import Columns, Fold, Pictures
 from xmatching.metric import taken_off
+from xvoken.calibration import CANDIDATES, Calibration
+from xvoken.calibration import fit as fit_calibration
 from xvoken.encoders.snapshot import Bank
 from xvoken.recall import Less, ranks
 from xvoken.records import TOP
@@ -29,37 +32,51 @@ Choice = TypeVar("Choice")
 
 
 @dataclass
-class Vectors:
-    """One head's vectors of a fold, float32, each of length 1: of its gallery's captions (c, d) and pictures (p, d), and of the bank's."""
+class Sides:
+    """What both sides of a fold are, in turn: the towers' outputs, their principal directions, or one head's vectors; float32.
+
+    text: of its gallery's captions (c, ...); image: of its pictures, (p, V, ...) with all their views, or (p, ...); bank_text, bank_image:
+    of the bank's; others: of lines that no picture fits (o, ...).
+    """
 
     text: Tensor
     image: Tensor
     bank_text: Tensor
     bank_image: Tensor
+    others: Tensor
 
     @classmethod
-    def of(cls, fold: Fold, text: Callable[[Any], Tensor], image: Callable[[Any], Tensor]) -> "Vectors":
-        """text: from the numbers of pairs to vectors (c, d); image: from places to vectors of all views (p, V, d)."""
-        images = [F.normalize(image(places).mean(1), dim=-1) for places in (fold.gallery, fold.bank)]
-        return cls(text(fold.pairs), images[0], text(fold.bank_pairs), images[1])
+    def of(cls, pictures: Pictures, fold: Fold, others: Tensor) -> "Sides":
+        """The towers' outputs; others: the text tower's for the other lines."""
+        said = [pictures.captions(pairs) for pairs in (fold.pairs, fold.bank_pairs)]
+        seen = [pictures.views(places) for places in (fold.gallery, fold.bank)]
+        return cls(said[0], seen[0], said[1], seen[1], others)
+
+    @torch.inference_mode()
+    def by(self, text: Callable[[Tensor], Tensor], image: Callable[[Tensor], Tensor]) -> "Sides":
+        """What these functions make of both sides."""
+        return Sides(text(self.text), image(self.image), text(self.bank_text), image(self.bank_image), text(self.others))
+
+    def vectors(self, text: Callable[[Tensor], Tensor], image: Callable[[Tensor], Tensor]) -> "Sides":
+        """As `by`, the pictures' vectors being the means over their views, of length 1."""
+        return self.by(text, lambda rows: F.normalize(image(rows).mean(1), dim=-1))
 
     @classmethod
-    def joined(cls, parts: "list[Vectors]", weights: Iterable[float]) -> "Vectors":
-        """Weighted as xvoken.encoders.heads.JoinedHead does."""
+    def joined(cls, parts: "list[Sides]", weights: Iterable[float]) -> "Sides":
+        """The vectors of several heads, weighted as xvoken.encoders.heads.JoinedHead does."""
         factors = [weight**0.5 for weight in weights]
-        names = ("text", "image", "bank_text", "bank_image")
-        columns = [[f * getattr(part, name) for f, part in zip(factors, parts, strict=True)] for name in names]
+        columns = [[f * getattr(part, side.name) for f, part in zip(factors, parts, strict=True)] for side in fields(cls)]
         return cls(*(F.normalize(torch.cat(column, -1), dim=-1) for column in columns))
 
-    def less(self, correction: float) -> Less:
-        """What is taken off the scores for the hubness in the bank."""
-        return taken_off(self.text, self.image, Bank(self.bank_text, self.bank_image), correction)
+    def less(self, correction: float) -> Less | None:
+        """What is taken off the scores of vectors for the hubness in the bank."""
+        return taken_off(self.text, self.image, Bank(self.bank_text, self.bank_image), correction) if correction else None
 
 
-def recall_sum(fold: Fold, vectors: Vectors, correction: float = 0.0) -> float:
+def recall_sum(fold: Fold, vectors: Sides, correction: float = 0.0) -> float:
     """The sum of the six recalls in a fold's gallery, in percent."""
-    less = vectors.less(correction) if correction else None
-    return sum(100 * side.hit(k).mean().item() for side in ranks(vectors.text, vectors.image, fold.owner, less) for k in TOP)
+    sides = ranks(vectors.text, vectors.image, fold.owner, vectors.less(correction))
+    return sum(100 * side.hit(k).mean().item() for side in sides for k in TOP)
 
 
 @dataclass
@@ -81,28 +98,35 @@ class Chooser:
 
 @dataclass
 class Analysis:
-    """Canonical correlation analysis of the training pairs, and of the pairs outside each fold."""
+    """Canonical correlation analysis of the training pairs, and of the pairs outside each fold; projected: the folds' outputs."""
 
-    columns: Columns
     text: Directions
     image: Directions
     total: Pairs
     outside: list[Correlated]
-    projected: "list[Projected]"
+    projected: list[Sides]
 
     @classmethod
-    def of(cls, pictures: Pictures, folds: list[Fold], columns: Columns, rank: int) -> "Analysis":
+    def of(cls, pictures: Pictures, folds: list[Fold], outputs: list[Sides], columns: Columns, rank: int) -> "Analysis":
         text, image = pictures.directions(columns, rank)
         inside = [pictures.sums(fold.held, columns, text, image) for fold in folds]
         total = inside[0]
         for sums in inside[1:]:
             total = total.plus(sums)
         outside = [Correlated(total.less(sums)) for sums in inside]
-        return cls(columns, text, image, total, outside, [Projected.of(pictures, fold, columns, text, image) for fold in folds])
+        projected = [
+            sides.by(lambda rows: text(rows[:, slice(*columns.text)]).float(), lambda rows: image(rows[..., slice(*columns.image)]).float())
+            for sides in outputs
+        ]
+        return cls(text, image, total, outside, projected)
 
-    def vectors(self, number: int, maps: Maps) -> Vectors:
+    def vectors(self, number: int, maps: Maps) -> Sides:
         """The vectors of fold `number` by these maps."""
-        return self.projected[number].vectors(maps)
+
+        def along(weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
+            return lambda rows: F.normalize(F.linear(rows, weight, bias), dim=-1)
+
+        return self.projected[number].vectors(along(*maps.text), along(*maps.image))
 
     def choose(self, chooser: Chooser, dim: int, ridge: float | None, power: float | None) -> tuple[float, float, int]:
         """Ridge, power and number of directions; those that are given are not chosen."""
@@ -119,29 +143,7 @@ class Analysis:
         return ridge, power, chooser.best("directions", sizes, lambda size, number: scored((ridge, power), number, size))
 
 
-@dataclass
-class Projected:
-    """A fold's outputs in the principal directions, float32: its gallery's captions (c, s) and views (p, V, r), and the bank's."""
-
-    text: Tensor
-    image: Tensor
-    bank_text: Tensor
-    bank_image: Tensor
-
-    @classmethod
-    def of(cls, pictures: Pictures, fold: Fold, columns: Columns, text: Directions, image: Directions) -> "Projected":
-        said = [text(pictures.captions(pairs)[:, slice(*columns.text)]).float() for pairs in (fold.pairs, fold.bank_pairs)]
-        seen = [image(pictures.views(places)[..., slice(*columns.image)]).float() for places in (fold.gallery, fold.bank)]
-        return cls(said[0], seen[0], said[1], seen[1])
-
-    def vectors(self, maps: Maps) -> Vectors:
-        said = [F.normalize(F.linear(rows, *maps.text), dim=-1) for rows in (self.text, self.bank_text)]
-        seen = [F.normalize(F.linear(rows, *maps.image), dim=-1) for rows in (self.image, self.bank_image)]
-        means = [F.normalize(vectors.mean(1), dim=-1) for vectors in seen]
-        return Vectors(said[0], means[0], said[1], means[1])
-
-
-def choose_weights(chooser: Chooser, parts: list[list[Vectors]], given: list[float] | None) -> list[float]:
+def choose_weights(chooser: Chooser, parts: list[list[Sides]], given: list[float] | None) -> list[float]:
     """The heads' weights, the first one's 1 and the others' one after another; parts: of each head, the vectors of the first folds."""
     if given:
         return given
@@ -151,13 +153,31 @@ def choose_weights(chooser: Chooser, parts: list[list[Vectors]], given: list[flo
 
         def scored(weight: float, number: int, known: list[float] = known, place: int = place) -> float:
             vectors = [part[number] for part in parts[: place + 1]]
-            return recall_sum(chooser.folds[number], Vectors.joined(vectors, [*known, weight]))
+            return recall_sum(chooser.folds[number], Sides.joined(vectors, [*known, weight]))
 
         weights.append(chooser.best(f"weight of head {place + 1}", WEIGHTS, scored, len(parts[0])))
     return weights
 
 
-def choose_correction(chooser: Chooser, vectors: list[Vectors], given: float | None) -> float:
+def choose_correction(chooser: Chooser, vectors: list[Sides], given: float | None) -> float:
     """How much of the hubness is taken off."""
     options = CORRECTIONS if given is None else (given,)
     return chooser.best("hubness", options, lambda a, number: recall_sum(chooser.folds[number], vectors[number], a), len(vectors))
+
+
+def calibrate(folds: list[Fold], vectors: list[Sides], correction: float) -> Calibration:
+    """From scores to the probability that the best picture is right; vectors: of the first folds."""
+    asked, right, strange = [], [], []
+    for fold, sides in zip(folds, vectors, strict=False):
+        less = sides.less(correction)
+        off = less.image if less else 0.0
+        asked.append(_best(sides.text @ sides.image.T - off))
+        strange.append(_best(sides.others @ sides.image.T - off))
+        right.append(ranks(sides.text, sides.image, fold.owner, less)[0].hit(1).numpy())
+    return fit_calibration(np.concatenate(asked), np.concatenate(right), np.concatenate(strange))
+
+
+def _best(scores: Tensor) -> NDArray[np.float32]:
+    """The best CANDIDATES scores of each row, descending; -inf where there are fewer pictures."""
+    found = scores.topk(min(CANDIDATES, scores.shape[1])).values
+    return F.pad(found, (0, CANDIDATES - found.shape[1]), value=-torch.inf).numpy()

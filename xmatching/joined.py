@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 from xmatching import layers
 from xmatching.cca import Correlated, Maps
-from xmatching.choice import Analysis, Chooser, Vectors, choose_correction, choose_weights, recall_sum
+from xmatching.chitchat import other_lines
+from xmatching.choice import Analysis, Chooser, Sides, calibrate, choose_correction, choose_weights, recall_sum
 from xmatching.data import PairBatches
-from xmatching.folds import Columns, Fold, Pictures, folds_of
+from xmatching.folds import Columns, Pictures, folds_of
 from xmatching.model import Matcher
-from xmatching.pairs import Towers
+from xmatching.pairs import Towers, compute_of
 from xmatching.settings import Training
 from xmatching.training import Learner
 from xmatching.zeroshot import class_names_head
+from xvoken.cache.texts import text_features
 from xvoken.console import say
 from xvoken.encoders.heads import UnitHead
 from xvoken.encoders.image import channels_of
@@ -114,16 +116,21 @@ def fit(args: Namespace, towers: Towers, model: ModelConfig, training: Training,
     given = {part.head: class_names_head(args, towers, part.text) for part in parts if HEADS[part.head].made == "given"}
     if given:
         model = replace(model, classes=len(given["classes"].names))
-    analysis = Analysis.of(pictures, chooser.folds, columns, model.rank) if columns else None
+    outputs = other_outputs(args, towers)
+    sides = [Sides.of(pictures, fold, outputs) for fold in chooser.folds]
+    analysis = Analysis.of(pictures, chooser.folds, sides, columns, model.rank) if columns else None
     solved = analysis.choose(chooser, model.dim, training.ridge, training.power) if analysis else (0.0, 0.0, 0)
     make = Maker(model, parts, given, analysis, solved)
-    epochs, learnt = rehearse(make, pictures, chooser, training)
-    vectors = make.vectors(pictures, chooser.folds, learnt)
+    epochs, learnt = rehearse(make, pictures, chooser, sides[0], training)
+    vectors = make.vectors(sides, learnt)
     weights = choose_weights(chooser, vectors, training.part_weights)
-    joined = [Vectors.joined([part[fold] for part in vectors], weights) for fold in range(len(vectors[0]))]
+    joined = [Sides.joined([part[fold] for part in vectors], weights) for fold in range(len(vectors[0]))]
     correction = choose_correction(chooser, joined, training.hubness)
+    calibration = calibrate(chooser.folds, joined, correction)
     kept = [replace(part, weight=weight) for part, weight in zip(parts, weights, strict=True) if weight]
-    chosen = make.model(kept, correction)
+    chosen = replace(make.model(kept, correction), calibration=calibration.to_list())
+    if learning_part(chosen) is None:  # the part that would be trained has weight 0
+        epochs = 0
     choice = {
         "columns": asdict(columns) if columns else None, "ridge": solved[0], "power": solved[1], "directions": solved[2], "epochs": epochs,
         "weights": dict(zip(names, weights, strict=True)), "hubness": correction, "agreement": agreements, "scores": chooser.scores,
@@ -175,12 +182,15 @@ class Maker:
         ridge, power, directions = self.solved
         return pairs.solve(ridge).maps(power, directions, self.base.dim)
 
-    def vectors(self, pictures: Pictures, folds: list[Fold], learnt: Matcher | None) -> list[list[Vectors]]:
-        """The vectors of each part in each fold; in the first one alone if there is a trained head, `learnt`, which knows that one's."""
-        trained = any(HEADS[part.head].made == "trained" for part in self.parts)
-        return [self._part_vectors(part, pictures, folds[: 1 if trained else None], learnt) for part in self.parts]
+    def vectors(self, folds: list[Sides], learnt: Matcher | None) -> list[list[Sides]]:
+        """The vectors of each part in each fold; in the first one alone if there is a trained head, `learnt`, which knows that one's.
 
-    def _part_vectors(self, part: Part, pictures: Pictures, folds: list[Fold], learnt: Matcher | None) -> list[Vectors]:
+        folds: the towers' outputs.
+        """
+        trained = any(HEADS[part.head].made == "trained" for part in self.parts)
+        return [self._part_vectors(part, folds[: 1 if trained else None], learnt) for part in self.parts]
+
+    def _part_vectors(self, part: Part, folds: list[Sides], learnt: Matcher | None) -> list[Sides]:
         kind = HEADS[part.head].made
         if kind == "fitted":
             analysis = self.analysis
@@ -191,30 +201,33 @@ class Maker:
         else:
             assert learnt is not None
             heads = learnt.heads["text_head"].heads[0], learnt.heads["image_head"].heads[0]
-        return [fold_vectors(pictures, fold, part, *heads) for fold in folds]
+        return [by_heads(sides, part, *heads) for sides in folds]
 
 
-@torch.inference_mode()
-def fold_vectors(pictures: Pictures, fold: Fold, part: Part, text: nn.Module, image: nn.Module) -> Vectors:
-    """The vectors of a fold by two heads."""
-    return Vectors.of(
-        fold,
-        lambda pairs: text(pictures.captions(pairs)[:, slice(*part.text)]),
-        lambda places: image(pictures.views(places)[..., slice(*part.image)]),
-    )
+def by_heads(sides: Sides, part: Part, text: nn.Module, image: nn.Module) -> Sides:
+    """The vectors that two heads make of the towers' outputs."""
+    return sides.vectors(lambda rows: text(rows[..., slice(*part.text)]), lambda rows: image(rows[..., slice(*part.image)]))
 
 
-def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, training: Training) -> tuple[int, Matcher | None]:
+def other_outputs(args: Namespace, towers: Towers) -> Tensor:
+    """The text tower's outputs for lines that no picture fits: float32 (o, width)"""
+    lines = list(dict.fromkeys(other_lines(args.other_lines)))
+    found = text_features(towers.text_spec, towers.text, towers.tokenizer, lines, towers.max_len, compute_of(args), "other-lines")
+    return torch.from_numpy(found.rows.astype("float32"))
+
+
+def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, outputs: Sides, training: Training) -> tuple[int, Matcher | None]:
     """Train on the pictures outside the first fold: with a trained head, for its vectors there; with --early-stop, to choose the epochs.
 
-    Returns the number of epochs, and the trained head's matcher.
+    outputs: the towers', of the first fold. Returns the number of epochs, and the trained head's matcher.
     """
     model = make.model(make.parts)
     number = learning_part(model)
     if number is None or not training.epochs:
         return 0, None
     trained = HEADS[model.joined[number].head].made == "trained"
-    if not trained and not training.early_stop:
+    stopping = training.early_stop and not trained  # a trained head is trained for all epochs, here and later
+    if not trained and not stopping:
         return training.epochs, None
     fold, part = chooser.folds[0], model.joined[number]
     torch.manual_seed(training.seed)
@@ -226,12 +239,12 @@ def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, training: Traini
     def found() -> float:
         alone.eval()
         heads = alone.heads["text_head"].heads[0], alone.heads["image_head"].heads[0]
-        return recall_sum(fold, fold_vectors(pictures, fold, part, *heads))
+        return recall_sum(fold, by_heads(outputs, part, *heads))
 
-    scores = [found() if training.early_stop else 0.0]
+    scores = [found() if stopping else 0.0]
     for epoch in range(1, training.epochs + 1):
         learner.epoch(epoch, data)
-        if training.early_stop:
+        if stopping:
             scores.append(found())
             if epoch - max(range(epoch + 1), key=scores.__getitem__) >= PATIENCE:
                 break
@@ -252,7 +265,7 @@ def bank_of(matcher: Matcher, train: PairBatches, chosen: Any) -> Bank | None:
     if not chosen:
         return None
     pictures = Pictures(train)
-    places, device = spread(len(pictures), BANK), next(matcher.buffers(), torch.empty(0)).device
+    places, device = spread(len(pictures), BANK), next(matcher.parameters()).device
     matcher.eval()
     text = matcher.embed_text(pictures.captions(spread(len(pictures.owner), BANK)).to(device))
     image = F.normalize(matcher.embed_image(pictures.views(places).to(device)).mean(1), dim=-1)

@@ -97,7 +97,7 @@ def load_pairs(args: Namespace, towers: Towers, level: str, sets: list[Captioned
 
 def _image_rows(args: Namespace, towers: Towers, part: CaptionedSet, augmented: int) -> tuple[list[Features], Any]:
     """The --key-views views of a set's pictures, and augmented ones (None without); says how many pictures can't be used."""
-    compute, rows = _compute(args), None
+    compute, rows = compute_of(args), None
     if augmented:
         crops = Crops(augmented, args.crop_scale, args.seed)
         rows = augmented_features(towers.image_spec, towers.image, part.ids, part.paths, crops, compute, part.name).rows
@@ -111,10 +111,10 @@ def _image_rows(args: Namespace, towers: Towers, part: CaptionedSet, augmented: 
 
 def _text_rows(args: Namespace, towers: Towers, level: str, part: CaptionedSet, sentences: list[str]) -> Any:
     made = token_features if level == "token" else text_features
-    return made(towers.text_spec, towers.text, towers.tokenizer, sentences, towers.max_len, _compute(args), part.name)
+    return made(towers.text_spec, towers.text, towers.tokenizer, sentences, towers.max_len, compute_of(args), part.name)
 
 
-def _compute(args: Namespace) -> Compute:
+def compute_of(args: Namespace) -> Compute:
     """How frozen towers compute: on all GPUs, even if the training itself uses fewer."""
     devices = tuple(workers_on("auto", args.num_workers))
     return Compute(devices, resolve_precision(args.precision, devices[0]), cache=Path(args.cache))

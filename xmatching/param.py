@@ -256,10 +256,16 @@ def _check_heads(args: argparse.Namespace) -> None:
     if args.key_views != 1 and args.visn_finetune:
         raise UserError("--key-views: views are cached for a frozen tower only; leave out --visn-finetune or --key-views")
     if not is_fitted(args.head):
-        if args.epochs == 0 or args.early_stop or args.hubness is None:
-            what = "--epochs 0" if args.epochs == 0 else "--early-stop" if args.early_stop else "--hubness auto"
-            raise UserError(f"{what}: only with --head cca or classes; {args.head} is trained, and nothing is held out")
+        unread = {
+            "--epochs 0": args.epochs == 0, "--early-stop": args.early_stop, "--hubness": args.hubness != 0,
+            "--ridge": args.ridge is not None, "--power": args.power is not None, "--part-weights": args.part_weights,
+        }  # fmt: skip
+        if found := [flag for flag, given in unread.items() if given]:
+            mend = "leave out --recipe best, whose flags are for heads in closed form" if args.recipe == "best" else "leave it out"
+            raise UserError(f"{found[0]}: only with --head cca or classes; {args.head} is trained, and nothing is held out; {mend}")
         return
+    if "cca" not in named and (args.ridge is not None or args.power is not None):
+        raise UserError(f"--ridge, --power: of --head cca, which is not in {args.head}; leave them out")
     if args.head == "classes" and not trains_nothing(args):
         raise UserError("--head classes: nothing to train; take --recipe zeroshot, or join it with another: --head cca,classes")
     wrong = {
@@ -268,5 +274,7 @@ def _check_heads(args: argparse.Namespace) -> None:
     }  # fmt: skip
     if found := [flag for flag, given in wrong.items() if given]:
         raise UserError(f"{found[0]}: not with --head {args.head}, which is made of frozen towers' outputs in closed form; leave it out")
+    if args.epochs == 0 and any(HEADS[name].made == "trained" for name in named):
+        raise UserError(f"--epochs 0: --head {args.head} has one that is trained; leave it out, or give it epochs")
     if args.part_weights and len(args.part_weights) != len(named):
         raise UserError(f"--part-weights: {len(args.part_weights)} weights for the {len(named)} heads {args.head}")

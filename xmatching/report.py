@@ -90,7 +90,7 @@ def _flat(record: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
     for name, value in record.items():
         if name != "chance":
             rows += _flat(value, f"{prefix}{name}/") if isinstance(value, dict) else [(prefix + name, value)]
-    return rows
+    return [(name, value) for name, value in rows if value is not None]  # what was solved in closed form has no loss
 
 
 def epoch_line(record: dict[str, Any], epochs: int, left: float) -> str:

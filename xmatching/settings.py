@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from xmatching.chitchat import other_lines
 from xmatching.kinds import SCHEDULES
 from xvoken.encoders.snapshot import ModelConfig
 from xvoken.files.image_sets import CaptionedSet
+from xvoken.files.safe import sha256_of_lines
 from xvoken.kinds import HEADS, full_name, made_by
 
 RAMP = 0.05  # share of the steps in which the cosine schedule rises from zero
@@ -112,5 +114,6 @@ def describe(args: Namespace, model: ModelConfig, training: Training, sets: list
             **asdict(training), "load": args.load and Path(args.load).name,
             "data": {part.name: {"images": len(part.ids), "captions": len(part.captions)} for part in sets},
             "precision": precision,
+            "other_lines": sha256_of_lines(other_lines(args.other_lines))[:16] if is_fitted(args.head) else None,
         },
     }  # fmt: skip

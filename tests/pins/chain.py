@@ -21,6 +21,12 @@ CACHE = ["--cache", "cache"]
 TOWERS = ["--lang", "./bert", "--lang-layers", "2,1", "--visn", "resnet18", "--visn-weights", "resnet18.safetensors", "--max-len", "12"]
 SIZE = ["--hidden", "16", "--dim", "8", "--batch-size", "4", "--epochs", "1", "--precision", "fp32", "--num-workers", "1", "--seed", "7"]
 TRAIN = ["xmatching/main.py", "--train-imgs", "shapes_train", "--valid-imgs", "shapes_valid", *ROOTS, *TOWERS, *SIZE, *CACHE]
+LINEAR = [
+    "--head", "linear", "--text-pool", "mean", "--visn-pool", "maps", "--loss", "infonce", "--optim", "adamw", "--schedule", "cosine",
+    "--weight-decay", "0.1", "--dropout", "0.5",
+]  # fmt: skip
+# What would be chosen by measured recalls, which are floats.
+GIVEN = ["--ridge", "1", "--power", "1", "--part-weights", "1,0.5", "--hubness", "0.5"]
 KEYS = ["vokenization/extract_vision_keys.py", *IDS, *ROOTS, *CACHE, *CPU]
 IMPORT = "vokenization/import_embeddings.py"
 VOKENIZE = ["vokenization/vokenize_corpus_mp.py", *CPU, "--load", "snap/pins", "--corpus"]
@@ -38,7 +44,8 @@ COMMANDS = [
     ["vokenization/create_image_ids.py", "--image-sets", "tars=tars/{00000..00001}.tar", *IDS, *ROOTS],
     ["vokenization/create_image_ids.py", "--image-sets", "sample=images", "--num-images", "4", *IDS, *ROOTS],
     [*TRAIN, "--output", "snap/trained"],
-    [*TRAIN, "--recipe", "best", "--epochs", "1", "--views", "2", "--output", "snap/best"],
+    [*TRAIN, *LINEAR, "--views", "2", "--output", "snap/linear"],
+    [*TRAIN, "--recipe", "best", *GIVEN, "--output", "snap/best"],
     [*TRAIN, "--level", "token", "--optim", "sgd", "--output", "snap/by_token"],
     [*TRAIN, "--lang-finetune", "--loss", "sigmoid", "--head", "glu", "--output", "snap/finetuned"],
     [*KEYS, "--load-dir", "snap/pins", "--image-sets", "shapes_valid,mine,tars"],

@@ -146,7 +146,7 @@ def cache(world: Path) -> dict[str, Any]:
 
 def training(world: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name in ("trained", "best", "by_token", "finetuned"):
+    for name in ("trained", "linear", "best", "by_token", "finetuned"):
         folder = world / "snap" / name
         best = json.loads((folder / "BEST.json").read_text())
         names = {"lang_hash"} if name == "finetuned" else set()  # of a tower that was trained: floats

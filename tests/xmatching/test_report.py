@@ -33,7 +33,8 @@ def test_published_recipe_is_the_default():
 def test_flags_override_the_recipe():
     best = parse_args(["--recipe", "best"])
     assert {name: getattr(best, name) for name in BEST} == {**BEST, "lang_layers": (4, 3, 2, 1)}
-    assert parse_args(["--head", "glu", "--recipe", "best"]).head == "glu"
+    assert parse_args(["--head", "glu,cca", "--recipe", "best"]).head == "glu,cca"
+    assert parse_args(["--epochs", "3", "--recipe", "best", "--visn-pool", "avg"]).epochs == 3
     assert parse_args(["--tiny"]).limit == 1000 and parse_args(["--fast"]).limit == 10_000
     assert parse_args(["--tiny", "--limit", "7"]).limit == 7
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.running import ROOT, killed_behind
-from tests.worlds import World
+from tests.worlds import LINEAR, World
 from xvoken.encoders import snapshot as snapshots
 
-RECIPE = ["--recipe", "best", "--views", 3, "--epochs", 40]
+RECIPE = [*LINEAR, "--views", 3, "--epochs", 40]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.worlds import World
+from tests.worlds import LINEAR, World
 from xmatching.data import CachedInputs
 from xvoken.cache.augmented import augmented_features
 from xvoken.cache.features import Features
@@ -108,10 +108,10 @@ def test_every_epoch_draws_its_views(tmp_path: Path):
     assert inputs.load(np.array([5, 3, 0]))[0][:, 0].tolist() == drawn[0]
 
 
-def test_training_with_best_recipe(world: World, tmp_path: Path, script: Callable[..., str]):
-    printed = script("xmatching.main", *world.train_flags(tmp_path / "best", "--recipe", "best", "--views", 2, "--epochs", 3))
+def test_training_with_views(world: World, tmp_path: Path, script: Callable[..., str]):
+    printed = script("xmatching.main", *world.train_flags(tmp_path / "m", *LINEAR, "--views", 2, "--epochs", 3))
     assert "epoch 3/3" in printed
-    assert (tmp_path / "best/README.md").read_text().count("| views | 2 |") == 1
+    assert (tmp_path / "m/README.md").read_text().count("| views | 2 |") == 1
 
 
 @torch.inference_mode()

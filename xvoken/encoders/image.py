@@ -220,7 +220,7 @@ def stages(model: Any, name: str) -> list[nn.Module]:
         return [block for block, (here, after) in zip(blocks, pairwise([*channels, 0]), strict=True) if LEAST_CHANNELS <= here != after]
     if hasattr(model, "layer2") and hasattr(model, "layer3"):
         return [model.layer2, model.layer3]
-    raise UserError(f"--visn-pool maps: known for ResNet, ResNeXt and efficientnet_lite2, not for {name}; use --visn-pool grid or avg")
+    raise UserError(f"--visn-pool maps, stages: known for ResNet, ResNeXt and efficientnet_lite2, not for {name}; take --visn-pool avg")
 
 
 def channels_of(stage: nn.Module) -> int:
