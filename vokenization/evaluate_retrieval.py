@@ -116,7 +116,7 @@ class Evaluation:
 def read_bank(args: Namespace, identity: Identity, keys_dir: Path, langs: list[str]) -> CaptionBank | None:
     """What hubness is measured in, None if nothing is taken off; raises UserError where a bank is needed and there is none."""
     alpha = identity.hubness if args.hubness is None else args.hubness
-    if not alpha:
+    if not alpha > 0:
         if args.bank_set:
             raise UserError(f"--bank-set {args.bank_set}: is used only with --hubness A, such as --hubness 0.5")
         return None

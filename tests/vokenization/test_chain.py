@@ -84,12 +84,15 @@ def test_images_of_every_line_against_one_line_at_a_time(world: World, keyed: Pa
 
 @pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
+    """Also where hubness is taken off: what that is, one of them has found out for all."""
     corpus = tmp_path / "lines.txt"
     words = (world.folder / "corpus/lines.txt").read_text()
     corpus.write_text(words * 210)  # 4,410 lines, three parts
     script("tokenization.tokenize_dataset", tmp_path, "lines.txt", world.bert)
+    shutil.copytree(keyed / "keys", tmp_path / "keys")
+    more = ["--corpus", corpus, "--keys-dir", tmp_path / "keys", "--hubness", 0.5]
     for workers in (1, 2):
-        flags = vokenize_flags(world, keyed, tmp_path / str(workers), "--num-workers", workers, "--corpus", corpus)
+        flags = vokenize_flags(world, keyed, tmp_path / str(workers), "--num-workers", workers, *more)
         done = run_here("vokenization/vokenize_corpus_mp.py", *flags)
         assert done.returncode == 0, done.stderr
     for ending in ("", ".hdf5", ".ids"):

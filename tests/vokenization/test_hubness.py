@@ -12,7 +12,6 @@ import torch
 
 from scripts.check import check
 from tests import builder
-from tests.running import run_here
 from tests.worlds import World
 from vokenization import hubness
 from xvoken.encoders import snapshot as snapshots
@@ -147,7 +146,7 @@ def random_keys(folder: Path, load: Path, number: int) -> np.ndarray:
     return keys
 
 
-@pytest.mark.parametrize("kind", ["ivf", "hnsw", "ivfpq"])
+@pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
 def test_approximate_indexes_have_a_bank(world: World, tmp_path: Path, keyed: Path, retrieve: Callable[..., str], kind: str):
     """ivfpq's short codes keep too little of a key where 0.75 of what all scores have in common is taken off; it says its recall."""
     keys = random_keys(tmp_path / "keys", keyed, 1200)
@@ -217,20 +216,6 @@ def test_token_level(world: World, tmp_path: Path, script: Callable[..., str]):
     assert at == len(found.vokens)
     words = np.concatenate([said[row] for row in sorted(filled, key=lambda row: len(said[row]))])  # as they come in batches
     np.testing.assert_allclose(off, less(keys, np.concatenate([text, words[:: len(words) // len(text)]]), 0.5), atol=1e-5)
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_bytes_of_one(world: World, keyed: Path, tmp_path: Path, retrieve: Callable, monkeypatch):
-    monkeypatch.setattr("vokenization.vokenize_corpus_mp.CHUNK", 8)  # three parts
-    for workers in (1, 2):
-        done = run_here(
-            "vokenization/vokenize_corpus_mp.py", "--load", keyed, "--keys-dir", tmp_path / "keys", "--image-sets", ",".join(SETS),
-            "--corpus", world.folder / "corpus/lines.txt", "--output", tmp_path / str(workers), "--num-workers", workers, "--hubness", 0.5,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-    for ending in ("", ".hdf5", ".ids"):
-        one, two = ((tmp_path / str(n) / f"lines.txt.{'_'.join(SETS)}{ending}").read_bytes() for n in (1, 2))
-        assert one == two, ending
 
 
 def captions_of(world: World, name: str) -> tuple[list[str], np.ndarray]:
