@@ -33,26 +33,23 @@ from xvoken.machine import cores
 RECORD = Path(__file__).with_name("search_recipe.jsonl")
 GAIN = 0.3  # points of the score that a change must bring: less is noise
 SHARE = 0.2  # of the training pictures, carved out to validate on
-AXES: list[tuple[str, list[Any]]] = [
-    ("batch-size", [128, 256, 512]),
-    ("lr", [5e-4, 1e-3, 2e-3]),
-    ("temperature", [0.05, 0.07, 0.1]),
-    ("weight-decay", [0.01, 0.1, 0.5]),
-    ("dropout", [0.3, 0.5, 0.7]),
-    ("epochs", [25, 50, 100]),
-    ("visn-pool", ["avg", "grid", "maps"]),
-    ("text-pool", ["cls", "mean"]),
-    ("head", ["linear", "glu", "mlp"]),
-    ("loss", ["infonce", "sigmoid", "hardest_hinge", "paired_hinge"]),
-    ("lang-layers", ["1", "2,1", "4,3,2,1"]),
-    ("views", [0, 8]),
-]
+TRAINED = {"lr": 1e-3, "epochs": 100, "dropout": 0.5, "early-stop": False}  # the former best's training, of a linear head
+AXES: dict[str, list[dict[str, Any]]] = {
+    "head": [{"head": "cca"}, {"head": "cca,classes"}, {"head": "linear,cca,classes", **TRAINED}],
+    "visn-pool": [{"visn-pool": pool} for pool in ("avg", "stages")],
+    "lang-layers": [{"lang-layers": layers} for layers in ("1", "2,1", "4,3,2,1")],
+    "key-views": [{"key-views": views} for views in (1, 2, None)],
+    "hubness": [{"hubness": amount} for amount in (0, 0.5, None)],
+    "rank": [{"rank": rank} for rank in (384, 768)],
+    "epochs": [{"epochs": 0}, {"epochs": 10}, {"epochs": 10, "lr": 1e-5}, {"epochs": 10, "early-stop": False}],
+}
 
 BENCH = Bench()
 
 
 def flags_of(source: Source, recipe: dict[str, Any]) -> argparse.Namespace:
-    flags = [text for name, value in recipe.items() for text in (f"--{name}", str(value))]
+    said = {name: "auto" if value is None else value for name, value in recipe.items() if value is not False}
+    flags = [text for name, value in said.items() for text in ((f"--{name}",) if value is True else (f"--{name}", str(value)))]
     return source.args("published", [*flags, "--crop-scale", "0.3"])
 
 
@@ -116,10 +113,10 @@ def walk(args: argparse.Namespace, data: list[Source], run: Callable[..., Iterab
 
     say(f"published: {try_recipe({}):.3f}")
     best = {name.replace("_", "-"): value for name, value in BEST.items()}
-    axes = [(name, values) for name, values in AXES if not args.axes or name in args.axes.split(",")]
+    axes = [AXES[name] for name in (args.axes.split(",") if args.axes else AXES)]
     for _ in range(args.rounds):
-        for name, values in axes:
-            options = [{**best, name: value} for value in values]
+        for values in axes:
+            options = [{**best, **value} for value in values]
             top = max(options, key=try_recipe)
             if try_recipe(top) > try_recipe(best) + GAIN:
                 best = top
