@@ -31,10 +31,11 @@ def fitting(
             off = Less(less.text[torch.from_numpy(captions)], less.image[torch.from_numpy(pictures)])
         found, _ = ranks(torch.from_numpy(text[captions]), torch.from_numpy(gallery), torch.from_numpy(own), off)
         index = build_joined(extended([gallery], off.image.numpy()) if off else [gallery], "auto", "cpu")
+        lift = off.image.numpy().mean() if off else np.float32(0)  # see xvoken/calibration.py
         right.append(found.hit(1).numpy())
         for asked, answers in ((text[captions], sure), (others, strange)):
             if asked is not None:
-                answers.append(calibration.probability(index.search(asked, min(CANDIDATES, len(gallery)))[0]))
+                answers.append(calibration.probability(index.search(asked, min(CANDIDATES, len(gallery)))[0] + lift))
     return _figures(np.concatenate(sure), np.concatenate(right), None if others is None else np.concatenate(strange))
 
 

@@ -50,7 +50,9 @@ class VokenizeJob:
         self.setup_encoder(device)
         keys = read_blocks(self.keys_dir, self.image_sets, self.most)
         keys = [joined(keys)] if self.saved else keys
-        blocks = extended(keys, hubness.read(self.hubness)) if self.hubness else keys
+        off = hubness.read(self.hubness) if self.hubness else None
+        blocks = keys if off is None else extended(keys, off)
+        self.lift = np.float32(0 if off is None else off.mean())  # what a calibration needs added back to the scores
         self.index = open_saved(blocks[0], self.saved) if self.saved else build_joined(blocks, self.backend, device)
         self.calibration = Calibration.from_list(self.encoder.calibration) if self.encoder.calibration else None
         self.searched = min(max(self.topk, CANDIDATES), sum(map(len, keys))) if self.calibration else self.topk
@@ -79,7 +81,7 @@ class VokenizeJob:
         scores, rows = self.index.search(queries, self.searched)
         kept = slice(None)
         if self.calibration:
-            found["probability"][lines] = sure = self.calibration.probability(scores)
+            found["probability"][lines] = sure = self.calibration.probability(scores + self.lift)
             kept = sure >= self.least
         found["scores"][lines[kept]], found["indices"][lines[kept]] = scores[kept, : self.topk], rows[kept, : self.topk]
 

@@ -170,7 +170,7 @@ def calibrate(folds: list[Fold], vectors: list[Sides], correction: float) -> Cal
     asked, right, strange = [], [], []
     for fold, sides in zip(folds, vectors, strict=False):
         less = sides.less(correction)
-        off = less.image if less else 0.0
+        off = less.image - less.image.mean() if less else 0.0  # the mean depends on the bank, and is no matter of the picture
         asked.append(_best(sides.text @ sides.image.T - off))
         strange.append(_best(sides.others @ sides.image.T - off))
         right.append(ranks(sides.text, sides.image, fold.owner, less)[0].hit(1).numpy())

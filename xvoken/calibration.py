@@ -2,6 +2,9 @@
 
 Two numbers tell it: the best score (does any picture fit?), and its share among the best few (is the best one right?). A logistic
 regression makes one probability of both; its three coefficients lie in the snapshot.
+
+Scores are inner products. Where hubness is taken off (xvoken/search/hubness.py), the mean of what is taken off over the gallery is added
+back to all of them, for `fit` as for `probability`: that mean depends on the bank, the order of the pictures does not depend on that mean.
 """
 
 from collections.abc import Sequence

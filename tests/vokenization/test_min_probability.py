@@ -54,19 +54,19 @@ def features(scores: np.ndarray) -> np.ndarray:
     return np.stack([scores[:, 0], np.log(share / (1 - share))], 1)
 
 
-def scores_of(world: World, load: Path) -> np.ndarray:
-    """Each line's best scores, descending; NaN for an empty line."""
+def scores_of(world: World, load: Path, off: np.ndarray | float = 0.0) -> np.ndarray:
+    """Each line's best scores, descending; NaN for an empty line. off: what is taken off each picture's scores."""
     encoder = xvoken.load_encoder(load, towers=("text",), device="cpu")
     keys = xvoken.read_keys(load / "keys", ["shapes_train", "shapes_valid"], encoder=encoder).vectors
     lines = (world.folder / "corpus/lines.txt").read_text().replace("\t", " ").split("\n")[:-1]
-    found = -np.sort(-(encoder.encode_texts(lines) @ keys.T).astype(np.float64), 1)[:, :CANDIDATES]
+    found = -np.sort(-(encoder.encode_texts(lines) @ keys.T - off).astype(np.float64), 1)[:, :CANDIDATES]
     return np.where([[bool(line.strip())] for line in lines], found, np.nan)
 
 
-def expected(world: World, load: Path) -> np.ndarray:
+def expected(world: World, load: Path, off: np.ndarray | float = 0.0) -> np.ndarray:
     """Probability of each line, NaN for an empty line."""
     bias, *slopes = snapshots.read(load).model.calibration
-    return 1 / (1 + np.exp(-(bias + features(scores_of(world, load)) @ slopes)))
+    return 1 / (1 + np.exp(-(bias + features(scores_of(world, load, off)) @ slopes)))
 
 
 def test_every_line_has_its_probability(world: World, calibrated: Path, keyed: Path, tmp_path: Path, script: Callable[..., str]):
@@ -183,11 +183,17 @@ def test_wants_a_calibration_and_a_probability(world: World, keyed: Path, calibr
     assert not list(tmp_path.iterdir())
 
 
-def test_another_hubness_is_warned_of(world: World, calibrated: Path, keyed: Path, tmp_path: Path, script: Callable[..., str]):
+def test_another_hubness_is_warned_of(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
+    load = calibrate(keyed, tmp_path / "matcher", [-1.0, 10.0, 1.0])
     told = "probabilities are off: the calibration of matcher holds for --hubness 0, not for 0.5"
-    assert told in script("vokenization.vokenize_corpus_mp", *flags(world, calibrated, tmp_path / "a", "--hubness", 0.5))
-    assert "are off" not in script("vokenization.vokenize_corpus_mp", *flags(world, calibrated, tmp_path / "b", "--hubness", 0))
-    assert "are off" not in script("vokenization.vokenize_corpus_mp", *flags(world, keyed, tmp_path / "c", "--hubness", 0.5))
+    assert told in script("vokenization.vokenize_corpus_mp", *flags(world, load, tmp_path / "a", "--hubness", 0.5))
+    assert "are off" not in script("vokenization.vokenize_corpus_mp", *flags(world, load, tmp_path / "b", "--hubness", 0))
+    (numbers,) = (load / "keys").glob("*.hubness.npy")
+    off, found = np.load(numbers), vokens.read(tmp_path / "a", "lines.txt", SETS)
+    assert abs(off.mean()) > 0.01
+    sure = expected(world, load, off - off.mean())  # what is taken off on average depends on the bank, and no probability on it
+    assert np.allclose(found.probability, sure, atol=1e-4, equal_nan=True)
+    assert not np.allclose(sure, expected(world, load, off), atol=0.1, equal_nan=True)
 
 
 def answered(file: h5py.File) -> int:
