@@ -48,8 +48,10 @@ BENCH = Bench()
 
 
 def flags_of(source: Source, recipe: dict[str, Any]) -> argparse.Namespace:
-    said = {name: "auto" if value is None else value for name, value in recipe.items() if value is not False}
-    flags = [text for name, value in said.items() for text in ((f"--{name}",) if value is True else (f"--{name}", str(value)))]
+    flags: list[str] = []
+    for name, value in recipe.items():
+        switch = {True: [f"--{name}"], False: [f"--no-{name}"]}
+        flags += switch[value] if isinstance(value, bool) else [f"--{name}", "auto" if value is None else str(value)]
     return source.args("published", [*flags, "--crop-scale", "0.3"])
 
 

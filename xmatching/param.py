@@ -133,7 +133,7 @@ def _training_flags(group: Any) -> None:
         "--epochs", type=at_least(0), default=Training.epochs, help="passes over all pairs; with --head cca: from its solution on, or 0"
     )
     group.add_argument(
-        "--early-stop", action="store_true",
+        "--early-stop", action=argparse.BooleanOptionalAction, default=False,
         help="with --head cca: take so many epochs (0 to --epochs) as find most on pictures that are held out of the training ones",
     )  # fmt: skip
     chosen = "; auto: what finds most on pictures that are held out of the training ones"

@@ -29,4 +29,4 @@ def test_small(name: str, capfd: pytest.CaptureFixture[str]):
 def test_make_bench_runs_them_all():
     line = next(line for line in Path(ROOT / "Makefile").read_text().splitlines() if line.startswith("\tfor b in "))
     named = set(line.split(";")[0].split()[3:]) | {"ctx"}
-    assert named | {"quality", "search_recipe"} == set(BENCHMARKS)
+    assert named | {"quality", "few_captions", "search_recipe"} == set(BENCHMARKS)
