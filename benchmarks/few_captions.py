@@ -28,12 +28,15 @@ from xvoken.records import rsum
 SHARE = 0.2  # of the training pictures, carved out to measure on
 CAPTIONS = (200, 1000, 0)  # to learn from; 0: all
 CCA = ["--head", "cca", "--hubness", "0", "--key-views", "1"]
-LINEAR = ["--loss", "infonce", "--head", "linear", "--text-pool", "mean", "--visn-pool", "stages", "--weight-decay", "0.1", "--dropout", "0.5"]
+LINEAR = [
+    "--loss", "infonce", "--head", "linear", "--text-pool", "mean", "--visn-pool", "stages", "--optim", "adamw", "--schedule", "cosine",
+    "--weight-decay", "0.1", "--dropout", "0.5", "--epochs", "100",
+]  # fmt: skip
 WAYS = {  # the recipe, and flags beside it
     "cca": ("best", [*CCA, "--epochs", "0"]),
     "cca, then 10 epochs": ("best", [*CCA, "--epochs", "10", "--no-early-stop"]),
     "cca, then as chosen": ("best", [*CCA, "--epochs", "10"]),
-    "linear, 100 epochs": ("published", [*LINEAR, "--optim", "adamw", "--schedule", "cosine", "--epochs", "100"]),
+    "linear, 100 epochs": ("published", LINEAR),
 }
 
 
