@@ -206,7 +206,7 @@ class Maker:
 
 def by_heads(sides: Sides, part: Part, text: nn.Module, image: nn.Module) -> Sides:
     """The vectors that two heads make of the towers' outputs."""
-    return sides.vectors(lambda rows: text(rows[..., slice(*part.text)]), lambda rows: image(rows[..., slice(*part.image)]))
+    return sides.by(lambda rows: text(rows[..., slice(*part.text)]), lambda rows: image(rows[..., slice(*part.image)]))
 
 
 def other_outputs(args: Namespace, towers: Towers) -> Tensor:
@@ -239,7 +239,7 @@ def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, outputs: Sides, 
     def found() -> float:
         alone.eval()
         heads = alone.heads["text_head"].heads[0], alone.heads["image_head"].heads[0]
-        return recall_sum(fold, by_heads(outputs, part, *heads))
+        return recall_sum(fold, Sides.joined([by_heads(outputs, part, *heads)]))
 
     scores = [found() if stopping else 0.0]
     for epoch in range(1, training.epochs + 1):
