@@ -1,6 +1,5 @@
 """What is chosen on held-out pictures: which are held out, what each choice is measured by, and that a planted best one is found."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmatching import folds as module
-from xmatching.choice import Analysis, Chooser, Vectors, choose_correction, choose_weights, recall_sum
+from xmatching.choice import Analysis, Chooser, Sides, calibrate, choose_correction, choose_weights, recall_sum
 from xmatching.data import CachedInputs, PairBatches
 from xmatching.folds import Columns, Fold, Pictures, folds_of
 from xmatching.layers import agreement, choose
@@ -35,13 +34,10 @@ def unit(*shape: int, seed: int = 0) -> Tensor:
     return F.normalize(torch.randn(*shape, generator=torch.manual_seed(seed)), dim=-1)
 
 
-def vectors_of(fold: Fold, text: Callable[[int], Tensor], image: Callable[[int], Tensor], pictures: Pictures) -> Vectors:
-    """text: of a caption's row; image: of a picture's place."""
-    return Vectors.of(
-        fold,
-        lambda pairs: torch.stack([text(int(row)) for row in pictures.texts[pairs]]),
-        lambda places: torch.stack([image(int(place)) for place in places])[:, None],
-    )
+def vectors_of(fold: Fold, text: Tensor, image: Tensor, pictures: Pictures, others: Tensor | None = None) -> Sides:
+    """text: of each caption's row; image: of each picture's place."""
+    said = [text[pictures.texts[pairs]] for pairs in (fold.pairs, fold.bank_pairs)]
+    return Sides(said[0], image[fold.gallery], said[1], image[fold.bank], unit(5, text.shape[1], seed=77) if others is None else others)
 
 
 def recall_by_hand(scores_text: np.ndarray, scores_image: np.ndarray, owner: np.ndarray) -> float:
@@ -146,7 +142,7 @@ def test_recall_in_a_fold_by_hand(correction: float):
     fold = folds_of(pictures, 0)[0]
     text, image = unit(len(pictures.texts), 6, seed=1), unit(len(pictures), 6, seed=2)
     image[:5] = F.normalize(image[:5] + 2 * unit(1, 6, seed=3), dim=-1)  # hubs
-    vectors = vectors_of(fold, lambda row: text[row], lambda place: image[place], pictures)
+    vectors = vectors_of(fold, text, image, pictures)
     said, seen = (text[pictures.texts[fold.pairs]].double().numpy(), image[fold.gallery].double().numpy())
     bank_said, bank_seen = (text[pictures.texts[fold.bank_pairs]].double().numpy(), image[fold.bank].double().numpy())
     off_image = correction * np.sort(seen @ bank_said.T)[:, -16:].mean(1)
@@ -158,21 +154,19 @@ def test_recall_in_a_fold_by_hand(correction: float):
 def test_equal_scores_count_as_in_a_random_order():
     pictures = pictures_of([1, 2, 1, 3] * 8)
     fold = folds_of(pictures, 0)[0]
-    same = torch.ones(5) / 5**0.5
-    vectors = vectors_of(fold, lambda row: same, lambda place: same, pictures)
+    same = torch.ones(len(pictures.texts), 5) / 5**0.5
+    vectors = vectors_of(fold, same, same, pictures)
     scores, owner = np.ones((len(fold.pairs), len(fold.gallery))), fold.owner.numpy()
     assert recall_sum(fold, vectors) == pytest.approx(recall_by_hand(scores, scores, owner), abs=12)
     assert recall_sum(fold, vectors, 0.5) == pytest.approx(recall_sum(fold, vectors))
 
 
 def test_joined_vectors_score_as_the_weighted_mean():
-    pictures = pictures_of([1] * 20)
-    fold = folds_of(pictures, 0)[0]
-    parts = [Vectors(*(unit(7, dim, seed=dim + side) for side in range(4))) for dim in (3, 5)]
-    joined = Vectors.joined(parts, [1.0, 0.25])
+    parts = [Sides(*(unit(7, dim, seed=dim + side) for side in range(5))) for dim in (3, 5)]
+    joined = Sides.joined(parts, [1.0, 0.25])
     scores = [part.text @ part.bank_image.T for part in (*parts, joined)]
     torch.testing.assert_close(scores[2], (scores[0] + 0.25 * scores[1]) / 1.25)
-    assert len(fold.held) == 4
+    torch.testing.assert_close(joined.others.norm(dim=-1), torch.ones(7))
 
 
 def test_the_best_option_is_taken_and_of_equal_ones_the_first():
@@ -191,18 +185,22 @@ def test_a_planted_weight_and_a_planted_correction_are_found():
     meant = unit(len(pictures), 8, seed=4)
     right_text = F.normalize(meant.repeat_interleave(2, 0) + 0.2 * unit(300, 8, seed=5), dim=-1)
     sides = [(unit(300, 8, seed=6), unit(150, 8, seed=16)), (right_text, meant), (-right_text, meant)]
-    parts = [[vectors_of(fold, text.__getitem__, image.__getitem__, pictures) for fold in chooser.folds] for text, image in sides]
+    parts = [[vectors_of(fold, text, image, pictures) for fold in chooser.folds] for text, image in sides]
     assert choose_weights(chooser, parts, None) == [1.0, 2.0, 0.0]
     assert set(chooser.scores) == {"weight of head 2", "weight of head 3"}
     assert choose_weights(chooser, parts, [0.5, 0.0, 3.0]) == [0.5, 0.0, 3.0]
     hub = unit(1, 8, seed=9)[0]
     pulled = F.normalize(meant + 0.9 * torch.rand(150, 1, generator=torch.manual_seed(1)) * hub, dim=-1)
     towards = F.normalize(right_text + 1.5 * hub, dim=-1)
-    vectors = [vectors_of(fold, towards.__getitem__, pulled.__getitem__, pictures) for fold in chooser.folds]
+    vectors = [vectors_of(fold, towards, pulled, pictures) for fold in chooser.folds]
     scores = {a: np.mean([recall_sum(fold, one, a) for fold, one in zip(chooser.folds, vectors, strict=True)]) for a in (0, 0.5)}
     assert scores[0.5] > scores[0] + 5
     assert choose_correction(chooser, vectors, None) > 0
     assert choose_correction(Chooser(chooser.folds), vectors, 0.25) == 0.25
+
+
+def outputs_of(pictures: Pictures, folds: list[Fold]) -> list[Sides]:
+    return [Sides.of(pictures, fold, torch.zeros(3, 22)) for fold in folds]
 
 
 def planted(noise: float) -> Pictures:
@@ -220,7 +218,7 @@ def test_ridge_power_and_directions():
     pictures = planted(0.3)
     chooser = Chooser(folds_of(pictures, 0))
     columns = Columns([0, 22], [0, 32])
-    analysis = Analysis.of(pictures, chooser.folds, columns, 768)
+    analysis = Analysis.of(pictures, chooser.folds, outputs_of(pictures, chooser.folds), columns, 768)
     ridge, power, directions = analysis.choose(chooser, 16, None, None)
     tried = chooser.scores["ridge, power"]
     assert len(tried) == 15 and tried[str((ridge, power))] == max(tried.values()) > tried[str((0.1, 1.0))]
@@ -242,6 +240,46 @@ def test_the_fold_s_solution_knows_nothing_of_the_held_out():
 
     taken_off = Correlated(pictures.sums(np.arange(120), columns, text, image).less(pictures.sums(fold.held, columns, text, image)))
     alone = Correlated(pictures.sums(fold.rest, columns, text, image))
-    analysis = Analysis.of(pictures, folds_of(pictures, 0), columns, 10)
+    folds = folds_of(pictures, 0)
+    analysis = Analysis.of(pictures, folds, outputs_of(pictures, folds), columns, 10)
     for other in (alone, analysis.outside[1]):
         torch.testing.assert_close(taken_off.solve(1.0).correlations, other.solve(1.0).correlations, atol=1e-9, rtol=1e-7)
+
+
+def test_both_sides_of_a_fold():
+    """The towers' outputs of its gallery and its bank; a picture's vector is the mean over its views."""
+    draw = torch.manual_seed(0)
+    views, text = torch.randn(2, 12, 4, generator=draw), torch.randn(24, 3, generator=draw)
+    order = np.random.default_rng(0).permutation(24)
+    pictures = Pictures(PairBatches(inputs(text), inputs(views[0]), order, order // 2, [inputs(views[1])]))
+    fold, others = folds_of(pictures, 0)[2], torch.randn(5, 3)
+    sides = Sides.of(pictures, fold, others)
+    assert sides.text.equal(text[pictures.texts[fold.pairs]]) and sides.bank_text.equal(text[pictures.texts[fold.bank_pairs]])
+    assert sides.image.equal(views[:, fold.gallery].transpose(0, 1)) and sides.bank_image.equal(views[:, fold.bank].transpose(0, 1))
+    found = sides.vectors(lambda rows: 2 * rows, F.normalize)
+    assert found.text.equal(2 * sides.text) and found.others.equal(2 * others)
+    mean = np.stack([F.normalize(sides.image)[number].numpy().mean(0) for number in range(len(fold.gallery))])
+    assert np.allclose(found.image, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("correction", [0.0, 0.5])
+def test_calibration_learns_from_the_folds_that_are_given(correction: float):
+    """The best scores of each caption and each other line in a fold's gallery, less what is taken off a picture, plus its mean."""
+    from xvoken.calibration import CANDIDATES, fit
+
+    pictures = pictures_of([2] * 60)
+    folds = folds_of(pictures, 0)
+    image = unit(60, 8, seed=1)
+    text = F.normalize(image.repeat_interleave(2, 0) + 0.8 * unit(120, 8, seed=2), dim=-1)
+    vectors = [vectors_of(fold, text, image, pictures, unit(40, 8, seed=3)) for fold in folds[:2]]
+    asked, strange, right = [], [], []
+    for fold, sides in zip(folds, vectors, strict=False):
+        off = correction * np.sort((sides.image @ sides.bank_text.T).numpy())[:, -16:].mean(1)
+        for rows, found in ((sides.text, asked), (sides.others, strange)):
+            scores = (rows @ sides.image.T).numpy() - off + off.mean()
+            found.append(-np.sort(-scores)[:, :CANDIDATES])
+            if rows is sides.text:
+                right.append(scores.argmax(1) == fold.owner.numpy())
+    by_hand = fit(np.concatenate(asked), np.concatenate(right), np.concatenate(strange))
+    assert np.allclose(calibrate(folds, vectors, correction).to_list(), by_hand.to_list(), rtol=1e-3)
+    assert 0 < np.concatenate(right).mean() < 1

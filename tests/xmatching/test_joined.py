@@ -81,7 +81,7 @@ def test_a_second_run_is_skipped_and_other_settings_are_refused(world: World, jo
         "--part-weights": ("1,1", "part_weights:"), "--hubness": ("auto", "hubness: 0.5 then, null now"),
         "--key-views": ("1", "key_views: 2 then, 1 now"), "--rank": ("5", "rank: 768 then, 5 now"),
         "--epochs": ("1", "epochs: 0 then, 1 now"),
-        "--head": ("cca", "head: cca,classes then, cca now"), "--seed": ("1", "seed:"),
+        "--head": ("cca", 'head: "cca,classes" then, "cca" now'), "--seed": ("1", "seed:"),
     }  # fmt: skip
     for flag, (value, message) in changes.items():
         more = ["--part-weights", "1"] if flag == "--head" else []
@@ -150,21 +150,6 @@ def test_a_stopped_training_ends_with_the_bytes_of_an_unbroken_one(
     for name in ("BEST.safetensors", "LAST.safetensors"):
         assert (tmp_path / "cut" / name).read_bytes() == (went_on / name).read_bytes()
     assert [record["epoch"] for record in records(tmp_path / "cut")] == [0, 1, 2, 3]
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(world: World, tmp_path: Path, process: Callable):
-    """The solution to the bit; what a training makes of it but for the order in which gradients are added."""
-    more = ["--optim", "sgd", "--lr", 0.5, "--dropout", 0, "--ridge", 1, "--power", 1]
-    trained(world, tmp_path / "one", *GOES_ON, *more)
-    run = ["torchrun", "--standalone", "--nproc-per-node", 2, MAIN]
-    done = process(*run, *world.train_flags(tmp_path / "two", *GOES_ON, *more))
-    assert done.returncode == 0, done.stderr
-    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, atol=1e-3 if name.startswith("bank.") else 1e-5, rtol=1e-4, msg=name)
-        if ".out." not in name and not name.startswith("bank."):
-            assert two[name].equal(tensor), name
 
 
 @pytest.mark.parametrize(
@@ -278,7 +263,7 @@ def test_a_tracker_takes_epoch_0(world: World, tmp_path: Path):
 
 # Data that is not as one would wish
 
-PLAIN = ["--head", "cca,classes", "--ridge", 1, "--power", 1, "--epochs", 1]
+PLAIN = ["--head", "cca", "--ridge", 1, "--power", 1, "--epochs", 1]
 
 
 def rows_of(world: World, number: int) -> list[dict]:
