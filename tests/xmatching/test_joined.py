@@ -175,6 +175,15 @@ def test_only_the_trained_head_is_trained(world: World, tmp_path: Path):
     assert changed == {f"{side}_head.heads.0.layers.2.{kind}" for side in ("text", "image") for kind in ("weight", "bias")}
 
 
+def test_a_trained_head_is_rehearsed_for_all_epochs(world: World, tmp_path: Path):
+    """--early-stop is for cca: beside a trained head it changes nothing, not even what is chosen."""
+    made = [trained(world, tmp_path / f"m{flag}", "--head", "linear,cca", "--epochs", 6, "--early-stop" if flag else "--no-early-stop")
+            for flag in (0, 1)]  # fmt: skip
+    choices = [json.loads((output / "BEST.json").read_text())["choice"] for output in made]
+    assert choices[0] == choices[1] and "epochs" not in choices[0]["scores"] and choices[0]["epochs"] == 6
+    assert all(tensor.equal(tensors(made[1])[name]) for name, tensor in tensors(made[0]).items())
+
+
 def test_nothing_is_trained_where_the_part_that_would_be_has_no_weight(world: World, tmp_path: Path):
     output = trained(world, tmp_path / "m", *GOES_ON, "--part-weights", "0,1")
     assert [record["epoch"] for record in records(output)] == [0]
@@ -203,7 +212,8 @@ def test_nothing_is_trained_where_the_part_that_would_be_has_no_weight(world: Wo
         ("--head linear,cca --epochs 0", "--epochs 0: --head linear,cca has one that is trained"),
         ("--ridge 1", "--ridge: only with --head cca"), ("--power 1", "--power: only with --head cca"),
         ("--part-weights 1", "--part-weights: only with --head cca"), ("--hubness 0.5", "--hubness: only with --head cca"),
-        ("--early-stop", "--early-stop: only with --head cca"), ("--head linear,classes --ridge 1", "--ridge, --power: of --head cca"),
+        ("--early-stop", "--early-stop: only with --head cca"), ("--other-lines x", "--other-lines: only with --head cca"),
+        ("--head linear,classes --ridge 1", "--ridge, --power: of --head cca"),
     ],
 )  # fmt: skip
 def test_mistakes_in_flags(flags: str, message: str, capsys: pytest.CaptureFixture[str]):
