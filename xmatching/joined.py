@@ -119,6 +119,8 @@ def fit(args: Namespace, towers: Towers, model: ModelConfig, training: Training,
     outputs = other_outputs(args, towers)
     sides = [Sides.of(pictures, fold, outputs) for fold in chooser.folds]
     analysis = Analysis.of(pictures, chooser.folds, sides, columns, model.rank) if columns else None
+    if analysis and not analysis.total.xy.any():
+        raise UserError(f"--train-imgs {','.join(args.train_imgs)}: to the towers all captions, or all pictures, are one and the same")
     solved = analysis.choose(chooser, model.dim, training.ridge, training.power) if analysis else (0.0, 0.0, 0)
     make = Maker(model, parts, given, analysis, solved)
     epochs, learnt = rehearse(make, pictures, chooser, sides[0], training)

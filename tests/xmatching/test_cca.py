@@ -149,9 +149,9 @@ def test_nothing_varies():
     moments.add(torch.full((5, 3), 0.1), torch.tensor([1.0, 2, 3, 1, 1]))
     found = Directions.of(moments, 3)
     same, other = found(torch.full((5, 3), 0.1)), torch.randn(5, 2).double()
-    assert same.isfinite().all()
+    assert same.isfinite().all() and not same.any()
     pairs = Pairs.none(3, 2)
     pairs.add(same[:, None], other, torch.arange(5))
     solution = Correlated(pairs).solve(1.0)
     maps = solution.maps(1.0, 2, 4)
-    assert all(tensor.isfinite().all() for tensor in (*maps.image, *maps.text)) and solution.correlations.max() < 1e-3
+    assert all(tensor.isfinite().all() for tensor in (*maps.image, *maps.text)) and not solution.correlations.any()
