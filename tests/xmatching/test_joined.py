@@ -238,6 +238,12 @@ def test_mistakes_that_towers_and_data_show(world: World, tmp_path: Path, flags:
     assert not snapshots.training_file(tmp_path / "m").exists()
 
 
+def test_a_state_dict_has_one_head(world: World, tmp_path: Path):
+    flags = world.train_flags(tmp_path / "m", "--recipe", "best", "--test-only", "--load", tmp_path / "BEST.pth")
+    done = run_here(MAIN, *flags)
+    assert done.returncode == 2 and "BEST.pth: a state dict has one trained head; leave out --recipe best" in done.stderr
+
+
 def test_a_tower_without_stages_says_what_to_do(world: World, tmp_path: Path):
     save_torchvision(tmp_path / "w.safetensors", "mobilenet_v3_small")
     flags = world.train_flags(
