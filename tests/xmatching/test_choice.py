@@ -247,7 +247,7 @@ def test_the_fold_s_solution_knows_nothing_of_the_held_out():
 
 
 def test_both_sides_of_a_fold():
-    """The towers' outputs of its gallery and its bank; a picture's vector is the mean over its views."""
+    """The towers' outputs of its gallery and its bank; a picture's vector is the mean over its views' joined vectors."""
     draw = torch.manual_seed(0)
     views, text = torch.randn(2, 12, 4, generator=draw), torch.randn(24, 3, generator=draw)
     order = np.random.default_rng(0).permutation(24)
@@ -256,10 +256,13 @@ def test_both_sides_of_a_fold():
     sides = Sides.of(pictures, fold, others)
     assert sides.text.equal(text[pictures.texts[fold.pairs]]) and sides.bank_text.equal(text[pictures.texts[fold.bank_pairs]])
     assert sides.image.equal(views[:, fold.gallery].transpose(0, 1)) and sides.bank_image.equal(views[:, fold.bank].transpose(0, 1))
-    found = sides.vectors(lambda rows: 2 * rows, F.normalize)
-    assert found.text.equal(2 * sides.text) and found.others.equal(2 * others)
-    mean = np.stack([F.normalize(sides.image)[number].numpy().mean(0) for number in range(len(fold.gallery))])
-    assert np.allclose(found.image, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-6)
+    parts = [sides.by(F.normalize, lambda rows: F.normalize(rows[..., columns], dim=-1)) for columns in (slice(0, 3), slice(2, 4))]
+    assert parts[0].text.equal(F.normalize(sides.text)) and parts[1].others.equal(F.normalize(others))
+    found = Sides.joined(parts, [1.0, 0.5])
+    for number, picture in enumerate(sides.image.double().numpy()):
+        unit_parts = [[part / np.linalg.norm(part) for part in (view[:3], view[2:])] for view in picture]
+        mean = np.mean([np.concatenate([one, other * 0.5**0.5]) for one, other in unit_parts], 0)  # over both views
+        assert np.allclose(found.image[number], mean / np.linalg.norm(mean), atol=1e-6)
 
 
 @pytest.mark.parametrize("correction", [0.0, 0.5])
