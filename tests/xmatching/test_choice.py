@@ -256,7 +256,9 @@ def test_both_sides_of_a_fold():
     sides = Sides.of(pictures, fold, others)
     assert sides.text.equal(text[pictures.texts[fold.pairs]]) and sides.bank_text.equal(text[pictures.texts[fold.bank_pairs]])
     assert sides.image.equal(views[:, fold.gallery].transpose(0, 1)) and sides.bank_image.equal(views[:, fold.bank].transpose(0, 1))
-    parts = [sides.by(F.normalize, lambda rows: F.normalize(rows[..., columns], dim=-1)) for columns in (slice(0, 3), slice(2, 4))]
+    parts = [
+        sides.by(F.normalize, lambda rows, taken=columns: F.normalize(rows[..., taken], dim=-1)) for columns in (slice(0, 3), slice(2, 4))
+    ]
     assert parts[0].text.equal(F.normalize(sides.text)) and parts[1].others.equal(F.normalize(others))
     found = Sides.joined(parts, [1.0, 0.5])
     for number, picture in enumerate(sides.image.double().numpy()):
