@@ -95,9 +95,10 @@ def main(argv: list[str] | None = None) -> None:
         from scripts.demo_parts import Trained, page, photos_section, trained_section, untrained_section
     lines = dialogues.lines()
     epochs = [json.loads(line) for line in snapshots.metrics_file(args.load).read_text(encoding="utf-8").splitlines()]
+    choice = snapshots.read_header(snapshots.require_snapshot(args.load)).get("choice")
     recalls = {made: read_recall(load, args.eval_set) for made, load in matchers.items()}
     best, sample = choose(lines, BEST, ANY)
-    sections = [trained_section(Trained(args.eval_set, recalls, epochs, lines), best, sample)]
+    sections = [trained_section(Trained(args.eval_set, recalls, epochs, choice, lines), best, sample)]
     if by_photo:
         sentences, others, again = (found.lines() for found in by_photo)
         sections = [untrained_section(sentences, others), *sections, photos_section(again)]

@@ -74,6 +74,18 @@ def pairs_html(lines: list[Line]) -> str:
     return f'<div class="pairs">{"".join(line_html(line, 3) for line in lines)}</div>'
 
 
+def training_html(records: list[dict[str, Any]], choice: dict[str, Any] | None) -> str:
+    """How the matcher came about: what was solved in closed form and chosen for it, and the curves of what was trained."""
+    trained = [record for record in records if record["loss"] is not None]
+    told = ""
+    if choice:
+        heads = " and ".join(f"{html.escape(name)} (weight {weight:g})" for name, weight in choice["weights"].items())
+        told = f"""<p>Solved in closed form, in seconds: {heads}; {choice["directions"]} directions, ridge {choice["ridge"]:g}, power
+{choice["power"]:g}, {choice["hubness"]:g} of the hubness taken off the scores. All of it was chosen on pictures held out of the training
+ones{", and so were the epochs of training from there" if trained else "; training from there found no more, so there was none"}.</p>"""
+    return told + (curve_svg(trained) if trained else "")
+
+
 def curve_svg(records: list[dict[str, Any]]) -> str:
     """Loss, and recall at 5 on the validation gallery, over the epochs; each on its own scale."""
     width, height = 640, 220
@@ -109,11 +121,15 @@ def recall_html(records: dict[str, dict[str, Any]]) -> str:
 
 @dataclass
 class Trained:
-    """What is told of the trained matcher: an image set that it never saw, with recalls by matcher, and its lines."""
+    """What is told of the trained matcher: an image set that it never saw, with recalls by matcher, and its lines.
+
+    epochs: the records of its training; choice: what was chosen for it, None for one without heads in closed form.
+    """
 
     eval_set: str
     recalls: dict[str, dict[str, Any]]
     epochs: list[dict[str, Any]]
+    choice: dict[str, Any] | None
     lines: list[Line]
 
 
@@ -140,7 +156,7 @@ lines it finds the five pictures with the highest scores.</p>
 <p>{record["captions"]:,} captions and {record["images"]:,} pictures of <i>{html.escape(found.eval_set)}</i>: share of captions whose
 picture is among the first 1, 5, 10, and the other way round, in percent; small: by chance.</p>
 {recall_html(found.recalls)}
-<h3>Training</h3>{curve_svg(found.epochs)}
+<h3>Training</h3>{training_html(found.epochs, found.choice)}
 <h3>Lines with the highest scores</h3>{"".join(map(line_html, best))}
 <h3>Lines taken at random</h3>{"".join(map(line_html, sample))}"""
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from scripts.demo_lines import Line, choose
-from scripts.demo_parts import Trained, curve_svg, page, photos_section, thumbnail, trained_section, untrained_section
+from scripts.demo_parts import Trained, curve_svg, page, photos_section, thumbnail, trained_section, training_html, untrained_section
 from scripts.demo_photos import PHOTOS
 from tests.worlds import World
 from xvoken.errors import UserError
@@ -25,7 +25,7 @@ def test_page_escapes_what_comes_from_files(tmp_path: Path):
     evil = "<script>alert('x')</script>"
     Image.new("RGB", (300, 200), "red").save(tmp_path / "a<b>&.png")
     line = Line(1, ["hello", evil], [(tmp_path / "a<b>&.png", 0.25)])
-    trained = Trained("set<1>", {"trained": record()}, [record(), record()], [line])
+    trained = Trained("set<1>", {"trained": record()}, [record(), record()], None, [line])
     text = page([untrained_section([line], [line]), trained_section(trained, [line], [line]), photos_section([line])], photos=True)
     assert "<script" not in text
     assert text.count("&lt;script&gt;") == text.count("a&lt;b&gt;&amp;") == text.count("<article>") == 5
@@ -62,6 +62,18 @@ def test_best_lines_show_different_pictures_and_the_sample_others():
 
 def test_curve_of_one_epoch():
     assert "polyline" in curve_svg([record()])
+
+
+def test_a_matcher_in_closed_form():
+    """It says what was chosen, and draws no curve where nothing was trained."""
+    choice = {"weights": {"cca": 1.0, "classes<": 0.5}, "directions": 512, "ridge": 3.0, "power": 1.0, "hubness": 0.25}
+    solved = {**record(), "loss": None}
+    told = training_html([solved], choice)
+    assert "cca (weight 1) and classes&lt; (weight 0.5); 512 directions, ridge 3, power" in told and "polyline" not in told
+    assert "so there was none" in told
+    assert "polyline" in training_html([solved, record(), record()], choice) and "so were the epochs" in training_html(
+        [solved, record()], choice
+    )
 
 
 @pytest.fixture
