@@ -4,7 +4,7 @@
 
 reads   outputs/captions_db/caption_db.hdf5; COCO's annotations and pictures (--dataset_root), or any folder (--images)
 writes  outputs/image_features/vis_ctx.hdf5 and outputs/retrieved_captions/txt_ctx.hdf5, or both to outputs/EXP_NAME/;
-        see xvoken/files/context.py
+        see xvoken/files/context.py; with --hubness also txt_ctx.{BANK}.hubness.npy and .json, see xvoken/files/hubness.py
 """
 
 import sys

@@ -4,6 +4,7 @@
 
 reads   outputs/captions_db/caption_db.hdf5; COCO's annotations and pictures (--dataset_root), or any folder (--images)
 writes  outputs/retrieved_captions/txt_ctx.hdf5: features, scores and texts of the top k; see xvoken/files/context.py
+        with --hubness also txt_ctx.{BANK}.hubness.npy and .json beside it; see xvoken/files/hubness.py
 """
 
 import sys
