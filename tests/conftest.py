@@ -66,6 +66,17 @@ def matcher(world: World) -> Path:
     return output
 
 
+GIVEN = ("--ridge", "1", "--power", "1", "--part-weights", "1,0.5", "--hubness", "0.5", "--key-views", "2", "--epochs", "0")
+
+
+@pytest.fixture(scope="session")
+def joined_matcher(world: World) -> Path:
+    """A snapshot of --recipe best, whose heads cca and classes are made in closed form, of two views; nothing about it is chosen."""
+    output = world.folder / "snap" / "joined"
+    assert run_here("xmatching/main.py", *world.train_flags(output, "--recipe", "best", *GIVEN)).returncode == 0
+    return output
+
+
 @pytest.fixture(scope="session")
 def keyed(world: World, matcher: Path) -> Path:
     """The snapshot with keys for shapes_train and shapes_valid, and a tokenized corpus at world/corpus/lines.txt."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 TINY = 1e-9  # share of the largest variance below which a direction has none
+ROUNDED = 1e-12  # share of a column's mean square below which its variance is an error of rounding
 
 
 class Moments:
@@ -45,7 +46,8 @@ class Directions:
         mean = moments.sum / moments.number
         covariance = moments.products / moments.number - mean[:, None] * mean
         variance = covariance.diagonal().clamp(min=0)
-        scale = torch.where(variance > TINY * variance.max(), variance, torch.inf) ** -0.5
+        least = torch.maximum(TINY * variance.max(), ROUNDED * moments.products.diagonal() / moments.number)
+        scale = torch.where(variance > least, variance, torch.inf) ** -0.5
         values, vectors = torch.linalg.eigh(covariance * scale[:, None] * scale)
         first = torch.arange(len(values) - 1, max(-1, len(values) - 1 - rank), -1)
         vectors = vectors[:, first] * (values[first] > TINY * values[-1])

@@ -33,10 +33,10 @@ Choice = TypeVar("Choice")
 
 @dataclass
 class Sides:
-    """What both sides of a fold are, in turn: the towers' outputs, their principal directions, or one head's vectors; float32.
+    """What both sides of a fold are, in turn: the towers' outputs, their principal directions, one head's vectors, all heads'; float32.
 
-    text: of its gallery's captions (c, ...); image: of its pictures, (p, V, ...) with all their views, or (p, ...); bank_text, bank_image:
-    of the bank's; others: of lines that no picture fits (o, ...).
+    text: of its gallery's captions (c, ...); image: of all views of its pictures (p, V, ...), once heads are joined, of the pictures
+    (p, ...); bank_text, bank_image: of the bank's; others: of lines that no picture fits (o, ...).
     """
 
     text: Tensor
@@ -57,16 +57,13 @@ class Sides:
         """What these functions make of both sides."""
         return Sides(text(self.text), image(self.image), text(self.bank_text), image(self.bank_image), text(self.others))
 
-    def vectors(self, text: Callable[[Tensor], Tensor], image: Callable[[Tensor], Tensor]) -> "Sides":
-        """As `by`, the pictures' vectors being the means over their views, of length 1."""
-        return self.by(text, lambda rows: F.normalize(image(rows).mean(1), dim=-1))
-
     @classmethod
-    def joined(cls, parts: "list[Sides]", weights: Iterable[float]) -> "Sides":
-        """The vectors of several heads, weighted as xvoken.encoders.heads.JoinedHead does."""
+    def joined(cls, parts: "list[Sides]", weights: Iterable[float] = (1.0,)) -> "Sides":
+        """The vectors of several heads, weighted as xvoken.encoders.heads.JoinedHead does, a picture's the mean over its views."""
         factors = [weight**0.5 for weight in weights]
         columns = [[f * getattr(part, side.name) for f, part in zip(factors, parts, strict=True)] for side in fields(cls)]
-        return cls(*(F.normalize(torch.cat(column, -1), dim=-1) for column in columns))
+        whole = [F.normalize(torch.cat(column, -1), dim=-1) for column in columns]
+        return cls(*(F.normalize(side.mean(1), dim=-1) if side.ndim == 3 else side for side in whole))
 
     def less(self, correction: float) -> Less | None:
         """What is taken off the scores of vectors for the hubness in the bank."""
@@ -126,7 +123,7 @@ class Analysis:
         def along(weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
             return lambda rows: F.normalize(F.linear(rows, weight, bias), dim=-1)
 
-        return self.projected[number].vectors(along(*maps.text), along(*maps.image))
+        return self.projected[number].by(along(*maps.text), along(*maps.image))
 
     def choose(self, chooser: Chooser, dim: int, ridge: float | None, power: float | None) -> tuple[float, float, int]:
         """Ridge, power and number of directions; those that are given are not chosen."""
@@ -135,7 +132,8 @@ class Analysis:
         def scored(option: tuple[float, float], number: int, directions: int = dim) -> float:
             if (key := (option[0], number)) not in solutions:
                 solutions[key] = self.outside[number].solve(option[0])
-            return recall_sum(chooser.folds[number], self.vectors(number, solutions[key].maps(option[1], directions, dim)))
+            vectors = self.vectors(number, solutions[key].maps(option[1], directions, dim))
+            return recall_sum(chooser.folds[number], Sides.joined([vectors]))
 
         options = [(r, p) for r in (RIDGES if ridge is None else (ridge,)) for p in (POWERS if power is None else (power,))]
         ridge, power = chooser.best("ridge, power", options, scored)

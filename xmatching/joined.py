@@ -119,6 +119,8 @@ def fit(args: Namespace, towers: Towers, model: ModelConfig, training: Training,
     outputs = other_outputs(args, towers)
     sides = [Sides.of(pictures, fold, outputs) for fold in chooser.folds]
     analysis = Analysis.of(pictures, chooser.folds, sides, columns, model.rank) if columns else None
+    if analysis and not analysis.total.xy.any():
+        raise UserError(f"--train-imgs {','.join(args.train_imgs)}: to the towers all captions, or all pictures, are one and the same")
     solved = analysis.choose(chooser, model.dim, training.ridge, training.power) if analysis else (0.0, 0.0, 0)
     make = Maker(model, parts, given, analysis, solved)
     epochs, learnt = rehearse(make, pictures, chooser, sides[0], training)
@@ -206,7 +208,7 @@ class Maker:
 
 def by_heads(sides: Sides, part: Part, text: nn.Module, image: nn.Module) -> Sides:
     """The vectors that two heads make of the towers' outputs."""
-    return sides.vectors(lambda rows: text(rows[..., slice(*part.text)]), lambda rows: image(rows[..., slice(*part.image)]))
+    return sides.by(lambda rows: text(rows[..., slice(*part.text)]), lambda rows: image(rows[..., slice(*part.image)]))
 
 
 def other_outputs(args: Namespace, towers: Towers) -> Tensor:
@@ -239,7 +241,7 @@ def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, outputs: Sides, 
     def found() -> float:
         alone.eval()
         heads = alone.heads["text_head"].heads[0], alone.heads["image_head"].heads[0]
-        return recall_sum(fold, by_heads(outputs, part, *heads))
+        return recall_sum(fold, Sides.joined([by_heads(outputs, part, *heads)]))
 
     scores = [found() if stopping else 0.0]
     for epoch in range(1, training.epochs + 1):

@@ -259,6 +259,7 @@ def _check_heads(args: argparse.Namespace) -> None:
         unread = {
             "--epochs 0": args.epochs == 0, "--early-stop": args.early_stop, "--hubness": args.hubness != 0,
             "--ridge": args.ridge is not None, "--power": args.power is not None, "--part-weights": args.part_weights,
+            "--other-lines": args.other_lines,
         }  # fmt: skip
         if found := [flag for flag, given in unread.items() if given]:
             mend = "leave out --recipe best, whose flags are for heads in closed form" if args.recipe == "best" else "leave it out"

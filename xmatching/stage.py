@@ -180,6 +180,8 @@ def test(args: Namespace, device: str) -> None:
     """Print the recall of a snapshot on the validation sets; the snapshot's own model settings override the flags."""
     load = args.load or args.output
     snapshot = None if str(load).endswith(STATE_DICT_ENDINGS) else snapshots.read(load)
+    if not snapshot and is_fitted(args.head):
+        raise UserError(f"--load {load}: a state dict has one trained head; leave out --recipe best, or name its --head")
     _, valid_sets = read_sets(args)
     towers = Towers.from_snapshot(snapshot) if snapshot else Towers.from_args(args)
     text, image = towers.text_facts(), towers.image_facts()

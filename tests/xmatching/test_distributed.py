@@ -82,8 +82,9 @@ def start_machine(rank: int, port: int, flags: list[str], output: Path) -> subpr
 
 @pytest.mark.slow
 def test_two_machines_train_as_one(world: World, tmp_path: Path, script: Callable[..., str]):
-    """Two launchers that meet at an address; the second has neither the snapshot's folder nor the cache of the first."""
-    more = ["--dropout", 0, "--optim", "sgd", "--lr", 0.5, "--loss", "infonce"]
+    """Two launchers that meet at an address; the second has neither the snapshot's folder nor the cache of the first, nor its solution."""
+    heads = ["--head", "cca,classes", "--ridge", 1, "--power", 1, "--part-weights", "1,0.5", "--visn-pool", "stages"]  # solved by one
+    more = ["--dropout", 0, "--optim", "sgd", "--lr", 0.5, "--loss", "infonce", *heads]
     script("xmatching.main", *world.train_flags(tmp_path / "one", *more))
     flags = world.train_flags(tmp_path / "two", *more)
     flags = flags[: flags.index("--output")] + flags[flags.index("--output") + 2 :]
@@ -94,7 +95,10 @@ def test_two_machines_train_as_one(world: World, tmp_path: Path, script: Callabl
     assert [machine.returncode for machine in machines] == [0, 0], ends
     one, two = (snapshots.read_tensors(snapshots.tensors_file(tmp_path / name, "LAST"))[0] for name in ("one", "two"))
     for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-4)
+        near = {"atol": 1e-3, "rtol": 0} if name.startswith("bank.") else {"atol": 1e-5, "rtol": 1e-4}  # float16
+        torch.testing.assert_close(two[name], tensor, **near)
+        if ".out." not in name and not name.startswith("bank."):  # not trained
+            assert two[name].equal(tensor), name
     assert not (tmp_path / "nothing").exists()
 
 

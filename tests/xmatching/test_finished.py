@@ -68,6 +68,17 @@ def test_a_finished_training_is_skipped_without_torch(trained: list[str], home: 
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
 
 
+def test_heads_in_closed_form_are_skipped_and_refused_without_torch(joined_matcher: Path):
+    command = json.loads((joined_matcher / "BEST.json").read_text())["command"].split()
+    flags = command[1 + next(number for number, word in enumerate(command) if word.endswith("main.py")) :]
+    done, found = imported("xmatching/main.py", *flags)
+    assert (done.returncode, done.stderr) == (0, f"skipped: {joined_matcher} is trained already (0 epochs, same settings)")
+    assert not found
+    done, found = imported("xmatching/main.py", *flags, "--ridge", 2)
+    assert done.returncode == 2 and "was trained with other settings (ridge: 1.0 then, 2.0 now)" in done.stderr
+    assert not found
+
+
 def test_other_settings_are_refused_without_torch(trained: list[str], home: Path):
     done, found = imported("xmatching/main.py", *trained, "--lr", 0.5, XDG_CACHE_HOME=str(home))
     assert done.returncode == 2 and "was trained with other settings (lr: 0.001 then, 0.5 now)" in done.stderr
