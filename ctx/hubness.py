@@ -26,7 +26,7 @@ from xvoken.files.safe import fingerprint
 from xvoken.machine import Compute
 from xvoken.measures import spread
 from xvoken.pictures.sources import Member, plain
-from xvoken.work.parts import Parts
+from xvoken.work.parts import Parts, remove_leftover
 
 PICTURES = 4096  # of a bank
 CHUNK = 64  # of them, per part of the work
@@ -81,6 +81,7 @@ def prepare(bank: PictureBank, keys: NDArray[np.float32], path: Path, compute: C
     """Write the numbers of the phrases' keys (n, d) to `path`, unless they are there; compute: for pictures that must be encoded first."""
     with hubness_files.missing(path) as todo:
         if not todo:
+            remove_leftover(path)
             return
         with importing():
             from xvoken.encoders.encoder import load_encoder

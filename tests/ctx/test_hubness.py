@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ctx import hubness
+from ctx.coco import Source, read_pictures
 from ctx.crops import views
 from scripts.check import check
 from tests import builder
@@ -18,8 +19,12 @@ from tests.running import run_here, run_script
 from tests.worlds import World
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.encoder import Encoder, load_encoder
+from xvoken.encoders.identity import identify
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
 from xvoken.files import context as context_files
+from xvoken.files import phrases as caption_db
+from xvoken.machine import Compute
+from xvoken.work.parts import parts_folder
 
 K = 3
 NAMES = [f"{i:02}" for i in range(20)]
@@ -39,9 +44,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def build(folder: Path, name: str, *more: object, code: int = 0, script: str = "build_context", workers: int = 1) -> str:
+def build(folder: Path, name: str, *more: object, code: int = 0, script: str = "build_context") -> str:
     """What the script says on stderr."""
-    flags = ["--model", "model", "--images", "pictures", "--k", K, "--exp_name", name, "--device", "cpu", "--num_workers", workers]
+    flags = ["--model", "model", "--images", "pictures", "--k", K, "--exp_name", name, "--device", "cpu", "--num_workers", 1]
     done = run_here(f"ctx/{script}.py", *flags, *more, cwd=folder)
     assert done.returncode == code, done.stderr
     return done.stderr
@@ -100,10 +105,14 @@ def test_values_of_clip(work: Path):
 
 @pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one(work: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of the numbers; what the others do with them is ContextJob's work, as without them (tests/ctx/test_runs.py)."""
     monkeypatch.setattr(hubness, "CHUNK", 8)
-    build(work, "two", "--hubness", 0.5, workers=2)
-    assert (work / "outputs/two/txt_ctx.hdf5").read_bytes() == (work / "outputs/half/txt_ctx.hdf5").read_bytes()
-    assert numbers_of(work, "two").read_bytes() == numbers_of(work, "half").read_bytes()
+    identity, (keys, _) = identify(work / "model"), database(work)
+    db = caption_db.read(work / "outputs/captions_db/caption_db.hdf5", "model", identity.name, identity.hash, identity.dim)
+    bank = hubness.PictureBank.of(0.5, str(work / "model"), identity, read_pictures(Source(images=work / "pictures")), "fp32", db)
+    path = bank.numbers_file(work / "two/txt_ctx.hdf5")
+    hubness.prepare(bank, keys, path, Compute(("cpu", "cpu"), "fp32", 16))
+    assert path.name == numbers_of(work, "half").name and path.read_bytes() == numbers_of(work, "half").read_bytes()
 
 
 def test_shares_give_the_bytes_of_one_run(work: Path):
@@ -138,8 +147,11 @@ def test_numbers_that_are_there_are_taken_and_damaged_ones_refused(work: Path):
     whole, first = output.read_bytes(), path.stat().st_mtime_ns
     assert whole == (work / "outputs/half/txt_ctx.hdf5").read_bytes()
     output.unlink()
+    parts_folder(path).mkdir()  # as a kill behind the numbers leaves it
+    (parts_folder(path) / "plan.json").touch()
     assert "measuring" not in build(work, "again", "--hubness", 0.5, script="retrieve_captions")
     assert output.read_bytes() == whole and path.stat().st_mtime_ns == first
+    assert not parts_folder(path).exists()
     output.unlink()
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
     said = build(work, "again", "--hubness", 0.5, code=2, script="retrieve_captions")
