@@ -4,7 +4,7 @@
 
 reads   outputs/captions_db/caption_db.hdf5; COCO's annotations and pictures (--dataset_root), or any folder (--images)
 writes  outputs/image_features/vis_ctx.hdf5 and outputs/retrieved_captions/txt_ctx.hdf5, or both to outputs/EXP_NAME/;
-        see xvoken/files/context.py
+        see xvoken/files/context.py; with --hubness also txt_ctx.{BANK}.hubness.npy and .json, see xvoken/files/hubness.py
 """
 
 import sys
@@ -15,10 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 
 from ctx.options import OUTPUTS, add_model_flags, add_picture_flags, add_retrieval_flags
-from ctx.run import load_inputs, make_context
+from ctx.run import load_inputs, load_phrases, make_context
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
-from xvoken.files import phrases as caption_db
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -28,11 +27,10 @@ def main(argv: list[str] | None = None) -> None:
     add_model_flags(parser, "", "views")
     args = parser.parse_args(argv)
     inputs = load_inputs(args)
-    identity = inputs.identity
-    db = caption_db.read(args.caption_db, args.model, identity.name, identity.hash, identity.dim)
+    phrases = load_phrases(args, inputs)
     visual = OUTPUTS / (args.exp_name or "image_features") / "vis_ctx.hdf5"
     textual = OUTPUTS / (args.exp_name or "retrieved_captions") / "txt_ctx.hdf5"
-    make_context(inputs, visual, textual, db, args.k)
+    make_context(inputs, visual, textual, phrases)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from ctx import crops
 from xvoken.cache.images import leave_out
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import of_length_one
-from xvoken.files.safe import save_arrays
+from xvoken.files.safe import save_array, save_arrays
 from xvoken.pictures.batches import batches_ahead
 from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.decode import BrokenPicture, load_picture
@@ -124,3 +124,23 @@ class ContextJob:
                     skipped.append([start + number, item])
                 else:
                     yield number, item
+
+
+@dataclass
+class WholeJob:
+    """Vectors of whole pictures, NaN for those that can't be used; see xvoken.work.local.Job. Fields as those of ContextJob."""
+
+    model: str
+    paths: list[str | Member]
+    precision: str
+    batch_size: int
+    expected: str
+    key_views: int
+
+    def setup(self, device: str) -> None:
+        self.encoder = load_encoder(self.model, ["image"], device, self.precision, self.expected)
+
+    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        at_once = max(1, self.batch_size // self.key_views)
+        save_array(part.with_suffix(".npy"), self.encoder.encode_images(self.paths[start:stop], at_once, "nan", views=self.key_views))
+        return {}

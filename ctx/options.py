@@ -91,3 +91,4 @@ def add_retrieval_flags(parser: argparse.ArgumentParser) -> None:
         help="database of phrases that encode_captions.py wrote (default: %(default)s)",
     )
     parser.add_argument("--k", type=int, default=16, help="phrases to retrieve for each view of a picture (default: 16)")
+    flags.add_hubness_flag(parser, "training's pictures, where the snapshot has them, else 4,096 of those listed, which are encoded first")

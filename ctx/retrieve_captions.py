@@ -4,6 +4,7 @@
 
 reads   outputs/captions_db/caption_db.hdf5; COCO's annotations and pictures (--dataset_root), or any folder (--images)
 writes  outputs/retrieved_captions/txt_ctx.hdf5: features, scores and texts of the top k; see xvoken/files/context.py
+        with --hubness also txt_ctx.{BANK}.hubness.npy and .json beside it; see xvoken/files/hubness.py
 """
 
 import sys
@@ -14,10 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 
 from ctx.options import OUTPUTS, add_model_flags, add_picture_flags, add_retrieval_flags
-from ctx.run import load_inputs, make_context
+from ctx.run import load_inputs, load_phrases, make_context
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
-from xvoken.files import phrases as caption_db
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,9 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     add_model_flags(parser, "retrieved_captions", "views")
     args = parser.parse_args(argv)
     inputs = load_inputs(args)
-    identity = inputs.identity
-    db = caption_db.read(args.caption_db, args.model, identity.name, identity.hash, identity.dim)
-    make_context(inputs, textual=OUTPUTS / args.exp_name / "txt_ctx.hdf5", db=db, k=args.k)
+    phrases = load_phrases(args, inputs)
+    make_context(inputs, textual=OUTPUTS / args.exp_name / "txt_ctx.hdf5", phrases=phrases)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctx.coco import PictureSet, Source, read_pictures
+from ctx.hubness import PictureBank, prepare
 from ctx.options import compute_of
 from xvoken.cli import flags
 from xvoken.console import progress, say
 from xvoken.encoders.identity import Identity, identify, said
 from xvoken.errors import RunError, UserError
 from xvoken.files import context as files
+from xvoken.files import hubness
+from xvoken.files import phrases as caption_db
 from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.image_sets import listed_sets
 from xvoken.files.phrases import CaptionDB
@@ -38,13 +41,45 @@ ROOM = 1.02  # factor on the estimated size, which must be free on the disk
 
 @dataclass
 class Inputs:
-    """What all three scripts need. decoders: threads that decode for each process, see ctx.options.compute_of."""
+    """What all three scripts need.
+
+    pictures: the first --limit of those that are listed; decoders: threads that decode for each process, see ctx.options.compute_of.
+    """
 
     model: str
     identity: Identity
     pictures: PictureSet
+    listed: PictureSet
     compute: Compute
     decoders: int
+
+
+@dataclass
+class Phrases:
+    """The phrases that are retrieved, the best k for each view; bank: in which hubness is measured, None if nothing is taken off."""
+
+    db: CaptionDB
+    k: int
+    bank: PictureBank | None
+
+    def settings(self) -> dict[str, Any]:
+        """What the scores depend on, besides the pictures."""
+        bank = {"hubness": self.bank.alpha, "bank": self.bank.hash} if self.bank else {}
+        return {"caption_db": self.db.identity, "k": self.k, **bank}
+
+    def told(self) -> dict[str, str]:
+        """Attributes of the file: what scores are, where they are not plain inner products."""
+        return {"scores": self.bank.told()} if self.bank else {}
+
+    def keys(self, textual: Path, compute: Compute) -> NDArray[np.float32]:
+        """What pictures are compared with, float32 (n, D): the keys, with one more dimension where hubness is taken off."""
+        if not self.bank:
+            return self.db.keys
+        from xvoken.search.hubness import Extended
+
+        path = self.bank.numbers_file(textual)
+        prepare(self.bank, self.db.keys, path, compute)
+        return Extended(self.db.keys, hubness.read(path))[:]
 
 
 def load_inputs(args: argparse.Namespace) -> Inputs:
@@ -53,35 +88,44 @@ def load_inputs(args: argparse.Namespace) -> Inputs:
         raise UserError(f"--images {args.images} and --image-sets {' '.join(args.image_sets)}: give one of them")
     compute, decoders = compute_of(args, BATCH)
     sets = tuple(listed_sets(args.image_sets)) if args.image_sets else ()
-    pictures = read_pictures(Source(sets, args.images, args.dataset_root, args.ids_root, flags.roots_of(args)), args.limit)
-    return Inputs(args.model, identify(args.model, args.key_views), pictures, compute, decoders)
+    listed = read_pictures(Source(sets, args.images, args.dataset_root, args.ids_root, flags.roots_of(args)))
+    if not listed.ids:
+        raise UserError("there are no images to encode; check --dataset_root, --images or --image-sets")
+    pictures = PictureSet(listed.ids[: args.limit], listed.paths[: args.limit])
+    return Inputs(args.model, identify(args.model, args.key_views), pictures, listed, compute, decoders)
 
 
-def make_context(inputs: Inputs, visual: Path | None = None, textual: Path | None = None, db: CaptionDB | None = None, k: int = 16) -> None:
+def load_phrases(args: argparse.Namespace, inputs: Inputs) -> Phrases:
+    """The phrases that the flags name, and how they are to be searched. Raises UserError."""
+    identity = inputs.identity
+    db = caption_db.read(args.caption_db, args.model, identity.name, identity.hash, identity.dim)
+    if args.k > (most := len(db.keys)):
+        raise UserError(
+            f"--k {args.k}: the caption database has only {most} phrases; take --k {most} or fewer (K={most} for the bash script)"
+        )
+    alpha = identity.hubness if args.hubness is None else args.hubness
+    return Phrases(db, args.k, PictureBank.of(alpha, args.model, identity, inputs.listed, inputs.compute.precision, db))
+
+
+def make_context(inputs: Inputs, visual: Path | None = None, textual: Path | None = None, phrases: Phrases | None = None) -> None:
     """Write the context files asked for, unless they exist already, in one pass over the pictures.
 
-    visual, textual: paths of the two files (None: not asked for); db, k: the phrases for textual, and how many for each view.
-    Raises UserError if no picture can be used.
+    visual, textual: paths of the two files (None: not asked for); phrases: those for textual. Raises UserError if no picture can be used.
     """
-    if not inputs.pictures.ids:
-        raise UserError("there are no images to encode; check --dataset_root, --images or --image-sets")
-    if db and k > len(db.keys):
-        most = len(db.keys)
-        raise UserError(f"--k {k}: the caption database has only {most} phrases; take --k {most} or fewer (K={most} for the bash script)")
-    asked = _products(inputs, visual, textual, db, k)
+    asked = _products(inputs, visual, textual, phrases)
     wanted = [product for product in asked if not product.finished()]
     if wanted:
         # Parts of a run for both files go to both: by a share for one of them, the other file would never be written.
         plan = {**said(wanted[-1].settings), **({"files": [product.path.name for product in asked]} if len(asked) > 1 else {})}
-        _write_context(inputs, wanted, plan, textual, db, k)
+        _write_context(inputs, wanted, plan, textual, phrases)
 
 
 def _write_context(
-    inputs: Inputs, wanted: list[Product], plan: dict[str, Any], textual: Path | None, db: CaptionDB | None, k: int
+    inputs: Inputs, wanted: list[Product], plan: dict[str, Any], textual: Path | None, phrases: Phrases | None
 ) -> None:  # fmt: skip
     identity, pictures, compute = inputs.identity, inputs.pictures, inputs.compute
     if textual in (product.path for product in wanted):
-        _room_for(textual, files.textual_bytes(len(pictures.ids), k, db.features.shape[1]))
+        _room_for(textual, files.textual_bytes(len(pictures.ids), phrases.k, phrases.db.features.shape[1]))
     paths = plain(pictures.paths)
     with one_pass(wanted, len(paths), part_size(len(paths), compute.device), compute.engine, plan) as made:
         if not made.todo:
@@ -92,8 +136,9 @@ def _write_context(
         job = ContextJob(inputs.model, paths, compute.precision, compute.batch_size, inputs.decoders, expected=identity.hash)
         job.key_views = identity.key_views
         if textual in (product.path for product in made.todo):
-            job.keys, job.k = str(parts.folder / "keys.npy"), k
-            save_array(Path(job.keys), db.keys)
+            job.keys, job.k = str(parts.folder / "keys.npy"), phrases.k
+            if parts.missing() and not compute.engine.join:
+                save_array(Path(job.keys), phrases.keys(textual, compute))
         if not made.run(job, compute.devices, desc=main.name, unit="img"):
             return
         skipped = [(pictures.ids[row], str(paths[row]), reason) for row, reason in read_skipped(parts)]
@@ -106,7 +151,7 @@ def _write_context(
             rows = _rows(parts, pictures.ids, path)
             if path == textual:
                 found = ((image_id, best, scores) for image_id, _, best, scores in rows)
-                files.write_textual(path, found, db, skipped, {**attributes, "settings": settings})
+                files.write_textual(path, found, phrases.db, skipped, {**attributes, **phrases.told(), "settings": settings})
             else:
                 pooled = ((image_id, features) for image_id, features, _, _ in rows)
                 files.write_visual(path, pooled, identity.image_width, skipped, {**attributes, "settings": settings})
@@ -128,7 +173,7 @@ def today() -> str:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
-def _products(inputs: Inputs, visual: Path | None, textual: Path | None, db: CaptionDB | None, k: int) -> list[Product]:
+def _products(inputs: Inputs, visual: Path | None, textual: Path | None, phrases: Phrases | None) -> list[Product]:
     """The files asked for; if both are, the textual one comes last, as its parts serve both."""
     identity, pictures = inputs.identity, inputs.pictures
     settings = {
@@ -136,7 +181,7 @@ def _products(inputs: Inputs, visual: Path | None, textual: Path | None, db: Cap
         "data": hash_of_pictures(pictures.ids, pictures.paths)[:16], "key_views": identity.key_views,
     }  # fmt: skip
     wanted = {visual: settings} if visual else {}
-    wanted |= {textual: {**settings, "caption_db": db.identity, "k": k}} if textual else {}
+    wanted |= {textual: {**settings, **phrases.settings()}} if textual and phrases else {}
     holds = f"the context of these {len(pictures.ids):,} pictures"
     return [
         Product(

@@ -10,6 +10,7 @@
 #   MODEL=...               another model than CLIP ViT-B/32: hub id, folder, or a matcher's snapshot
 #   PRECISION=bf16          faster, less exact
 #   KEY_VIEWS=4             the mean over so many views of each picture and crop (docs/training.md)
+#   HUBNESS=0.5             so much of what a phrase has in common with all pictures is taken off its scores (docs/judging.md)
 #   ANN_DIR=, DATASET_ROOT= folders of Visual Genome and of COCO
 source "$(dirname "$0")/common.bash"
 (($# <= 1)) || usage_error "only one argument is taken, the device; everything else is set by variables"
@@ -25,4 +26,5 @@ python ctx/encode_captions.py --ann_dir "$ANN_DIR" ${CAPTIONS:+--captions "$CAPT
 
 # Both files: outputs/image_features/vis_ctx.hdf5, outputs/retrieved_captions/txt_ctx.hdf5
 python ctx/build_context.py --dataset_root "$DATASET_ROOT" ${IMAGES:+--images "$IMAGES"} \
-    ${IMAGE_SETS:+--image-sets "$IMAGE_SETS"} ${KEY_VIEWS:+--key-views "$KEY_VIEWS"} "${COMMON[@]}" --k "${K:-16}"
+    ${IMAGE_SETS:+--image-sets "$IMAGE_SETS"} ${KEY_VIEWS:+--key-views "$KEY_VIEWS"} \
+    ${HUBNESS:+--hubness "$HUBNESS"} "${COMMON[@]}" --k "${K:-16}"

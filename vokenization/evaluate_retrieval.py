@@ -29,10 +29,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 from xvoken.interrupts import importing
 
-from vokenization.hubness import CaptionBank, add_hubness_flag, require_calibration, warn_of_calibration
+from vokenization.hubness import CaptionBank, require_calibration, warn_of_calibration
 from vokenization.protocols import PROTOCOLS, remarks
 from xvoken import commands
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, compute_of, names, precision_help, roots_of, some_path
+from xvoken.cli.flags import (
+    Help,
+    Parser,
+    add_compute_flags,
+    add_hubness_flag,
+    add_roots_flags,
+    compute_of,
+    names,
+    precision_help,
+    roots_of,
+    some_path,
+)
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders import snapshot

@@ -4,7 +4,6 @@ Retrieval's is a sample of the corpus itself, with the training's captions where
 and pictures, or those of a set.
 """
 
-from argparse import ArgumentParser
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 from vokenization.sentences import Tokenized, sample_lines
 from xvoken import commands
-from xvoken.cli.flags import at_least_nothing
 from xvoken.console import say
 from xvoken.encoders.identity import Identity
 from xvoken.errors import UserError
@@ -23,7 +21,6 @@ from xvoken.files import hubness as hubness_files
 from xvoken.files.corpus import Corpus
 from xvoken.files.hubness import NEAREST
 from xvoken.files.keys import Gallery
-from xvoken.files.locks import sole_writer
 from xvoken.files.safe import fingerprint, require_writable, sha256_of_lines, sha256_of_rows
 from xvoken.measures import spread
 
@@ -31,15 +28,6 @@ if TYPE_CHECKING:  # it imports torch
     from vokenization.vokenization import VokenizeJob
 
 LINES = 4096  # of a bank
-
-
-def add_hubness_flag(parser: ArgumentParser, bank: str) -> None:
-    """Add --hubness; bank: what it is measured in, for its help."""
-    parser.add_argument(
-        "--hubness", type=at_least_nothing, metavar="A",
-        help=f"take A times each candidate's mean score with its {NEAREST} nearest of a bank off its scores (docs/judging.md says "
-        f"what that brings); the bank: {bank}; 0.5 to 0.75 is usual, 0 takes nothing off (default: what the snapshot says)",
-    )  # fmt: skip
 
 
 def require_calibration(identity: Identity, flag: str) -> None:
@@ -97,7 +85,7 @@ class Bank:
 
     def told(self) -> str:
         """What scores are, for the attributes of a file."""
-        return f"inner products of normalized vectors, less {self.alpha} times each image's mean with its {NEAREST} nearest of the bank"
+        return hubness_files.told(self.alpha, "image")
 
 
 @dataclass
@@ -130,11 +118,10 @@ def prepare(bank: Bank, job: "VokenizeJob", gallery: Gallery, path: Path, device
     from xvoken.encoders.frozen import require_finite
     from xvoken.search.hubness import offsets
 
-    if hubness_files.written(path):
-        return
-    require_writable(path, "--hubness 0")
-    with sole_writer(path, wait=True):
-        if hubness_files.written(path):
+    if not hubness_files.written(path):
+        require_writable(path, "--hubness 0")
+    with hubness_files.missing(path) as todo:
+        if not todo:
             return
         encoding = replace(job)  # the job itself is sent to the workers, without a model
         encoding.setup_encoder(device)

@@ -24,10 +24,21 @@ from xvoken.interrupts import importing
 
 from numpy.typing import NDArray
 
-from vokenization.hubness import Bank, add_hubness_flag, require_calibration, warn_of_calibration
+from vokenization.hubness import Bank, require_calibration, warn_of_calibration
 from vokenization.index_choice import Choice, known_record, tell
 from xvoken import commands
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_engine_flags, at_least, at_least_one, compute_of, precision_help, share
+from xvoken.cli.flags import (
+    Help,
+    Parser,
+    add_compute_flags,
+    add_engine_flags,
+    add_hubness_flag,
+    at_least,
+    at_least_one,
+    compute_of,
+    precision_help,
+    share,
+)
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.identity import Identity, identify

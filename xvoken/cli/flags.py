@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from xvoken.errors import UserError
+from xvoken.files.hubness import NEAREST
 from xvoken.files.image_sets import Roots
 from xvoken.kinds import KEY_VIEWS
 from xvoken.machine import PRECISIONS, Compute, Engine, resolve_precision, workers_on
@@ -83,6 +84,15 @@ def add_key_views_flag(parser: ArgumentParser) -> None:
         help="views of a picture whose vectors' mean, of length 1, is its vector: 1, the centre that the tower takes; 2, and the picture "
         "squeezed to a square; 4, and the squares at its two ends; the tower works as many times as long (default: what the matcher was "
         "made for, else 1)",
+    )  # fmt: skip
+
+
+def add_hubness_flag(parser: ArgumentParser, bank: str) -> None:
+    """Add --hubness; bank: what it is measured in, for its help. None where the snapshot's own is meant."""
+    parser.add_argument(
+        "--hubness", type=at_least_nothing, metavar="A",
+        help=f"take A times each candidate's mean score with its {NEAREST} nearest of a bank off its scores (docs/judging.md says "
+        f"what that brings); the bank: {bank}; 0.5 to 0.75 is usual, 0 takes nothing off (default: what the snapshot says)",
     )  # fmt: skip
 
 

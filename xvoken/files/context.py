@@ -3,7 +3,8 @@
 vis_ctx.hdf5    one float32 dataset (f,) per picture, named by its id: the vision tower's pooled output before the
                 projection; attribute fdim = f
 txt_ctx.hdf5    a group per picture, in it `whole`, `five` and `nine`, each with features float32 (..., k, d),
-                scores float32 (..., k) (inner products of normalized projections, descending), texts (..., k);
+                scores float32 (..., k) (inner products of normalized projections, descending; where hubness is taken off,
+                less that, as the attribute `scores` says), texts (..., k);
                 ... is no axis for `whole`, 5 or 9 crops for `five` and `nine`
 Attributes of both: model, model_hash, revision, date, settings. Pictures that can't be used are in neither;
 vis_ctx.skipped.tsv and txt_ctx.skipped.tsv list id, path and reason of each.

@@ -1,11 +1,14 @@
-"""What is taken off the scores of the pictures of a gallery, by their hubness in a bank of sentences: see xvoken/search/hubness.py.
+"""What is taken off scores for hubness in a bank, those of pictures in one of sentences or the reverse: see xvoken/search/hubness.py.
 
 keys/{IMAGE_SETS}.{BANK}.hubness.npy     float32 (N,), a number for each key, in the order of the keys
 keys/{IMAGE_SETS}.{BANK}.hubness.json    its receipt: what the numbers depend on, and the hash of the file; written last
-BANK is the hash of all that the numbers depend on: the keys, the encoder and its precision, the bank's tokens, alpha, the neighbours.
+outputs/{NAME}/txt_ctx.{BANK}.hubness.*  the same for each phrase that pictures are compared with, in the database's order
+BANK is the hash of all that the numbers depend on: keys, encoder, its precision, the bank's tokens or pictures, alpha, the neighbours.
 The keys stay as they are: the numbers are one more dimension of those in an index, while it searches.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xvoken.errors import UserError, one_line
+from xvoken.files.locks import sole_writer
 from xvoken.files.safe import fingerprint, quoted, read_json, save_array, sha256_of_file, write_json
 
 ENDING = ".hubness.npy"
@@ -32,6 +36,26 @@ def receipt_file(path: Path) -> Path:
 def written(path: Path) -> bool:
     """Whether the numbers are there, whole."""
     return receipt_file(path).exists() and path.exists()
+
+
+def told(alpha: float, candidate: str) -> str:
+    """What scores are, for the attributes of a file; candidate: what is searched, an image or a phrase."""
+    return f"inner products of normalized vectors, less {alpha} times each {candidate}'s mean with its {NEAREST} nearest of the bank"
+
+
+@contextmanager
+def missing(path: Path) -> Generator[bool]:
+    """Be the only run that writes the numbers at `path` while the block runs; yields whether they are to be written.
+
+    Another run that is writing them is waited for.
+    """
+    if written(path):
+        yield False
+        return
+    with sole_writer(path, wait=True):
+        if todo := not written(path):
+            receipt_file(path).unlink(missing_ok=True)
+        yield todo
 
 
 def write(path: Path, numbers: NDArray[np.float32], bank: dict[str, Any]) -> None:
@@ -63,4 +87,5 @@ def read(path: Path) -> NDArray[np.float32]:
 def check(path: Path) -> str:
     """Compare numbers with their receipt and their name; returns a line that describes them, or raises UserError."""
     numbers, bank = read(path), read_json(receipt_file(path), "")["bank"]
-    return f"hubness of {len(numbers):,} keys, alpha {bank['alpha']}, in a bank of {bank['lines']:,} lines, mean {numbers.mean():.3f}"
+    of = f"{bank['lines']:,} lines" if "lines" in bank else f"{bank['pictures']} pictures"
+    return f"hubness of {len(numbers):,} keys, alpha {bank['alpha']}, in a bank of {of}, mean {numbers.mean():.3f}"

@@ -148,7 +148,7 @@ def test_a_model_that_became_another_one_while_a_stage_began(models: list[str], 
     known_before = identify("one")
     shutil.copytree("two", "one", dirs_exist_ok=True)
     for name in ("ctx.encode_captions", "ctx.run"):
-        monkeypatch.setattr(f"{name}.identify", lambda load: known_before)
+        monkeypatch.setattr(f"{name}.identify", lambda load, key_views=None: known_before)
     flags = ["--model", "one", "--device", "cpu", "--num_workers", 1]
     for stage, more in (("ctx.encode_captions", ["--captions", "phrases.txt"]), ("ctx.encode_images", ["--images", "pictures"])):
         with pytest.raises(UserError, match=f"one: has become another model since this run began .{models[0]} then, {models[1]} now"):
