@@ -84,7 +84,7 @@ def retrieved(world: World, keyed: Path, tmp_path: Path, script: Callable[..., s
     script("tokenization.tokenize_dataset", tmp_path / "corpus", "everyday.txt", world.bert)
     for name in ("trained", "zeroshot"):
         shutil.copytree(keyed, tmp_path / name)
-        evaluation = [*world.roots, "--cache", world.folder / "cache", "--num-workers", 1]
+        evaluation = [*world.roots, "--num-workers", 1]
         script("vokenization.evaluate_retrieval", "--load", tmp_path / name, "--image-sets", "shapes_valid", *evaluation)
     for name, corpus, image_set in (
         ("trained", "lines.txt", "shapes_train"),
