@@ -28,7 +28,8 @@ from xvoken.cache.texts import text_features
 from xvoken.console import say
 from xvoken.encoders.heads import UnitHead
 from xvoken.encoders.image import channels_of
-from xvoken.encoders.snapshot import BANK, Bank, ModelConfig, Part
+from xvoken.encoders.parts import Part
+from xvoken.encoders.snapshot import BANK, Bank, ModelConfig
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS
 from xvoken.measures import spread

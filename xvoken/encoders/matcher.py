@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from xvoken.calibration import Calibration
@@ -12,10 +13,11 @@ from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import FrozenImage, FrozenText
 from xvoken.encoders.heads import JoinedHead
 from xvoken.encoders.image import ImageTower
-from xvoken.encoders.snapshot import ModelConfig, Part
+from xvoken.encoders.parts import Part
+from xvoken.encoders.snapshot import ModelConfig, Snapshot
 from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer
-from xvoken.errors import UserError
+from xvoken.errors import UserError, one_line
 from xvoken.kinds import HEADS, made_by
 
 
@@ -55,6 +57,7 @@ def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) 
     lang, visn_weights = snapshots.tower_sources(snapshot)
     text_spec = TextTowerSpec(lang, tuple(model.lang_layers), model.text_pool)
     image_spec = ImageTowerSpec(model.visn, visn_weights, model.visn_pool)
+    _require_tensors(snapshot, load)
     heads = nn.ModuleDict(build_heads(model)).eval().requires_grad_(False)
     heads.load_state_dict(snapshot.tensors)
     encoder = Encoder(
@@ -84,6 +87,18 @@ def _calibration(model: ModelConfig, load: str | Path) -> list[float] | None:
         return Calibration.from_list(model.calibration).to_list()
     except UserError as error:
         raise UserError(f"{load}: {error}") from None
+
+
+def _require_tensors(snapshot: Snapshot, load: str | Path) -> None:
+    """Raise UserError for tensors of other names, sizes or types than the config's heads have, before any memory is taken for those."""
+    try:
+        with torch.device("meta"):
+            heads = nn.ModuleDict(build_heads(snapshot.model)).state_dict()
+    except (RuntimeError, TypeError) as error:  # sizes that no tensor can have
+        raise UserError(f"{load}: no heads can be made as its config says ({one_line(error)[:120]})") from None
+    described, found = ({name: (one.shape, one.dtype) for name, one in tensors.items()} for tensors in (heads, snapshot.tensors))
+    if wrong := sorted(name for name in described.keys() | found.keys() if described.get(name) != found.get(name)):
+        raise UserError(f"{load}: its tensors are not those of the heads that its config describes ({wrong[0]}); train again")
 
 
 def build_heads(model: ModelConfig) -> dict[str, nn.Module]:

@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from xvoken import commands
+from xvoken.encoders.parts import Part, require_head, require_parts
+from xvoken.encoders.typed import mistyped
 from xvoken.errors import UserError
 from xvoken.files.safe import replacing, replacing_files, sha256_of_file, write_json
+from xvoken.kinds import KEY_VIEWS
 
 if TYPE_CHECKING:  # torch takes seconds to import, and reading a header needs none of it
     from torch import Tensor
@@ -72,10 +75,18 @@ class ModelConfig:
 
     @classmethod
     def read(cls, said: dict[str, Any]) -> "ModelConfig":
-        """From JSON; raises UserError for missing keys. Keys that only newer versions know are ignored."""
+        """From JSON; raises UserError for missing keys, values that can't be, unknown heads. Keys of newer versions are ignored."""
         if missing := cls.missing(said):
             raise UserError(f"not a matcher's config (missing: {missing})")
-        return cls(**{field.name: said[field.name] for field in fields(cls) if field.name in said})
+        if wrong := mistyped(cls, said):
+            raise UserError(f"not a matcher's config ({wrong})")
+        found = cls(**{field.name: said[field.name] for field in fields(cls) if field.name in said})
+        if found.hubness < 0 or not 1 <= found.key_views <= max(KEY_VIEWS):
+            raise UserError(f"not a matcher's config (hubness: {found.hubness}, key_views: {found.key_views})")
+        require_parts(found.parts, found.text_width, found.image_width, found.dim)
+        if not found.parts:
+            require_head(found.head)
+        return found
 
     @classmethod
     def missing(cls, said: dict[str, Any]) -> list[str]:
@@ -89,7 +100,7 @@ class ModelConfig:
         return plain | {field.name: field.default_factory() for field in fields(cls) if field.default_factory is not MISSING}
 
     @property
-    def joined(self) -> list["Part"]:
+    def joined(self) -> list[Part]:
         """The parts in order; one for a single head."""
         whole = Part(self.head, self.dim, [0, self.text_width], [0, self.image_width], 1.0)
         return [Part(**said) for said in self.parts] or [whole]
@@ -99,20 +110,6 @@ class ModelConfig:
         """A config of heads alone, without towers; said: text_width, image_width, dim, hidden, dropout, and other fields of the heads."""
         none: dict[str, Any] = {"lang": "", "lang_hash": "", "lang_layers": [], "max_len": 0, "visn": "", "visn_hash": ""}
         return cls(**{**none, **said})
-
-
-@dataclass(frozen=True)
-class Part:
-    """A text head and an image head of the same kind, an entry of HEADS, with vectors of `dim` numbers.
-
-    text, image: [start, stop], the columns of the towers' outputs that they are made of; weight: of their inner product in the sum.
-    """
-
-    head: str
-    dim: int
-    text: list[int]
-    image: list[int]
-    weight: float
 
 
 @dataclass(frozen=True)
@@ -237,7 +234,8 @@ def _opened(path: Path, framework: str) -> Generator[Any]:
 
 
 def _header(file: Any) -> dict[str, Any]:
-    return json.loads((file.metadata() or {}).get("json", "{}"))
+    found = json.loads((file.metadata() or {}).get("json", "{}"))
+    return found if isinstance(found, dict) else {}
 
 
 def require_snapshot(load: str | Path) -> Path:
@@ -254,10 +252,14 @@ def read(load: str | Path) -> Snapshot:
     """Read the snapshot `load`: a folder (its best epoch) or one of its .safetensors files; raises UserError if it can't be read."""
     path = require_snapshot(load)
     tensors, config = read_tensors(path)
-    missing = ModelConfig.missing(config.get("model", {}))
+    said = config.get("model", {})
+    missing = ModelConfig.missing(said if isinstance(said, dict) else {})
     if config.get("format") != FORMAT or missing:
         raise UserError(f"{path}: not a matcher's snapshot (format {config.get('format')}, missing: {missing or 'nothing'})")
-    model = ModelConfig.read(config["model"])
+    try:
+        model = ModelConfig.read(said)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return Snapshot(path.parent, path.stem, config, model, tensors, sha256_of_file(path)[:16], _taken_bank(path, tensors, model.dim))
 
 
