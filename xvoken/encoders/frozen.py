@@ -63,7 +63,7 @@ def all_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray
     yield from batches_by_length(lengths, batch_size)
 
 
-OF_LENGTH_ONE = 0.5  # a vector longer than this has length 1: where a head overflows, the length is NaN or 0
+OF_LENGTH_ONE = 0.99  # a shorter vector has not length 1: where a head overflows, the length is NaN or 0, or that of the other parts
 
 
 def of_length_one(vectors: NDArray[np.floating]) -> NDArray[np.bool_]:

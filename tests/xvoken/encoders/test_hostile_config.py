@@ -67,7 +67,7 @@ def test_tensors_of_other_heads(what, tmp_path):
         said["classes"] = 10**11 if what == "huge" else 10**30
     else:
         one = tensors[name]
-        tensors["other" if what == "more" else name] = {"shape": one[:2], "type": one.half(), "more": one}[what]
+        tensors["other" if what == "more" else name] = {"shape": one[:2], "type": one.half(), "more": one.clone()}[what]
     snapshots.write(tmp_path, "BEST", {"model": said}, tensors, ["train"])
     with pytest.raises(UserError, match=str(tmp_path)):
         load_matcher(str(tmp_path), [], "cpu", "fp32")
