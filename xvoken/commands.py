@@ -11,9 +11,9 @@ def _command(script: str, *words: object) -> str:
     return " ".join([script, *(quote(str(word)) for word in words)])
 
 
-def train() -> str:
-    """Train the published matcher on COCO, on GPU 0."""
-    return "bash scripts/run_xmatching.bash 0"
+def train(recipe: str = "") -> str:
+    """Train a matcher on COCO, on GPU 0; recipe: empty for the published one."""
+    return _command("bash scripts/run_xmatching.bash 0", *(["--recipe", recipe] if recipe else []))
 
 
 def prepare_dialogues() -> str:

@@ -14,6 +14,7 @@ from xvoken import commands
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 # For parameters that have no default, and for those that change what is named.
 GIVEN = {
+    "train": [(), ("best",)],
     "fix_order": [("openmoji",), ("mine=my folder/{00000..00099}.tar",)],
     "extract_keys": [("snap/xmatching/best", "mine"), ("openai/clip-vit-base-patch32", "mine", Path("my keys"))],
     "evaluate": [("snap/xmatching/best", "mine")],
