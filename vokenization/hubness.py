@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vokenization.sentences import Tokenized, sample_lines
 from xvoken import commands
+from xvoken.calibration import CANDIDATES
 from xvoken.console import say
 from xvoken.encoders.identity import Identity
 from xvoken.errors import UserError
@@ -35,7 +36,7 @@ def require_calibration(identity: Identity, flag: str) -> None:
     if not identity.calibration:
         raise UserError(
             f"{flag}: {identity.name} has no calibration, by which a probability is known; train a matcher, which gets one, with: "
-            f"{commands.train()}, or leave the flag out"
+            f"{commands.train('best')}, or leave the flag out"
         )
 
 
@@ -44,6 +45,12 @@ def warn_of_calibration(identity: Identity, alpha: float) -> None:
     if identity.calibration and alpha != identity.hubness:
         holds = f"the calibration of {identity.name} holds for --hubness {identity.hubness:g}, not for {alpha:g}"
         say(f"warning: probabilities are off: {holds}")
+
+
+def warn_of_few(identity: Identity, images: int) -> None:
+    """Say that probabilities are too high in a gallery of so few images that the best one stands out, whatever is asked for."""
+    if identity.calibration and images < CANDIDATES:
+        say(f"warning: probabilities are too high: of {images} images, fewer than {CANDIDATES}, the best one stands out for any line")
 
 
 @dataclass

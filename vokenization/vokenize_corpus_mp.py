@@ -24,7 +24,7 @@ from xvoken.interrupts import importing
 
 from numpy.typing import NDArray
 
-from vokenization.hubness import Bank, require_calibration, warn_of_calibration
+from vokenization.hubness import Bank, require_calibration, warn_of_calibration, warn_of_few
 from vokenization.index_choice import Choice, known_record, tell
 from xvoken import commands
 from xvoken.cli.flags import (
@@ -255,6 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.min_probability is not None:
         require_calibration(identity, "--min-probability")
     warn_of_calibration(identity, alpha)
+    warn_of_few(identity, len(gallery))
     bank = Bank.of(alpha, corpus, gallery, identity.hash, compute.precision) if alpha > 0 else None
     asked = Retrieval(args, identity, compute, corpus, base_name(tokenizer), image_sets, keys_dir, gallery, most, name, output, bank)
     vokenize(asked, Choice.from_args(args, identity, corpus, len(gallery)))

@@ -196,6 +196,19 @@ def test_another_hubness_is_warned_of(world: World, keyed: Path, tmp_path: Path,
     assert not np.allclose(sure, expected(world, load, off), atol=0.1, equal_nan=True)
 
 
+def test_few_images_are_warned_of(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str]):
+    load, told = calibrate(keyed, tmp_path / "matcher", [-1.0, 10.0, 1.0]), "of 2 images, fewer than 16, the best one stands out"
+    command = ["vokenization.vokenize_corpus_mp", *flags(world, load, tmp_path / "few"), "--max-img-num", 2, "--topk", 1]
+    assert told in script(*command)
+    assert "warning: probabilities are too high" not in script("vokenization.vokenize_corpus_mp", *flags(world, keyed, tmp_path / "none"))
+
+
+def test_a_hubness_beyond_32_bits_is_refused(world: World, keyed: Path, tmp_path: Path):
+    done = run_here("vokenization/vokenize_corpus_mp.py", *flags(world, keyed, tmp_path / "a", "--hubness", 1e39))
+    assert done.returncode == 2 and "--hubness 1e+39: too large" in done.stderr
+    assert not list((keyed / "keys").glob("*.hubness.*")) and not list(tmp_path.glob("a/*"))
+
+
 def answered(file: h5py.File) -> int:
     return int(np.flatnonzero(file["indices"][:, 0] >= 0)[0])
 

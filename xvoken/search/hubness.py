@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xvoken.errors import UserError
 from xvoken.files.hubness import NEAREST
 
 CHUNK, RESCORED = 1024, 64  # vectors scored at once, and scored again at once
@@ -25,7 +26,8 @@ def offsets(
     """What is taken off each vector's scores: alpha times the mean of its `nearest` largest inner products with the bank.
 
     vectors: float32 (N, d), or blocks of them; bank: float32 (B, d), of which there may be fewer than `nearest`, but one at least.
-    Returns float32 (N,). Equal vectors get equal numbers, wherever they stand. Memory stays at CHUNK x B.
+    Returns float32 (N,). Equal vectors get equal numbers, wherever they stand. Memory stays at CHUNK x B. Raises UserError if alpha
+    is too large for float32.
     """
     blocks = [vectors] if isinstance(vectors, np.ndarray) else vectors
     queries, most = torch.from_numpy(np.ascontiguousarray(bank, np.float32)), min(nearest, len(bank))
@@ -37,7 +39,11 @@ def offsets(
             found += [
                 _largest(chunk[at : at + RESCORED], bank, rows[at : at + RESCORED], most).mean(1) for at in range(0, len(chunk), RESCORED)
             ]
-    return np.float32(alpha) * np.concatenate(found)
+    with np.errstate(over="ignore"):
+        taken = np.float32(alpha) * np.concatenate(found)
+    if np.isinf(taken).any():
+        raise UserError(f"--hubness {alpha:g}: too large for 32-bit numbers; 0.5 to 0.75 is usual")
+    return taken
 
 
 def _largest(vectors: NDArray[np.float32], bank: NDArray[np.float32], rows: NDArray[np.int64], most: int) -> NDArray[np.float32]:
