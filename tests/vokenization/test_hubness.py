@@ -297,7 +297,8 @@ def test_a_snapshot_with_a_bank_of_its_own(world: World, keyed: Path, tmp_path: 
         {"bank.text": bank.text},
         {**bank.tensors, "bank.image": torch.ones(2, 3)},
         {**bank.tensors, "bank.text": torch.full((2, 16), torch.nan)},
+        {**bank.tensors, "bank.text": 1.5 * bank.text},
     ):
         snapshots.write_tensors(load / "BEST.safetensors", {**tensors, **wrong}, config)
-        with pytest.raises(UserError, match="bank.text and bank.image must be finite, of 1 to 4096 rows of 16 numbers"):
+        with pytest.raises(UserError, match="bank.text and bank.image must be 1 to 4096 rows of 16 numbers, of length 1"):
             snapshots.read(load)

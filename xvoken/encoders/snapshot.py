@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and reading a header needs n
 
 FORMAT = "xvoken-matcher-1"
 BANK = 4096  # sentences, and pictures, of a bank
+UNIT = 0.01  # so far may the length of a bank's vector, rounded to 16 bits, be from 1
 
 
 @dataclass(kw_only=True)
@@ -268,9 +269,12 @@ def _taken_bank(path: Path, tensors: "dict[str, Tensor]", dim: int) -> Bank | No
     found = [tensors.pop(name) for name in ("bank.text", "bank.image") if name in tensors]
     if not found:
         return None
-    if len(found) < 2 or not all(one.ndim == 2 and one.shape[1] == dim and 0 < len(one) <= BANK and one.isfinite().all() for one in found):
-        raise UserError(f"{path}: not a matcher's snapshot (bank.text and bank.image must be finite, of 1 to {BANK} rows of {dim} numbers)")
-    return Bank(*(one.float() for one in found))
+    sized = len(found) == 2 and all(one.ndim == 2 and one.shape[1] == dim and 0 < len(one) <= BANK for one in found)
+    found = [one.float() for one in found]
+    if not sized or not all(((one.norm(dim=1) - 1).abs() < UNIT).all() for one in found):  # false for NaN
+        what = f"bank.text and bank.image must be 1 to {BANK} rows of {dim} numbers, of length 1"
+        raise UserError(f"{path}: not a matcher's snapshot ({what})")
+    return Bank(*found)
 
 
 def check(folder: Path) -> str:
