@@ -84,7 +84,7 @@ class Fold:
     """Pictures held out, and the rest.
 
     held, rest: int64, places; gallery: at most GALLERY of `held`, pairs (c,) and owner (c,): their captions; bank_pairs, bank: at most
-    BANK pairs and places of the rest, evenly spread.
+    BANK pairs and places of the rest. All are evenly spread, as image sets follow each other.
     """
 
     held: NDArray[np.int64]
@@ -98,7 +98,7 @@ class Fold:
     @classmethod
     def of(cls, pictures: Pictures, held: NDArray[np.int64]) -> "Fold":
         rest = np.setdiff1d(np.arange(len(pictures)), held)
-        gallery = held[:GALLERY]
+        gallery = held[spread(len(held), GALLERY)]
         pairs, owner = pictures.pairs(gallery)
         others = pictures.pairs(rest)[0]
         return cls(held, rest, gallery, pairs, owner, others[spread(len(others), BANK)], rest[spread(len(rest), BANK)])

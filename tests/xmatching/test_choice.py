@@ -87,7 +87,8 @@ def test_galleries_and_banks_are_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "BANK", 7)
     pictures = pictures_of([1, 2] * 20)
     for fold in folds_of(pictures, 0):
-        assert len(fold.gallery) == 3 and len(fold.bank) == len(fold.bank_pairs) == 7
+        assert fold.gallery.tolist() == [fold.held[len(fold.held) * third // 3] for third in range(3)]  # of all image sets
+        assert len(fold.bank) == len(fold.bank_pairs) == 7
         assert set(fold.bank) <= set(fold.rest) and set(pictures.owner[fold.bank_pairs]) <= set(fold.rest)
         assert np.diff(fold.bank).max() <= 2 * np.diff(fold.bank).min() + 6  # from all over the rest
 
