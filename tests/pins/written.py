@@ -149,7 +149,7 @@ def training(world: Path) -> dict[str, Any]:
     for name in ("trained", "linear", "best", "by_token", "finetuned"):
         folder = world / "snap" / name
         best = json.loads((folder / "BEST.json").read_text())
-        names = {"lang_hash"} if name == "finetuned" else set()  # of a tower that was trained: floats
+        names = {"calibration"} | ({"lang_hash"} if name == "finetuned" else set())  # fitted, and of a tower that was trained: floats
         heads, header = tensors(folder / "BEST.safetensors")
         state, state_header = tensors(folder / "LAST.training.safetensors")
         # All that the two say of model and training is one and the same, besides the trained tower's hash.

@@ -97,7 +97,7 @@ def test_two_machines_train_as_one(world: World, tmp_path: Path, script: Callabl
     for name, tensor in one.items():
         near = {"atol": 1e-3, "rtol": 0} if name.startswith("bank.") else {"atol": 1e-5, "rtol": 1e-4}  # float16
         torch.testing.assert_close(two[name], tensor, **near)
-        if ".out." not in name and not name.startswith("bank."):  # not trained
+        if ".out." not in name and ".names" not in name and not name.startswith("bank."):  # neither trained nor a tower's output
             assert two[name].equal(tensor), name
     assert not (tmp_path / "nothing").exists()
 
