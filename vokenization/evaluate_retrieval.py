@@ -198,9 +198,8 @@ def parse_args(argv: list[str] | None) -> Namespace:
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: eval/ in the snapshot)")
     add_roots_flags(parser)
-    parser.add_argument(
-        "--cache", default=SUPPRESS, help=SUPPRESS
-    )  # no cache is read; scripts/xmatching_benchmark.bash gives one to this stage and to keys
+    # Read no more; scripts/xmatching_benchmark.bash gives one to this stage and to keys.
+    parser.add_argument("--cache", default=SUPPRESS, help=SUPPRESS)
     add_hubness_flag(parser, "training's captions and pictures, for pictures and for captions")
     parser.add_argument(
         "--bank-set", metavar="NAME", help="a captioned set that has keys, which is the bank instead, such as a training set"
