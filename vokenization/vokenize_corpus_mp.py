@@ -256,7 +256,7 @@ def main(argv: list[str] | None = None) -> None:
         require_calibration(identity, "--min-probability")
     warn_of_calibration(identity, alpha)
     warn_of_few(identity, len(gallery))
-    if args.hubness is None and not corpus.offsets[-1]:
+    if args.hubness is None and not corpus.offsets[len(corpus)]:
         alpha = 0.0  # nothing is searched for
     bank = Bank.of(alpha, corpus, gallery, identity.hash, compute.precision) if alpha > 0 else None
     asked = Retrieval(args, identity, compute, corpus, base_name(tokenizer), image_sets, keys_dir, gallery, most, name, output, bank)
