@@ -19,7 +19,7 @@ from xmatching.chitchat import other_lines
 from xmatching.choice import Analysis, Chooser, Sides, calibrate, choose_correction, choose_weights, recall_sum
 from xmatching.data import PairBatches
 from xmatching.folds import Columns, Pictures, folds_of
-from xmatching.model import Matcher
+from xmatching.model import Matcher, alone
 from xmatching.pairs import Towers, compute_of
 from xmatching.settings import Training
 from xmatching.training import Learner
@@ -124,7 +124,8 @@ def fit(args: Namespace, towers: Towers, model: ModelConfig, training: Training,
         raise UserError(f"--train-imgs {','.join(args.train_imgs)}: to the towers all captions, or all pictures, are one and the same")
     solved = analysis.choose(chooser, model.dim, training.ridge, training.power) if analysis else (0.0, 0.0, 0)
     make = Maker(model, parts, given, analysis, solved)
-    epochs, learnt = rehearse(make, pictures, chooser, sides[0], training)
+    with alone():  # other processes wait for what is chosen here
+        epochs, learnt = rehearse(make, pictures, chooser, sides[0], training)
     vectors = make.vectors(sides, learnt)
     weights = choose_weights(chooser, vectors, training.part_weights)
     joined = [Sides.joined([part[fold] for part in vectors], weights) for fold in range(len(vectors[0]))]
@@ -234,14 +235,14 @@ def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, outputs: Sides, 
         return training.epochs, None
     fold, part = chooser.folds[0], model.joined[number]
     torch.manual_seed(training.seed)
-    alone = learning(make.whole(model, make.analysis.outside[0] if make.analysis else None), model)
+    trainee = learning(make.whole(model, make.analysis.outside[0] if make.analysis else None), model)
     rest, _ = pictures.pairs(fold.rest)
     data = PairBatches(pictures.data.text, pictures.data.images, pictures.texts[rest], pictures.rows[pictures.owner[rest]])
-    learner = Learner.to_train(alone, training, "cpu")
+    learner = Learner.to_train(trainee, training, "cpu")
 
     def found() -> float:
-        alone.eval()
-        heads = alone.heads["text_head"].heads[0], alone.heads["image_head"].heads[0]
+        trainee.eval()
+        heads = trainee.heads["text_head"].heads[0], trainee.heads["image_head"].heads[0]
         return recall_sum(fold, Sides.joined([by_heads(outputs, part, *heads)]))
 
     scores = [found() if stopping else 0.0]
@@ -251,9 +252,9 @@ def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, outputs: Sides, 
             scores.append(found())
             if epoch - max(range(epoch + 1), key=scores.__getitem__) >= PATIENCE:
                 break
-    alone.eval()
+    trainee.eval()
     if trained:
-        return training.epochs, alone
+        return training.epochs, trainee
     chooser.scores["epochs"] = {str(epoch): round(score, 3) for epoch, score in enumerate(scores)}
     best = max(range(len(scores)), key=scores.__getitem__)
     return (best if scores[best] > LEARNT * scores[0] else 0), None

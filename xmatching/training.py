@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
 from xmatching.data import PairBatches
 from xmatching.kinds import OPTIMIZERS
 from xmatching.loss import Objective
-from xmatching.model import Matcher, gather_batch, pad_tokens
+from xmatching.model import Matcher, gather_batch, pad_tokens, together
 from xmatching.settings import Training
 from xvoken.encoders.precision import autocast
 from xvoken.kinds import made_by
@@ -53,8 +52,7 @@ class Learner:
         objective = Objective(training.loss, training.margin, training.temperature, training.hinge_warmup).to(device)
         optimizer = make_optimizer(matcher, objective, training)
         finetune = training.lang_finetune or training.visn_finetune
-        many = dist.is_initialized() and dist.get_world_size() > 1
-        model = nn.parallel.DistributedDataParallel(matcher, find_unused_parameters=finetune) if many else matcher
+        model = nn.parallel.DistributedDataParallel(matcher, find_unused_parameters=finetune) if together() else matcher
         return cls(model, matcher, whole, objective, optimizer, training, device)
 
     def epoch(self, number: int, data: PairBatches, rank: int = 0, world: int = 1) -> tuple[float, int]:
