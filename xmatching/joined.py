@@ -19,7 +19,7 @@ from xmatching.chitchat import other_lines
 from xmatching.choice import Analysis, Chooser, Sides, calibrate, choose_correction, choose_weights, recall_sum
 from xmatching.data import PairBatches
 from xmatching.folds import Columns, Pictures, folds_of
-from xmatching.model import Matcher, alone
+from xmatching.model import Matcher
 from xmatching.pairs import Towers, compute_of
 from xmatching.settings import Training
 from xmatching.training import Learner
@@ -124,8 +124,7 @@ def fit(args: Namespace, towers: Towers, model: ModelConfig, training: Training,
         raise UserError(f"--train-imgs {','.join(args.train_imgs)}: to the towers all captions, or all pictures, are one and the same")
     solved = analysis.choose(chooser, model.dim, training.ridge, training.power) if analysis else (0.0, 0.0, 0)
     make = Maker(model, parts, given, analysis, solved)
-    with alone():  # other processes wait for what is chosen here
-        epochs, learnt = rehearse(make, pictures, chooser, sides[0], training)
+    epochs, learnt = rehearse(make, pictures, chooser, sides[0], training)
     vectors = make.vectors(sides, learnt)
     weights = choose_weights(chooser, vectors, training.part_weights)
     joined = [Sides.joined([part[fold] for part in vectors], weights) for fold in range(len(vectors[0]))]
@@ -238,7 +237,7 @@ def rehearse(make: Maker, pictures: Pictures, chooser: Chooser, outputs: Sides, 
     trainee = learning(make.whole(model, make.analysis.outside[0] if make.analysis else None), model)
     rest, _ = pictures.pairs(fold.rest)
     data = PairBatches(pictures.data.text, pictures.data.images, pictures.texts[rest], pictures.rows[pictures.owner[rest]])
-    learner = Learner.to_train(trainee, training, "cpu")
+    learner = Learner.to_train(trainee, training, "cpu", alone=True)  # other processes wait for what is chosen here
 
     def found() -> float:
         trainee.eval()

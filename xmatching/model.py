@@ -1,7 +1,5 @@
 """The trainable part of a matcher: two heads, and the towers that are fine-tuned."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -69,43 +67,24 @@ class Matcher(nn.Module):
         return self
 
 
-_alone = False
-
-
-@contextmanager
-def alone() -> Generator[None]:
-    """Train in this process alone for a while, though others of the same training wait."""
-    global _alone
-    _alone = True
-    try:
-        yield
-    finally:
-        _alone = False
-
-
-def together() -> bool:
-    """Whether several processes train one matcher."""
-    return not _alone and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def pad_tokens(local: Tensor) -> Tensor:
-    """Pad (b, t, ...) to the longest t of all processes, so that `gather_batch` can join the rows."""
-    if not together():
+def pad_tokens(local: Tensor, world: int) -> Tensor:
+    """Pad (b, t, ...) to the longest t of all `world` processes, so that `gather_batch` can join the rows."""
+    if world == 1:
         return local
     longest = torch.tensor([local.shape[1]], device=local.device)
     dist.all_reduce(longest, dist.ReduceOp.MAX)
     return torch.cat([local, local.new_zeros(len(local), int(longest) - local.shape[1], *local.shape[2:])], 1)
 
 
-def gather_batch(local: Tensor) -> Tensor:
-    """The rows of all processes, one process after another: (b, ...) -> (B, ...); b may differ between them.
+def gather_batch(local: Tensor, world: int) -> Tensor:
+    """The rows of all `world` processes, one process after another: (b, ...) -> (B, ...); b may differ between them.
 
     Gradients flow into this process's own rows only. Every process computes the loss of the whole batch, so
     that the sum of their gradients is the gradient that one process with the whole batch gets.
     """
-    if not together():
+    if world == 1:
         return local
-    world, rank = dist.get_world_size(), dist.get_rank()
+    rank = dist.get_rank()
     sizes = [torch.zeros(1, dtype=torch.int64, device=local.device) for _ in range(world)]
     dist.all_gather(sizes, torch.tensor([len(local)], device=local.device))
     padded = local.new_zeros(int(max(sizes)), *local.shape[1:])

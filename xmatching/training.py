@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
 from xmatching.data import PairBatches
 from xmatching.kinds import OPTIMIZERS
 from xmatching.loss import Objective
-from xmatching.model import Matcher, gather_batch, pad_tokens, together
+from xmatching.model import Matcher, gather_batch, pad_tokens
 from xmatching.settings import Training
 from xvoken.encoders.precision import autocast
 from xvoken.kinds import made_by
@@ -46,13 +47,17 @@ class Learner:
     device: str
 
     @classmethod
-    def to_train(cls, matcher: Matcher, training: Training, device: str, whole: Matcher | None = None) -> "Learner":
+    def to_train(
+        cls, matcher: Matcher, training: Training, device: str, whole: Matcher | None = None, alone: bool = False
+    ) -> "Learner":  # fmt: skip
+        """alone: whether this process trains by itself, though there may be others."""
         whole = (whole or matcher).to(device)
         matcher = matcher.to(device)
         objective = Objective(training.loss, training.margin, training.temperature, training.hinge_warmup).to(device)
         optimizer = make_optimizer(matcher, objective, training)
         finetune = training.lang_finetune or training.visn_finetune
-        model = nn.parallel.DistributedDataParallel(matcher, find_unused_parameters=finetune) if together() else matcher
+        many = not alone and dist.is_initialized() and dist.get_world_size() > 1
+        model = nn.parallel.DistributedDataParallel(matcher, find_unused_parameters=finetune) if many else matcher
         return cls(model, matcher, whole, objective, optimizer, training, device)
 
     def epoch(self, number: int, data: PairBatches, rank: int = 0, world: int = 1) -> tuple[float, int]:
@@ -83,12 +88,12 @@ class Learner:
         """One step on this process's share of a batch -> loss and size of the whole batch"""
         mask = None
         if self.matcher.by_token:
-            mask = gather_batch(pad_tokens(text["mask"].to(self.device)))
+            mask = gather_batch(pad_tokens(text["mask"].to(self.device), world), world)
         with autocast(self.device, self.training.train_precision):
             text, image = self.model(text.to(self.device), image.to(self.device))
-        owner = gather_batch(owner.to(self.device))
-        text = gather_batch(pad_tokens(text.float()) if self.matcher.by_token else text.float())
-        loss = self.objective(text, gather_batch(image.float()), owner, mask)
+        owner = gather_batch(owner.to(self.device), world)
+        text = gather_batch(pad_tokens(text.float(), world) if self.matcher.by_token else text.float(), world)
+        loss = self.objective(text, gather_batch(image.float(), world), owner, mask)
         self.optimizer.zero_grad()
         (loss * world).backward()  # times world: DDP averages over processes, but gather_batch needs the sum
         self.objective.average_gradients(world)

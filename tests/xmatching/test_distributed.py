@@ -103,6 +103,20 @@ def test_two_machines_train_as_one(world: World, tmp_path: Path, script: Callabl
 
 
 @pytest.mark.slow
+def test_what_is_chosen_by_training_is_chosen_in_the_first_process(world: World, tmp_path: Path, process: Callable, script: Callable):
+    """Two processes with --early-stop: the first trains on the rest of a fold by itself, and the second waits for what it chose."""
+    heads = ["--head", "cca,classes", "--ridge", 1, "--power", 1, "--part-weights", "1,0.5", "--visn-pool", "stages"]
+    more = ["--loss", "infonce", *heads, "--epochs", 3, "--early-stop"]
+    done = process(sys.executable, "xmatching/launch.py", 2, *world.train_flags(tmp_path / "two", *more), timeout=120)
+    assert done.returncode == 0, done.stderr
+    script("xmatching.main", *world.train_flags(tmp_path / "one", *more))
+    one, two = (snapshots.read(tmp_path / name / "LAST.safetensors") for name in ("one", "two"))
+    assert one.config["choice"]["scores"]["epochs"] and one.config["choice"]["epochs"] == two.config["choice"]["epochs"]
+    for name, tensor in one.tensors.items():
+        torch.testing.assert_close(two.tensors[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.slow
 def test_a_lost_machine_ends_the_other_with_its_reason(world: World, tmp_path: Path):
     flags = world.train_flags(tmp_path / "out", "--epochs", 5000)
     flags = flags[: flags.index("--output")] + flags[flags.index("--output") + 2 :]
