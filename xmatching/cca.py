@@ -32,6 +32,12 @@ class Moments:
         self.products.addmm_((rows * times[:, None]).T, rows)
 
 
+def _signs(columns: Tensor) -> Tensor:
+    """The sign of each column's largest entry, 1 for a column of zeros: (1, k). Solvers leave signs to the library and its threads."""
+    signs = columns.gather(0, columns.abs().argmax(0, keepdim=True)).sign()
+    return torch.where(signs == 0, 1, signs)
+
+
 @dataclass
 class Directions:
     """The principal directions of standardized outputs: mean, scale (width,), basis (width, rank); float32, as a head keeps them."""
@@ -51,8 +57,7 @@ class Directions:
         values, vectors = torch.linalg.eigh(covariance * scale[:, None] * scale)
         first = torch.arange(len(values) - 1, max(-1, len(values) - 1 - rank), -1)
         vectors = vectors[:, first] * (values[first] > TINY * values[-1])
-        signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()  # else they depend on the machine's library
-        return cls(mean.float(), scale.float(), (vectors * signs).float())
+        return cls(mean.float(), scale.float(), (vectors * _signs(vectors)).float())
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(..., width) -> float64 (..., rank), as a head computes it but for the precision"""
@@ -116,10 +121,8 @@ class Correlated:
         """The solution for a ridge, which is added to every variance; directions without variance have no part in it."""
         x, y = (torch.where(found > TINY * found.max(), found + ridge, torch.inf) ** -0.5 for found, _ in (self.x, self.y))
         left, correlations, right = torch.linalg.svd(x[:, None] * self.cross * y, full_matrices=False)
-        return Solution(
-            self.x.eigenvectors @ (x[:, None] * left), self.y.eigenvectors @ (y[:, None] * right.T), correlations,
-            self.mean_x, self.mean_y,
-        )  # fmt: skip
+        one, other = self.x.eigenvectors @ (x[:, None] * left), self.y.eigenvectors @ (y[:, None] * right.T)
+        return Solution(one * _signs(one), other * _signs(one), correlations, self.mean_x, self.mean_y)
 
 
 @dataclass
