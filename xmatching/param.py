@@ -1,13 +1,12 @@
 """The flags of the training."""
 
 import argparse
-import math
 from typing import Any
 
 from xmatching.kinds import LEVELS, LOSSES, OPTIMIZERS, REPORTS, SCHEDULES, losses_by_token, losses_with
 from xmatching.recipes import RECIPES
 from xmatching.settings import Training, is_fitted
-from xvoken.cli.flags import KEY_VIEWS, Help, Parser, add_roots_flags, at_least, at_least_one, names
+from xvoken.cli.flags import KEY_VIEWS, Help, Parser, add_roots_flags, at_least, at_least_nothing, at_least_one, names
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS, IMAGE_POOLS, TEXT_POOLS
 from xvoken.machine import PRECISIONS
@@ -203,12 +202,9 @@ def number_or_auto(text: str) -> float | None:
     if text == "auto":
         return None
     try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of at least 0 nor auto")
-    return number
+        return at_least_nothing(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of at least 0 nor auto") from None
 
 
 def weights_or_auto(text: str) -> list[float] | None:
