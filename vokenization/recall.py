@@ -17,8 +17,8 @@ from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.identity import Identity
 from xvoken.files.safe import fingerprint, save_array, sha256_of_lines
 from xvoken.machine import TEXT_BATCH, Compute, lines_on
-from xvoken.recall import Less, judge
-from xvoken.search.hubness import offsets
+from xvoken.recall import judge
+from xvoken.search.hubness import taken_off
 from xvoken.work.parts import Parts, discard, parts_folder
 
 CHUNK = 2048  # sentences per part
@@ -96,7 +96,7 @@ def measure(
             texts, pictures = own.text.numpy(), own.image.numpy()
         else:
             texts, pictures = rows(bank.sentences), bank.keys
-        less = Less(torch.from_numpy(offsets(text, pictures, bank.alpha)), torch.from_numpy(offsets(image, texts, bank.alpha)))
+        less = taken_off(text, image, texts, pictures, bank.alpha)
         told = {"hubness": bank.alpha, "bank": {"of": bank.name, "sentences": len(texts), "pictures": len(pictures)}}
     if identity.calibration:
         calibration, strange = Calibration.from_list(identity.calibration), rows(others) if others else None

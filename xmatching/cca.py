@@ -108,9 +108,10 @@ class Maps:
 
 
 class Correlated:
-    """The correlated directions of pairs for any ridge: the costly part is done once, for all."""
+    """The correlated directions of pairs for any ridge: what they share is computed once, and each ridge's solution once too."""
 
     def __init__(self, pairs: Pairs):
+        self.solutions: dict[float, Solution] = {}
         self.mean_x, self.mean_y = pairs.x / pairs.number, pairs.y / pairs.number
         self.x = torch.linalg.eigh(pairs.xx / pairs.number - self.mean_x[:, None] * self.mean_x)
         self.y = torch.linalg.eigh(pairs.yy / pairs.number - self.mean_y[:, None] * self.mean_y)
@@ -119,6 +120,11 @@ class Correlated:
 
     def solve(self, ridge: float) -> "Solution":
         """The solution for a ridge, which is added to every variance; directions without variance have no part in it."""
+        if ridge not in self.solutions:
+            self.solutions[ridge] = self._solve(ridge)
+        return self.solutions[ridge]
+
+    def _solve(self, ridge: float) -> "Solution":
         x, y = (torch.where(found > TINY * found.max(), found + ridge, torch.inf) ** -0.5 for found, _ in (self.x, self.y))
         left, correlations, right = torch.linalg.svd(x[:, None] * self.cross * y, full_matrices=False)
         one, other = self.x.eigenvectors @ (x[:, None] * left), self.y.eigenvectors @ (y[:, None] * right.T)

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xmatching.cca import Correlated, Directions, Maps, Pairs, Solution
+from xmatching.cca import Correlated, Directions, Maps, Pairs
 from xmatching.folds import Columns, Fold, Pictures
-from xmatching.metric import taken_off
 from xvoken.calibration import CANDIDATES, Calibration
 from xvoken.calibration import fit as fit_calibration
-from xvoken.encoders.snapshot import Bank
+from xvoken.encoders.heads import mean_of_views
 from xvoken.recall import Less, ranks
 from xvoken.records import TOP
+from xvoken.search.hubness import taken_off
 
 RIDGES = (1.0, 0.3, 3.0, 0.1, 10.0)
 POWERS = (1.0, 2.0, 4.0)
@@ -63,11 +63,13 @@ class Sides:
         factors = [weight**0.5 for weight in weights]
         columns = [[f * getattr(part, side.name) for f, part in zip(factors, parts, strict=True)] for side in fields(cls)]
         whole = [F.normalize(torch.cat(column, -1), dim=-1) for column in columns]
-        return cls(*(F.normalize(side.mean(1), dim=-1) if side.ndim == 3 else side for side in whole))
+        return cls(*(mean_of_views(side) if side.ndim == 3 else side for side in whole))
 
     def less(self, correction: float) -> Less | None:
         """What is taken off the scores of vectors for the hubness in the bank."""
-        return taken_off(self.text, self.image, Bank(self.bank_text, self.bank_image), correction) if correction else None
+        if not correction:
+            return None
+        return taken_off(*(side.numpy() for side in (self.text, self.image, self.bank_text, self.bank_image)), correction)
 
 
 def recall_sum(fold: Fold, vectors: Sides, correction: float = 0.0) -> float:
@@ -127,12 +129,9 @@ class Analysis:
 
     def choose(self, chooser: Chooser, dim: int, ridge: float | None, power: float | None) -> tuple[float, float, int]:
         """Ridge, power and number of directions; those that are given are not chosen."""
-        solutions: dict[tuple[float, int], Solution] = {}
 
         def scored(option: tuple[float, float], number: int, directions: int = dim) -> float:
-            if (key := (option[0], number)) not in solutions:
-                solutions[key] = self.outside[number].solve(option[0])
-            vectors = self.vectors(number, solutions[key].maps(option[1], directions, dim))
+            vectors = self.vectors(number, self.outside[number].solve(option[0]).maps(option[1], directions, dim))
             return recall_sum(chooser.folds[number], Sides.joined([vectors]))
 
         options = [(r, p) for r in (RIDGES if ridge is None else (ridge,)) for p in (POWERS if power is None else (power,))]

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmatching import layers
@@ -26,7 +25,7 @@ from xmatching.training import Learner
 from xmatching.zeroshot import class_names_head
 from xvoken.cache.texts import text_features
 from xvoken.console import say
-from xvoken.encoders.heads import UnitHead
+from xvoken.encoders.heads import UnitHead, mean_of_views
 from xvoken.encoders.image import channels_of
 from xvoken.encoders.parts import Part
 from xvoken.encoders.snapshot import BANK, Bank, ModelConfig
@@ -271,5 +270,5 @@ def bank_of(matcher: Matcher, train: PairBatches, chosen: Any) -> Bank | None:
     places, device = spread(len(pictures), BANK), next(matcher.parameters()).device
     matcher.eval()
     text = matcher.embed_text(pictures.captions(spread(len(pictures.owner), BANK)).to(device))
-    image = F.normalize(matcher.embed_image(pictures.views(places).to(device)).mean(1), dim=-1)
+    image = mean_of_views(matcher.embed_image(pictures.views(places).to(device)))
     return Bank(text.half().cpu(), image.half().cpu())

@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from xmatching.data import PairBatches
 from xmatching.model import Matcher
+from xvoken.encoders.heads import mean_of_views
 from xvoken.encoders.snapshot import Bank
-from xvoken.recall import Less, evaluate
-from xvoken.search.hubness import offsets
+from xvoken.recall import evaluate
+from xvoken.search.hubness import taken_off
 
 BATCH = 1024
 
@@ -31,7 +30,7 @@ def validate(model: Matcher, data: PairBatches, device: str, bank: Bank | None =
         rows = np.arange(start, min(start + BATCH, data.images.rows_count()))
         views = [inputs.load(rows) for inputs in (data.images, *data.others)]
         vectors = [model.embed_image(inputs.to(device)).float().cpu() for inputs, _ in views]
-        image.append(vectors[0] if len(views) == 1 else F.normalize(torch.stack(vectors).mean(0), dim=-1))
+        image.append(mean_of_views(torch.stack(vectors, 1)))
         kept.append(start + views[0][1])
     row_of = torch.full((data.images.rows_count(),), -1)
     rows = torch.cat(kept)
@@ -39,10 +38,7 @@ def validate(model: Matcher, data: PairBatches, device: str, bank: Bank | None =
     owner = row_of[torch.from_numpy(data.image_rows)]
     usable = owner >= 0
     texts, images = torch.cat(text)[torch.from_numpy(data.text_rows)[usable]], torch.cat(image)
-    return evaluate(texts, images, owner[usable], taken_off(texts, images, bank, hubness) if bank and hubness else None)
-
-
-def taken_off(text: Tensor, image: Tensor, bank: Bank, hubness: float) -> Less:
-    """What is taken off the scores of captions (C, dim) and of pictures (N, dim) for their hubness in the bank."""
-    sides = ((text, bank.image), (image, bank.text))
-    return Less(*(torch.from_numpy(offsets(one.numpy(), other.float().numpy(), hubness)) for one, other in sides))
+    less = None
+    if bank and hubness:
+        less = taken_off(texts.numpy(), images.numpy(), bank.text.float().numpy(), bank.image.float().numpy(), hubness)
+    return evaluate(texts, images, owner[usable], less)

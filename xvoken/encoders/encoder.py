@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from xvoken.encoders.frozen import (
     require_finite,
     shown,
 )
+from xvoken.encoders.heads import mean_of_views
 from xvoken.encoders.snapshot import Bank
 from xvoken.encoders.sources import kind_of
 from xvoken.encoders.text import masked_mean
@@ -145,7 +145,7 @@ class Encoder:
             return self.image_vectors(features[..., 0, :])
         vectors = self.image_vectors(features)
         sound = (vectors.norm(dim=-1) > OF_LENGTH_ONE).all(-1, keepdim=True)
-        return F.normalize(vectors.mean(-2), dim=-1).masked_fill(~sound, torch.nan)
+        return mean_of_views(vectors).masked_fill(~sound, torch.nan)
 
     def encode_ids(
         self, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batch_size: int, empty: bool = False

@@ -9,6 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def mean_of_views(vectors: Tensor) -> Tensor:
+    """Vectors of V views of each picture (..., V, dim), of length 1 -> the pictures' vectors (..., dim), of length 1; of one view, its own."""
+    return vectors[..., 0, :] if vectors.shape[-2] == 1 else F.normalize(vectors.mean(-2), dim=-1)
+
+
 class MLPHead(nn.Module):
     """Hidden layers with ReLU and dropout: two in Maria (Liang et al., ACL 2021), one in Vokenization (EMNLP 2020)."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from xvoken.errors import UserError
 from xvoken.files.hubness import NEAREST
+from xvoken.recall import Less
 
 CHUNK, RESCORED = 1024, 64  # vectors scored at once, and scored again at once
 MORE = 8  # neighbours scored again, besides the nearest: matrix products may order almost equal ones differently
@@ -44,6 +45,13 @@ def offsets(
     if np.isinf(taken).any():
         raise UserError(f"--hubness {alpha:g}: too large for 32-bit numbers; 0.5 to 0.75 is usual")
     return taken
+
+
+def taken_off(
+    text: NDArray[np.float32], image: NDArray[np.float32], bank_text: NDArray[np.float32], bank_image: NDArray[np.float32], alpha: float
+) -> Less:
+    """What is taken off the scores of captions (C, d) and of pictures (N, d), each measured in the other side's bank, (B, d) and (I, d)."""
+    return Less(*(torch.from_numpy(offsets(one, bank, alpha)) for one, bank in ((text, bank_image), (image, bank_text))))
 
 
 def _largest(vectors: NDArray[np.float32], bank: NDArray[np.float32], rows: NDArray[np.int64], most: int) -> NDArray[np.float32]:
