@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def mean_of_views(vectors: Tensor) -> Tensor:
-    """Vectors of V views of each picture (..., V, dim), of length 1 -> the pictures' vectors (..., dim), of length 1; of one view, its own."""
+    """Vectors of length 1 of each picture's V views (..., V, dim) -> its own (..., dim), of length 1; of a single view, that one's."""
     return vectors[..., 0, :] if vectors.shape[-2] == 1 else F.normalize(vectors.mean(-2), dim=-1)
 
 
