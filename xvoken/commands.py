@@ -49,6 +49,11 @@ def evaluate(load: object, image_set: str) -> str:
     return _command("python vokenization/evaluate_retrieval.py", "--load", load, "--image-sets", image_set)
 
 
+def serve(load: object, *words: object) -> str:
+    """Serve a gallery; words: which one, and other flags."""
+    return _command("python vokenization/serve.py", "--load", load, *words)
+
+
 def split_karpathy(file: str) -> str:
     """Turn a file of the Karpathy split into image sets with captions."""
     return _command("python vokenization/split_karpathy.py", file)

@@ -16,7 +16,8 @@ MOST = 16  # parts of a query
 class Part:
     """A sentence, a picture, or a picture of the gallery, with the weight that it has in a query's vector.
 
-    what: a str, a picture as Encoder.encode_images takes it, or an int, a row of the gallery; name: as it is shown.
+    what: a str, a picture as Encoder.encode_images takes it, an int, a row of the gallery, or a vector that is known already, float32
+    (dim,) of length 1; name: as it is shown.
     """
 
     what: Any

@@ -76,10 +76,11 @@ class Searcher:
 
     def encoder(self, tower: str) -> Encoder:
         """The encoder with the tower "text" or "image", loaded when it is first needed."""
-        with self._loading:
-            if tower not in self.towers:
-                self.towers[tower] = load_encoder(self.load, [tower], self.device, self.precision, self.identity.hash)
-            return self.towers[tower]
+        if tower not in self.towers:  # asked before the lock too: who needs a tower that is there must not wait for the other's loading
+            with self._loading:
+                if tower not in self.towers:
+                    self.towers[tower] = load_encoder(self.load, [tower], self.device, self.precision, self.identity.hash)
+        return self.towers[tower]
 
     def take_off(self, numbers: Vectors) -> None:
         """Take a number off each picture's scores (N,) for hubness, where a sentence asks."""
@@ -95,14 +96,14 @@ class Searcher:
         parts = [part for query in queries for part in query.parts]
         found: dict[int, Vectors] = {}
         for tower in ("text", "image"):
-            asked = [part for part in parts if not isinstance(part.what, int) and part.is_text == (tower == "text")]
+            asked = [part for part in parts if not isinstance(part.what, int | np.ndarray) and part.is_text == (tower == "text")]
             if asked:
                 encoder = self.encoder(tower)
                 encode = encoder.encode_texts if tower == "text" else encoder.encode_images
                 found.update(zip(map(id, asked), encode([part.what for part in asked]), strict=True))
         for part in parts:
-            if isinstance(part.what, int):
-                found[id(part)] = self.row_vector(part.what)
+            if isinstance(part.what, int | np.ndarray):
+                found[id(part)] = part.what if isinstance(part.what, np.ndarray) else self.row_vector(part.what)
         return np.stack([_total(query, [found[id(part)] for part in query.parts]) for query in queries]).astype(np.float32)
 
     def row_vector(self, row: int) -> Vectors:

@@ -1,0 +1,81 @@
+"""From a searcher to a server that answers: socket, token, uvicorn."""
+
+import errno
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import uvicorn
+
+from xvoken.ask.searcher import Searcher
+from xvoken.errors import UserError
+from xvoken.serve.app import make_app
+from xvoken.serve.guard import Access, Patient, names_of
+from xvoken.serve.rates import Rates
+from xvoken.serve.service import Service
+
+CONNECTIONS = 300
+HEADER = 16 << 10  # bytes of a request's line and headers
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where and to whom a server answers: the socket that it listens at, the token that it asks for, and its address with that."""
+
+    listening: socket.socket
+    access: Access
+    url: str
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def open_door(host: str, port: int, token: str | None, rate: float, another: str) -> Door:
+    """Listen at an address, before anything slow is done; a browser that comes early waits.
+
+    port: 0 for any free one; token: None for none, or one that is made where others than this machine can ask; "" for one that is
+    made; rate: requests a second of one client; another: the command that takes another port, for the message.
+    Raises UserError for an address that can't be had.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        listening = socket.create_server((host, port), family=family, backlog=CONNECTIONS)
+    except (OSError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} of {host} is taken; take another one with: {another}") from None
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"--host {host} --port {port}: can't listen there ({why}); give this machine's own address") from None
+    if token == "" or (token is None and not is_loopback(host)):
+        token = secrets.token_urlsafe(24)
+    open_to_all = host in ("0.0.0.0", "::")
+    access = Access(token, names_of("" if open_to_all else host), not is_loopback(host), Rates(rate), secrets.token_urlsafe(16))
+    shown = socket.gethostname() if open_to_all else f"[{host}]" if ":" in host else host
+    return Door(listening, access, f"http://{shown}:{listening.getsockname()[1]}/{f'#token={token}' if token else ''}")
+
+
+def make_server(searcher: Searcher, door: Door) -> tuple[uvicorn.Server, Service]:
+    """A server that is warm: its first answer takes no longer than later ones."""
+    service = Service(searcher)
+    service.warm_up()
+    config = uvicorn.Config(
+        make_app(service, door.access), http=Patient, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
+        server_header=False, limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=HEADER, timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    return uvicorn.Server(config), service
+
+
+def serve(searcher: Searcher, door: Door, ready: Callable[[str], None]) -> None:
+    """Answer until Ctrl-C, which raises KeyboardInterrupt; ready: called with the server's address when it is warm."""
+    server, service = make_server(searcher, door)
+    try:
+        ready(door.url)
+        server.run(sockets=[door.listening])
+    finally:
+        service.close()
