@@ -3,11 +3,12 @@
 import argparse
 from pathlib import Path
 
+from xvoken.interrupts import importing
+
 from xvoken import commands
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_hubness_flag, at_least, names, precision_help
 from xvoken.console import say
 from xvoken.errors import UserError
-from xvoken.interrupts import importing
 
 
 def parse_args(argv: list[str] | None, prog: str | None = None) -> argparse.Namespace:
