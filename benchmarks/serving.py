@@ -135,9 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"serving, {machine()}\n  ready after {start:.1f} s")
     for what, (half, most) in [*single.items(), (f"sentence, {CLIENTS} clients", percentiles(taken))]:
         print(f"  {what:<28}{half:8.1f} ms, 95% within {most:8.1f} ms")
-    print(
-        f"  {len(taken) / seconds:.0f} searches and as many thumbnails a second; {failed} failed; {before:.0f} MB before, {after:.0f} MB after"
-    )
+    print(f"  {len(taken) / seconds:.0f} searches a second, and thumbnails; {failed} failed; {before:.0f} MB before, {after:.0f} MB after")
     crowded = percentiles(taken)
     record = {
         "stage": "serving", "sentence": single["sentence"], "row": single["row"], "picture": single["picture"], "crowd": crowded,

@@ -27,6 +27,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 UPLOAD = 20 << 20  # bytes of a picture's file
 JSON = 1 << 20
 BODIES = {"/api/pictures": UPLOAD, "/knn-service": UPLOAD * 4 // 3 + JSON}  # bytes of a body, others: JSON; base64 takes a third more
+HEADER = 16 << 10  # bytes of the address and the headers
 TOGETHER = 256 << 20  # bytes of all bodies that are in memory at once
 WITHIN = 60.0  # seconds from a connection's first byte, or the end of the answer before, to the end of the answer
 OPEN = re.compile(r"/|/assets/[a-z]+\.(css|js|svg)")  # the page itself, which is to be able to ask for the token
@@ -85,6 +86,8 @@ class Access:
         """Raise Refused for a request that may not be answered."""
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         given = dict(headers)
+        if len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in headers) > HEADER:
+            raise Refused(431, f"more than {HEADER >> 10} KB of address and headers")
         hosts = [value for name, value in headers if name == "host"]
         if len(hosts) != 1 or not self.is_mine(hosts[0]):  # a page of another site whose name was made to lead here
             raise Refused(421, f"the host of the address is none of this server's ({', '.join(self.names)})")
@@ -197,7 +200,7 @@ class Patient(H11Protocol):
 
     late: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # ty: ignore[invalid-method-override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # ty: ignore[incompatible-method-override]
         """Begin to count."""
         super().connection_made(transport)
         self.late = self.loop.call_later(WITHIN, transport.abort)

@@ -12,12 +12,11 @@ import uvicorn
 from xvoken.ask.searcher import Searcher
 from xvoken.errors import UserError
 from xvoken.serve.app import make_app
-from xvoken.serve.guard import Access, Patient, names_of
+from xvoken.serve.guard import HEADER, Access, Patient, names_of
 from xvoken.serve.rates import Rates
 from xvoken.serve.service import Service
 
 CONNECTIONS = 300
-HEADER = 16 << 10  # bytes of a request's line and headers
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Generic, TypeVar
 
 from xvoken.errors import Error
 
-Asked, Given = TypeVar("Asked"), TypeVar("Given")
+Asked = TypeVar("Asked")
+Given = TypeVar("Given")
 
 
 class Busy(Error):
