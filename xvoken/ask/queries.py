@@ -10,6 +10,7 @@ from xvoken.pictures.sources import ENDINGS
 
 LONGEST = 10_000  # characters of a sentence; towers cut it at some hundred words
 MOST = 16  # parts of a query
+ALIKE = 0.95  # inner product from which two pictures count as near-duplicates
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,8 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     args = parse_args(argv, prog)
     if args.token and not (len(args.token) >= 16 and args.token.isascii() and args.token.replace("-", "").replace("_", "").isalnum()):
         raise UserError("--token: at least 16 letters, digits, - and _ are needed; --token alone makes one")
-    if args.images and (args.keys_dir or args.hubness is not None):
-        raise UserError(
-            "--keys-dir and --hubness go with --image-sets; a folder's keys lie in your cache, and have no captions beside them"
-        )
+    if args.images and args.keys_dir:
+        raise UserError("--keys-dir goes with --image-sets: a folder's keys lie in your cache")
     with importing():
         try:
             from xvoken.serve.server import open_door, serve
@@ -57,9 +55,9 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> None:
     if args.images:
         from xvoken.ask.folders import open_folder
 
-        searcher = open_folder(args.load, args.images, args.device, args.precision, show_progress=True)
-        if args.phrases:
-            searcher.load_phrases(args.phrases)
+        searcher = open_folder(
+            args.load, args.images, args.device, args.precision, show_progress=True, hubness=args.hubness, phrases=args.phrases
+        )
     else:
         searcher = open_searcher(args.load, args.image_sets, args.keys_dir, args.device, args.precision, args.hubness, args.phrases)
     try:

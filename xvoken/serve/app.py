@@ -40,8 +40,8 @@ def make_app(service: Service, access: Access) -> App:
 def _add_errors(app: FastAPI) -> None:
     """Each error in one line; what no handler knows is the server's own, and Guard tells the log."""
 
-    def invalid(_: Request, error: Exception) -> Response:
-        first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": ""}
+    def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
         return as_error(f"{first['loc'][-1]}: {first['msg']}", 400)
 
     handlers: dict[type[Exception], Callable[[Request, Any], Response]] = {

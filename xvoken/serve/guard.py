@@ -200,7 +200,7 @@ class Patient(H11Protocol):
 
     late: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # ty: ignore[incompatible-method-override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin to count."""
         super().connection_made(transport)
         self.late = self.loop.call_later(WITHIN, transport.abort)

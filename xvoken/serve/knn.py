@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import Depends, FastAPI, Request, Response
 
-from xvoken.ask.queries import Part, query, sentence
-from xvoken.ask.searcher import ALIKE
+from xvoken.ask.queries import ALIKE, Part, query, sentence
 from xvoken.errors import UserError
 from xvoken.serve.asked import MOST_HITS, AskedKnn, body_of, documented
 from xvoken.serve.guard import Access, as_json

@@ -15,8 +15,7 @@ from PIL import Image
 import xvoken
 from tests import builder
 from tests.serving import Served, gallery, served, shapes
-from xvoken.ask.queries import Part, Query, picture, query, sentence
-from xvoken.ask.searcher import ALIKE
+from xvoken.ask.queries import ALIKE, Part, Query, picture, query, sentence
 from xvoken.encoders.encoder import Encoder
 from xvoken.serve.rates import BURST, Rates
 from xvoken.serve.thumbs import Thumbs

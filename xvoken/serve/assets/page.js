@@ -71,6 +71,8 @@ async function follow(k = PAGE) {
   showParts();
   if (!query.parts.length || !about.pictures) return show([], k);
   const started = performance.now();
+  say("Searching…");
+  $("#results").setAttribute("aria-busy", "true"); // what still stands there belongs to another query
   try {
     const found = await server.post("/api/search", asked(query, k), signal);
     if (signal.aborted) return;
@@ -121,6 +123,7 @@ function showParts() {
 
 function show(found, k) {
   results = found;
+  $("#results").removeAttribute("aria-busy");
   found.forEach((hit) => names.set(hit.row, hit.id));
   if (!found.length) {
     $("#phrases").hidden = true;
