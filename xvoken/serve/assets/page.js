@@ -2,9 +2,10 @@
 // The page: the address's query is the one state; all that changes the query changes the address, and the page follows.
 
 const PAGE = 24;
+const HINT = "Write a sentence, or drop, paste or choose a picture.";
 const $ = (selector, inside = document) => inside.querySelector(selector);
 const names = new Map(); // of rows that were found, for the query's parts
-let about = { pictures: 0, phrases: 0, upload: 0 };
+let about = { pictures: 0, phrases: 0, upload: 0 }; // what the server says of itself
 let query = { parts: [], alike: false };
 let results = [];
 let running = new AbortController();
@@ -127,7 +128,7 @@ function show(found, k) {
   found.forEach((hit) => names.set(hit.row, hit.id));
   if (!found.length) {
     $("#phrases").hidden = true;
-    say(about.pictures || !about.model ? "" : "There are no pictures in this gallery.");
+    say(about.pictures ? HINT : "There are no pictures in this gallery.");
   }
   const kept = k > PAGE ? $("#results").children.length : 0; // more of the same: what stands there stays
   $("#results").replaceChildren(...[...$("#results").children].slice(0, kept), ...found.slice(kept).map(tile));
