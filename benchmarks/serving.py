@@ -112,12 +112,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--load", help="a model of your own, with --keys-dir and --image-set")
     parser.add_argument("--keys-dir", type=Path, help="the folder of its keys")
     parser.add_argument("--image-set", default="pics", help="a set in there")
+    parser.add_argument("--precision", default="fp32", help="of the towers, see vokenization/serve.py")
     parser.add_argument("--seconds", type=float, default=60, help="how long the clients ask")
     args = parser.parse_args(argv)
     seconds, times = (1, 2) if args.small else (args.seconds, 50)
     with tempfile.TemporaryDirectory() as folder:
         load, keys, name = (args.load, args.keys_dir, args.image_set) if args.load else make_gallery(Path(folder), args.small)
-        flags = ["--load", load, "--keys-dir", keys, "--image-sets", name, "--port", 0, "--device", "cpu"]
+        flags = ["--load", load, "--keys-dir", keys, "--image-sets", name, "--port", 0, "--device", "cpu", "--precision", args.precision]
         started = time.perf_counter()
         command = [sys.executable, "vokenization/serve.py", *map(str, flags)]
         server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -140,6 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     record = {
         "stage": "serving", "sentence": single["sentence"], "row": single["row"], "picture": single["picture"], "crowd": crowded,
         "searches_per_s": round(len(taken) / seconds, 1), "failed": failed, "mb": [round(before), round(after)], "machine": machine(),
+        "precision": args.precision,
     }  # fmt: skip
     print(json.dumps(record), flush=True)
 

@@ -1,7 +1,6 @@
 """A searcher that many ask at once: what waits is encoded and searched together."""
 
 import asyncio
-import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -50,9 +49,12 @@ class Service:
         self.drawing = ThreadPoolExecutor(DRAWING)
 
     def warm_up(self) -> None:
-        """Load the text tower and ask once; the image tower is loaded meanwhile and afterwards, in a thread of its own."""
-        threading.Thread(target=self._load_image_tower, daemon=True).start()
+        """Load both towers and ask each once, so that nobody waits for them: loading takes the time of searches beside it."""
         self.questions.ask(Question(query([sentence("a picture")]), 24)).result()
+        try:
+            self.pictures.ask(held("grey", thumbnail(Image.new("RGB", (64, 64)), 64))).result()
+        except UserError as error:  # sentences are answered without it, and a picture that is sent gets this error
+            log.warning(f"the image tower can't be loaded: {one_line(error)}")
 
     def close(self) -> None:
         """End the threads."""
@@ -104,9 +106,3 @@ class Service:
 
     def _encode(self, pictures: list[Held]) -> list[NDArray[np.float32]]:
         return list(self.searcher.vectors([Query((Part(picture, picture.name),)) for picture in pictures]))
-
-    def _load_image_tower(self) -> None:
-        try:
-            self.searcher.vectors([Query((Part(Image.new("RGB", (64, 64)), "grey"),))])
-        except Exception as error:  # the first picture that is asked for then says so again
-            log.warning(f"the image tower can't be loaded: {one_line(error)}")

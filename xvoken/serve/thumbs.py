@@ -10,7 +10,7 @@ from xvoken.pictures.decode import BrokenPicture
 from xvoken.pictures.sources import find, size_of
 from xvoken.pictures.thumbnails import thumbnail
 
-SIDES = (320, 640)  # pixels of the longest side that can be asked for
+SIDES = (400, 800)  # pixels of the longest side that can be asked for
 LARGE = 2048
 KEPT = 64 << 20  # bytes of thumbnails in memory
 

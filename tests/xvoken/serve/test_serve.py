@@ -79,7 +79,7 @@ def test_phrases(server: Served):
 
 
 def test_pictures_are_those_of_the_rows_and_always_encoded_anew(server: Served):
-    for path in ("/thumbs/2?side=320", "/pictures/2"):
+    for path in ("/thumbs/2?side=400", "/pictures/2"):
         answer = server.client.get(path)
         shown = Image.open(BytesIO(answer.content))
         assert (answer.headers["content-type"], shown.format, shown.size) == ("image/webp", "WEBP", (60, 60))
@@ -98,9 +98,9 @@ def test_pictures_are_those_of_the_rows_and_always_encoded_anew(server: Served):
 
 def test_thumbnails_that_are_kept_are_bounded(server: Served):
     thumbs = Thumbs(server.service.searcher, kept=3000)
-    made = [thumbs.make(row, 320) for row in range(6)]
-    assert thumbs.held == sum(len(one) for row in range(6) if (one := thumbs.known(row, 320))) <= 3000
-    assert thumbs.known(5, 320) == made[5] and thumbs.known(0, 320) is None and thumbs.make(0, 320) == made[0]
+    made = [thumbs.make(row, 400) for row in range(6)]
+    assert thumbs.held == sum(len(one) for row in range(6) if (one := thumbs.known(row, 400))) <= 3000
+    assert thumbs.known(5, 400) == made[5] and thumbs.known(0, 400) is None and thumbs.make(0, 400) == made[0]
 
 
 def test_status_and_openapi(server: Served):

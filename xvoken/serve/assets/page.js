@@ -112,7 +112,7 @@ function showParts() {
       const remove = make("button", { type: "button", textContent: "×" });
       remove.setAttribute("aria-label", `Take out: ${name}`);
       remove.addEventListener("click", () => go(others));
-      const source = part.row !== undefined ? server.thumb(part.row, 320) : part.picture && server.upload(part.picture);
+      const source = part.row !== undefined ? server.thumb(part.row, 400) : part.picture && server.upload(part.picture);
       const small = source ? [make("img", { src: source, alt: "" })] : [];
       small.forEach((image) => image.addEventListener("error", () => image.remove()));
       const item = make("li", { className: part.weight < 0 ? "less" : "" });
@@ -138,8 +138,8 @@ function show(found, k) {
 function tile(hit) {
   const item = $("#result").content.cloneNode(true).firstElementChild;
   const image = $("img", item);
-  image.src = server.thumb(hit.row, 320);
-  image.srcset = `${server.thumb(hit.row, 320)} 1x, ${server.thumb(hit.row, 640)} 2x`;
+  image.src = server.thumb(hit.row, 400);
+  image.srcset = `${server.thumb(hit.row, 400)} 1x, ${server.thumb(hit.row, 800)} 2x`;
   image.alt = hit.id;
   image.addEventListener("error", () => $(".picture", item).classList.add("missing"));
   $(".picture", item).addEventListener("click", () => enlarge(hit.rank - 1));
