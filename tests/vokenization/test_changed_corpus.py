@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from scripts.check import check
+from xvoken.cli.check import check
 from scripts.demo_lines import read_lines
 from tests.worlds import World
 from xvoken.errors import UserError

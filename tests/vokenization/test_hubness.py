@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.check import check
+from xvoken.cli.check import check
 from tests import builder
 from tests.worlds import World
 from vokenization import hubness

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from scripts.check import check
+from xvoken.cli.check import check
 from tests.worlds import World
 from vokenization import import_embeddings
 from xvoken import load_encoder

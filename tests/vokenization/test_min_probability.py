@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import xvoken
-from scripts.check import check
+from xvoken.cli.check import check
 from tests.running import run_here
 from tests.worlds import World
 from xvoken.calibration import CANDIDATES

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.check import check
+from xvoken.cli.check import check
 from scripts.demo_parts import thumbnail
 from tests.running import run_here
 from tests.worlds import World

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from scripts.check import check
+from xvoken.cli.check import check
 from tests import builder
 from tests.running import run_script
 from xvoken.errors import UserError
