@@ -1,6 +1,6 @@
 """Check files that stages wrote: read them whole, compare them with each other, and describe their content. See xvoken/cli/check.py.
 
-    python scripts/check.py snap/xmatching/NAME snap/xmatching/NAME/keys/open_images.hdf5 data/reddit/valid.pkl.txt.bert-base-uncased.hdf5
+python scripts/check.py snap/xmatching/NAME snap/xmatching/NAME/keys/open_images.hdf5 data/reddit/valid.pkl.txt.bert-base-uncased.hdf5
 """
 
 import sys

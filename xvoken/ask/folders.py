@@ -26,16 +26,14 @@ from xvoken.files.folder_keys import FolderKeys, Stamp
 from xvoken.files.keys import Gallery
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import remove_temporary
-from xvoken.machine import IMAGE_BATCH, Compute, one_device, resolve_precision, suggest_bf16
+from xvoken.machine import IMAGE_BATCH, one_device, resolve_precision
 from xvoken.pictures.batches import on_device, open_pictures
 from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member, expand, is_shards, list_pictures, plain
 
-MODEL = "openai/clip-vit-base-patch32"  # what a folder is searched with where no model is named
 SAVED = 5.0  # seconds of work after which it is saved, at least
 SHARE = 20  # and at least so many times as long as saving took
-AHEAD = 4  # batches after which the bar moves on, of which some are decoded ahead on a GPU
-MANY = 200  # pictures from which it is worth saying that bf16 is faster
+AHEAD = 4  # batches after which the bar moves on; on a GPU some of them are decoded ahead
 
 
 @dataclass
@@ -94,14 +92,15 @@ def listed(folder: Path) -> Listed:
 
 
 def open_folder(
-    load: str | Path, folder: str | Path, device: str = "auto", precision: str = "fp32", show_progress: bool = False,
+    load: str | Path, folder: str | Path, device: str = "auto", precision: str = "auto", show_progress: bool = False,
     hubness: float | None = None, phrases: Path | None = None,
 ) -> Searcher:  # fmt: skip
     """Make a folder of pictures ready to be asked: those that are new or changed are encoded, the others are remembered.
 
     load: a snapshot or a CLIP-like model; folder: looked through with all below it, or tar shards FOLDER/{00..99}.tar; device, precision:
-    as for `load_encoder`; precision is fp32 as everywhere, and pictures encoded in another one are remembered apart; show_progress: a
-    bar while pictures are encoded; hubness, phrases: as for `open_searcher`. Ctrl-C keeps what is encoded.
+    as for `load_encoder`. By default bf16 where the device has units for it, as somebody waits for the first answer; what was encoded in
+    another precision is remembered apart, so that a folder's vectors are all of one kind. show_progress: a bar while pictures are
+    encoded; hubness, phrases: as for `open_searcher`. Ctrl-C keeps what is encoded.
     Raises UserError for a folder without pictures that can be used.
     """
     folder, identity, device = Path(folder), identify(load), one_device(device)
@@ -202,8 +201,6 @@ def _warn(path: Path, why: str | None) -> None:
 
 def _encoded(searcher: Searcher, there: Listed, names: list[str], show_progress: bool) -> Iterator[FolderKeys]:
     """Batches of pictures with their keys, as extract_vision_keys.py makes them."""
-    if len(names) >= MANY:
-        suggest_bf16(Compute((searcher.device,), searcher.precision))
     encoder = searcher.encoder("image")
     assert encoder.image
     size, threads = on_device(searcher.device, IMAGE_BATCH, 1)

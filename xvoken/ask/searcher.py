@@ -24,7 +24,6 @@ from xvoken.machine import one_device
 from xvoken.search.hubness import extended, offsets
 from xvoken.search.index import build_joined
 
-ALIKE = 0.95  # inner product from which two pictures count as near-duplicates
 FETCHED = 4  # times as many pictures as asked for are looked at first where near-duplicates are collapsed
 
 Vectors = NDArray[np.float32]

@@ -50,7 +50,9 @@ def keys_file(settings: dict[str, Any]) -> Path:
     try:
         return cache_folder() / "folders" / fingerprint(settings) / "keys.hdf5"
     except RuntimeError as error:
-        raise UserError(f"{error}, where the pictures' vectors could be kept; name a folder for them: export XDG_CACHE_HOME=FOLDER") from None
+        raise UserError(
+            f"{error}, where the pictures' vectors could be kept; name a folder for them: export XDG_CACHE_HOME=FOLDER"
+        ) from None
 
 
 def skipped_file(path: Path) -> Path:
