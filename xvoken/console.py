@@ -16,7 +16,7 @@ def say(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """A text from a file or a file's name as it can be shown: whatever could steer a terminal or reorder a line is written as \\x1b and so on."""
+    """A text from a file, or a file's name, as it can be shown: what could steer a terminal or reorder a line is written as an escape."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text)
 
 

@@ -67,7 +67,7 @@ def _can_hear() -> bool:
 
 
 def _is_a_script() -> bool:
-    """Whether the process was started for one of the project's scripts or the command `xvoken`, not for a test or somebody's own program."""
+    """Whether the process was started for one of the project's commands, not for a test or somebody's own program."""
     file = getattr(sys.modules["__main__"], "__file__", None)
     return bool(file) and (Path(file).resolve().parents[1] == ROOT or Path(file).stem == "xvoken")
 

@@ -225,7 +225,7 @@ def _encoded(searcher: Searcher, there: Listed, names: list[str], show_progress:
 
 
 def _whole_batch(encoder: Encoder, size: int, pixels: Tensor) -> Tensor:
-    """The tower's output for pixels uint8 (B, V, 3, H, W), B up to `size`, filled up to that: a picture's last bits hang on the batch's size."""
+    """The tower's output for pixels uint8 (B, V, 3, H, W), as if B were `size`: its last bits hang on that, not on which pictures there are."""
     assert encoder.image
     more = pixels[-1:].expand(size - len(pixels), *pixels.shape[1:])
     return encoder.image.features_of_views(torch.cat([pixels, more]))[: len(pixels)]

@@ -44,10 +44,10 @@ def print_answer(answer: "Answer", phrases: Phrases | None, named: bool, draw: C
 
 
 def drawing(wanted: bool | None) -> Callable[[str], None] | None:
-    """A function that draws the picture of a path in this terminal, or None; wanted: None to draw where the terminal shows real pictures."""
+    """What draws the picture of a path in this terminal, None for nothing; wanted: None for where the terminal shows real pictures."""
     if wanted is False:
         return None
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "dumb") == "dumb":  # it is asked what it can, and answers
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "dumb") == "dumb":
         if wanted:
             say("--pictures: left out, as this is no terminal")
         return None

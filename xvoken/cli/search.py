@@ -1,5 +1,6 @@
-"""Ask a gallery: pictures for sentences and pictures, from keys, or straight from a folder, whose pictures are encoded when they are new."""
+"""Ask a gallery: pictures for sentences and pictures, from keys, or straight from a folder, which is encoded as far as it is new."""
 
+import os
 import sys
 from argparse import SUPPRESS, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterator
@@ -35,7 +36,8 @@ def add_gallery_flags(parser: Parser) -> None:
     parser.add_argument("--image-sets", nargs="+", help="image sets whose keys are there, separated by commas, instead of --images")
     parser.add_argument(
         "--load", "--load-dir",
-        help=f"a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder (default: with --images {MODEL})",
+        help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder (default: with --images "
+        f"{MODEL})",
     )  # fmt: skip
     parser.add_argument("--keys-dir", type=some_path, help="folder of the keys of --image-sets (default: keys/ in the snapshot)")
     parser.add_argument(
@@ -60,11 +62,12 @@ def open_gallery(args: Namespace) -> "Searcher":
         raise UserError("nothing to search in: give a folder of pictures with --images, or --load and --image-sets")
     if not (args.load or args.images):
         raise UserError("--load: the model that made the keys of the image sets is needed")
-    with importing():
-        from xvoken.ask.folders import open_folder
-        from xvoken.ask.searcher import open_searcher
     if args.images:
+        with importing():
+            from xvoken.ask.folders import open_folder
         return open_folder(args.load or MODEL, args.images, args.device, args.precision or "auto", True, args.hubness, args.phrases)
+    with importing():
+        from xvoken.ask.searcher import open_searcher
     sets = [split_name(name)[0] for name in listed_sets(args.image_sets)] if args.image_sets else []
     return open_searcher(args.load, sets, args.keys_dir, args.device, args.precision or "fp32", args.hubness, args.phrases)
 
@@ -98,7 +101,8 @@ def make_parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print a JSON object for each query, in a line: query, results")
     parser.add_argument(
         "--pictures", action=BooleanOptionalAction, default=SUPPRESS,
-        help="draw the pictures in the terminal (default: where it shows real ones, by kitty's protocol or sixels, and textual-image is installed)",
+        help="draw the pictures in the terminal (default: where it shows real ones, as kitty, WezTerm and iTerm do, and textual-image is "
+        "installed)",
     )  # fmt: skip
     return parser
 
@@ -111,7 +115,7 @@ def _more(args: Namespace) -> list[Part]:
 def _lines_as_they_come() -> Iterator[list[str]]:
     """The lines on standard input, as many at once as there are: a program that sends one and waits gets its answer."""
     rest = b""
-    while data := sys.stdin.buffer.read1(1 << 16):
+    while data := os.read(sys.stdin.fileno(), 1 << 16):
         *whole, rest = (rest + data).split(b"\n")
         if len(rest) > 4 * LONGEST:
             raise UserError(f"standard input: a line of more than {LONGEST:,} characters")

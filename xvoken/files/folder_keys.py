@@ -26,7 +26,10 @@ Stamp = tuple[int, int, int]  # size, mtime and ctime in ns
 
 @dataclass
 class FolderKeys:
-    """keys: float32 (N, dim), NaN in rows of pictures left out; ids, stamps, reasons: one of each a row, the reason empty if it has a key."""
+    """keys: float32 (N, dim), NaN in rows of pictures left out; ids, stamps, reasons: one of each a row.
+
+    The reason why a picture is left out is empty for one that has a key.
+    """
 
     keys: NDArray[np.float32]
     ids: list[str]

@@ -72,7 +72,10 @@ def remember(key: dict[str, Any], files: Iterable[Path], facts: dict[str, Any], 
 
 
 def cache_folder() -> Path:
-    """The folder of what is kept for this user: ~/.cache/xvoken on Linux, where XDG_CACHE_HOME is heeded; raises RuntimeError without a home."""
+    """The folder of what is kept for this user: ~/.cache/xvoken on Linux, where XDG_CACHE_HOME is heeded.
+
+    Raises RuntimeError for a user without a home.
+    """
     from platformdirs import user_cache_path
 
     folder = user_cache_path("xvoken")
