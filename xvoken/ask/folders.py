@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,6 @@ from torch import Tensor
 from xvoken.ask.searcher import Searcher, made_ready
 from xvoken.cache.images import leave_out, tower_rows
 from xvoken.console import log, progress
-from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import of_length_one
 from xvoken.encoders.identity import identify
 from xvoken.errors import RunError, UserError
@@ -204,19 +203,18 @@ def _encoded(searcher: Searcher, there: Listed, names: list[str], show_progress:
     encoder = searcher.encoder("image")
     assert encoder.image
     size, threads = on_device(searcher.device, IMAGE_BATCH, 1)
-    cuts = Cuts(encoder.image.view, first_cuts(searcher.identity.key_views))
+    cuts, step = Cuts(encoder.image.view, first_cuts(searcher.identity.key_views)), AHEAD * size
+    embed = partial(_as_many, encoder.image.features_of_views, size)
     with ExitStack() as stack:
         if threads:
             stack.enter_context(threads)
         bar = stack.enter_context(progress(total=len(names), desc="pictures", unit="img", disable=not show_progress))
-        for start in range(0, len(names), step := AHEAD * size):
+        for start in range(0, len(names), step):
             batch = names[start : start + step]
             pictures = open_pictures(plain([there.paths[name] for name in batch]), cuts, "pillow", searcher.device)
-            rows, skipped = tower_rows(
-                pictures, size, threads, partial(_whole_batch, encoder, size), (len(cuts.names), encoder.image.width)
-            )
+            rows, skipped = tower_rows(pictures, size, threads, embed, (len(cuts.names), encoder.image.width))
             reasons = dict(leave_out(rows, 0, skipped))
-            keys = encoder.mean_vectors(torch.from_numpy(rows.astype(np.float32))).cpu().numpy()
+            keys = _as_many(encoder.mean_vectors, step, torch.from_numpy(rows.astype(np.float32))).cpu().numpy()
             for row in np.flatnonzero(~of_length_one(keys)).tolist():
                 reasons.setdefault(row, "the model's output for it is not finite")
                 keys[row] = np.nan
@@ -224,11 +222,10 @@ def _encoded(searcher: Searcher, there: Listed, names: list[str], show_progress:
             bar.update(len(batch))
 
 
-def _whole_batch(encoder: Encoder, size: int, pixels: Tensor) -> Tensor:
-    """The tower's output for pixels uint8 (B, V, 3, H, W), as if B were `size`: its last bits hang on that, not on which pictures there are."""
-    assert encoder.image
-    more = pixels[-1:].expand(size - len(pixels), *pixels.shape[1:])
-    return encoder.image.features_of_views(torch.cat([pixels, more]))[: len(pixels)]
+def _as_many(compute: Callable[[Tensor], Tensor], number: int, rows: Tensor) -> Tensor:
+    """What a tower or head makes of rows (n, ...), n up to `number`, computed with so many: the last bits hang on how many there are."""
+    more = rows[-1:].expand(number - len(rows), *rows.shape[1:])
+    return compute(torch.cat([rows, more]))[: len(rows)]
 
 
 def _counted(reasons: list[str]) -> str:
