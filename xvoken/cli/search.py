@@ -33,7 +33,8 @@ def add_gallery_flags(parser: Parser) -> None:
         help="a folder of pictures, with all below it, or tar shards in quotes: 'FOLDER/{00..99}.tar'; what is new in it is encoded, and "
         "remembered in the user's cache folder",
     )  # fmt: skip
-    parser.add_argument("--image-sets", nargs="+", help="image sets whose keys are there, separated by commas, instead of --images")
+    # One word, where other stages take several: a sentence may follow it.
+    parser.add_argument("--image-sets", help="image sets whose keys are there, separated by commas, instead of --images")
     parser.add_argument(
         "--load", "--load-dir",
         help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder (default: with --images "
@@ -68,7 +69,7 @@ def open_gallery(args: Namespace) -> "Searcher":
         return open_folder(args.load or MODEL, args.images, args.device, args.precision or "auto", True, args.hubness, args.phrases)
     with importing():
         from xvoken.ask.searcher import open_searcher
-    sets = [split_name(name)[0] for name in listed_sets(args.image_sets)] if args.image_sets else []
+    sets = [split_name(name)[0] for name in listed_sets([args.image_sets])] if args.image_sets else []
     return open_searcher(args.load, sets, args.keys_dir, args.device, args.precision or "fp32", args.hubness, args.phrases)
 
 
