@@ -155,6 +155,9 @@ def _converse(answer: Callable[[list[Query]], None], more: list[Part]) -> None:
         try:
             if line := input("> ").strip():
                 answer([query([*written(line).parts, *more])])
+        except KeyboardInterrupt:
+            print()  # behind the prompt; what is told next has a line of its own
+            raise
         except EOFError:
             print()
             return

@@ -13,6 +13,7 @@ import pytest
 import xvoken
 from tests import builder
 from tests.running import run_here
+from xvoken.cli.answers import drawing
 from xvoken.cli.search import main
 from xvoken.encoders.encoder import Encoder
 
@@ -149,6 +150,19 @@ def test_names_that_steer_a_terminal(world: Path, tmp_path: Path, ask: Callable[
         printed = ask(*words, *flags, gallery=False)
         assert all(char == "\n" or char.isprintable() for char in printed), printed
     assert json.loads(ask("two", "--json", *flags, gallery=False))["results"][0]["path"] == str(path)
+
+
+def test_pictures_are_drawn_in_terminals_alone(
+    ask: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert "\x1b" not in ask("a dog", "--pictures")
+    assert drawing(True) is None and "this is no terminal" in capsys.readouterr().err
+    monkeypatch.setenv("TERM", "xterm-kitty")
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setitem(sys.modules, "textual_image", None)  # as where it is not installed
+    assert drawing(None) is None and capsys.readouterr().err == ""
+    assert drawing(True) is None and "pip install textual-image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
