@@ -105,8 +105,7 @@ def open_folder(
     folder, identity, device = Path(folder), identify(load), one_device(device)
     there, precision = listed(folder), resolve_precision(precision, device)
     settings = {
-        "folder": str(folder.resolve()), "snapshot": identity.name, "snapshot_hash": identity.hash, "key_views": identity.key_views,
-        "precision": precision,
+        "folder": str(folder.resolve()), "snapshot_hash": identity.hash, "key_views": identity.key_views, "precision": precision,
     }  # fmt: skip
     path, searcher = folder_keys.keys_file(settings), Searcher(str(load), identity, None, device, precision)
     found = _read(path, identity.dim, told=False)

@@ -15,11 +15,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken.console import printable
 from xvoken.errors import UserError
 from xvoken.files.hdf5 import open_hdf5, writing_hdf5
 from xvoken.files.known import cache_folder
 from xvoken.files.safe import fingerprint, sha256_of_lines, sha256_of_rows, write_lines
 
+FORMAT = 1  # keys in another one are not read
 MEND = "the command that searched the folder"
 Stamp = tuple[int, int, int]  # size, mtime and ctime in ns
 
@@ -51,7 +53,7 @@ class FolderKeys:
 def keys_file(settings: dict[str, Any]) -> Path:
     """Where the keys of a folder lie; settings: all that they depend on. Raises UserError for a user without a home."""
     try:
-        return cache_folder() / "folders" / fingerprint(settings) / "keys.hdf5"
+        return cache_folder() / "folders" / fingerprint({**settings, "format": FORMAT}) / "keys.hdf5"
     except RuntimeError as error:
         raise UserError(
             f"{error}, where the pictures' vectors could be kept; name a folder for them: export XDG_CACHE_HOME=FOLDER"
@@ -65,14 +67,14 @@ def skipped_file(path: Path) -> Path:
 
 def write(path: Path, found: FolderKeys, paths: list[str], settings: dict[str, Any]) -> None:
     """Write keys atomically, and the list of the pictures left out before them; paths: of each row."""
-    rows = zip(found.ids, paths, found.reasons, strict=True)
+    rows = zip(found.ids, map(printable, paths), found.reasons, strict=True)
     write_lines(skipped_file(path), ("\t".join(row) for row in rows if row[2]))
     with writing_hdf5(path) as file:
         file.create_dataset("keys", data=found.keys)
         file.create_dataset("ids", data=found.ids, dtype=h5py.string_dtype())
         file.create_dataset("reasons", data=found.reasons, dtype=h5py.string_dtype())
         file.create_dataset("stamps", data=np.array(found.stamps, np.int64).reshape(-1, 3))
-        file.attrs.update({**settings, "sha256": found.identity})
+        file.attrs.update({**settings, "folder": printable(settings["folder"]), "sha256": found.identity})
 
 
 def read(path: Path, dim: int) -> FolderKeys | None:

@@ -1,6 +1,7 @@
 """A folder is searched without preparation: each picture is encoded once, whatever happens in between, and found as it is on the disk."""
 
 import io
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -171,6 +172,12 @@ def test_shards_and_other_models_are_remembered_apart(opened, photos: Path, tmp_
     assert opened(shards)[1] == opened()[1] == []
     other = open_folder(builder.save_clip(tmp_path / "other", seed=1), photos, "cpu", "fp32")
     assert not np.allclose(other.gallery.vectors, list(plain.values()), atol=0.1) and opened()[1] == []
+
+
+def test_a_folder_whose_name_is_no_text(opened, photos: Path):
+    odd = photos.rename(photos.parent / os.fsdecode(b"odd\xff\n"))
+    (odd / "text.jpg").write_text("no picture")
+    assert len(opened(odd)[0]) == 10 and opened(odd)[1] == []
 
 
 def test_folders_without_pictures(opened, tmp_path: Path):
