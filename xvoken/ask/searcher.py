@@ -95,7 +95,7 @@ class Searcher:
 
         A sum is brought to length 1. Raises UserError for a picture that can't be used, and for parts that cancel each other out.
         """
-        parts = [part for query in queries for part in query.parts]
+        parts = list({id(part): part for query in queries for part in query.parts}.values())  # one may be in all of them
         found: dict[int, Vectors] = {}
         for tower in ("text", "image"):
             asked = [part for part in parts if not isinstance(part.what, int) and part.is_text == (tower == "text")]

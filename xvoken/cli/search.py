@@ -2,7 +2,7 @@
 
 import os
 import sys
-from argparse import SUPPRESS, ArgumentTypeError, BooleanOptionalAction, Namespace
+from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -85,14 +85,14 @@ def make_parser() -> Parser:
     parser = Parser(description="Find pictures for sentences and pictures.", formatter_class=Help)
     parser.add_argument(
         "queries", nargs="*", metavar="SENTENCE",
-        help="what the pictures should show; - reads sentences from standard input, one a line, as without any where that is no terminal; "
-        "at a terminal, without any, a prompt that stays loaded",
+        help="what the pictures should show. Without one, and with - too, sentences are read from standard input, one a line; at a "
+        "terminal there is a prompt instead, which stays loaded",
     )  # fmt: skip
-    parser.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture as the query; may be given several times")
+    parser.add_argument("--image", action="append", metavar="FILE", help="a picture as the query; may be given several times")
     parser.add_argument(
-        "--plus", action="append", default=[], metavar="X", help="a sentence or a picture's file to be added to every query; repeatable"
+        "--plus", action="append", metavar="X", help="a sentence or a picture's file that is added to every query, or is one; repeatable"
     )
-    parser.add_argument("--minus", action="append", default=[], metavar="X", help="the same, to be subtracted")
+    parser.add_argument("--minus", action="append", metavar="X", help="the same, subtracted")
     add_gallery_flags(parser)
     parser.add_argument("-k", "--topk", type=at_least_one, default=10, help="number of pictures for each query")
     parser.add_argument(
@@ -101,7 +101,7 @@ def make_parser() -> Parser:
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print a JSON object for each query, in a line: query, results")
     parser.add_argument(
-        "--pictures", action=BooleanOptionalAction, default=SUPPRESS,
+        "--pictures", action=BooleanOptionalAction,
         help="draw the pictures in the terminal (default: where it shows real ones, as kitty, WezTerm and iTerm do, and textual-image is "
         "installed)",
     )  # fmt: skip
@@ -110,7 +110,7 @@ def make_parser() -> Parser:
 
 def _more(args: Namespace) -> list[Part]:
     """The parts that every query has."""
-    return [sentence_or_picture(text, weight) for texts, weight in ((args.plus, 1.0), (args.minus, -1.0)) for text in texts]
+    return [sentence_or_picture(text, weight) for texts, weight in ((args.plus, 1.0), (args.minus, -1.0)) for text in texts or []]
 
 
 def _lines_as_they_come() -> Iterator[list[str]]:
@@ -180,14 +180,14 @@ def _answer(searcher: "Searcher", args: Namespace, draw: Callable[[str], None] |
 def main(argv: list[str] | None = None) -> None:
     """Answer the queries on the command line, on standard input, or at a prompt."""
     args = make_parser().parse_args(argv)
-    from_input, more = "-" in args.queries, _more(args)
-    alone = [sentence(text) for text in args.queries if text != "-"] + [picture(Path(file)) for file in args.image]
+    more, from_input = _more(args), "-" in args.queries
+    alone = [sentence(text) for text in args.queries if text != "-"] + [picture(Path(file)) for file in args.image or []]
     queries = [query([part, *more]) for part in alone]
-    if more and not (queries or from_input) and sys.stdin.isatty():
+    if more and not (queries or from_input):
         queries = [query(more)]
     searcher = open_gallery(args)
-    draw = None if args.json else drawing(getattr(args, "pictures", None))
-    answer = partial(_answer, searcher, args, draw, len(queries) > 1 or from_input)
+    draw = None if args.json else drawing(args.pictures)
+    answer = partial(_answer, searcher, args, draw, len(queries) != 1 or from_input)
     for start in range(0, len(queries), AT_ONCE):
         answer(queries[start : start + AT_ONCE])
     if queries and not from_input:

@@ -76,6 +76,7 @@ def test_pictures_added_and_subtracted_as_json(world: Path, encoder: Encoder, as
     for words, names, vectors in (
         (["a car", *parts], ["a car + blue.png - people", "black.png + blue.png - people"], [car + blue - people, black + blue - people]),
         (["a car"], ["a car"], [car]),
+        (["--plus", "a car", "--minus", "people"], ["a car - people"], [car - people]),
     ):
         found = [json.loads(line) for line in ask(*words, "--json", "-k", 2).splitlines()]
         assert [answer["query"] for answer in found] == names
@@ -101,6 +102,10 @@ def test_standard_input(ask: Callable[..., str], tmp_path: Path, monkeypatch: py
         found = [json.loads(line) for line in ask("--json", "-k", 1).splitlines()]
     assert [answer["query"] for answer in found] == ["a dog", "", "", "a car", "the last one"]
     assert [len(answer["results"]) for answer in found] == [1, 0, 0, 1, 1]
+    with open(tmp_path / "lines.txt") as lines:
+        monkeypatch.setattr(sys, "stdin", lines)
+        printed = ask("a cat", "-", "--minus", "people", "-k", 1).splitlines()
+    assert printed[::2] == [f"{line} - people" for line in ("a cat", "a dog", "a car", "the last one")]
     (tmp_path / "bad.txt").write_bytes(b"a dog\n\xff\n")
     with open(tmp_path / "bad.txt") as lines:
         monkeypatch.setattr(sys, "stdin", lines)
