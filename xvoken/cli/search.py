@@ -166,11 +166,13 @@ def _converse(answer: Callable[[list[Query]], None], more: list[Part]) -> None:
 
 
 def _answer(searcher: "Searcher", args: Namespace, draw: Callable[[str], None] | None, named: bool, queries: list[Query]) -> None:
-    """Answer queries together and print that."""
+    """Answer queries together and print that; raises UserError for a sentence where there are phrases alone."""
+    with_picture = [any(not part.is_text for part in asked.parts) for asked in queries]
+    if not len(searcher) and not all(with_picture):
+        raise UserError("phrases are found for pictures: give one with --image, or say with --images or --image-sets where to search")
     vectors = searcher.vectors(queries)
     for row, found in enumerate(searcher.answers(queries, vectors, args.topk, args.dedupe)):
-        of_picture = args.phrases and any(not part.is_text for part in queries[row].parts)
-        phrases = searcher.phrases(vectors[row : row + 1], args.topk)[0] if of_picture else None
+        phrases = searcher.phrases(vectors[row : row + 1], args.topk)[0] if args.phrases and with_picture[row] else None
         if args.json:
             print(as_json(found.query, found.hits, found.probability, phrases, args.dedupe is not None), flush=True)
         else:

@@ -126,6 +126,8 @@ def test_phrases_of_a_picture(world: Path, encoder: Encoder, ask: Callable[..., 
         assert len(answer["results"]) == (3 if gallery else 0)
         assert answer["phrases"][0]["phrase"] == phrases[int(scores.argmax())]
         np.testing.assert_allclose([found["score"] for found in answer["phrases"]], np.sort(scores)[::-1][:3], atol=1e-3)
+    flags = ["--load", world / "clip", "--device", "cpu", "--phrases", db]
+    assert "phrases are found for pictures" in ask("a dog", *flags, gallery=False, code=2)
 
 
 def test_the_prompt(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
