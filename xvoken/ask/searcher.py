@@ -21,8 +21,8 @@ from xvoken.files import phrases as phrase_files
 from xvoken.files.keys import Gallery, read_keys
 from xvoken.files.safe import fingerprint, sha256_of_lines
 from xvoken.machine import one_device
-from xvoken.search.hubness import extended, offsets
-from xvoken.search.index import build_joined
+from xvoken.search.hubness import Rows, extended, offsets
+from xvoken.search.index import Index, build_joined
 
 FETCHED = 4  # times as many pictures as asked for are looked at first where near-duplicates are collapsed
 
@@ -60,18 +60,22 @@ class Searcher:
     """
 
     def __init__(self, load: str, identity: Identity, gallery: Gallery | None, device: str = "cpu", precision: str = "fp32"):
-        self.load, self.identity, self.gallery = load, identity, gallery
+        self.load, self.identity = load, identity
         self.device, self.precision = device, precision
         self.towers: dict[str, Encoder] = {}
         self.calibration: Calibration | None = Calibration.from_list(identity.calibration) if identity.calibration else None
         self.lift = np.float32(0)  # what a calibration needs added back to the scores
-        self.plain = build_joined(gallery.blocks, "auto", device) if gallery else None
-        self.corrected = self.plain
         self.phrase_db: phrase_files.CaptionDB | None = None
         self._loading = threading.Lock()
+        self.show(gallery)
 
     def __len__(self) -> int:
         return len(self.gallery) if self.gallery else 0
+
+    def show(self, gallery: Gallery | None) -> None:
+        """Answer from this gallery from here on."""
+        self.gallery = gallery
+        self.plain = self.corrected = _index(gallery.blocks, self.device) if gallery else None
 
     def encoder(self, tower: str) -> Encoder:
         """The encoder with the tower "text" or "image", loaded when it is first needed."""
@@ -84,7 +88,7 @@ class Searcher:
     def take_off(self, numbers: Vectors) -> None:
         """Take a number off each picture's scores (N,) for hubness, where a sentence asks."""
         if self.gallery:
-            self.corrected = build_joined(extended(self.gallery.blocks, numbers), "auto", self.device)
+            self.corrected = _index(extended(self.gallery.blocks, numbers), self.device)
             self.lift = np.float32(numbers.mean())
 
     def vectors(self, queries: Sequence[Query]) -> Vectors:
@@ -92,7 +96,7 @@ class Searcher:
 
         A sum is brought to length 1. Raises UserError for a picture that can't be used, and for parts that cancel each other out.
         """
-        parts = [part for query in queries for part in query.parts]
+        parts = list({id(part): part for query in queries for part in query.parts}.values())  # one may be in all of them
         found: dict[int, Vectors] = {}
         for tower in ("text", "image"):
             asked = [part for part in parts if not isinstance(part.what, int | np.ndarray) and part.is_text == (tower == "text")]
@@ -188,7 +192,12 @@ class Searcher:
     def load_phrases(self, path: Path) -> None:
         """Read the caption database that `phrases` answers from; raises UserError for one that another model made."""
         self.phrase_db = phrase_files.read(path, self.load, self.identity.name, self.identity.hash, self.identity.dim)
-        self.phrase_index = build_joined([self.phrase_db.keys], "auto", self.device)
+        self.phrase_index = _index([self.phrase_db.keys], self.device)
+
+
+def _index(blocks: Sequence[Rows], device: str) -> Index:
+    """An exact index for few queries at once. Not faiss, which is faster for one, but four times as slow as torch for thirty."""
+    return build_joined(blocks, "torch", device, few=True)
 
 
 def _key(gallery: Gallery, row: int) -> Vectors:
@@ -227,11 +236,16 @@ def open_searcher(
         key_files.require(where, image_set, str(load))
     gallery = read_keys(where, image_sets, encoder=identity) if image_sets else None
     searcher = Searcher(str(load), identity, gallery, one_device(device), precision)
+    return made_ready(searcher, where, "_".join(sorted(image_sets)), hubness, phrases)
+
+
+def made_ready(searcher: Searcher, where: Path, sets: str, hubness: float | None, phrases: Path | None) -> Searcher:
+    """The searcher with its phrases, and hubness taken off; where, sets: folder and beginning of the file of hubness numbers."""
     if phrases:
         searcher.load_phrases(phrases)
-    alpha = identity.hubness if hubness is None else hubness
-    if gallery and alpha:
-        searcher.take_off(_numbers(searcher, gallery, where, "_".join(sorted(image_sets)), alpha))
+    alpha = searcher.identity.hubness if hubness is None else hubness
+    if searcher.gallery and alpha:
+        searcher.take_off(_numbers(searcher, searcher.gallery, where, sets, alpha))
     return searcher
 
 

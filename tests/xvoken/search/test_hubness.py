@@ -67,7 +67,7 @@ def test_exact_search_takes_it_off(kind: str, monkeypatch: pytest.MonkeyPatch):
     blocks = extended([keys, keys], np.concatenate([less, less]))
     if kind == "bf16":
         made = [TorchIndex(block, "cpu", "bf16") for block in blocks]
-        monkeypatch.setattr("xvoken.search.index.build_index", lambda block, backend, device: made[blocks.index(block)])
+        monkeypatch.setattr("xvoken.search.index.build_index", lambda block, *_: made[blocks.index(block)])
     found = build_joined(blocks, "faiss" if kind == "faiss" else "torch", "cpu").search(queries, 8)
     assert np.array_equal(found[1], rows)
     np.testing.assert_allclose(found[0], scores, atol=1e-6)
