@@ -49,9 +49,9 @@ def evaluate(load: object, image_set: str) -> str:
     return _command("python vokenization/evaluate_retrieval.py", "--load", load, "--image-sets", image_set)
 
 
-def serve(load: object, *words: object) -> str:
-    """Serve a gallery; words: which one, and other flags."""
-    return _command("python vokenization/serve.py", "--load", load, *words)
+def serve(*words: object) -> str:
+    """Serve a gallery; words: its flags."""
+    return _command("python vokenization/serve.py", *words)
 
 
 def split_karpathy(file: str) -> str:

@@ -18,7 +18,7 @@ GIVEN = {
     "fix_order": [("openmoji",), ("mine=my folder/{00000..00099}.tar",)],
     "extract_keys": [("snap/xmatching/best", "mine"), ("openai/clip-vit-base-patch32", "mine", Path("my keys"))],
     "evaluate": [("snap/xmatching/best", "mine")],
-    "serve": [("snap/xmatching/best", "--image-sets", "mine,yours", "--port", 8001), ("clip", "--images", "my photos")],
+    "serve": [("--load", "snap/xmatching/best", "--image-sets", "mine,yours", "--port", 8001), ("--images", "my photos")],
     "split_karpathy": [("dataset_coco.json",)],
     "demo_data": [(Path("data/demo"),)],
     "tokenize": [(), (Path("my data/lines.txt"), "minilm", 5)],

@@ -207,4 +207,4 @@ def test_mistakes_of_the_command(searcher: Searcher, server: Served, tmp_path: P
         done = run_here(*load, *flags)
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
     done = run_here(*load[:3], "--images", tmp_path, "--keys-dir", tmp_path)
-    assert done.returncode == 2 and "goes with --image-sets" in done.stderr
+    assert done.returncode == 2 and "--images goes with neither" in done.stderr

@@ -70,7 +70,7 @@ async function follow(k = PAGE) {
   $("#alike").checked = query.alike;
   $("#wrong").textContent = "";
   showParts();
-  if (!query.parts.length || !about.pictures) return show([], k);
+  if (!query.parts.length || !(about.pictures || about.phrases)) return show([], k);
   const started = performance.now();
   say("Searching…");
   $("#results").setAttribute("aria-busy", "true"); // what still stands there belongs to another query
@@ -82,7 +82,7 @@ async function follow(k = PAGE) {
     show(found.results, k);
     const sure = found.probability === null ? "" : ` The first one is right with a probability of ${Math.round(found.probability * 100)}%.`;
     const count = `${found.results.length} of ${about.pictures.toLocaleString("en")} pictures`;
-    say(`${count}, best first, in ${Math.round(performance.now() - started)} ms.${sure}`);
+    if (found.results.length) say(`${count}, best first, in ${Math.round(performance.now() - started)} ms.${sure}`);
     await showPhrases($("#phrases ol"), query.parts, signal);
     $("#phrases").hidden = !$("#phrases ol").children.length;
   } catch (error) {
@@ -244,7 +244,7 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("dropping");
   if (event.dataTransfer.files.length) searchFile(event.dataTransfer.files[0]);
 });
-window.addEventListener("hashchange", () => follow());
+window.addEventListener("hashchange", () => (location.hash.includes("token=") ? start() : follow()));
 
 async function start() {
   server.takeToken();
