@@ -45,9 +45,10 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"{error.name} is missing; run: {commands.install('serve')}") from None
     words = sys.argv[1:] if argv is None else argv
     door = open_door(args.host, args.port, args.token, args.rate, commands.serve(*words, "--port", args.port + 1))
-    searcher = open_gallery(args)
-    try:
-        serve(searcher, door, lambda url: say(f"{len(searcher):,} pictures, {searcher.identity.name}: open {url} (Ctrl-C ends it)"))
-    except KeyboardInterrupt:
-        say("stopped")
-        raise SystemExit(130) from None
+    with door.listening:
+        searcher = open_gallery(args)
+        try:
+            serve(searcher, door, lambda url: say(f"{len(searcher):,} pictures, {searcher.identity.name}: open {url} (Ctrl-C ends it)"))
+        except KeyboardInterrupt:
+            say("stopped")
+            raise SystemExit(130) from None

@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import socket
 import zlib
 from collections.abc import Generator
@@ -13,7 +14,7 @@ from PIL import Image
 
 import xvoken
 from tests import builder
-from tests.running import run_here, wait_until
+from tests.running import run_here, script, start, wait_until
 from tests.serving import Served, gallery, served, shapes
 from xvoken.ask.searcher import Searcher
 from xvoken.serve import guard
@@ -189,6 +190,19 @@ def test_an_unexpected_error_is_one_line_and_told(server: Served, monkeypatch: p
     assert answer.headers["x-content-type-options"] == "nosniff"
     told: list[str] = []
     wait_until(lambda: "GET '/pictures/0': ZeroDivisionError" in "".join([*told, told.append(capfd.readouterr().err) or told[-1]]), 10)
+
+
+@pytest.mark.slow
+def test_ctrl_c(searcher: Searcher):
+    assert searcher.gallery
+    keys = Path(searcher.gallery.paths[0]).parents[1] / "keys"
+    process = start(script("vokenization/serve.py", "--load", searcher.load, "--keys-dir", keys, "--image-sets", "shapes", "--port", 0))
+    assert process.stderr
+    assert (told := process.stderr.readline()).startswith("3 pictures, clip: open http://127.0.0.1:"), told
+    with httpx.Client() as client:  # whose connection stays open
+        assert client.get(told.split()[4]).status_code == 200
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == ("", "stopped\n") and process.returncode == 130
 
 
 def test_mistakes_of_the_command(searcher: Searcher, server: Served, tmp_path: Path):

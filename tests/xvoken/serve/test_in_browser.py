@@ -176,6 +176,10 @@ def test_by_the_keyboard_alone(context: BrowserContext, server: Served):
     expect(page.locator("#large .phrases li")).to_have_count(3)
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.className") == "picture"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # Similar
+    expect(page.locator("#parts .name")).to_have_text(first[0])
+    assert page.evaluate("document.activeElement.id") == "results"
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "text"
 
@@ -202,6 +206,7 @@ def test_an_empty_gallery_one_picture_and_a_token(browser: Browser, context: Bro
         page.fill("#text", "a dog")
         page.keyboard.press("Enter")
         expect(page.locator("#said")).to_have_text("There are no pictures in this gallery.")
+        page.close()
     with served(gallery(tmp_path / "one", shapes(1), clip), token="a-token-of-some-length") as running:
         page = opened(context, running)
         assert "token" not in page.url
@@ -209,6 +214,7 @@ def test_an_empty_gallery_one_picture_and_a_token(browser: Browser, context: Bro
         assert shown(page) == ["shapes/red.png"] and page.locator("#results img").first.evaluate("image => image.decode().then(() => true)")
         page.reload()
         expect(page.locator("#results li")).to_have_count(1)
+        page.close()
         other = browser.new_page()
         other.goto(running.url.split("#")[0])
         other.fill("#token", "a-token-of-some-length")

@@ -38,6 +38,11 @@ function add(part, weight) {
   go([...query.parts, { ...part, weight }]);
 }
 
+function goFromParts(parts) {
+  $("#parts").focus(); // the button is about to go
+  go(parts);
+}
+
 function addText(weight) {
   const text = $("#text").value.trim();
   if (text) {
@@ -108,10 +113,10 @@ function showParts() {
       const sign = make("button", { type: "button", title: part.weight < 0 ? "Add it instead" : "Subtract it instead" });
       sign.textContent = part.weight < 0 ? "−" : "+";
       sign.setAttribute("aria-label", `${part.weight < 0 ? "Subtracted" : "Added"}: ${name}. ${sign.title}`);
-      sign.addEventListener("click", () => go(turned));
+      sign.addEventListener("click", () => goFromParts(turned));
       const remove = make("button", { type: "button", textContent: "×" });
       remove.setAttribute("aria-label", `Take out: ${name}`);
-      remove.addEventListener("click", () => go(others));
+      remove.addEventListener("click", () => goFromParts(others));
       const source = part.row !== undefined ? server.thumb(part.row, 400) : part.picture && server.upload(part.picture);
       const small = source ? [make("img", { src: source, alt: "" })] : [];
       small.forEach((image) => image.addEventListener("error", () => image.remove()));
@@ -130,14 +135,16 @@ function show(found, k) {
     $("#phrases").hidden = true;
     say(about.pictures ? HINT : "There are no pictures in this gallery.");
   }
-  const kept = k > PAGE ? $("#results").children.length : 0; // more of the same: what stands there stays
-  $("#results").replaceChildren(...[...$("#results").children].slice(0, kept), ...found.slice(kept).map(tile));
+  const old = k > PAGE ? [...$("#results").children] : []; // more of the same: what stands there stays
+  const same = (hit, place) => old[place] && old[place].dataset.row === String(hit.row);
+  $("#results").replaceChildren(...found.map((hit, place) => (same(hit, place) ? old[place] : tile(hit))));
   $("#more").hidden = found.length < k || k >= Math.min(about.pictures, 480);
 }
 
 function tile(hit) {
   const item = $("#result").content.cloneNode(true).firstElementChild;
   const image = $("img", item);
+  item.dataset.row = hit.row;
   image.src = server.thumb(hit.row, 400);
   image.srcset = `${server.thumb(hit.row, 400)} 1x, ${server.thumb(hit.row, 800)} 2x`;
   image.alt = hit.id;
@@ -160,6 +167,7 @@ function actions(hit) {
     button.setAttribute("aria-label", `${label}: ${does} ${hit.id}`);
     button.addEventListener("click", () => {
       $("#large").close();
+      $("#results").focus({ preventScroll: true }); // the button is about to go
       window.scrollTo(0, 0);
       if (weight) add({ row: hit.row }, weight);
       else go([{ row: hit.row, weight: 1 }]);
