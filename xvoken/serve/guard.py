@@ -2,12 +2,10 @@
 
 import asyncio
 import base64
-import binascii
 import hmac
 import ipaddress
 import json
 import re
-import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,9 +29,8 @@ HEADER = 16 << 10  # bytes of the address and the headers
 TOGETHER = 256 << 20  # bytes of all bodies that are in memory at once
 WITHIN = 60.0  # seconds from a connection's first byte, or the end of the answer before, to the end of the answer
 OPEN = re.compile(r"/|/assets/[a-z]+\.(css|js|svg)")  # the page itself, which is to be able to ask for the token
-KEYED = re.compile(
-    r"/(thumbs|pictures|uploads)/[\w-]+"
-)  # what <img> fetches, which can send no header: the page's key stands in the address
+# What <img> fetches, which can send no header: the key that the page was told stands in the address.
+KEYED = re.compile(r"/(thumbs|pictures|uploads)/[\w-]+")
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -90,7 +87,7 @@ class Access:
             raise Refused(431, f"more than {HEADER >> 10} KB of address and headers")
         hosts = [value for name, value in headers if name == "host"]
         if len(hosts) != 1 or not self.is_mine(hosts[0]):  # a page of another site whose name was made to lead here
-            raise Refused(421, f"the host of the address is none of this server's ({', '.join(self.names)})")
+            raise Refused(421, "the address names another host than this server; take localhost, or start it with --host NAME")
         origin = given.get("origin")
         navigated = scope["path"] == "/" and given.get("sec-fetch-mode") == "navigate"
         elsewhere = given.get("sec-fetch-site", "none") not in ("none", "same-origin") and not navigated
@@ -116,16 +113,11 @@ class Access:
         if kind.lower() == "basic":  # of addresses such as http://:TOKEN@host/knn-service
             try:
                 said = base64.b64decode(said, validate=True).decode("latin-1").partition(":")[2]
-            except binascii.Error:
+            except ValueError:
                 return False
         if KEYED.fullmatch(scope["path"]) and (key := re.search(rb"(?:^|&)key=([\w-]+)", scope["query_string"])):
             return hmac.compare_digest(key[1], self.key.encode())
         return kind.lower() in ("bearer", "basic") and hmac.compare_digest(said.encode(), (self.token or "").encode())
-
-
-def names_of(host: str) -> tuple[str, ...]:
-    """The names by which a machine that serves at `host` is asked."""
-    return tuple(dict.fromkeys(name.lower() for name in ("localhost", host, socket.gethostname(), socket.getfqdn()) if name))
 
 
 class Guard:

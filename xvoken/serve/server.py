@@ -12,7 +12,7 @@ import uvicorn
 from xvoken.ask.searcher import Searcher
 from xvoken.errors import UserError
 from xvoken.serve.app import make_app
-from xvoken.serve.guard import HEADER, Access, Patient, names_of
+from xvoken.serve.guard import HEADER, Access, Patient
 from xvoken.serve.rates import Rates
 from xvoken.serve.service import Service
 
@@ -54,9 +54,9 @@ def open_door(host: str, port: int, token: str | None, rate: float, another: str
         raise UserError(f"--host {host} --port {port}: can't listen there ({why}); give this machine's own address") from None
     if token == "" or (token is None and not is_loopback(host)):
         token = secrets.token_urlsafe(24)
-    open_to_all = host in ("0.0.0.0", "::")
-    access = Access(token, names_of("" if open_to_all else host), not is_loopback(host), Rates(rate), secrets.token_urlsafe(16))
-    shown = socket.gethostname() if open_to_all else f"[{host}]" if ":" in host else host
+    names = ["localhost", host.lower(), *([] if is_loopback(host) else [socket.gethostname().lower(), socket.getfqdn().lower()])]
+    access = Access(token, tuple(dict.fromkeys(names)), not is_loopback(host), Rates(rate), secrets.token_urlsafe(16))
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     return Door(listening, access, f"http://{shown}:{listening.getsockname()[1]}/{f'#token={token}' if token else ''}")
 
 

@@ -160,6 +160,8 @@ def test_token(searcher: Searcher):
                 {"Cookie": TOKEN},
             ):
                 assert client.get(path, headers=headers).status_code == 401
+        strange = "GET /api/status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic \xe9\r\nOrigin: http://localhost\r\n\r\n"
+        assert b" 401 " in raw(running, strange.encode("latin-1"))
         known = {"Authorization": f"Bearer {TOKEN}"}
         key = client.get("/api/status", headers=known).json()["key"]
         assert client.get("/thumbs/0", params={"key": key}).status_code == 200 == client.get("/thumbs/0", headers=known).status_code
