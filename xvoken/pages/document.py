@@ -1,0 +1,52 @@
+"""A page's HTML, put together from the files in assets/; the page carries the fingerprint of what it was made of."""
+
+import base64
+import hashlib
+import html
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from xvoken.files.safe import write_text
+
+ASSETS = ("page.css", "data.js", "list.js", "app.js", "vokens.js", "context.js", "data.html", "plain.html")
+
+
+@cache
+def asset(name: str) -> str:
+    """The text of a file in assets/."""
+    return files("xvoken.pages").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+@cache
+def assets_hash() -> str:
+    """Stands for the layout of all pages: a page of another layout is made again."""
+    return hashlib.sha256("\0".join(map(asset, ASSETS)).encode()).hexdigest()[:12]
+
+
+def read_made_of(path: Path) -> dict[str, Any]:
+    """The fingerprint in a page's head, as settings of a Product; {} for other files."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        found = re.search(r'<meta name="made-of" content="([0-9a-f]+)">', file.read(1000))
+    return {"made_of": found[1]} if found else {}
+
+
+def write_page(path: Path, template: str, made_of: str, title: str, scripts: tuple[str, ...] = (), **parts: str) -> None:
+    """Write a page; template: its file in assets/; scripts: files in assets/ that it runs; parts: more places of the template, as HTML.
+
+    title: text, escaped here. The page may load what lies beside it on the same disk or server, and nothing else.
+    """
+    script = f'"use strict";\n(() => {{\n{"".join(map(asset, scripts))}}})();' if scripts else ""
+    runs = f"script-src 'self' file: 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" if script else ""
+    policy = f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; {runs}"
+    head = {"made_of": made_of, "policy": policy, "title": html.escape(title), "style": asset("page.css"), "script": script}
+    write_text(path, Template(asset(template)).substitute(head | parts))
+
+
+def figure(source: str, alt: str, caption: str) -> str:
+    """HTML of a picture with its caption; source: its address; alt: text; caption: HTML."""
+    shown = f'<img src="{html.escape(source)}" alt="{html.escape(alt)}" loading="lazy">'
+    return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
