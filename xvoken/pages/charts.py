@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 440, 230  # units of the drawing, which scales with the page; narrow, so that letters stay large on a telephone
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 16, 40  # margins of a curve
-ROW, LABEL, VALUES = 30, 128, 96  # of bars: height of a row, room for names and for values
+ROW, LABEL, VALUES = 30, 50, 116  # of bars: height of a row, room for names and for values
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,13 @@ def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
     """A figure of a bar for each row, with its value, the interval as a whisker, and chance as a tick."""
     highest = max(row.high if row.high is not None else row.value for row in rows)
     ticks = _ticks(highest)
-    height = TOP + ROW * len(rows) + BOTTOM
+    height = TOP + ROW * len(rows) + BOTTOM // 2 + 8
 
     def x(value: float) -> float:
         return LABEL + value / ticks[-1] * (WIDTH - LABEL - VALUES)
 
-    bottom = height - BOTTOM + 4
-    parts = [_line(x(tick), TOP, x(tick), bottom) + _text(x(tick), bottom + 16, f"{tick:g}", "label", "middle") for tick in ticks]
-    parts.append(_text(x(ticks[-1] / 2), height - 4, unit, "label", "middle"))
+    bottom = TOP + ROW * len(rows) + 4
+    parts = [_line(x(tick), TOP, x(tick), bottom - 2) + _text(x(tick), bottom + 16, f"{tick:g}", "label", "middle") for tick in ticks]
     for number, row in enumerate(rows):
         top = TOP + ROW * number
         middle = top + ROW / 2
@@ -106,4 +105,4 @@ def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
 def _figure(width: int, height: int, told: str, parts: Sequence[str], caption: str) -> str:
     drawn = "".join(parts)
     svg = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(told)}">{drawn}</svg>'
-    return f'<figure class="chart">{svg}<figcaption>{caption}</figcaption></figure>'
+    return f'<figure class="chart"><figcaption>{caption}</figcaption>{svg}</figure>'

@@ -121,17 +121,7 @@ function listen() {
     clearTimeout(typing);
     typing = setTimeout(() => go({ q: $("query").value.trim(), line: "" }, Boolean(state().q)), 120);
   });
-  $("tools").addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (document.activeElement === $("goto") && /^\s*[\d,. ]+$/.test($("goto").value)) {
-      placed = undefined;
-      const line = Number($("goto").value.replace(/\D/g, ""));
-      const to = { line: Math.max(1, Math.min(line, about.lines)) };
-      $("goto").value = "";
-      if (String(to.line) === state().line) place(to.line - 1);
-      else go(to);
-    } else list.activate(0);
-  });
+  $("tools").addEventListener("submit", (event) => event.preventDefault());
   $("sort").addEventListener("change", () => go({ sort: $("sort").value, line: "" }));
   $("unfilter").addEventListener("click", () => go({ picture: "", line: "" }));
   $("enlarged").addEventListener("close", () => go({ show: "", of: "" }));
@@ -149,6 +139,26 @@ function listen() {
   document.addEventListener("keydown", pressed);
 }
 
+// Keys in a field: its own, and Enter and Escape out of it.
+function typed(event) {
+  const { target, key } = event;
+  if (key === "Escape") {
+    if (!target.value || target === $("sort")) target.blur();
+    else if (target === $("query")) go({ q: (target.value = "") });
+    else target.value = "";
+  } else if (target === $("query") && (key === "ArrowDown" || key === "Enter")) list.activate(0);
+  else if (target === $("goto") && key === "Enter") {
+    const asked = Number(target.value.replace(/\D/g, ""));
+    target.value = "";
+    if (!asked) return;
+    placed = undefined;
+    const line = String(Math.min(asked, about.lines));
+    if (line === state().line) place(line - 1);
+    else go({ line });
+  } else return;
+  event.preventDefault();
+}
+
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const inField = event.target.matches("input, select, textarea");
@@ -157,15 +167,7 @@ function pressed(event) {
     return;
   }
   if (inField) {
-    if (event.target === $("query") && event.key === "Escape" && $("query").value) {
-      event.preventDefault();
-      $("query").value = "";
-      go({ q: "" });
-    } else if (event.target === $("query") && event.key === "ArrowDown") {
-      event.preventDefault();
-      list.activate(0);
-    }
-    return;
+    return void typed(event);
   }
   const keys = {
     "/": () => { go({ view: "" }); $("query").focus(); $("query").select(); },

@@ -127,8 +127,7 @@ function drawDialog(dialog, now) {
   const line = Number(now.of) - 1;
   const place = now.of ? (foundFor(line) ?? []).findIndex((one) => one.slot === slot) : -1;
   if (place >= 0) fact("Score", `${foundFor(line)[place].score.toFixed(4)}, ${place + 1} of ${about.k} for line ${number(line + 1)}`);
-  fact("Used by", `${plural(info.lines, "line")} (${percent(info.lines)}), as the best of ${number(info.firsts)}`);
-  fact("Id", info.id);
+  fact("Used by", `${plural(info.lines, "line")} (${percent(info.lines)}), the best of ${number(info.firsts)}`);
   fact("File", info.file);
   const credit = info.credit ?? {};
   if (credit.title) fact("Title", linked(credit.title));
