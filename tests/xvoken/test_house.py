@@ -15,7 +15,10 @@ MAY = {
     "search": {"files"},
     "encoders": {"files", "pictures"},
     "cache": {"files", "pictures", "encoders", "work"},
-    "cli": {"files", "work"},
+    "ask": {"files", "pictures", "encoders", "search", "cache", "work"},
+    "pages": {"files", "pictures", "work"},
+    "serve": {"files", "pictures", "encoders", "search", "work", "ask", "pages"},
+    "cli": {"files", "pictures", "encoders", "search", "cache", "work", "ask", "pages", "serve"},
 }
 HEAVY = {"torch", "torchvision", "transformers", "faiss"}
 LIGHT = {"files", "work", "cli"}  # rooms whose modules import nothing heavy at their top, as the loose ones
