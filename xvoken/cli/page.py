@@ -18,7 +18,9 @@ from xvoken.files import vokens
 from xvoken.files.corpus import same_text
 from xvoken.files.image_sets import listed_sets, split_name
 from xvoken.files.safe import quoted, read_json, sha256_of_file
-from xvoken.work.product import Product
+from xvoken.pages.document import data_folder, make
+from xvoken.pages.places import picture_paths
+from xvoken.pictures.sources import Member
 
 LIKELY = ("*", "data/*", "data/*/*")  # below the current folder: where the text of a voken file is looked for
 
@@ -80,10 +82,8 @@ class Given:
                 return path
         raise UserError(f"{self.hdf5}: the text that it was made of is not where it is looked for; say where it is: --corpus FOLDER/{corpus}")
 
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[Path | Member]:
         """The file of each row's picture; raises UserError if the keys are not those that were searched."""
-        from xvoken.pages.places import picture_paths
-
         return picture_paths(self.ids, self.keys, self.moved, self.again())
 
 
@@ -105,7 +105,7 @@ def _given(args: argparse.Namespace) -> Given:
         raise UserError("give a voken file as --vokens, or what retrieval was given: --load and --corpus (and --image-sets)")
     home = _home(args.load)
     names = "_".join(sorted(name for name, _ in sets) or ["open_images"])
-    name = vokens.text_file(vokens.folder(home), args.corpus.name, names)
+    name = vokens.text_file(args.vokens_dir or vokens.folder(home), args.corpus.name, names)
     if not vokens.hdf5_file(name.parent, args.corpus.name, names).exists():
         there = ", ".join(sorted(path.stem for path in name.parent.glob("*.hdf5"))) or "none"
         mend = commands.vokenize(args.load, args.corpus, args.image_sets or "")
@@ -133,6 +133,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="with --load: the image sets that were searched, separated by commas (default: open_images); NAME=FOLDER or "
         "'NAME=FOLDER/*.tar' where the pictures have moved",
     )
+    parser.add_argument("--vokens-dir", type=some_path, help="with --load: folder of the voken files (default: vokens/ in the snapshot)")
     parser.add_argument("--keys-dir", type=some_path, help="folder of the keys (default: keys/ beside vokens/)")
     parser.add_argument("--output", type=some_path, help="the HTML file to write (default: the voken file's name and .page.html)")
     parser.add_argument("--credits", type=some_path, nargs="+", default=[], metavar="CSV", help="whom the pictures are from (docs/pages.md)")
@@ -145,11 +146,10 @@ def main(argv: list[str] | None = None) -> None:
     args = _parse(argv)
     given = _given(args)
     output = args.output or given.name.with_name(f"{given.name.name}.page.html")
-    if output.suffix != ".html":
-        raise UserError(f"--output {output}: the name of an HTML file was expected, such as {output}.html")
+    data_folder(output)
     text, paths = given.text(), given.paths()
     with importing():
-        from xvoken.pages.vokens import VokenPage, tell_broken
+        from xvoken.pages.vokens import VokenPage
     for path in args.credits:
         if not path.is_file():
             raise UserError(f"--credits {path}: no such file")
@@ -160,7 +160,8 @@ def main(argv: list[str] | None = None) -> None:
     }  # fmt: skip
     good = _good(given.keys.parent, given.settings.get("snapshot_hash"))
     page = VokenPage(given.hdf5, given.ids, paths, text, named, args.side, args.credits, good)
-    _write(page, output, lambda broken: tell_broken(broken, given.ids))
+    if make(page, output):
+        print(f"wrote {page.holds} to {output}: open {output.resolve().as_uri()}")
 
 
 def _good(home: Path, made_by: object) -> str:
@@ -183,16 +184,3 @@ def _good(home: Path, made_by: object) -> str:
     header = snapshots.read_header(best)
     records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     return good_html(records, header.get("choice"), header.get("epoch"), recalls)
-
-
-def _write(page: Any, output: Path, tell: Any) -> None:
-    from xvoken.pages.document import read_made_of
-
-    holds = f"{page.usage.total:,} lines"
-    product = Product(output, {"made_of": page.made_of}, lambda: read_made_of(output), holds, replaced=True)
-    if product.finished():
-        return
-    with product.alone() as todo:
-        if todo:
-            tell(page.write(output))
-    print(f"wrote {holds} and {len(page.usage.rows):,} pictures to {output}: open {output.resolve().as_uri()}")

@@ -4,13 +4,16 @@ import base64
 import hashlib
 import html
 import re
+import shutil
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, Protocol
 
+from xvoken.errors import UserError
 from xvoken.files.safe import write_text
+from xvoken.work.product import Product
 
 ASSETS = ("page.css", "data.js", "list.js", "app.js", "vokens.js", "context.js", "data.html", "plain.html")
 
@@ -32,6 +35,44 @@ def read_made_of(path: Path) -> dict[str, Any]:
     with open(path, encoding="utf-8", errors="replace") as file:
         found = re.search(r'<meta name="made-of" content="([0-9a-f]+)">', file.read(1000))
     return {"made_of": found[1]} if found else {}
+
+
+class Page(Protocol):
+    """A page with data; made_of: the fingerprint of all that it depends on; holds: what is on it, in words."""
+
+    @property
+    def made_of(self) -> str: ...
+
+    @property
+    def holds(self) -> str: ...
+
+    def write(self, output: Path) -> None:
+        """Write data, thumbnails and the page."""
+
+
+def make(page: Page, output: Path) -> bool:
+    """Write a page, unless it is there and of the same files; returns whether it was written."""
+    product = Product(output, {"made_of": page.made_of}, lambda: read_made_of(output), page.holds, replaced=True)
+    if product.finished():
+        return False
+    with product.alone() as todo:
+        if todo:
+            page.write(output)
+    return todo
+
+
+def data_folder(output: Path) -> Path:
+    """The folder with the data of a page, beside it; raises UserError if the page is not to be an HTML file."""
+    if output.suffix != ".html":
+        raise UserError(f"{output}: the name of an HTML file was expected, such as {output}.html")
+    return output.with_suffix("")
+
+
+def remove_others(folder: Path, made_of: str) -> None:
+    """Remove the data of pages that stood here before; made_of: the fingerprint of the present one."""
+    for other in folder.iterdir():
+        if other.name != made_of and re.fullmatch("[0-9a-f]{12}", other.name) and other.is_dir():
+            shutil.rmtree(other)
 
 
 def write_page(path: Path, template: str, made_of: str, title: str, scripts: tuple[str, ...] = (), **parts: str) -> None:

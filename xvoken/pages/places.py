@@ -4,16 +4,16 @@ from pathlib import Path
 
 from xvoken.errors import UserError
 from xvoken.files.keys import companions
-from xvoken.pictures.sources import is_shards, list_pictures
+from xvoken.pictures.sources import Member, is_shards, list_pictures
 
 
-def picture_paths(ids: list[str], keys: Path, moved: dict[str, Path], again: str) -> list[Path]:
+def picture_paths(ids: list[str], keys: Path, moved: dict[str, Path], again: str) -> list[Path | Member]:
     """The file of the picture of each row of an index, as the keys name it, or below the folder where it is now.
 
     ids: {IMAGE_SET}/{image id} of each row; keys: the folder of the keys; moved: folder or tar shards of image sets, by name;
     again: the command that makes the voken file again. Raises UserError if keys and ids do not belong together.
     """
-    found: list[Path] = []
+    found: list[Path | Member] = []
     for image_set in dict.fromkeys(i.partition("/")[0] for i in ids):
         mine = [i.partition("/")[2] for i in ids if i.startswith(f"{image_set}/")]
         found += _moved(mine, moved[image_set]) if image_set in moved else _named(mine, keys, image_set, again)
@@ -31,8 +31,6 @@ def _named(ids: list[str], keys: Path, image_set: str, again: str) -> list[Path]
     return [Path(path) for path in paths[: len(ids)]]
 
 
-def _moved(ids: list[str], source: Path) -> list[Path]:
-    if is_shards(source):
-        members = list_pictures(source)[0]
-        return [Path(str(members[i])) if isinstance(members, dict) and i in members else source.parent / i for i in ids]
-    return [source / i for i in ids]
+def _moved(ids: list[str], source: Path) -> list[Path | Member]:
+    there = list_pictures(source)[0] if is_shards(source) else ()
+    return [there[i] if isinstance(there, dict) and i in there else source / i for i in ids]

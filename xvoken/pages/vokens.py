@@ -6,7 +6,6 @@ NAME.page/FINGERPRINT/       its data: text.N.js, found.N.js of LINES lines each
 NAME.page/thumbs/            their thumbnails
 """
 
-import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice, pairwise
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.console import log, progress
+from xvoken.console import progress
 from xvoken.errors import UserError
 from xvoken.files import vokens
 from xvoken.files.lines import each_line
@@ -24,7 +23,8 @@ from xvoken.files.safe import fingerprint, sha256_of_file
 from xvoken.pages import pictures
 from xvoken.pages.chunks import literal, packed, write_chunk
 from xvoken.pages.credits import read_credits
-from xvoken.pages.document import assets_hash, write_page
+from xvoken.pages.document import assets_hash, data_folder, remove_others, write_page
+from xvoken.pictures.sources import Member
 
 SCRIPTS = ("data.js", "list.js", "app.js", "vokens.js")
 LINES = 1 << 12
@@ -65,7 +65,7 @@ class VokenPage:
 
     hdf5: Path
     ids: list[str]
-    paths: list[Path]
+    paths: list[Path | Member]
     text: Path
     named: dict[str, str]
     side: int = pictures.SIDE
@@ -91,6 +91,11 @@ class VokenPage:
         """The thumbnail's name of each used picture."""
         return [pictures.stamp(self.paths[row], self.side) for row in self.usage.rows]
 
+    @property
+    def holds(self) -> str:
+        """What is on the page."""
+        return f"{self.usage.total:,} lines and {len(self.usage.rows):,} pictures"
+
     @cached_property
     def made_of(self) -> str:
         """The fingerprint of all that the page depends on."""
@@ -98,8 +103,8 @@ class VokenPage:
         ids = [self.ids[row] for row in self.usage.rows]
         return fingerprint({"page": assets_hash(), "files": read, "ids": ids, "thumbs": self.thumbs, "named": self.named, "good": self.good})
 
-    def write(self, output: Path) -> dict[int, str]:
-        """Write data, thumbnails and the page; returns, by row of the index, why a picture can't be shown."""
+    def write(self, output: Path) -> None:
+        """Write data, thumbnails and the page; logs which pictures can't be shown."""
         folder = data_folder(output)
         chunks = folder / self.made_of
         broken = pictures.make([self.paths[row] for row in self.usage.rows], self.thumbs, folder / "thumbs", self.side)
@@ -110,10 +115,8 @@ class VokenPage:
             output, "data.html", self.made_of, self.named["title"], SCRIPTS,
             about=literal(self._about(folder.name, len(broken))), good=self.good,
         )  # fmt: skip
-        for other in folder.iterdir():  # data of the page that this one replaces
-            if other.name not in (self.made_of, "thumbs") and len(other.name) == len(self.made_of) and other.is_dir():
-                shutil.rmtree(other)
-        return {int(self.usage.rows[slot]): reason for slot, reason in broken.items()}
+        remove_others(folder, self.made_of)
+        pictures.tell_broken([f"{self.ids[self.usage.rows[slot]]}: {reason}" for slot, reason in broken.items()])
 
     def _about(self, folder: str, broken: int) -> dict[str, Any]:
         """What the page's script has to know before it loads anything."""
@@ -158,7 +161,7 @@ class VokenPage:
         for start in range(0, len(ids), PICTURES):
             block = [
                 {
-                    "id": self.ids[usage.rows[slot]], "file": self.paths[usage.rows[slot]].name,
+                    "id": self.ids[usage.rows[slot]], "file": file_name(self.paths[usage.rows[slot]]),
                     "thumb": "" if slot in broken else self.thumbs[slot], **({"why": broken[slot]} if slot in broken else {}),
                     "lines": int(usage.lines[slot]), "firsts": int(usage.firsts[slot]), "uses": shards[slot].tolist(),
                     **({"credit": credit[ids[slot]]} if ids[slot] in credit else {}),
@@ -193,14 +196,6 @@ class VokenPage:
                 write_chunk(chunks, "uses", int(at), packed(lines[np.searchsorted(shard, at) : np.searchsorted(shard, at, "right")]))
 
 
-def data_folder(output: Path) -> Path:
-    """The folder with the data of a page, beside it."""
-    return output.with_name(f"{output.stem}.data") if output.suffix != ".html" else output.with_suffix("")
-
-
-def tell_broken(broken: dict[int, str], ids: list[str], most: int = 3) -> None:
-    """Log how many pictures of a page can't be shown, and of the first ones why."""
-    if broken:
-        some = "; ".join(f"{ids[row]}: {reason}" for row, reason in list(broken.items())[:most])
-        more = ", ..." if len(broken) > most else ""
-        log.warning(f"{len(broken):,} pictures can't be shown, the page has a grey tile for each ({some}{more})")
+def file_name(path: Path | Member) -> str:
+    """The name of a picture's file, without folders."""
+    return Path(str(path)).name

@@ -24,13 +24,14 @@ function visit(hash, replace = false) {
 
 // page: what this page is about, an object with
 //   noun, views, orders: names for people; make(), fill(row, number): the rows of the list; enter(number): Enter on a row;
-//   ordered(order): a promise of all numbers in it; filtered(state): a promise of some numbers, or null for all; filter(state): its name;
+//   filtered(state): a promise of some numbers, or null for all; filter(state): its name;
 //   drawView(view), drawDialog(dialog, state): false where there is nothing to show.
 let page, lines = null, chosen, told, run = 0, placed;
 const at = (index) => (lines ? lines[index] : index);
 
 function start(given) {
   page = given;
+  document.body.classList.add(about.kind);
   $("title").textContent = about.named.title;
   $("summary").textContent = page.summary;
   $("lines-heading").textContent = page.views[""];
@@ -81,7 +82,7 @@ function update(restore) {
 
 // The numbers that the state asks for, in its order; returns whether they are all there, and nothing else has been asked for since.
 async function choose(now, current) {
-  const [within, order] = [await page.filtered(now), now.sort ? await page.ordered(now.sort) : null];
+  const [within, order] = [await page.filtered(now), now.sort ? await ordered(now.sort) : null];
   if (!current()) return false;
   $("unfilter").hidden = !within;
   if (within) $("unfilter").textContent = `${page.filter(now)} ×`;

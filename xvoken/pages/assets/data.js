@@ -184,6 +184,19 @@ function sorted(values, descending) {
   return order;
 }
 
+// All lines by score ("high", "low") or by probability ("sure", "unsure").
+const orders = new Map();
+async function ordered(name) {
+  const what = name === "sure" || name === "unsure" ? "sure" : "scores";
+  if (!orders.has(name)) {
+    const all = new Float32Array(about.lines);
+    const parts = await Promise.all(Array.from({ length: Math.ceil(about.lines / about.sizes.best) }, (_, i) => load("best", i)));
+    parts.forEach((part, i) => all.set(floats(part[what]), i * about.sizes.best));
+    orders.set(name, sorted(all, name === "high" || name === "sure"));
+  }
+  return orders.get(name);
+}
+
 // Of an order of all lines those in `lines`.
 function kept(order, lines) {
   const there = new Uint8Array(about.lines);
@@ -206,6 +219,12 @@ function marked(place, text, query) {
 
 const number = (value) => value.toLocaleString("en");
 const plural = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
+// A picture, or a grey tile with its id where it can't be shown.
+function image(id, { thumb: name, why }) {
+  if (name) return element("img", { src: thumb(name), alt: id, loading: "lazy", decoding: "async" });
+  return element("span", { className: "grey", textContent: `${id}: ${why}` });
+}
+
 const thumb = (name) => `${about.thumbs.split("/").map(encodeURIComponent).join("/")}/${name.slice(0, 2)}/${name}.webp`;
 
 window.xvoken = { add };

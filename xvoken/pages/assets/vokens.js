@@ -12,14 +12,8 @@ function foundFor(line) {
 }
 const pictureOf = (slot) => peek("pictures", Math.floor(slot / PICTURES))?.[slot % PICTURES];
 
-// A picture, or a grey tile with its id where it can't be shown.
-function image(info) {
-  if (info.thumb) return element("img", { src: thumb(info.thumb), alt: info.id, loading: "lazy", decoding: "async" });
-  return element("span", { className: "grey", textContent: `${info.id}: ${info.why}` });
-}
-
 function tile(info, under, label, open) {
-  const made = element("button", { type: "button", className: "tile", ariaLabel: label }, image(info), ...under);
+  const made = element("button", { type: "button", className: "tile", ariaLabel: label }, image(info.id, info), ...under);
   made.addEventListener("click", open);
   return made;
 }
@@ -77,18 +71,6 @@ function sureOf(line) {
   return chunk?.sure[line % about.sizes.best];
 }
 
-const orders = new Map();
-async function ordered(name) {
-  const what = name === "sure" || name === "unsure" ? "sure" : "scores";
-  if (!orders.has(name)) {
-    const all = new Float32Array(about.lines);
-    const parts = await Promise.all(Array.from({ length: Math.ceil(about.lines / about.sizes.best) }, (_, i) => load("best", i)));
-    parts.forEach((part, i) => all.set(floats(part[what]), i * about.sizes.best));
-    orders.set(name, sorted(all, name === "high" || name === "sure"));
-  }
-  return orders.get(name);
-}
-
 async function usesOf(slot) {
   const info = (await load("pictures", Math.floor(slot / PICTURES)))[slot % PICTURES];
   const [chunk, from] = info.uses;
@@ -140,7 +122,7 @@ function drawDialog(dialog, now) {
   all.addEventListener("click", () => go({ show: "", of: "", view: "", q: "", line: "", picture: slot }));
   const uses = element("ol", { className: "uses" });
   const heading = element("h2", { id: "enlarged-title", textContent: info.id });
-  dialog.replaceChildren(element("div", { className: "enlarged" }, element("div", {}, image(info)),
+  dialog.replaceChildren(element("div", { className: "enlarged" }, element("div", {}, image(info.id, info)),
     element("div", {}, heading, element("div", { className: "buttons" }, all, close), facts, uses)));
   usesOf(slot).then(async (found) => {
     for (const one of found.subarray(0, 6)) {
@@ -189,7 +171,7 @@ start({
     ["Pictures used", `${number(about.pictures)} of ${number(about.gallery)}`],
     ["Can't be shown", about.broken && plural(about.broken, "picture")],
   ],
-  make, fill, ordered, drawDialog, drawView, turn,
+  make, fill, drawDialog, drawView, turn,
   enter: (line) => foundFor(line)?.length && go({ show: foundFor(line)[0].slot, of: line + 1 }),
   filtered: async (now) => (isSlot(now.picture) ? usesOf(Number(now.picture)) : null),
   filter: (now) => `with ${pictureOf(Number(now.picture))?.id ?? "one picture"}`,
