@@ -20,6 +20,11 @@ class Bar:
     high: float | None = None
     chance: float | None = None
 
+    @property
+    def reach(self) -> float:
+        """Where its drawing ends."""
+        return self.value if self.high is None else self.high
+
 
 def curve(title: str, unit: str, points: Sequence[tuple[int, float]], taken: int | None = None) -> str:
     """A figure of values over epochs; points: (epoch, value), at least one; taken: the epoch that was taken, which is marked."""
@@ -51,9 +56,11 @@ def curve(title: str, unit: str, points: Sequence[tuple[int, float]], taken: int
     return _figure(WIDTH, HEIGHT, told, parts, caption)
 
 
-def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
-    """A figure of a bar for each row, with its value, the interval as a whisker, and chance as a tick."""
-    highest = max(row.high if row.high is not None else row.value for row in rows)
+def bars(title: str, unit: str, rows: Sequence[Bar], highest: float) -> str:
+    """A figure of a bar for each row, with its value, the interval as a whisker, and chance as a tick.
+
+    highest: what the scale has to reach, the same for charts that are to be compared.
+    """
     ticks = _ticks(highest)
     height = TOP + ROW * len(rows) + BOTTOM // 2 + 8
 

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 
 from xvoken.errors import UserError
 from xvoken.files.safe import write_text
+from xvoken.pictures.decode import BrokenPicture
+from xvoken.pictures.sources import Member, find
+from xvoken.pictures.thumbnails import MIME, thumbnail
 from xvoken.work.product import Product
 
 ASSETS = ("page.css", "data.js", "list.js", "app.js", "vokens.js", "context.js", "data.html", "plain.html")
@@ -87,7 +90,26 @@ def write_page(path: Path, template: str, made_of: str, title: str, scripts: tup
     write_text(path, Template(asset(template)).substitute(head | parts))
 
 
+def section(key: str, heading: str, content: str) -> str:
+    """HTML of a section; key: its name in addresses, letters and dashes; heading: text; content: HTML."""
+    return f'<section id="{key}" aria-labelledby="{key}-heading">\n<h2 id="{key}-heading">{html.escape(heading)}</h2>\n{content}\n</section>'
+
+
+def jumps(sections: dict[str, str]) -> str:
+    """HTML of links to sections, as list items; sections: their keys and headings."""
+    return "".join(f'<li><a href="#{key}">{html.escape(heading)}</a></li>' for key, heading in sections.items())
+
+
 def figure(source: str, alt: str, caption: str) -> str:
     """HTML of a picture with its caption; source: its address; alt: text; caption: HTML."""
     shown = f'<img src="{html.escape(source)}" alt="{html.escape(alt)}" loading="lazy">'
     return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
+
+
+def embedded(path: Path | Member, side: int) -> str:
+    """A picture's thumbnail as the address of an image inside the page; raises UserError for a picture that is gone or broken."""
+    try:
+        data = thumbnail(path if isinstance(path, Member) else find(path), side)
+    except BrokenPicture as error:
+        raise UserError(f"{path}: {error}; the page shows this picture: bring it back") from None
+    return f"data:{MIME};base64,{base64.b64encode(data).decode()}"

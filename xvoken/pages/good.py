@@ -32,14 +32,15 @@ ones{", and so were the epochs of training from there" if trained else "; traini
 
 def recall_html(records: dict[str, dict[str, Any]]) -> str:
     """Charts of recalls, one for each record and direction; records: what each was measured on, or by -> the record."""
-    charts = []
+    charts: dict[tuple[str, str], list[Bar]] = {}
     for name, record in records.items():
         for direction, words in DIRECTIONS.items():
             found, chance = record[direction], record["chance"][direction]
             interval = record.get("interval", {}).get(direction, {})
             rows = [Bar(f"R@{k}", found[f"R{k}"], *interval.get(f"R{k}", (None, None)), chance=chance[f"R{k}"]) for k in TOP]
-            charts.append(bars(f"{name}, {words}", f"percent; median rank {found['median_rank']:g}", rows))
-    return f'<div class="charts">{"".join(charts)}</div>'
+            charts[f"{name}, {words}", f"percent; median rank {found['median_rank']:g}"] = rows
+    highest = max((row.reach for rows in charts.values() for row in rows), default=1.0)
+    return f'<div class="charts">{"".join(bars(*named, rows, highest) for named, rows in charts.items())}</div>'
 
 
 def how_to_read(record: dict[str, Any]) -> str:
