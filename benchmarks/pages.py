@@ -93,8 +93,16 @@ def browse(output: Path, lines: int) -> dict[str, float]:
         timed("to the middle", lambda: (page.fill("#goto", str(lines // 2)), page.press("#goto", "Enter")), row(lines // 2))
         page.keyboard.press("Control+Home")
         wait(row(1))
-        timed("sort by score", lambda: page.select_option("#sort", "high"), "document.querySelector('article[aria-posinset=\"1\"] .tile')?.ariaLabel.endsWith('score 1.000')")
-        timed("lines of the most used picture", lambda: page.goto(f"{output.as_uri()}#picture=0"), "!document.getElementById('unfilter').hidden")
+        timed(
+            "sort by score",
+            lambda: page.select_option("#sort", "high"),
+            "document.querySelector('article[aria-posinset=\"1\"] .tile')?.ariaLabel.endsWith('score 1.000')",
+        )
+        timed(
+            "lines of the most used picture",
+            lambda: page.goto(f"{output.as_uri()}#picture=0"),
+            "!document.getElementById('unfilter').hidden",
+        )
         page.reload()
         page.wait_for_timeout(5000)
         found["memory_mb"] = round(page.evaluate("performance.memory.usedJSHeapSize") / 1e6)

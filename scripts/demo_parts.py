@@ -51,10 +51,10 @@ class Trained:
 
 def untrained_section(sentences: list[Line], dialogues: list[Line], more: str = "") -> str:
     """Sentences and dialogue lines with photos, by the matcher that was not trained; more: HTML of links to all lines."""
-    told = f"""<p>Nothing was trained here. To the matcher of <i>--recipe zeroshot</i> a picture is what an image classifier takes it for, in
-the words of its 1,000 class names, and a sentence encoder compares these with the line. Here are photos; the sentences are ours, one about
-each photo, and none was left out for what was found for it. For each the three photos with the highest scores, best first; the score is the
-inner product of two vectors of length 1 (1 at most).</p>
+    told = f"""<p>Nothing was trained here. To the matcher of <i>--recipe zeroshot</i> a picture is what an image classifier takes it for,
+in the words of its 1,000 class names, and a sentence encoder compares these with the line. Here are photos; the sentences are ours, one
+about each photo, and none was left out for what was found for it. For each the three photos with the highest scores, best first; the
+score is the inner product of two vectors of length 1 (1 at most).</p>
 {more}{pairs_html(sentences)}
 <h3>Dialogue lines with the highest scores</h3>
 <p>The dialogues are seldom about what these photos show: lines for which the matcher is surest, each with another photo.</p>

@@ -11,7 +11,7 @@ from xvoken.interrupts import importing
 
 from xvoken import commands
 from xvoken.cli.flags import Help, Parser, at_least, some_path
-from xvoken.console import log, say
+from xvoken.console import log
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files import vokens
@@ -53,7 +53,9 @@ class Given:
         """{IMAGE_SET}/{image id} of each row of the index; raises UserError if they are not those that were searched."""
         ids = vokens.read_ids(self.name.parent, *self.name.name.rsplit(".", 1))
         if self.settings.get("images", len(ids)) != len(ids):
-            raise UserError(f"{self.name}.ids: not the {self.settings['images']} images that were searched; make both again: {self.again()}")
+            raise UserError(
+                f"{self.name}.ids: not the {self.settings['images']} images that were searched; make both again: {self.again()}"
+            )
         return ids
 
     @property
@@ -77,10 +79,16 @@ class Given:
                 log.warning(f"{self.hdf5} does not say which text it was made of; it must be {self.corpus}")
             return self.corpus
         corpus = self.name.name.removesuffix("." + "_".join(self.sets))
-        for path in [self.name.with_name(corpus), Path(corpus), *(path for where in LIKELY for path in sorted(Path().glob(f"{where}/{corpus}")))]:
+        for path in [
+            self.name.with_name(corpus),
+            Path(corpus),
+            *(path for where in LIKELY for path in sorted(Path().glob(f"{where}/{corpus}"))),
+        ]:
             if path.is_file() and then in (sha256_of_file(path), *_tokens_of(path)):
                 return path
-        raise UserError(f"{self.hdf5}: the text that it was made of is not where it is looked for; say where it is: --corpus FOLDER/{corpus}")
+        raise UserError(
+            f"{self.hdf5}: the text that it was made of is not where it is looked for; say where it is: --corpus FOLDER/{corpus}"
+        )
 
     def paths(self) -> list[Path | Member]:
         """The file of each row's picture; raises UserError if the keys are not those that were searched."""
@@ -124,7 +132,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(description="Write a page of all lines of a corpus with the pictures that were found for them.", formatter_class=Help)
     parser.add_argument(
         "--vokens", type=some_path, metavar="FILE",
-        help="the voken file: snap/xmatching/NAME/vokens/CORPUS.IMAGE_SET, or the .hdf5 beside it; or say --load, --corpus and --image-sets",
+        help="the voken file: snap/xmatching/NAME/vokens/CORPUS.IMAGE_SET, or its .hdf5; or say --load, --corpus and --image-sets",
     )  # fmt: skip
     parser.add_argument("--load", help="the snapshot or model that the pictures were retrieved with")
     parser.add_argument("--corpus", type=some_path, help="the text, a line each (default, with --vokens: looked for by its hash)")
@@ -136,7 +144,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vokens-dir", type=some_path, help="with --load: folder of the voken files (default: vokens/ in the snapshot)")
     parser.add_argument("--keys-dir", type=some_path, help="folder of the keys (default: keys/ beside vokens/)")
     parser.add_argument("--output", type=some_path, help="the HTML file to write (default: the voken file's name and .page.html)")
-    parser.add_argument("--credits", type=some_path, nargs="+", default=[], metavar="CSV", help="whom the pictures are from (docs/pages.md)")
+    parser.add_argument(
+        "--credits", type=some_path, nargs="+", default=[], metavar="CSV", help="whom the pictures are from (docs/pages.md)"
+    )
     parser.add_argument("--side", type=at_least(32), default=320, help="pixels of the longest side of a thumbnail")
     return parser.parse_args(argv)
 

@@ -39,21 +39,26 @@ def curve(title: str, unit: str, points: Sequence[tuple[int, float]], taken: int
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     parts = [_line(LEFT, y(tick), WIDTH - RIGHT, y(tick)) + _text(LEFT - 7, y(tick) + 4, f"{tick:g}", "label", "end") for tick in ticks]
-    shown = [epoch for epoch in _whole(first, epochs[-1])]
-    parts += [_text(x(epoch), HEIGHT - BOTTOM + 18, str(epoch), "label", "middle") for epoch in shown]
+    parts += [_text(x(epoch), HEIGHT - BOTTOM + 18, str(epoch), "label", "middle") for epoch in _whole(first, epochs[-1])]
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "epoch", "label", "middle"))
     parts.append(f'<polyline class="one" points="{" ".join(f"{x(e):.1f},{y(v):.1f}" for e, v in points)}"/>')
-    at = dict(points).get(taken) if taken is not None else None
     told = f"{title}, {unit}: {values[0]:.3g} at epoch {epochs[0]}, {values[-1]:.3g} at epoch {epochs[-1]}"
+    for epoch, value in points:
+        if epoch == taken:
+            parts += _mark(x(epoch), y(value), f"taken: epoch {epoch}, {value:.3g}")
+            told += f"; epoch {epoch} was taken, {value:.3g}"
     caption = f"<b>{html.escape(title)}</b>, {html.escape(unit)}: {values[0]:.3g} to {values[-1]:.3g}"
-    if at is not None:
-        side, shift = ("end", -9) if x(taken) > WIDTH * 0.6 else ("start", 9)
-        above = y(at) - 9 if y(at) > TOP + 22 else y(at) + 20
-        parts.append(f'<line class="taken" x1="{x(taken):.1f}" x2="{x(taken):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<circle class="dot" cx="{x(taken):.1f}" cy="{y(at):.1f}" r="5"/>')
-        parts.append(_text(x(taken) + shift, above, f"taken: epoch {taken}, {at:.3g}", "", side))
-        told += f"; epoch {taken} was taken, {at:.3g}"
     return _figure(WIDTH, HEIGHT, told, parts, caption)
+
+
+def _mark(x: float, y: float, text: str) -> list[str]:
+    """A dot on a curve with a text beside it, where there is room, and a line through both axes."""
+    anchor, shift = ("end", -9) if x > WIDTH * 0.6 else ("start", 9)
+    return [
+        f'<line class="taken" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>',
+        f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5"/>',
+        _text(x + shift, y - 9 if y > TOP + 22 else y + 20, text, "", anchor),
+    ]
 
 
 def bars(title: str, unit: str, rows: Sequence[Bar], highest: float) -> str:

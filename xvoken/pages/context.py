@@ -72,7 +72,7 @@ class ContextPage:
         folder = data_folder(output)
         chunks = folder / self.made_of
         numbers, paths, names = zip(*self._there, strict=True) if self._there else ((), (), ())
-        broken = {number: "not among the pictures given" for number in set(range(len(self.ids))) - set(numbers)}
+        broken = dict.fromkeys(set(range(len(self.ids))) - set(numbers), "not among the pictures given")
         broken |= {numbers[at]: reason for at, reason in pictures.make(paths, names, folder / "thumbs", self.side).items()}
         k = self._write_chunks(chunks, dict(zip(numbers, names, strict=True)), broken)
         about = literal(self._about(folder.name, k, len(broken)))

@@ -32,7 +32,7 @@ def read_credits(path: Path, ids: list[str]) -> dict[str, dict[str, str]]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             if "ImageID" not in (rows.fieldnames or ()):
-                raise UserError(f"{path}: no column ImageID in its first line; a CSV was expected as Open Images has, docs/pages.md shows it")
+                raise UserError(f"{path}: no column ImageID in its first line; a CSV file as Open Images has is expected (docs/pages.md)")
             for row in rows:
                 if pictures := wanted.get(row["ImageID"] or ""):
                     said = _said(row)

@@ -44,10 +44,14 @@ class Page(Protocol):
     """A page with data; made_of: the fingerprint of all that it depends on; holds: what is on it, in words."""
 
     @property
-    def made_of(self) -> str: ...
+    def made_of(self) -> str:
+        """As above."""
+        ...
 
     @property
-    def holds(self) -> str: ...
+    def holds(self) -> str:
+        """As above."""
+        ...
 
     def write(self, output: Path) -> None:
         """Write data, thumbnails and the page."""
@@ -92,7 +96,8 @@ def write_page(path: Path, template: str, made_of: str, title: str, scripts: tup
 
 def section(key: str, heading: str, content: str) -> str:
     """HTML of a section; key: its name in addresses, letters and dashes; heading: text; content: HTML."""
-    return f'<section id="{key}" aria-labelledby="{key}-heading">\n<h2 id="{key}-heading">{html.escape(heading)}</h2>\n{content}\n</section>'
+    headed = f'<h2 id="{key}-heading">{html.escape(heading)}</h2>'
+    return f'<section id="{key}" aria-labelledby="{key}-heading">\n{headed}\n{content}\n</section>'
 
 
 def jumps(sections: dict[str, str]) -> str:

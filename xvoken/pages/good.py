@@ -1,6 +1,7 @@
 """How good a trained matcher is, as HTML: what was chosen, its curves, and the recalls that were measured."""
 
 import html
+import math
 from typing import Any
 
 from xvoken.pages.charts import Bar, bars, curve
@@ -14,7 +15,7 @@ def training_html(records: list[dict[str, Any]], choice: dict[str, Any] | None, 
 
     records: those of metrics.jsonl; choice: of BEST.json, None for a matcher without heads in closed form; taken: the epoch in BEST.
     """
-    trained = [record for record in records if record["loss"] is not None]
+    trained = [record for record in records if record["loss"] is not None and math.isfinite(record["loss"])]
     told = ""
     if choice:
         heads = " and ".join(f"{html.escape(name)} (weight {weight:g})" for name, weight in choice["weights"].items())

@@ -100,8 +100,8 @@ class VokenPage:
     def made_of(self) -> str:
         """The fingerprint of all that the page depends on."""
         read = [sha256_of_file(path) for path in (self.hdf5, self.text, *self.credits)]
-        ids = [self.ids[row] for row in self.usage.rows]
-        return fingerprint({"page": assets_hash(), "files": read, "ids": ids, "thumbs": self.thumbs, "named": self.named, "good": self.good})
+        shown = {"ids": [self.ids[row] for row in self.usage.rows], "thumbs": self.thumbs, "named": self.named, "good": self.good}
+        return fingerprint({"page": assets_hash(), "files": read, **shown})
 
     def write(self, output: Path) -> None:
         """Write data, thumbnails and the page; logs which pictures can't be shown."""
