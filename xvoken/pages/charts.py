@@ -52,12 +52,12 @@ def curve(title: str, unit: str, points: Sequence[tuple[int, float]], taken: int
 
 
 def _mark(x: float, y: float, text: str) -> list[str]:
-    """A dot on a curve with a text beside it, where there is room, and a line through both axes."""
+    """A dot on a curve, a line to the axis through it, and a text at the end of that line which is farther from the dot."""
     anchor, shift = ("end", -9) if x > WIDTH * 0.6 else ("start", 9)
     return [
         f'<line class="taken" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>',
         f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5"/>',
-        _text(x + shift, y - 9 if y > TOP + 22 else y + 20, text, "", anchor),
+        _text(x + shift, TOP + 18 if y > HEIGHT / 2 else HEIGHT - BOTTOM - 10, text, "said", anchor),
     ]
 
 

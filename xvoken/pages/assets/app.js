@@ -34,6 +34,7 @@ function start(given) {
   document.body.classList.add(about.kind);
   $("title").textContent = about.named.title;
   $("summary").textContent = page.summary;
+  $("nothing").textContent = `No ${page.noun} to show.`;
   $("lines-heading").textContent = page.views[""];
   $("views").append(element("ul", {}, ...Object.entries(page.views).map(([view, name]) =>
     element("li", {}, element("a", { href: view ? `#view=${view}` : "#", textContent: name })))));
@@ -63,7 +64,7 @@ function update(restore) {
     if (!dialog.open) dialog.showModal();
   } else if (dialog.open) dialog.close();
   if (view) return page.drawView(view);
-  if ($("query") !== document.activeElement) $("query").value = now.q ?? "";
+  if ($("query").value.trim() !== (now.q ?? "")) $("query").value = now.q ?? "";
   $("sort").value = now.sort in page.orders ? now.sort : "";
   const key = JSON.stringify([now.q, now.sort, now.picture]);
   const finish = () => {
@@ -102,6 +103,7 @@ function setLines(found, more) {
   lines = found;
   const total = found ? found.length : about.lines;
   $("count").textContent = `${plural(total, page.noun)}${total < about.lines ? ` of ${number(about.lines)}` : ""}${more}`;
+  $("nothing").hidden = total > 0;
   list.setTotal(total);
 }
 
@@ -116,11 +118,17 @@ function place(line) {
 }
 
 function listen() {
-  addEventListener("popstate", (event) => update(event.state?.at));
   let typing = 0;
+  addEventListener("popstate", (event) => {
+    clearTimeout(typing);
+    update(event.state?.at);
+  });
   $("query").addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(() => go({ q: $("query").value.trim(), line: "" }, Boolean(state().q)), 120);
+    typing = setTimeout(() => {
+      const q = $("query").value.trim();
+      go({ q, line: "" }, Boolean(q && state().q)); // while a query is typed, it is one step of the history
+    }, 120);
   });
   $("tools").addEventListener("submit", (event) => event.preventDefault());
   $("sort").addEventListener("change", () => go({ sort: $("sort").value, line: "" }));
