@@ -7,7 +7,6 @@ machine opens the page from disk; each time is that of a person: from the key pr
 """
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -64,6 +63,7 @@ def browse(output: Path, lines: int) -> dict[str, float]:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(ARGUMENTS))
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(60_000)
+        wanted = "document.getElementById('count').textContent"
 
         def wait(until: str) -> None:  # not by wait_for_function, which the page's policy forbids
             end = time.perf_counter() + 60
@@ -82,13 +82,13 @@ def browse(output: Path, lines: int) -> dict[str, float]:
             return f"!!document.querySelector('article[aria-label=\"line {number:,}\"] img')"
 
         def counted(word: str) -> str:
-            return f"location.hash.includes('{word}') && /^[\\d,]+ lines? of [\\d,]+$/.test(document.getElementById('count').textContent)"
+            return f"location.hash.includes('{word}') && /^[\\d,]+ lines? of [\\d,]+$/.test({wanted})"
 
         timed("open", lambda: page.goto(output.as_uri()), row(1))
         timed("search, nothing loaded", lambda: page.fill("#query", "tion"), counted("tion"))
         timed("search again", lambda: page.fill("#query", "shred"), counted("shred"))
         page.fill("#query", "")
-        wait("!/of|searched/.test(document.getElementById('count').textContent)")
+        wait(f"!/of|searched/.test({wanted})")
         timed("to the end", lambda: page.locator("#list").press("Control+End"), row(lines))
         timed("to the middle", lambda: (page.fill("#goto", str(lines // 2)), page.press("#goto", "Enter")), row(lines // 2))
         page.keyboard.press("Control+Home")
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
             "stage": "page", "items": lines, "machine": machine(), "write": round(written, 1),
             "data_mb": round(sum(file.stat().st_size for file in files if file.suffix == ".js") / 1e6), "files": len(files),
         }  # fmt: skip
-        if Path("/usr/bin/chromium").exists() and not os.environ.get("NO_BROWSER"):
+        if not args.small:
             record |= browse(output, lines)
     print(json.dumps(record))
 

@@ -196,7 +196,8 @@ SERIOUS = """axe.run().then(found => found.violations.filter(one => ["serious", 
 
 
 VIEWS = {
-    "lines.html": {"": "article img", "view=pictures": "#hubs img", "view=good": "figure.chart", "view=about": "#told", "show=0&of=1": "dialog img"},
+    "lines.html": {"": "article img", "view=pictures": "#hubs img", "view=good": "figure.chart", "view=about": "#told",
+                   "show=0&of=1": "dialog img"},
     "context.html": {"": "article img", "show=1&of=nine": "dialog img"},
 }  # fmt: skip
 
