@@ -15,6 +15,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def printable(text: str) -> str:
+    """A text from a file, or a file's name, as it can be shown: what could steer a terminal or reorder a line is written as an escape."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text)
+
+
 class _Lines(logging.Handler):
     """Prints each log message as one line on stderr, a warning with the word in front."""
 

@@ -67,9 +67,9 @@ def _can_hear() -> bool:
 
 
 def _is_a_script() -> bool:
-    """Whether the process was started for one of the project's scripts, not for a test or somebody's own program."""
+    """Whether the process was started for one of the project's commands, not for a test or somebody's own program."""
     file = getattr(sys.modules["__main__"], "__file__", None)
-    return bool(file) and Path(file).resolve().parents[1] == ROOT
+    return bool(file) and (Path(file).resolve().parents[1] == ROOT or Path(file).stem == "xvoken")
 
 
 if _is_a_script():

@@ -13,10 +13,10 @@ from PIL import Image
 from ctx import hubness
 from ctx.coco import Source, read_pictures
 from ctx.crops import views
-from scripts.check import check
 from tests import builder
 from tests.running import run_here, run_script
 from tests.worlds import World
+from xvoken.cli.check import check
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.encoder import Encoder, load_encoder
 from xvoken.encoders.identity import identify

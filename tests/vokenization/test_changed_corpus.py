@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from scripts.check import check
 from scripts.demo_lines import read_lines
 from tests.worlds import World
+from xvoken.cli.check import check
 from xvoken.errors import UserError
 from xvoken.files import keys, vokens
 from xvoken.files.safe import sha256_of_file

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from scripts.check import check
 from tests.worlds import World
+from xvoken.cli.check import check
 from xvoken.errors import UserError
 from xvoken.files import keys
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.check import check
 from tests import builder
 from tests.worlds import World
 from vokenization import hubness
+from xvoken.cli.check import check
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec

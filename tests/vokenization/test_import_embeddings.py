@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from scripts.check import check
 from tests.worlds import World
 from vokenization import import_embeddings
 from xvoken import load_encoder
+from xvoken.cli.check import check
 from xvoken.errors import UserError
 from xvoken.files import keys, vokens
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import xvoken
-from scripts.check import check
 from tests.running import run_here
 from tests.worlds import World
 from xvoken.calibration import CANDIDATES
+from xvoken.cli.check import check
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.identity import identify
 from xvoken.errors import UserError

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.check import check
 from scripts.demo_parts import thumbnail
 from tests.running import run_here
 from tests.worlds import World
+from xvoken.cli.check import check
 from xvoken.errors import UserError
 from xvoken.files import image_ids, keys
 from xvoken.files.image_sets import Roots

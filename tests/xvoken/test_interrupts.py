@@ -45,7 +45,8 @@ def test_ctrl_c_raises_again_once_main_runs(tmp_path: Path):
         "i.hear_by_exception()",
         "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)",
     )
-    for path, expected in ((ROOT / "scripts/check.py", ["True", "True"]), (tmp_path / "start.py", ["False", "True"])):
+    scripts = [(path, ["True", "True"]) for path in (ROOT / "scripts/check.py", tmp_path / "bin/xvoken")]
+    for path, expected in (*scripts, (tmp_path / "start.py", ["False", "True"])):
         program = "; ".join((f"import sys; sys.modules['__main__'].__file__ = {str(path)!r}", *looks))
         done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
         assert done.stdout.split() == expected

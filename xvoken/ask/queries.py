@@ -1,5 +1,6 @@
 """What can be asked: sentences and pictures, added and subtracted."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from xvoken.pictures.sources import ENDINGS
 
 LONGEST = 10_000  # characters of a sentence; towers cut it at some hundred words
 MOST = 16  # parts of a query
+ALIKE = 0.95  # inner product from which two pictures count as near-duplicates
 
 
 @dataclass(frozen=True)
@@ -78,3 +80,14 @@ def query(parts: Sequence[Part]) -> Query:
     if len(parts) > MOST:
         raise UserError(f"{len(parts)} sentences and pictures in one query; at most {MOST} are taken")
     return Query(tuple(parts))
+
+
+def written(line: str) -> Query:
+    """The query of a line as `Query.name` writes it, `a dog + beach.jpg - people`: + and - between blanks add and subtract.
+
+    A part that names a file is that picture. Raises UserError as `sentence` and `picture` do.
+    """
+    first, *rest = re.split(r"(?:^|\s)([+-])\s", line.strip())
+    parts = [sentence_or_picture(first)] if first or not rest else []
+    parts += [sentence_or_picture(text.strip(), -1.0 if sign == "-" else 1.0) for sign, text in zip(rest[::2], rest[1::2], strict=True)]
+    return query(parts)

@@ -24,7 +24,6 @@ from xvoken.machine import one_device
 from xvoken.search.hubness import extended, offsets
 from xvoken.search.index import build_joined
 
-ALIKE = 0.95  # inner product from which two pictures count as near-duplicates
 FETCHED = 4  # times as many pictures as asked for are looked at first where near-duplicates are collapsed
 
 Vectors = NDArray[np.float32]
@@ -61,18 +60,22 @@ class Searcher:
     """
 
     def __init__(self, load: str, identity: Identity, gallery: Gallery | None, device: str = "cpu", precision: str = "fp32"):
-        self.load, self.identity, self.gallery = load, identity, gallery
+        self.load, self.identity = load, identity
         self.device, self.precision = device, precision
         self.towers: dict[str, Encoder] = {}
         self.calibration: Calibration | None = Calibration.from_list(identity.calibration) if identity.calibration else None
         self.lift = np.float32(0)  # what a calibration needs added back to the scores
-        self.plain = build_joined(gallery.blocks, "auto", device) if gallery else None
-        self.corrected = self.plain
         self.phrase_db: phrase_files.CaptionDB | None = None
         self._loading = threading.Lock()
+        self.show(gallery)
 
     def __len__(self) -> int:
         return len(self.gallery) if self.gallery else 0
+
+    def show(self, gallery: Gallery | None) -> None:
+        """Answer from this gallery from here on."""
+        self.gallery = gallery
+        self.plain = self.corrected = build_joined(gallery.blocks, "auto", self.device) if gallery else None
 
     def encoder(self, tower: str) -> Encoder:
         """The encoder with the tower "text" or "image", loaded when it is first needed."""
@@ -92,7 +95,7 @@ class Searcher:
 
         A sum is brought to length 1. Raises UserError for a picture that can't be used, and for parts that cancel each other out.
         """
-        parts = [part for query in queries for part in query.parts]
+        parts = list({id(part): part for query in queries for part in query.parts}.values())  # one may be in all of them
         found: dict[int, Vectors] = {}
         for tower in ("text", "image"):
             asked = [part for part in parts if not isinstance(part.what, int) and part.is_text == (tower == "text")]
@@ -227,11 +230,16 @@ def open_searcher(
         key_files.require(where, image_set, str(load))
     gallery = read_keys(where, image_sets, encoder=identity) if image_sets else None
     searcher = Searcher(str(load), identity, gallery, one_device(device), precision)
+    return made_ready(searcher, where, "_".join(sorted(image_sets)), hubness, phrases)
+
+
+def made_ready(searcher: Searcher, where: Path, sets: str, hubness: float | None, phrases: Path | None) -> Searcher:
+    """The searcher with its phrases, and hubness taken off; where, sets: folder and beginning of the file of hubness numbers."""
     if phrases:
         searcher.load_phrases(phrases)
-    alpha = identity.hubness if hubness is None else hubness
-    if gallery and alpha:
-        searcher.take_off(_numbers(searcher, gallery, where, "_".join(sorted(image_sets)), alpha))
+    alpha = searcher.identity.hubness if hubness is None else hubness
+    if searcher.gallery and alpha:
+        searcher.take_off(_numbers(searcher, searcher.gallery, where, sets, alpha))
     return searcher
 
 

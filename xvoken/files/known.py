@@ -1,6 +1,6 @@
 """Facts about files that take seconds to load, such as a model's hash, kept on disk for as long as the files do not change.
 
-    ~/.cache/xvoken/known/{HASH}.json    key, facts, and of each file its size, times and inode; XDG_CACHE_HOME is heeded
+    ~/.cache/xvoken/known/{HASH}.json    key, facts, and of each file its size, times and inode; see `cache_folder`
 
 A fact is found out once more when the stamp of a file or the version of one of LIBRARIES has changed, or when nothing can be written.
 """
@@ -71,6 +71,19 @@ def remember(key: dict[str, Any], files: Iterable[Path], facts: dict[str, Any], 
             write_json(_file(key), {"key": _whole(key), "files": stamps, "facts": facts})
 
 
+def cache_folder() -> Path:
+    """The folder of what is kept for this user: ~/.cache/xvoken on Linux, where XDG_CACHE_HOME is heeded.
+
+    Raises RuntimeError for a user without a home.
+    """
+    from platformdirs import user_cache_path
+
+    folder = user_cache_path("xvoken")
+    if folder.parts[0].startswith("~"):  # of a user whom the system does not know, as in some containers
+        raise RuntimeError("this user has no home folder")
+    return folder
+
+
 def _all_in(path: Path) -> list[Path]:
     """A file, or a folder with everything in it, links followed; stops soon after MOST."""
     found = [path]
@@ -82,8 +95,7 @@ def _all_in(path: Path) -> list[Path]:
 
 
 def _file(key: dict[str, Any]) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "xvoken" / "known" / f"{fingerprint(_whole(key))}.json"
+    return cache_folder() / "known" / f"{fingerprint(_whole(key))}.json"
 
 
 def _whole(key: dict[str, Any]) -> dict[str, Any]:

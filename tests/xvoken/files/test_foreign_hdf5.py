@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
-from scripts.check import check
 from tests import builder
 from tests.running import run_script
+from xvoken.cli.check import check
 from xvoken.errors import UserError
 from xvoken.files import context as context_files
 from xvoken.files import corpus, keys, vokens
