@@ -54,6 +54,7 @@ def _said(row: dict[str, str]) -> dict[str, str]:
 def is_address(text: str) -> bool:
     """Whether a page may link to it: an address of http or https."""
     try:
-        return urlsplit(text).scheme in ("http", "https") and text.isprintable() and " " not in text
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable() and " " not in text
     except ValueError:
         return False

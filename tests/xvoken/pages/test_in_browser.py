@@ -3,11 +3,13 @@
 import os
 import re
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.xvoken.pages import made
+from xvoken.pages import document
 from xvoken.pages.charts import Bar, bars, curve
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -189,6 +191,64 @@ def test_context(opened):
     page.click("dialog >> text=Nine crops")
     eventually(page, "document.querySelectorAll('dialog h3').length === 9")
     assert "of=nine" in page.url
+
+
+@pytest.fixture
+def long(tmp_path: Path, pages: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A page whose list is higher than the limit that is put on it, as that of a million lines is."""
+    plain = document.asset
+    short = ("CAP = 15e6, END = 1e6", "CAP = 12000, END = 3000")
+    assert short[0] in plain("list.js")
+    monkeypatch.setattr(document, "asset", lambda name: plain(name).replace(*short))
+    made.voken_page(tmp_path / "long").write(pages / "long.html")
+    return "long.html"
+
+
+def test_a_list_that_is_higher_than_browsers_allow(long: str, opened):
+    page = opened(long)
+    first(page, "line 1 ·")
+    assert page.evaluate("document.getElementById('list').offsetHeight") == 12000
+    shown = """[...document.querySelectorAll("#list article:not([hidden])")]
+        .map(row => [Number(row.ariaPosInSet), row.getBoundingClientRect()])
+        .filter(([, box]) => box.bottom > document.getElementById("tools").getBoundingClientRect().bottom && box.top < innerHeight)
+        .map(([number, box]) => [number, Math.round(box.top)]).sort((a, b) => a[0] - b[0])"""
+
+    def whole() -> list[int]:
+        """The rows on the screen, each right below the other."""
+        rows = page.evaluate(shown)
+        assert [number for number, _ in rows] == list(range(rows[0][0], rows[0][0] + len(rows)))
+        assert len({below - above for (_, above), (_, below) in pairwise(rows)}) == 1
+        return [number for number, _ in rows]
+
+    page.evaluate("scrollTo(0, 1e9)")
+    eventually(page, f"({shown}).at(-1)[0] === 200")
+    assert whole()[-1] == 200
+    for _ in range(12):  # small moves are of the same length on the screen
+        before = page.evaluate(shown)
+        page.mouse.move(600, 500)
+        page.mouse.wheel(0, -300)
+        eventually(page, f"({shown})[0][0] < {before[0][0]} || ({shown})[0][1] !== {before[0][1]}")
+        after = dict(map(tuple, page.evaluate(shown)))
+        both = [(number, top) for number, top in before if number in after]
+        assert both and {after[number] - top for number, top in both} == {300}
+    page.wait_for_timeout(250)
+    at = whole()
+    assert at[-1] < 200 - 12
+    page.keyboard.press("g")
+    page.keyboard.type("100")
+    page.keyboard.press("Enter")
+    eventually(page, "document.activeElement.ariaPosInSet === '100'")
+    at = whole()
+    assert 100 in at
+    page.fill("#query", "last")
+    count(page, "1 line of 200")
+    page.go_back()
+    count(page, "200 lines")
+    page.wait_for_timeout(250)
+    assert 100 in whole()
+    page.evaluate("scrollTo(0, 0)")
+    first(page, "line 1 ·")
+    assert whole()[0] == 1
 
 
 SERIOUS = """axe.run().then(found => found.violations.filter(one => ["serious", "critical"].includes(one.impact)).map(

@@ -1,5 +1,6 @@
 // The page of a voken file: lines of a corpus with the pictures found for them.
 const [LINES, PICTURES] = [about.sizes.found, about.sizes.pictures];
+const MOST = 8; // pictures in a row of the list; further ones follow in the enlarged view
 const unpackFound = (value) => ({ rows: integers(value.rows), scores: floats(value.scores) });
 
 // The pictures of a line, best first: [{slot, score}], undefined while they are loaded.
@@ -39,7 +40,7 @@ function fill(row, line) {
   const [[numbered, said], pictures] = [row.firstChild.children, row.lastChild];
   row.ariaLabel = `line ${number(line + 1)}`;
   numbered.replaceChildren(element("a", { href: address({ line: line + 1 }), textContent: `line ${number(line + 1)}`, tabIndex: -1 }));
-  if (text !== undefined) say(said, text);
+  if (text !== undefined) say(said, text.slice(0, 2000));
   else said.textContent = "…";
   if (!ready) return pictures.replaceChildren();
   if (!found.length) {
@@ -47,7 +48,8 @@ function fill(row, line) {
     return pictures.replaceChildren(element("p", { className: "quiet none", textContent: why }));
   }
   if (!Number.isNaN(sure)) numbered.append(` · ${Math.round(100 * sure)}% sure`);
-  pictures.replaceChildren(...found.map(({ slot, score }, i) => {
+  if (found.length > MOST) numbered.append(` · ${plural(found.length - MOST, "more picture")}`);
+  pictures.replaceChildren(...found.slice(0, MOST).map(({ slot, score }, i) => {
     const label = `${infos[i].id}, score ${score.toFixed(3)}`;
     const made = tile(infos[i], [score.toFixed(3)], label, () => go({ show: slot, of: line + 1 }));
     made.tabIndex = active ? 0 : -1;
@@ -59,7 +61,7 @@ function fill(row, line) {
 function say(place, text) {
   const { q } = state();
   if (!text.trim()) return place.replaceChildren(element("p", { className: "quiet", textContent: "empty line" }));
-  place.replaceChildren(...text.slice(0, 5000).split("\t").map((said) => {
+  place.replaceChildren(...text.split("\t").map((said) => {
     const made = element("p", { dir: "auto" });
     marked(made, said, q);
     return made;
@@ -115,15 +117,18 @@ function drawDialog(dialog, now) {
   if (credit.title) fact("Title", linked(credit.title));
   if (credit.author) fact("Author", linked(credit.author, credit.profile));
   if (credit.license) fact("Licence", linked(licence(credit.license), credit.license));
-  if (credit.source) fact("Source", linked(new URL(credit.source).hostname, credit.source));
+  if (credit.source) fact("Source", linked(/^https?:..([^/?#]+)/i.exec(credit.source)?.[1] ?? "", credit.source));
   const close = element("button", { type: "button", textContent: "Close" });
   close.addEventListener("click", () => dialog.close());
   const all = element("button", { type: "button", textContent: `Show the ${plural(info.lines, "line")} with it` });
   all.addEventListener("click", () => go({ show: "", of: "", view: "", q: "", line: "", picture: slot }));
   const uses = element("ol", { className: "uses" });
+  const text = place >= 0 ? lineOf(line) : undefined;
+  const whole = element("div", { className: "text", dir: "auto" });
+  if (text !== undefined) say(whole, text);
   const heading = element("h2", { id: "enlarged-title", textContent: info.id });
   dialog.replaceChildren(element("div", { className: "enlarged" }, element("div", {}, image(info.id, info)),
-    element("div", {}, heading, element("div", { className: "buttons" }, all, close), facts, uses)));
+    element("div", {}, heading, ...(text === undefined ? [] : [whole]), element("div", { className: "buttons" }, all, close), facts, uses)));
   usesOf(slot).then(async (found) => {
     for (const one of found.subarray(0, 6)) {
       await load("text", Math.floor(one / about.sizes.text));
