@@ -101,17 +101,20 @@ function linked(text, url) {
 function drawDialog(dialog, now) {
   if (!isSlot(now.show)) return false;
   const slot = Number(now.show);
+  const line = Number(now.of) - 1;
+  const ofLine = line >= 0 && line < about.lines;
   const info = pictureOf(slot);
-  if (!info) {
-    load("pictures", Math.floor(slot / PICTURES)).then(() => state().show === now.show && drawDialog(dialog, now) && !dialog.open && dialog.showModal());
+  if (!info || (ofLine && (!foundFor(line) || lineOf(line) === undefined))) {
+    const needed = [load("pictures", Math.floor(slot / PICTURES))];
+    if (ofLine) needed.push(load("found", Math.floor(line / LINES)), load("text", Math.floor(line / about.sizes.text)));
+    Promise.all(needed).then(() => update(), () => {});
     return false;
   }
   const facts = element("dl");
   const fact = (name, ...what) => facts.append(element("dt", { textContent: name }), element("dd", {}, ...what));
-  const line = Number(now.of) - 1;
-  const place = now.of ? (foundFor(line) ?? []).findIndex((one) => one.slot === slot) : -1;
+  const place = ofLine ? foundFor(line).findIndex((one) => one.slot === slot) : -1;
   if (place >= 0) fact("Score", `${foundFor(line)[place].score.toFixed(4)}, ${place + 1} of ${about.k} for line ${number(line + 1)}`);
-  fact("Used by", `${plural(info.lines, "line")} (${percent(info.lines)}), the best of ${number(info.firsts)}`);
+  fact("Used by", `${plural(info.lines, "line")} (${percent(info.lines)}), best for ${number(info.firsts)}`);
   fact("File", info.file);
   const credit = info.credit ?? {};
   if (credit.title) fact("Title", linked(credit.title));
@@ -144,6 +147,11 @@ const percent = (count) => `${(100 * count / Math.max(1, about.answered)).toFixe
 let hubsShown = 0;
 async function drawView(view) {
   if (view !== "pictures" || hubsShown) return;
+  if (!about.pictures) {
+    $("more").hidden = true;
+    $("hubs-told").textContent = "No line has a picture.";
+    return;
+  }
   const top = Math.round(100 * about.top / Math.max(1, about.places));
   $("hubs-told").textContent = `${plural(about.pictures, "picture")} of ${number(about.gallery)} ${about.pictures === 1 ? "is" : "are"} found for `
     + `${plural(about.answered, "line")}; the ${Math.min(10, about.pictures)} most used fill ${top}% of all places.`;
