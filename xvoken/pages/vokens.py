@@ -1,7 +1,7 @@
 """The page of a voken file: all lines of a corpus with the pictures that were found for them.
 
 NAME.page.html               the page; it is written last
-NAME.page/FINGERPRINT/       its data: text.N.js, found.N.js of LINES lines each; best.N.js, the best score of each of BEST lines;
+NAME.page/FINGERPRINT/       its data: text.N.js, found.N.js, best.N.js: TEXT lines, the pictures of FOUND, the best scores of BEST;
                              pictures.N.js, the pictures that lines use, the most used first; uses.N.js, the lines that use them
 NAME.page/thumbs/            their thumbnails
 """
@@ -27,7 +27,8 @@ from xvoken.pages.document import assets_hash, data_folder, remove_others, write
 from xvoken.pictures.sources import Member
 
 SCRIPTS = ("data.js", "list.js", "app.js", "vokens.js")
-LINES = 1 << 12
+TEXT = 1 << 14  # lines in a chunk of texts, a multiple of FOUND: a search reads all of them, and each file costs some milliseconds
+FOUND = 1 << 12
 BEST = 1 << 16
 PICTURES = 1 << 8
 USES = 1 << 16  # lines in a chunk of uses, or more where one picture has more
@@ -125,7 +126,7 @@ class VokenPage:
             "kind": "vokens", "data": f"{folder}/{self.made_of}", "thumbs": f"{folder}/thumbs", "lines": usage.total, "k": usage.k,
             "answered": usage.answered, "gallery": len(self.ids), "pictures": len(usage.rows), "broken": broken,
             "top": int(usage.lines[:10].sum()), "places": int(usage.lines.sum()), "sure": self._sure is not None,
-            "sizes": {"text": LINES, "found": LINES, "best": BEST, "pictures": PICTURES}, "named": self.named,
+            "sizes": {"text": TEXT, "found": FOUND, "best": BEST, "pictures": PICTURES}, "named": self.named,
         }  # fmt: skip
 
     @cached_property
@@ -137,14 +138,15 @@ class VokenPage:
         slots, texts = self.usage.slots(len(self.ids)), each_line(self.text, str(self.text))
         best = np.full(self.usage.total, np.nan, np.float32)
         with progress(total=self.usage.total, desc="page", unit="lines") as bar:
-            for start, indices, scores in vokens.slabs(self.hdf5, LINES):
+            for start, indices, scores in vokens.slabs(self.hdf5, TEXT):
                 lines = list(islice(texts, len(indices)))
                 if len(lines) < len(indices):
                     have, need = start + len(lines), self.usage.total
                     raise UserError(f"{self.text}: has {have:,} lines, {self.hdf5} has {need:,}; bring back the text that it was made of")
-                write_chunk(chunks, "text", start // LINES, "\n".join(lines))
-                found = {"rows": packed(slots[indices]), "scores": packed(scores.astype(np.float32))}
-                write_chunk(chunks, "found", start // LINES, found)
+                write_chunk(chunks, "text", start // TEXT, "\n".join(lines))
+                for at in range(0, len(lines), FOUND):
+                    rows, values = slots[indices[at : at + FOUND]], scores[at : at + FOUND].astype(np.float32)
+                    write_chunk(chunks, "found", (start + at) // FOUND, {"rows": packed(rows), "scores": packed(values)})
                 best[start : start + len(lines)] = scores[:, 0]
                 bar.update(len(lines))
         for start in range(0, len(best), BEST):

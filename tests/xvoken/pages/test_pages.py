@@ -30,7 +30,7 @@ def array(text: str, kind: str) -> np.ndarray:
 
 
 def test_chunks_hold_all_lines_and_all_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name, value in {"LINES": 64, "BEST": 128, "PICTURES": 2, "USES": 32, "AT_ONCE": 128}.items():
+    for name, value in {"TEXT": 64, "FOUND": 32, "BEST": 128, "PICTURES": 2, "USES": 32, "AT_ONCE": 128}.items():
         monkeypatch.setattr(pages, name, value)
     page = made.voken_page(tmp_path)
     page.write(tmp_path / "page.html")
@@ -47,11 +47,11 @@ def test_chunks_hold_all_lines_and_all_uses(tmp_path: Path, monkeypatch: pytest.
         shard, at = info["uses"]
         used = array(chunk(data, f"uses.{shard}"), "<i4")[at : at + info["lines"]]
         assert used.tolist() == np.flatnonzero((rows == row).any(1)).tolist()
-    slots = np.concatenate([array(chunk(data, f"found.{i}")["rows"], "<i4") for i in range(4)]).reshape(-1, made.K)
+    slots = np.concatenate([array(chunk(data, f"found.{i}")["rows"], "<i4") for i in range(7)]).reshape(-1, made.K)
     ids = np.array([by_id[info["id"]] for info in infos] + [-1])
     assert (ids[slots] == rows).all()
     assert np.array_equal(
-        np.concatenate([array(chunk(data, f"found.{i}")["scores"], "<f4") for i in range(4)]), scores.ravel(), equal_nan=True
+        np.concatenate([array(chunk(data, f"found.{i}")["scores"], "<f4") for i in range(7)]), scores.ravel(), equal_nan=True
     )
     best = [chunk(data, f"best.{i}") for i in range(2)]
     assert np.array_equal(np.concatenate([array(part["scores"], "<f4") for part in best]), scores[:, 0], equal_nan=True)
