@@ -10,10 +10,10 @@ from xvoken.console import say
 from xvoken.errors import UserError
 from xvoken.files import image_ids
 from xvoken.files.image_sets import listed_sets
+from xvoken.kinds import MODEL
 from xvoken.machine import Compute, cores, cpu_has_bf16, gpu_count
 
 OUTPUTS = Path("outputs")
-MODEL = "openai/clip-vit-base-patch32"
 CAPTION_DB = OUTPUTS / "captions_db/caption_db.hdf5"
 
 

@@ -21,9 +21,9 @@ from xvoken.cli.main import run_main
 from xvoken.encoders.identity import identify
 from xvoken.errors import UserError
 from xvoken.files.safe import fingerprint, replacing, sha256_of_file, write_text
+from xvoken.kinds import MODEL
 from xvoken.pictures.sources import expand, folder_ids, is_shards
 
-MODEL = "openai/clip-vit-base-patch32"
 SENTENCE = "sentence"  # name of a text that was given as words
 
 

@@ -35,6 +35,8 @@ class Head:
     made: str = "trained"
 
 
+MODEL = "openai/clip-vit-base-patch32"  # where no model is named
+
 HEADS = {
     "mlp": Head("xvoken.encoders.heads:MLPHead", knobs=("hidden_layers",)),
     "linear": Head("xvoken.encoders.heads:LinearHead"),

@@ -18,11 +18,11 @@ from xvoken.cli.flags import Help, Parser, add_compute_flags, add_hubness_flag, 
 from xvoken.console import say
 from xvoken.errors import UserError, one_line
 from xvoken.files.image_sets import listed_sets, split_name
+from xvoken.kinds import MODEL
 
 if TYPE_CHECKING:
     from xvoken.ask.searcher import Searcher
 
-MODEL = "openai/clip-vit-base-patch32"  # what a folder is searched with where no model is named
 AT_ONCE = 64  # queries that are answered together
 
 
@@ -181,7 +181,7 @@ def _answer(searcher: "Searcher", args: Namespace, draw: Callable[[str], None] |
 
 def main(argv: list[str] | None = None) -> None:
     """Answer the queries on the command line, on standard input, or at a prompt."""
-    args = make_parser().parse_args(argv)
+    args = make_parser().parse_intermixed_args(argv)  # sentences may stand between flags
     more, from_input = _more(args), "-" in args.queries
     alone = [sentence(text) for text in args.queries if text != "-"] + [picture(Path(file)) for file in args.image or []]
     queries = [query([part, *more]) for part in alone]
