@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     }  # fmt: skip
     shares = [[side / WHOLE for side in box] for box in boxes(WHOLE, WHOLE)]
     page = ContextPage(args.context, dict(zip(given.ids, given.paths, strict=True)), shares, named, args.k, args.side)
-    if make(page, output):
-        print(f"wrote {page.holds} to {output}: open {output.resolve().as_uri()}")
+    written = f"wrote {page.holds} to {output}: " if make(page, output) else ""
+    print(f"{written}open {output.resolve().as_uri()}")
 
 
 if __name__ == "__main__":

@@ -153,8 +153,8 @@ class DemoPage:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    if make(DemoPage(args), args.output):
-        print(f"wrote the page to {args.output}: open {args.output.resolve().as_uri()}")
+    written = f"wrote the page to {args.output}: " if make(DemoPage(args), args.output) else ""
+    print(f"{written}open {args.output.resolve().as_uri()}")
 
 
 if __name__ == "__main__":

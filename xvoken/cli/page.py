@@ -170,8 +170,8 @@ def main(argv: list[str] | None = None) -> None:
     }  # fmt: skip
     good = _good(given.keys.parent, given.settings.get("snapshot_hash"))
     page = VokenPage(given.hdf5, given.ids, paths, text, named, args.side, args.credits, good)
-    if make(page, output):
-        print(f"wrote {page.holds} to {output}: open {output.resolve().as_uri()}")
+    written = f"wrote {page.holds} to {output}: " if make(page, output) else ""
+    print(f"{written}open {output.resolve().as_uri()}")
 
 
 def _good(home: Path, made_by: object) -> str:

@@ -13,9 +13,7 @@ from typing import Any, Protocol
 
 from xvoken.errors import UserError
 from xvoken.files.safe import write_text
-from xvoken.pictures.decode import BrokenPicture
 from xvoken.pictures.sources import Member, find
-from xvoken.pictures.thumbnails import MIME, thumbnail
 from xvoken.work.product import Product
 
 ASSETS = ("page.css", "data.js", "list.js", "app.js", "vokens.js", "context.js", "data.html", "plain.html")
@@ -113,6 +111,9 @@ def figure(source: str, alt: str, caption: str) -> str:
 
 def embedded(path: Path | Member, side: int) -> str:
     """A picture's thumbnail as the address of an image inside the page; raises UserError for a picture that is gone or broken."""
+    from xvoken.pictures.decode import BrokenPicture  # Pillow takes a while, of which --help has no use
+    from xvoken.pictures.thumbnails import MIME, thumbnail
+
     try:
         data = thumbnail(path if isinstance(path, Member) else find(path), side)
     except BrokenPicture as error:
