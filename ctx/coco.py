@@ -45,6 +45,9 @@ class Source:
     ids_root: Path = image_ids.ROOT
     roots: Roots | None = None
 
+    def __str__(self) -> str:
+        return ", ".join(self.image_sets) or str(self.images or self.dataset_root)
+
 
 def read_pictures(source: Source, limit: int | None = None) -> PictureSet:
     """The pictures of a source, at most the first `limit`. Raises UserError if there are none, or if two have the same id."""

@@ -4,10 +4,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from ctx.coco import Source
 from xvoken.cli import flags
 from xvoken.console import say
 from xvoken.errors import UserError
 from xvoken.files import image_ids
+from xvoken.files.image_sets import listed_sets
 from xvoken.kinds import MODEL
 from xvoken.machine import Compute, cores, cpu_has_bf16, gpu_count
 
@@ -58,6 +60,13 @@ def add_model_flags(parser: argparse.ArgumentParser, exp_name: str, items: str) 
 
 
 def add_picture_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which pictures there are, and how they are looked at."""
+    add_source_flags(parser)
+    flags.add_key_views_flag(parser)
+
+
+def add_source_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which pictures there are, see source_of."""
     parser.add_argument(
         "--dataset_root",
         type=flags.some_path,
@@ -80,7 +89,14 @@ def add_picture_flags(parser: argparse.ArgumentParser) -> None:
         help="folder of the image sets' .ids files (default: %(default)s)",
     )
     flags.add_roots_flags(parser)
-    flags.add_key_views_flag(parser)
+
+
+def source_of(args: argparse.Namespace) -> Source:
+    """Where the pictures come from, by the flags of add_source_flags; raises UserError for two places at once."""
+    if args.images and args.image_sets:
+        raise UserError(f"--images {args.images} and --image-sets {' '.join(args.image_sets)}: give one of them")
+    sets = tuple(listed_sets(args.image_sets)) if args.image_sets else ()
+    return Source(sets, args.images, args.dataset_root, args.ids_root, flags.roots_of(args))
 
 
 def add_retrieval_flags(parser: argparse.ArgumentParser) -> None:

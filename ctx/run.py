@@ -15,10 +15,9 @@ from xvoken.interrupts import importing
 import numpy as np
 from numpy.typing import NDArray
 
-from ctx.coco import PictureSet, Source, read_pictures
+from ctx.coco import PictureSet, read_pictures
 from ctx.hubness import PictureBank, prepare
-from ctx.options import compute_of
-from xvoken.cli import flags
+from ctx.options import compute_of, source_of
 from xvoken.console import progress, say
 from xvoken.encoders.identity import Identity, identify, said
 from xvoken.errors import RunError, UserError
@@ -26,7 +25,6 @@ from xvoken.files import context as files
 from xvoken.files import hubness
 from xvoken.files import phrases as caption_db
 from xvoken.files.image_ids import hash_of_pictures
-from xvoken.files.image_sets import listed_sets
 from xvoken.files.phrases import CaptionDB
 from xvoken.files.safe import save_array
 from xvoken.machine import Compute
@@ -84,11 +82,9 @@ class Phrases:
 
 def load_inputs(args: argparse.Namespace) -> Inputs:
     """The inputs that the flags name; cheap checks come first. Raises UserError."""
-    if args.images and args.image_sets:
-        raise UserError(f"--images {args.images} and --image-sets {' '.join(args.image_sets)}: give one of them")
+    source = source_of(args)
     compute, decoders = compute_of(args, BATCH)
-    sets = tuple(listed_sets(args.image_sets)) if args.image_sets else ()
-    listed = read_pictures(Source(sets, args.images, args.dataset_root, args.ids_root, flags.roots_of(args)))
+    listed = read_pictures(source)
     if not listed.ids:
         raise UserError("there are no images to encode; check --dataset_root, --images or --image-sets")
     pictures = PictureSet(listed.ids[: args.limit], listed.paths[: args.limit])

@@ -52,7 +52,15 @@ python ctx/encode_captions.py --model $LOAD --captions $DATA/context/phrases.txt
 python ctx/build_context.py --model $LOAD --images $DATA/context/images --exp_name demo \
     --caption_db outputs/demo/caption_db.hdf5 --precision auto
 
-# $LOAD/page.html: the results as a page
+# Pages of all lines and of all crops, beside the files that they show
+for load in $ZEROSHOT $LOAD; do
+    python vokenization/page.py --load $load --corpus $DATA/sentences/everyday.txt --image-sets photos
+done
+python vokenization/page.py --load $ZEROSHOT --corpus $DATA/dialogues/train.pkl.txt --image-sets photos
+python vokenization/page.py --load $LOAD --corpus $DATA/dialogues/train.pkl.txt --image-sets $SETS
+python ctx/page.py --context outputs/demo/txt_ctx.hdf5 --images $DATA/context/images
+
+# $LOAD/page.html: a choice of the results as a page, with links to the others
 python scripts/demo_page.py --load $LOAD --corpus $DATA/dialogues/train.pkl.txt --image-sets $SETS \
     --eval-set openmoji_heldout --zeroshot $ZEROSHOT --sentences $DATA/sentences/everyday.txt --photo-set photos \
     --context outputs/demo/txt_ctx.hdf5 --context-images $DATA/context/images --output $LOAD/page.html

@@ -7,39 +7,35 @@ writes  data/demo/context/phrases.txt: the names of all OpenMoji; data/demo/cont
 `context_section` makes a section of the demo's page from the context file that ctx/build_context.py writes for these.
 """
 
-import base64
 import html
-import io
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import xvoken.interrupts  # noqa: F401
 
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
 
 from ctx.crops import boxes
-from scripts.demo_parts import shown
+from scripts.demo_parts import HEADINGS
 from scripts.demo_photos import folder_of
 from xvoken import commands
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.files.context import SLICES, Context
+from xvoken.files.context import SLICES, read_best
 from xvoken.files.safe import read_json, replacing, write_lines
+from xvoken.pages.document import embedded, section
 
 HELD_OUT = 8  # OpenMoji's pictures, the first ones held out; these are in random order already
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "hubble_deep_field.jpg")
-SIDE = 240  # pixels of a picture's longer side on the page
+SIDE = 240  # pixels of a picture's longest side on the page
 BEST = 5  # phrases shown for the whole picture
-COLOURS = ("#e11d48", "#2563eb", "#16a34a", "#d97706", "#9333ea", "#0891b2", "#be185d", "#4d7c0f", "#475569")
-STYLE = """
-.views{display:grid;grid-template-columns:repeat(3,1fr);gap:.8rem}.views ol{padding:0;margin:.3rem 0;list-style:none;font-size:.82rem}
-.views li{overflow-wrap:anywhere}.views svg{background:#fff;border-radius:.4rem;max-width:100%}
-@media(max-width:36rem){.views{grid-template-columns:1fr}}
-"""
+WHOLE = 1000  # sides of a picture for which boxes are computed, to be drawn as shares of any picture's sides
 
 
 def photos(demo: Path) -> list[Path]:
@@ -65,65 +61,45 @@ def prepare(demo: Path) -> None:
     print(f"wrote {len(names):,} phrases to {phrases} and {len(chosen)} pictures to {images}")
 
 
-def context_section(textual: Path, images: Path) -> str:
-    """HTML of all pictures of a txt_ctx.hdf5, with their crops drawn in and the phrases found for them; every text is escaped.
+def context_section(textual: Path, images: Path, more: str = "") -> str:
+    """HTML of all pictures of a txt_ctx.hdf5, with five crops drawn in and the phrases found for them; every text is escaped.
 
-    textual: the file; images: the folder it was made from (a picture's id is its file name without ending).
+    textual: the file; images: the folder it was made from (a picture's id is its file name without ending); more: HTML of links.
     """
-    contexts = {name: Context(textual, name) for name in SLICES}
     paths = {path.stem: path for path in images.iterdir()}
     articles = [
-        _article(paths.get(image_id, images / image_id), [contexts[name][i] for name in SLICES])
-        for i, image_id in enumerate(contexts["whole"].image_ids)
+        _article(image_id, paths.get(image_id, images / image_id), texts, scores) for image_id, texts, scores in read_best(textual, BEST)
     ]
-    return (
-        f"<style>{STYLE}</style><h2>Phrases for every image</h2>"
-        "<p>The other way round: pictures that training never saw, and the names that the matcher scores highest for each, for its "
-        "five crops and for its nine crops. It has learnt from drawings: real photos are as new to it as can be.</p>" + "".join(articles)
+    told = (
+        "<p>The other way round: pictures that training never saw, and the names that the matcher scores highest for each, and for its "
+        "five crops. It has learnt from drawings: real photos are as new to it as can be.</p>"
     )
+    return section("context", HEADINGS["context"], told + more + "".join(articles))
 
 
-def _article(path: Path, found: list[dict]) -> str:
-    picture = shown(path)
-    whole, five, nine = found
-    all_boxes = boxes(*picture.size)
-    picture_id = f"picture-{html.escape(path.stem, quote=True).replace(' ', '-')}"
-    panels = [
-        _panel(picture, picture_id, [], whole["texts"][:BEST], whole["scores"].tolist()[:BEST]),
-        *(
-            _panel(picture, picture_id, all_boxes[SLICES[name]], [t[0] for t in item["texts"]], item["scores"][:, 0].tolist())
-            for name, item in (("five", five), ("nine", nine))
-        ),
+def _article(image_id: str, path: Path, texts: list[list[str]], scores: NDArray[np.float32]) -> str:
+    five = range(SLICES["five"].start, SLICES["five"].stop)
+    frame = "".join(_crop(number, boxes(WHOLE, WHOLE)[crop]) for number, crop in enumerate(five, 1))
+    name = html.escape(image_id.replace("_", " "))
+    picture = f'<div class="frame"><img src="{embedded(path, SIDE)}" alt="{name}" loading="lazy">{frame}</div>'
+    whole = _phrases("The whole", texts[0], scores[0].tolist())
+    crops = _phrases("Its crops", [texts[crop][0] for crop in five], [scores[crop, 0] for crop in five])
+    return f'<article><h3>{name}</h3><div class="described panel">{picture}{whole}{crops}</div></article>'
+
+
+def _crop(number: int, box: Sequence[int]) -> str:
+    """A crop drawn into its picture: a number in a frame; box: of a picture of WHOLE by WHOLE pixels."""
+    left, top, right, bottom = (100 * side / WHOLE for side in box)
+    place = f"left:{left:g}%;top:{top:g}%;width:{right - left:g}%;height:{bottom - top:g}%"
+    return f'<span class="crop" aria-hidden="true" style="{place}"><b>{number}</b></span>'
+
+
+def _phrases(heading: str, texts: list[str], scores: list[float]) -> str:
+    items = [
+        f'<li><span class="phrase" dir="auto">{html.escape(text)}</span> <small>{score:.3f}</small></li>'
+        for text, score in zip(texts, scores, strict=True)
     ]
-    return f'<article><b>{html.escape(path.stem.replace("_", " "))}</b><div class="views">{"".join(panels)}</div></article>'
-
-
-def _panel(picture: Image.Image, picture_id: str, crops: list, texts: list[str], scores: list[float]) -> str:
-    """HTML of the picture with `crops` drawn in and a phrase for each crop; without crops, phrases of the whole picture."""
-    scale = SIDE / max(picture.size)
-    width, height = (round(side * scale) for side in picture.size)
-    # The page holds the picture once, in its first panel; the other panels refer to it.
-    image = f'<image id="{picture_id}" href="{_data_uri(picture, (width, height))}" width="{width}" height="{height}"/>'
-    parts = [image if not crops else f'<use href="#{picture_id}"/>']
-    items = []
-    for number, (text, score) in enumerate(zip(texts, scores, strict=True)):
-        colour = COLOURS[number] if crops else "inherit"
-        if crops:
-            x0, y0, x1, y1 = (round(side * scale, 1) for side in crops[number])
-            inset = 1 + number % 3  # so that edges that two crops share stay visible
-            parts.append(
-                f'<rect x="{x0 + inset}" y="{y0 + inset}" width="{max(0.5, x1 - x0 - 2 * inset):.1f}" '
-                f'height="{max(0.5, y1 - y0 - 2 * inset):.1f}" fill="none" stroke="{colour}" stroke-width="2"/>'
-            )
-        items.append(f'<li><span style="color:{colour}">{number + 1}</span> {html.escape(text)} <small>{score:.3f}</small></li>')
-    svg = f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="picture">{"".join(parts)}</svg>'
-    return f"<div>{svg}<ol>{''.join(items)}</ol></div>"
-
-
-def _data_uri(picture: Image.Image, size: tuple[int, int]) -> str:
-    buffer = io.BytesIO()
-    picture.resize((max(1, size[0]), max(1, size[1])), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return f"<div><h4>{heading}</h4><ol>{''.join(items)}</ol></div>"
 
 
 def main(argv: list[str] | None = None) -> None:

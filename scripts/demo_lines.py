@@ -37,6 +37,10 @@ class Retrieved:
         found = [file(where, self.corpus.name, joined) for file in (vokens.hdf5_file, vokens.ids_file)]
         return [self.corpus, *found, *(key_files.keys_file(key_files.folder(self.load), image_set) for image_set in self.sets)]
 
+    def page(self) -> Path:
+        """The page of all lines, where vokenization/page.py writes it."""
+        return vokens.text_file(self.load / "vokens", self.corpus.name, "_".join(self.sets) + ".page.html")
+
     def lines(self) -> list[Line]:
         """All lines for which pictures were retrieved; raises UserError if results, corpus and keys do not belong together."""
         return read_lines(self.corpus, self.load, self.sets)

@@ -4,7 +4,7 @@ import math
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from xvoken.errors import UserError
 from xvoken.files.hubness import NEAREST
@@ -59,7 +59,24 @@ class Help(ArgumentDefaultsHelpFormatter):
 
 
 class Parser(ArgumentParser):
-    """A parser that reports a wrong flag in one line, without printing the list of all flags first."""
+    """A parser that reports a wrong flag in one line, without printing the list of all flags first.
+
+    intermixed: whether words without a flag may stand between the flags; see argparse's parse_intermixed_args.
+    """
+
+    def __init__(self, *args: Any, intermixed: bool = False, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.intermixed = intermixed
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As argparse's."""
+        if self.intermixed:
+            self.intermixed = False  # it parses twice by way of this method
+            try:
+                return self.parse_known_intermixed_args(*args, **kwargs)
+            finally:
+                self.intermixed = True
+        return super().parse_known_args(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""

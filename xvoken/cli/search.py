@@ -82,7 +82,7 @@ def _alikeness(text: str) -> float:
 
 def make_parser() -> Parser:
     """The parser of the command."""
-    parser = Parser(description="Find pictures for sentences and pictures.", formatter_class=Help)
+    parser = Parser(description="Find pictures for sentences and pictures.", formatter_class=Help, intermixed=True)
     parser.add_argument(
         "queries", nargs="*", metavar="SENTENCE",
         help="what the pictures should show. Without one, and with - too, sentences are read from standard input, one a line; at a "
@@ -181,7 +181,7 @@ def _answer(searcher: "Searcher", args: Namespace, draw: Callable[[str], None] |
 
 def main(argv: list[str] | None = None) -> None:
     """Answer the queries on the command line, on standard input, or at a prompt."""
-    args = make_parser().parse_intermixed_args(argv)  # sentences may stand between flags
+    args = make_parser().parse_args(argv)
     more, from_input = _more(args), "-" in args.queries
     alone = [sentence(text) for text in args.queries if text != "-"] + [picture(Path(file)) for file in args.image or []]
     queries = [query([part, *more]) for part in alone]

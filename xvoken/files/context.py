@@ -86,16 +86,45 @@ def read_texts(path: Path) -> Iterator[tuple[str, dict[str, list[str]]]]:
     """
     with open_file(path) as file:
         for image_id, group in file.items():
-            try:
-                found: dict[str, Any] = {name: group.get(f"{name}/texts") if isinstance(group, h5py.Group) else None for name in SLICES}
-                if not all(is_dataset(texts, "s1" if name == "whole" else "s2") and texts.size for name, texts in found.items()):
-                    raise UserError(f"{path}: {image_id} has no texts for each of {', '.join(SLICES)}; {file.mend}")
-                read = {name: texts.asstr()[:].ravel().tolist() for name, texts in found.items()}
-            except UnicodeDecodeError:
-                raise UserError(f"{path}: texts of {image_id} are not UTF-8; {file.mend}") from None
-            except OSError as error:
-                raise UserError(f"{path}: {image_id} can't be read ({one_line(error)}); {file.mend}") from None
-            yield image_id, read
+            yield image_id, {name: texts.ravel().tolist() for name, (texts, _) in _read_views(file, image_id, group).items()}
+
+
+def read_best(path: Path, k: int) -> Iterator[tuple[str, list[list[str]], NDArray[np.float32]]]:
+    """Yield of each picture its id, and of its 15 views the best phrases, at most k each, and their scores float32 (15, k').
+
+    In the order of `image_ids`; the same is raised as by read_texts.
+    """
+    with open_file(path) as file:
+        for image_id in sorted(file, key=_numbers_first):
+            views = _read_views(file, image_id, file[image_id], scores=True, k=k)
+            texts, scores = (np.concatenate([np.atleast_2d(views[name][part]) for name in SLICES]) for part in (0, 1))
+            yield image_id, texts.tolist(), scores.astype(np.float32)
+
+
+def image_ids(path: Path) -> list[str]:
+    """The ids of the pictures in a context file, those that are numbers first, by size; raises UserError for a file that is none."""
+    with open_file(path) as file:
+        return sorted(file, key=_numbers_first)
+
+
+def _read_views(file: Any, image_id: str, group: Any, scores: bool = False, k: int | None = None) -> dict[str, tuple[Any, Any]]:
+    """The phrases (..., k), and the scores if asked for, of a picture's `whole`, `five` and `nine`; raises UserError, see read_texts."""
+    read = {}
+    try:
+        for name, view in SLICES.items():
+            ndim, crops = (1, ()) if name == "whole" else (2, (view.stop - view.start,))
+            found: Any = [group.get(f"{name}/{part}") if isinstance(group, h5py.Group) else None for part in ("texts", "scores")]
+            if not is_dataset(found[0], f"s{ndim}") or not found[0].size or (scores and found[0].shape[:-1] != crops):
+                raise UserError(f"{file.filename}: {image_id} has no texts for each of {', '.join(SLICES)}; {file.mend}")
+            if scores and (not is_dataset(found[1], f"f{ndim}") or found[1].shape != found[0].shape or not np.isfinite(found[1][:]).all()):
+                raise UserError(f"{file.filename}: {image_id} has no score for each phrase of {name}; {file.mend}")
+            best = (..., slice(k))
+            read[name] = (found[0].asstr()[best], found[1][best] if scores else None)
+    except UnicodeDecodeError:
+        raise UserError(f"{file.filename}: texts of {image_id} are not UTF-8; {file.mend}") from None
+    except OSError as error:
+        raise UserError(f"{file.filename}: {image_id} can't be read ({one_line(error)}); {file.mend}") from None
+    return read
 
 
 def open_file(path: Path) -> h5py.File:

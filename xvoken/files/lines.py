@@ -1,5 +1,6 @@
 """Text files of a sentence a line, as a user has them."""
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -8,19 +9,22 @@ from xvoken.errors import UserError
 MOST = 10_000  # other lines that are read
 
 
-def text_lines(path: Path, called: str, most: int | None = None) -> list[str]:
-    """The first `most` lines (None: all), tabs between utterances as blanks; called: what messages call the file.
+def each_line(path: Path, called: str) -> Iterator[str]:
+    """Yield the lines as they are, without their ends; called: what messages call the file.
 
     Raises UserError for a line that is not UTF-8.
     """
-    lines = []
     with open(path, "rb") as file:
-        for number, line in enumerate(islice(file, most), 1):
+        for number, line in enumerate(file, 1):
             try:
-                lines.append(line.decode().rstrip("\r\n").replace("\t", " "))  # as tokenize_dataset.py reads them
+                yield line.decode().rstrip("\r\n")
             except UnicodeDecodeError:
                 raise UserError(f"{called}: line {number} is not UTF-8; convert it, for example: iconv -f LATIN1 -t UTF-8") from None
-    return lines
+
+
+def text_lines(path: Path, called: str, most: int | None = None) -> list[str]:
+    """The first `most` lines (None: all), tabs between utterances as blanks, as tokenize_dataset.py reads them; see each_line."""
+    return [line.replace("\t", " ") for line in islice(each_line(path, called), most)]
 
 
 def other_lines(path: Path) -> list[str]:

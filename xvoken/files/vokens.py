@@ -98,6 +98,12 @@ def write_ids(path: Path, ids: list[str]) -> None:
     write_lines(path, ids)
 
 
+def read_attributes(hdf5_path: Path) -> dict[str, Any]:
+    """What the file says of itself: snapshot, scores, ...; see InsideFile.attributes."""
+    with open_hdf5(hdf5_path, MAKE) as file:
+        return file.attributes()
+
+
 def read_settings(hdf5_path: Path) -> dict[str, Any]:
     """The settings that the images were retrieved with, see InsideFile.settings."""
     with open_hdf5(hdf5_path, MAKE) as file:
@@ -188,6 +194,12 @@ def slabs(hdf5_path: Path, lines: int = 1 << 16) -> Iterator[tuple[int, NDArray[
     with open_hdf5(hdf5_path, MAKE, indices="i2", scores="f2") as file:
         for start in range(0, len(file["indices"]), lines):
             yield start, file["indices"][start : start + lines], file["scores"][start : start + lines]
+
+
+def read_probability(hdf5_path: Path) -> NDArray[np.float32] | None:
+    """float32 (L,), that a line's best image is right, NaN for an empty line; None if the model had no calibration."""
+    with open_hdf5(hdf5_path, MAKE, indices="i2") as file:
+        return file["probability"][:].astype(np.float32) if _has_probability(file) else None
 
 
 def check(where: Path, corpus_name: str, sets: str) -> str:

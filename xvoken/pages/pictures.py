@@ -1,0 +1,83 @@
+"""The thumbnails of a page: made once, by several threads, and kept as long as the pictures stay the same."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from xvoken.console import log, progress
+from xvoken.errors import UserError, one_line
+from xvoken.files.safe import replacing
+from xvoken.machine import cores
+from xvoken.pictures.decode import BrokenPicture
+from xvoken.pictures.sources import Member, find
+from xvoken.pictures.thumbnails import ENDING, thumbnail
+
+SIDE = 320  # pixels of the longest side
+AT_ONCE = 256  # pictures given to the threads at a time, so that Ctrl-C waits for few
+
+
+def stamp(path: Path | Member, side: int) -> str:
+    """The name of a picture's thumbnail, 16 hex digits: another one if the picture's file has changed."""
+    source = _source(path)
+    try:
+        state = os.stat(source.tar if isinstance(source, Member) else source)
+        seen = f"{state.st_size} {state.st_mtime_ns}"
+    except (OSError, ValueError):  # gone, or no name that a file can have
+        seen = "gone"
+    where = f"{source} {source.offset}" if isinstance(source, Member) else str(source)
+    return hashlib.sha256(f"{where}\t{seen}\t{side}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _source(path: Path | Member) -> Path | Member:
+    return path if isinstance(path, Member) else find(path)
+
+
+def place(folder: Path, name: str) -> Path:
+    """The file of a thumbnail; 256 folders share them, as file managers and disks are slow with very many files in one."""
+    return folder / name[:2] / f"{name}{ENDING}"
+
+
+def make(paths: Sequence[Path | Member], names: Sequence[str], folder: Path, side: int) -> dict[int, str]:
+    """Write the thumbnails that `folder` lacks, and remove those that no name asks for.
+
+    names: of each path's thumbnail, as of `stamp`. Returns, by number, why a picture can't be shown.
+    """
+    have = {file.stem: file for file in folder.glob(f"??/*{ENDING}")}
+    wanted = [number for number, name in enumerate(names) if name not in have]
+    broken: dict[int, str] = {}
+    if wanted:
+        pool = ThreadPoolExecutor(cores())
+        try:
+            with progress(total=len(wanted), desc="thumbnails", unit="pictures") as bar:
+                for start in range(0, len(wanted), AT_ONCE):
+                    block = wanted[start : start + AT_ONCE]
+                    one = partial(_make_one, folder=folder, side=side)
+                    reasons = pool.map(one, [paths[i] for i in block], [names[i] for i in block])
+                    broken |= {i: reason for i, reason in zip(block, reasons, strict=True) if reason}
+                    bar.update(len(block))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    for name in have.keys() - set(names):
+        have[name].unlink(missing_ok=True)
+    return broken
+
+
+def _make_one(path: Path | Member, name: str, folder: Path, side: int) -> str:
+    """Write one thumbnail; returns why there is none, "" if it was written."""
+    try:
+        data = thumbnail(_source(path), side)
+    except (BrokenPicture, UserError) as error:
+        return one_line(error)
+    with replacing(place(folder, name)) as temporary:
+        temporary.write_bytes(data)
+    return ""
+
+
+def tell_broken(reasons: list[str], most: int = 3) -> None:
+    """Log how many pictures of a page can't be shown, and why the first ones can't; reasons: each with the picture's id."""
+    if reasons:
+        more = "; ..." if len(reasons) > most else ""
+        log.warning(f"{len(reasons):,} pictures can't be shown, the page has a grey tile for each ({'; '.join(reasons[:most])}{more})")

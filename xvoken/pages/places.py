@@ -1,0 +1,36 @@
+"""Where the pictures of an index are."""
+
+from pathlib import Path
+
+from xvoken.errors import UserError
+from xvoken.files.keys import companions
+from xvoken.pictures.sources import Member, is_shards, list_pictures
+
+
+def picture_paths(ids: list[str], keys: Path, moved: dict[str, Path], again: str) -> list[Path | Member]:
+    """The file of the picture of each row of an index, as the keys name it, or below the folder where it is now.
+
+    ids: {IMAGE_SET}/{image id} of each row; keys: the folder of the keys; moved: folder or tar shards of image sets, by name;
+    again: the command that makes the voken file again. Raises UserError if keys and ids do not belong together.
+    """
+    found: list[Path | Member] = []
+    for image_set in dict.fromkeys(i.partition("/")[0] for i in ids):
+        mine = [i.partition("/")[2] for i in ids if i.startswith(f"{image_set}/")]
+        found += _moved(mine, moved[image_set]) if image_set in moved else _named(mine, keys, image_set, again)
+    return found
+
+
+def _named(ids: list[str], keys: Path, image_set: str, again: str) -> list[Path]:
+    ids_file, path_file = companions(keys, image_set)
+    for path in (ids_file, path_file):
+        if not path.is_file():
+            raise UserError(f"{path} does not exist, which says where the pictures are; give their folder: --image-sets {image_set}=FOLDER")
+    there, paths = (path.read_text(encoding="utf-8").split("\n")[:-1] for path in (ids_file, path_file))
+    if there[: len(ids)] != ids or len(there) != len(paths):
+        raise UserError(f"{ids_file}: not the pictures that were searched; make the voken file again: {again}")
+    return [Path(path) for path in paths[: len(ids)]]
+
+
+def _moved(ids: list[str], source: Path) -> list[Path | Member]:
+    there = list_pictures(source)[0] if is_shards(source) else ()
+    return [there[i] if isinstance(there, dict) and i in there else source / i for i in ids]
