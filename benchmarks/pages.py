@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from PIL import Image
 
 from benchmarks.measure import machine, make_parser
+from tests.browser import chromium
 from xvoken.files import vokens
 from xvoken.pages.vokens import VokenPage, data_folder
 
 K, WORDS = 5, 30_000
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update")
 
 
 def make(folder: Path, lines: int, gallery: int) -> VokenPage:
@@ -56,11 +56,8 @@ def make(folder: Path, lines: int, gallery: int) -> VokenPage:
 
 def browse(output: Path, lines: int) -> dict[str, float]:
     """Seconds of what a person does with the page."""
-    from playwright.sync_api import sync_playwright
-
     found: dict[str, float] = {}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(ARGUMENTS))
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(60_000)
         wanted = "document.getElementById('count').textContent"
@@ -106,7 +103,6 @@ def browse(output: Path, lines: int) -> dict[str, float]:
         page.reload()
         page.wait_for_timeout(5000)
         found["memory_mb"] = round(page.evaluate("performance.memory.usedJSHeapSize") / 1e6)
-        browser.close()
     return found
 
 

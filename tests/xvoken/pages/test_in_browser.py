@@ -1,37 +1,23 @@
 """The pages as a person uses them, in one Chromium, opened from disk."""
 
-import os
 import re
-from importlib.resources import files
+from collections.abc import Generator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.browser import required_chromium, violations
 from tests.xvoken.pages import made
 from xvoken.pages import document
 from xvoken.pages.charts import Bar, bars, curve
 
-CHROMIUM = Path("/usr/bin/chromium")
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
-
 
 @pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM.exists():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no browser: {CHROMIUM} is missing (apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=str(CHROMIUM), args=list(QUIET))
-        yield chromium
-        chromium.close()
+def browser() -> Generator[Any]:
+    with required_chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -251,10 +237,6 @@ def test_a_list_that_is_higher_than_browsers_allow(long: str, opened):
     assert whole()[0] == 1
 
 
-SERIOUS = """axe.run().then(found => found.violations.filter(one => ["serious", "critical"].includes(one.impact)).map(
-    one => `${one.id}: ${one.nodes.map(node => node.html.slice(0, 200)).slice(0, 3).join(" ")}`))"""
-
-
 VIEWS = {
     "lines.html": {"": "article img", "view=pictures": "#hubs img", "view=good": "figure.chart", "view=about": "#told",
                    "show=0&of=1": "dialog img"},
@@ -265,14 +247,13 @@ VIEWS = {
 @pytest.mark.parametrize("name", list(VIEWS))
 def test_accessible_and_no_wider_than_the_window(name: str, opened):
     page = opened(name)
-    page.evaluate(next(Path(str(files("axe_playwright_python"))).glob("**/axe.min.js")).read_text())
     for view, wanted in VIEWS[name].items():
         page.goto(f"{page.url.partition('#')[0]}#{view}")
         for width, scheme in ((1280, "light"), (400, "dark")):
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=scheme)
             eventually(page, f"!!document.querySelector({wanted!r})?.offsetParent")
-            assert page.evaluate(SERIOUS) == [], (view, scheme)
+            assert violations(page) == [], (view, scheme)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
             assert all(page.eval_on_selector_all("img", "all => all.map(one => one.alt)"))
             ground = page.evaluate("getComputedStyle(document.body).backgroundColor")

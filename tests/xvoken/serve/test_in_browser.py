@@ -1,33 +1,26 @@
 """The page as people use it, in Chromium, on a gallery whose names and pictures come from strangers."""
 
-import os
-import shutil
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 import xvoken
 from tests import builder
+from tests.browser import required_chromium, violations
 from tests.serving import Served, gallery, served, shapes
 from xvoken.encoders.encoder import Encoder
 
-CHROMIUM = shutil.which("chromium") or ""
-FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
 MARKUP = "<img src=x onerror=alert(1)>&amp;\"'.png"
 STRANGE = ["שלום עולם.png", "🐈 café.png", MARKUP, "x" * 200 + ".png"]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM and "CI" not in os.environ, reason="no chromium here; apt-get install chromium"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def browser() -> Generator[Browser]:
-    assert CHROMIUM, "CI has no chromium: .ci/run installs it"
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+    with required_chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +68,6 @@ def shown(page: Page) -> list[str]:
 
 def parts(page: Page) -> list[str]:
     return [text.replace("\n", "") for text in page.locator("#parts li").all_inner_texts()]
-
-
-def violations(page: Page) -> list[str]:
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page).response["violations"]
-    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
 
 
 def test_search_add_subtract_back_and_forward(context: BrowserContext, server: Served):
