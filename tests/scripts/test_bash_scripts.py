@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import builder
 from tests.running import ROOT
 from tests.worlds import World
 
@@ -110,3 +111,25 @@ def test_judging_a_matcher(world: World, keyed: Path, tmp_path: Path, process: C
     assert both.returncode == 0 and "Gini coefficient" in both.stdout, both.stderr
     assert (tmp_path / "m/analysis.log").read_text().startswith(log)
     assert (tmp_path / "m/analysis.log").stat().st_mode == (tmp_path / "m/notes.txt").stat().st_mode
+
+
+@pytest.mark.slow
+def test_from_a_folder_and_sentences_to_a_page(tmp_path: Path, process: Callable):
+    """Again only what has changed; names that bash would take apart stay whole."""
+    album, output = tmp_path / "my photos $(touch oops)", tmp_path / "found; it's here"
+    builder.save_pictures(album, {name: (40 + 3 * number, 30) for number, name in enumerate("abc")})
+    (tmp_path / "lines.txt").write_text("a red dog\n\nthe sky over a house\n")
+    builder.save_clip(tmp_path / "clip")
+    flags = ["--model", tmp_path / "clip", "--images", album, "--output", output, "--topk", 2, "--device", "cpu"]
+
+    def find(texts: object) -> str:
+        done = process("bash", "scripts/find.bash", *flags, "--texts", texts)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1].endswith(f"open {(output / 'page.html').as_uri()}")
+        return done.stdout + done.stderr
+
+    assert "3 lines and 3 pictures" in find(tmp_path / "lines.txt")
+    assert find(tmp_path / "lines.txt").count("skipped: ") == 5
+    said = find("a red dog")
+    assert said.count("skipped: ") == 2 and "1 line" in said  # the order and the keys stay
+    assert not (tmp_path / "oops").exists() and not (Path(ROOT) / "oops").exists()
