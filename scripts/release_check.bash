@@ -5,7 +5,7 @@
 source "$(dirname "$0")/common.bash"
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
-EXTRAS=export,ray,torchcodec,report,test
+EXTRAS=export,ray,torchcodec,report,serve,terminal,test
 
 # source/: the tracked files, without leftovers of earlier builds
 mkdir "$WORK/source"

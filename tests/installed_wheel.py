@@ -4,6 +4,7 @@ python -I installed_wheel.py MODULES    MODULES: the files that xvoken must cons
 """
 
 import importlib.util
+import subprocess
 import sys
 import tempfile
 from importlib.metadata import distribution
@@ -58,10 +59,21 @@ def check_names() -> None:
     raise AssertionError("a missing folder was taken")
 
 
+def check_command() -> None:
+    """The command of the wheel is there, and its mistakes are one line."""
+    command = Path(sys.prefix, "bin/xvoken")
+    said = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(f"  {name} " in said for name in ("search", "page", "serve", "check")), said
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([command, "search", "--images", folder, "--load", folder, "a dog"], capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+
+
 if __name__ == "__main__":
     check_files(Path(sys.argv[1]).read_text().splitlines())
     check_search()
     check_names()
+    check_command()
     loaded = sorted(set(STAGES) & {name.split(".")[0] for name in sys.modules})
     assert not loaded, loaded
     print(f"installed: xvoken {xvoken.__version__}, alone in site-packages; writes, reads and searches keys")

@@ -13,8 +13,8 @@ from xvoken import commands
 from xvoken.cli.flags import Help, Parser, at_least, some_path
 from xvoken.console import log
 from xvoken.errors import UserError
+from xvoken.files import image_ids, vokens
 from xvoken.files import keys as key_files
-from xvoken.files import vokens
 from xvoken.files.corpus import same_text
 from xvoken.files.image_sets import listed_sets, split_name
 from xvoken.files.safe import quoted, read_json, sha256_of_file
@@ -145,7 +145,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--keys-dir", type=some_path, help="folder of the keys (default: keys/ beside vokens/)")
     parser.add_argument("--output", type=some_path, help="the HTML file to write (default: the voken file's name and .page.html)")
     parser.add_argument(
-        "--credits", type=some_path, nargs="+", default=[], metavar="CSV", help="whom the pictures are from (docs/pages.md)"
+        "--credits", type=some_path, nargs="+", default=[], metavar="CSV", help="whom the pictures are from (docs/pages.md) (default: {IMAGE_SET}.credits.csv beside the keys or the ids, if there is one)"
     )
     parser.add_argument("--side", type=at_least(32), default=320, help="pixels of the longest side of a thumbnail")
     return parser.parse_args(argv)
@@ -163,13 +163,16 @@ def main(argv: list[str] | None = None) -> None:
     for path in args.credits:
         if not path.is_file():
             raise UserError(f"--credits {path}: no such file")
+    credits = args.credits or [
+        path for name in given.sets for where in (given.keys, image_ids.ROOT) if (path := where / f"{name}.credits.csv").is_file()
+    ]
     attributes = vokens.read_attributes(given.hdf5)
     named = {
         "title": text.name, "text": str(text), "model": attributes.get("snapshot", ""), "sets": ", ".join(given.sets),
         "scores": attributes.get("scores", "inner products"),
     }  # fmt: skip
     good = _good(given.keys.parent, given.settings.get("snapshot_hash"))
-    page = VokenPage(given.hdf5, given.ids, paths, text, named, args.side, args.credits, good)
+    page = VokenPage(given.hdf5, given.ids, paths, text, named, args.side, credits, good)
     written = f"wrote {page.holds} to {output}: " if make(page, output) else ""
     print(f"{written}open {output.resolve().as_uri()}")
 
