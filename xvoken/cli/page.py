@@ -145,8 +145,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--keys-dir", type=some_path, help="folder of the keys (default: keys/ beside vokens/)")
     parser.add_argument("--output", type=some_path, help="the HTML file to write (default: the voken file's name and .page.html)")
     parser.add_argument(
-        "--credits", type=some_path, nargs="+", default=[], metavar="CSV", help="whom the pictures are from (docs/pages.md) (default: {IMAGE_SET}.credits.csv beside the keys or the ids, if there is one)"
-    )
+        "--credits", type=some_path, nargs="+", default=[], metavar="CSV",
+        help="whom the pictures are from (docs/pages.md) (default: {IMAGE_SET}.credits.csv beside the keys or the ids, if there is one)",
+    )  # fmt: skip
     parser.add_argument("--side", type=at_least(32), default=320, help="pixels of the longest side of a thumbnail")
     return parser.parse_args(argv)
 
