@@ -23,6 +23,9 @@ PATH_FAULTS = {
 def run_main(main: Callable[[], object]) -> None:
     """Run a script's `main()`; a user's mistake ends in one line and an exit code instead of a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # if unset, tokenizers prints a warning at every fork
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started it: files opened later would get its number
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     hear_by_exception()
     show_log()
     try:

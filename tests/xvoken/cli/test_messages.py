@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def test_faults_of_a_path_are_one_line_with_its_name(capfd: pytest.CaptureFixtur
     code, said = ended(main, capfd)
     assert code == 2
     assert said.startswith(f"error: some/file: {os.strerror(number)}; ") and said.count("\n") == 1
+
+
+def test_closed_streams(monkeypatch: pytest.MonkeyPatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    answers = []
+    run_main(lambda: answers.append((sys.stdin.isatty(), sys.stdin.read(), print("x", flush=True), sys.stderr.flush())))
+    assert answers == [(False, "", None, None)]
 
 
 def test_other_errors_of_the_system_keep_their_traceback():

@@ -75,6 +75,37 @@ def test_thumbnails_are_kept_until_a_picture_changes(tmp_path: Path, caplog: pyt
     assert sorted(path.name for path in (tmp_path / "page").iterdir()) == sorted([changed.made_of, "thumbs"])
 
 
+def test_an_old_page_works_until_another_one_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page, output, thumbs = made.voken_page(tmp_path), tmp_path / "page.html", tmp_path / "page/thumbs"
+    make(page, output)
+    old = {path: path.read_bytes() for path in [output, *(tmp_path / "page").rglob("*.*")]}
+    Image.new("RGB", (50, 50), "white").save(page.paths[0])
+    changed = pages.VokenPage(page.hdf5, page.ids, page.paths, page.text, page.named, page.side)
+
+    def killed(*_: object, **__: object) -> None:
+        (tmp_path / "page" / changed.made_of / ".text.0.js.1-00000000.tmp").touch()
+        (thumbs / "ab").mkdir(exist_ok=True)
+        (thumbs / "ab/.abcd.webp.1-00000000.tmp").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pages, "write_page", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(changed, output)
+    assert all(path.read_bytes() == data for path, data in old.items())
+    assert make(changed, output) and len(list(thumbs.glob("*/*.webp"))) == 4 and not list((tmp_path / "page").rglob(".*"))
+
+
+def test_the_folder_of_a_page(tmp_path: Path):
+    page, output = made.voken_page(tmp_path), tmp_path / "page.html"
+    make(page, output)
+    (tmp_path / "page" / page.made_of).rename(tmp_path / "elsewhere")
+    assert make(page, output) and (tmp_path / "page" / page.made_of / "text.0.js").exists() and not make(page, output)
+    with pytest.raises(UserError, match=r"holds other files, such as .*; give another name as --output"):
+        make(page, tmp_path / "photos.html")
+    assert not (tmp_path / "photos/thumbs").exists()
+
+
 def test_a_text_that_is_too_short_is_refused(tmp_path: Path):
     page = made.voken_page(tmp_path)
     page.text.write_text("one line\n")
