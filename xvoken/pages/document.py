@@ -69,7 +69,7 @@ def make(page: Page, output: Path) -> bool:
 
     def read() -> dict[str, Any]:
         found = read_made_of(output)
-        return found if not page.data or (folder / found.get("made_of", "") / "best.0.js").exists() else {}
+        return found if not page.data or (folder / found.get("made_of", "-")).is_dir() else {}
 
     product = Product(output, {"made_of": page.made_of}, read, page.holds, replaced=True)
     if product.finished():
@@ -94,9 +94,10 @@ def _strange(folder: Path) -> str:
 
 
 def emptied(chunks: Path) -> Path:
-    """The folder of a page's data, without what a killed run has left there."""
+    """The folder of a page's data, made, without what a killed run has left there."""
     if chunks.is_dir():
         shutil.rmtree(chunks)
+    chunks.mkdir(parents=True)
     return chunks
 
 

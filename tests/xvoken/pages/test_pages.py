@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.xvoken.pages import made
 from xvoken.errors import UserError
+from xvoken.files import vokens
 from xvoken.pages import vokens as pages
 from xvoken.pages.chunks import literal
 from xvoken.pages.credits import read_credits
@@ -104,6 +105,13 @@ def test_the_folder_of_a_page(tmp_path: Path):
     with pytest.raises(UserError, match=r"holds other files, such as .*; give another name as --output"):
         make(page, tmp_path / "photos.html")
     assert not (tmp_path / "photos/thumbs").exists()
+
+
+def test_a_page_without_lines(tmp_path: Path):
+    page, output = made.voken_page(tmp_path), tmp_path / "page.html"
+    vokens.write(page.hdf5.with_suffix(""), [], 0, 0, 3, [], {"images": 6}, {})
+    page.text.write_text("")
+    assert make(page, output) and not make(page, output) and '"lines":0' in output.read_text()
 
 
 def test_a_text_that_is_too_short_is_refused(tmp_path: Path):
