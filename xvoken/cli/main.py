@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from xvoken.interrupts import STOPPED, hear_by_exception
 
-from xvoken.console import say, show_log
+from xvoken.console import printable, say, show_log
 from xvoken.errors import UserError, disk_full, one_line
 
 _IN_THE_WAY = "choose another place, or move away the file or folder that is in the way"
@@ -31,7 +31,7 @@ def run_main(main: Callable[[], object]) -> None:
     try:
         main()
     except UserError as error:
-        say(f"error: {one_line(error)}")
+        say(f"error: {printable(one_line(error))}")
         _end(error.exit_code)
     except KeyboardInterrupt:
         say(STOPPED)
@@ -47,7 +47,7 @@ def run_main(main: Callable[[], object]) -> None:
         if not (isinstance(error, OSError) and error.errno in PATH_FAULTS):
             raise
         fault = f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
-        say(f"error: {fault}; {PATH_FAULTS[error.errno]}")
+        say(f"error: {printable(fault)}; {PATH_FAULTS[error.errno]}")
         _end(UserError.exit_code)
 
 
