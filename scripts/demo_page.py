@@ -77,6 +77,7 @@ class DemoPage:
 
     args: Namespace
     holds = "what these files say"
+    data = False
 
     @cached_property
     def dialogues(self) -> Retrieved:

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from shlex import quote
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 import xvoken.interrupts  # noqa: F401
 
@@ -27,18 +28,36 @@ from xvoken.pictures.sources import expand, folder_ids, is_shards
 SENTENCE = "sentence"  # name of a text that was given as words
 
 
-def picture_stamps(source: Path) -> list[tuple[str, int, int]]:
-    """Name, size in bytes and time of change of all pictures of a folder, or of its tar shards; raises UserError for none."""
+def picture_stamps(source: Path) -> list[tuple[str, int, int, int]]:
+    """Name, size in bytes and times of change of all pictures of a folder, or of its tar shards; raises UserError for none."""
     if not is_shards(source) and not source.is_dir():
         raise UserError(f"--images {source}: no such folder of pictures; check the name")
     paths = [Path(tar) for tar in expand(source)] if is_shards(source) else [source / name for name in folder_ids(source)[0]]
     stats = [path.stat() for path in paths]
-    return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, stats, strict=True)]
+    return [(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in zip(paths, stats, strict=True)]
 
 
 def tidy(name: str) -> str:
     """A name that may stand in an image set's name."""
-    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:40] or "pictures"
+    return re.sub(r"[^\w.-]+", "_", name).strip("._-")[:40] or "pictures"
+
+
+def from_root(path: Path) -> Path:
+    """The path as the stages take it, which run in the project's root: relative if it lies below."""
+    there = path.absolute()
+    return there.relative_to(ROOT) if there.is_relative_to(ROOT) else there
+
+
+def source_of(images: Path, output: Path) -> Path:
+    """The pictures as the stages take them. Raises UserError for a name that they can't take, and for an output among the pictures,
+    whose thumbnails would be taken for pictures next time.
+    """
+    found = images.absolute() if is_shards(images) else images.resolve()
+    if "," in str(found):
+        raise UserError(f"--images {images}: has a comma in {found}, which separates image sets; rename it")
+    if not is_shards(images) and output.resolve().is_relative_to(found):
+        raise UserError(f"--output {output}: lies in the folder of the pictures, {images}; name a folder outside of it as --output")
+    return found
 
 
 def copy_text(texts: str, folder: Path) -> str:
@@ -69,14 +88,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=some_path, default=Path("outputs/find"), help="folder of all that is written")
     add_compute_flags(parser, precision_help("towers", "bf16 if the device has units for it"), workers=None)
     args = parser.parse_args(argv)
-    stamps, text = picture_stamps(args.images), copy_text(args.texts, args.output / "texts")
-    identity = identify(args.model)
-    images = args.images if is_shards(args.images) else args.images.resolve()
+    stamps, images = picture_stamps(args.images), source_of(args.images, args.output)
+    text = copy_text(args.texts, args.output / "texts")
+    there = Path(args.model).exists()
+    identity = identify(Path(args.model).absolute() if there else args.model)
     made_of = {"pictures": stamps, "model": identity.hash, "key_views": identity.key_views, "precision": args.precision}
     found = {
-        "MODEL": args.model, "IMAGES": images, "OUTPUT": args.output, "DEVICE": args.device, "PRECISION": args.precision,
-        "TOPK": args.topk, "SET": f"{tidy(args.images.stem)}-{fingerprint(made_of)[:8]}",
-        "TEXT": text, "TOKENIZER": identity.tokenizer_name,
+        "MODEL": from_root(Path(args.model)) if there else args.model, "IMAGES": images, "OUTPUT": from_root(args.output),
+        "DEVICE": args.device, "PRECISION": args.precision, "TOPK": args.topk,
+        "SET": f"{tidy(args.images.stem)}-{fingerprint(made_of)[:8]}", "TEXT": text, "TOKENIZER": identity.tokenizer_name,
     }  # fmt: skip
     print("\n".join(f"{name}={quote(str(value))}" for name, value in found.items()))
 

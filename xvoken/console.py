@@ -24,7 +24,8 @@ class _Lines(logging.Handler):
     """Prints each log message as one line on stderr, a warning with the word in front."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"warning: {record.getMessage()}" if record.levelno >= logging.WARNING else record.getMessage())
+        said = printable(record.getMessage())  # it may name files and pictures of strangers
+        say(f"warning: {said}" if record.levelno >= logging.WARNING else said)
 
 
 _lines = _Lines()

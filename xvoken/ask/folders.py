@@ -53,9 +53,8 @@ class Remembered:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def holds(self, name: str, stamp: Stamp) -> bool:
-        """Whether the picture is known as it is now. One that can't be used also counts as changed where its rights are others."""
-        then = self.stamps.get(name)
-        return then is not None and then[:2] == stamp[:2] and (not self.reasons[name] or then == stamp)
+        """Whether the picture is known as it is now: by ctime too, as another one may have taken its name with equal size and mtime."""
+        return self.stamps.get(name) == stamp
 
     def add(self, found: FolderKeys) -> None:
         """Add what a file holds, or what was just found out."""
@@ -134,8 +133,7 @@ def _read(path: Path, dim: int, told: bool) -> FolderKeys:
 
 def _missing(there: Listed, found: FolderKeys) -> list[str]:
     """The pictures that are new or changed."""
-    known = Remembered()
-    known.stamps, known.reasons = dict(zip(found.ids, found.stamps, strict=True)), dict(zip(found.ids, found.reasons, strict=True))
+    known = Remembered(stamps=dict(zip(found.ids, found.stamps, strict=True)))
     return [name for name, stamp in there.stamps.items() if not known.holds(name, stamp)]
 
 

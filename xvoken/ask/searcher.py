@@ -25,6 +25,7 @@ from xvoken.search.hubness import Rows, extended, offsets
 from xvoken.search.index import Index, build_joined
 
 FETCHED = 4  # times as many pictures as asked for are looked at first where near-duplicates are collapsed
+ROUNDED = 1e-6  # what inner products of a picture with its exact copy fall short of 1
 
 Vectors = NDArray[np.float32]
 
@@ -132,18 +133,18 @@ class Searcher:
             rows = np.flatnonzero(by_text == texts)
             if len(rows) and index is not None:
                 found = self._best(index.search, vectors[rows], k, alike)
-                for place, (scores, hits, copies) in zip(rows, found, strict=True):
-                    answers[place] = self._answer(queries[place], scores, hits, copies)
+                for place, best in zip(rows, found, strict=True):
+                    answers[place] = self._answer(queries[place], *best)
         return [answer for answer in answers if answer]
 
     def _best(
         self, search: Callable[[Vectors, int], tuple[Vectors, NDArray[np.int32]]], vectors: Vectors, k: int, alike: float | None
-    ) -> list[tuple[Vectors, list[int], list[int]]]:
-        """Of each query: scores of the pictures looked at, positions of the k that are shown among them as rows, copies of each."""
+    ) -> list[tuple[Vectors, Vectors, list[int], list[int]]]:
+        """Of each query: scores of the pictures looked at, those of the k that are shown, their rows, copies of each."""
         looked = min(len(self), max(k * (FETCHED if alike is not None else 1), CANDIDATES if self.calibration else 1))
         scores, rows = search(vectors, looked)
         if alike is None:
-            return [(line, found[:k].tolist(), [1] * min(k, looked)) for line, found in zip(scores, rows, strict=True)]
+            return [(line, line[:k], found[:k].tolist(), [1] * min(k, looked)) for line, found in zip(scores, rows, strict=True)]
         answers = []
         for line, found, vector in zip(scores, rows, vectors, strict=True):
             more = looked
@@ -151,7 +152,8 @@ class Searcher:
                 more = min(len(self), more * FETCHED)
                 (line,), (found,) = search(vector[None], more)
             shown = kept or self._distinct(found, k, alike, whole=True) or {}
-            answers.append((line[[int(np.flatnonzero(found == row)[0]) for row in shown]], list(shown), list(shown.values())))
+            places = [int(np.flatnonzero(found == row)[0]) for row in shown]
+            answers.append((line, line[places], list(shown), list(shown.values())))
         return answers
 
     def _distinct(self, rows: NDArray[np.int32], k: int, alike: float, whole: bool = False) -> dict[int, int] | None:
@@ -161,7 +163,7 @@ class Searcher:
         vectors = np.empty((0, self.identity.dim), np.float32)
         for row in rows.tolist():
             key = _key(self.gallery, row)
-            same = np.flatnonzero(vectors @ key >= alike)
+            same = np.flatnonzero(vectors @ key >= alike - ROUNDED)
             if len(same):
                 kept[list(kept)[same[0]]] += 1
             elif len(kept) == k:
@@ -170,15 +172,16 @@ class Searcher:
                 kept[row], vectors = 1, np.concatenate([vectors, key[None]])
         return kept if whole or len(rows) == len(self) else None
 
-    def _answer(self, query: Query, scores: Vectors, rows: list[int], copies: list[int]) -> Answer:
+    def _answer(self, query: Query, looked: Vectors, scores: Vectors, rows: list[int], copies: list[int]) -> Answer:
+        """looked: scores of all the pictures looked at, on which the probability rests, however many of them are shown or collapsed."""
         assert self.gallery
         hits = [
             Hit(rank, float(score), row, self.gallery.ids[row], self.gallery.paths[row], number)
-            for rank, (score, row, number) in enumerate(zip(scores, rows, copies, strict=False), 1)
+            for rank, (score, row, number) in enumerate(zip(scores, rows, copies, strict=True), 1)
         ]
         sure = None
-        if self.calibration and query.of_text_alone and len(scores):
-            sure = float(self.calibration.probability(scores[None] + self.lift)[0])
+        if self.calibration and query.of_text_alone and len(looked):
+            sure = float(self.calibration.probability(looked[None] + self.lift)[0])
         return Answer(query.name, hits, sure)
 
     def phrases(self, vectors: Vectors, k: int = 5) -> list[list[tuple[str, float]]]:

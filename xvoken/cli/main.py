@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from xvoken.interrupts import STOPPED, hear_by_exception
 
-from xvoken.console import say, show_log
+from xvoken.console import printable, say, show_log
 from xvoken.errors import UserError, disk_full, one_line
 
 _IN_THE_WAY = "choose another place, or move away the file or folder that is in the way"
@@ -23,12 +23,15 @@ PATH_FAULTS = {
 def run_main(main: Callable[[], object]) -> None:
     """Run a script's `main()`; a user's mistake ends in one line and an exit code instead of a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # if unset, tokenizers prints a warning at every fork
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started it: files opened later would get its number
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     hear_by_exception()
     show_log()
     try:
         main()
     except UserError as error:
-        say(f"error: {one_line(error)}")
+        say(f"error: {printable(one_line(error))}")
         _end(error.exit_code)
     except KeyboardInterrupt:
         say(STOPPED)
@@ -44,7 +47,7 @@ def run_main(main: Callable[[], object]) -> None:
         if not (isinstance(error, OSError) and error.errno in PATH_FAULTS):
             raise
         fault = f"{error.filename}: {error.strerror}" if error.filename else one_line(error)
-        say(f"error: {fault}; {PATH_FAULTS[error.errno]}")
+        say(f"error: {printable(fault)}; {PATH_FAULTS[error.errno]}")
         _end(UserError.exit_code)
 
 

@@ -15,7 +15,7 @@ from xvoken.interrupts import importing
 from xvoken.ask.queries import ALIKE, LONGEST, Part, Query, picture, query, sentence, sentence_or_picture, written
 from xvoken.cli.answers import as_json, drawing, print_answer
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_hubness_flag, at_least_one, share, some_path
-from xvoken.console import say
+from xvoken.console import printable, say
 from xvoken.errors import UserError, one_line
 from xvoken.files.image_sets import listed_sets, split_name
 from xvoken.kinds import MODEL
@@ -162,7 +162,7 @@ def _converse(answer: Callable[[list[Query]], None], more: list[Part]) -> None:
             print()
             return
         except (UserError, UnicodeDecodeError) as error:
-            say(f"error: {one_line(error)}")
+            say(f"error: {printable(one_line(error))}")
 
 
 def _answer(searcher: "Searcher", args: Namespace, draw: Callable[[str], None] | None, named: bool, queries: list[Query]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from xvoken.files.context import SLICES, image_ids, read_best
 from xvoken.files.safe import fingerprint, sha256_of_file
 from xvoken.pages import pictures
 from xvoken.pages.chunks import literal, packed, write_chunk
-from xvoken.pages.document import assets_hash, data_folder, remove_others, write_page
+from xvoken.pages.document import assets_hash, data_folder, emptied, remove_others, write_page
 from xvoken.pictures.sources import Member
 
 SCRIPTS = ("data.js", "list.js", "app.js", "context.js")
@@ -35,6 +35,7 @@ class ContextPage:
     named: what the page says of itself (title, text, model, sets, scores); k: phrases of a view; side: pixels of thumbnails.
     """
 
+    data: ClassVar[bool] = True
     context: Path
     paths: dict[str, Path | Member]
     boxes: Sequence[Sequence[float]]
@@ -70,7 +71,7 @@ class ContextPage:
     def write(self, output: Path) -> None:
         """Write data, thumbnails and the page; logs which pictures can't be shown."""
         folder = data_folder(output)
-        chunks = folder / self.made_of
+        chunks = emptied(folder / self.made_of)
         numbers, paths, names = zip(*self._there, strict=True) if self._there else ((), (), ())
         broken = dict.fromkeys(set(range(len(self.ids))) - set(numbers), "not among the pictures given")
         broken |= {numbers[at]: reason for at, reason in pictures.make(paths, names, folder / "thumbs", self.side).items()}
@@ -78,6 +79,7 @@ class ContextPage:
         about = literal(self._about(folder.name, k, len(broken)))
         write_page(output, "data.html", self.made_of, self.named["title"], SCRIPTS, about=about, good="")
         remove_others(folder, self.made_of)
+        pictures.keep_only(names, folder / "thumbs")
         pictures.tell_broken([f"{self.ids[number]}: {reason}" for number, reason in sorted(broken.items())])
 
     def _about(self, folder: str, k: int, broken: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from xvoken.errors import UserError
 from xvoken.files.safe import write_text
@@ -17,6 +17,7 @@ from xvoken.pictures.sources import Member, find
 from xvoken.work.product import Product
 
 ASSETS = ("page.css", "data.js", "list.js", "app.js", "vokens.js", "context.js", "data.html", "plain.html")
+DATA = re.compile("[0-9a-f]{12}")  # names of the folders with a page's data: fingerprints
 
 
 @cache
@@ -39,7 +40,9 @@ def read_made_of(path: Path) -> dict[str, Any]:
 
 
 class Page(Protocol):
-    """A page with data; made_of: the fingerprint of all that it depends on; holds: what is on it, in words."""
+    """A page; made_of: the fingerprint of all that it depends on; holds: what is on it, in words; data: whether a folder belongs to it."""
+
+    data: ClassVar[bool]
 
     @property
     def made_of(self) -> str:
@@ -56,8 +59,19 @@ class Page(Protocol):
 
 
 def make(page: Page, output: Path) -> bool:
-    """Write a page, unless it is there and of the same files; returns whether it was written."""
-    product = Product(output, {"made_of": page.made_of}, lambda: read_made_of(output), page.holds, replaced=True)
+    """Write a page, unless it is there and of the same files; returns whether it was written.
+
+    Raises UserError if the folder of its data holds files that no page has put there.
+    """
+    folder = data_folder(output)
+    if page.data and (strange := _strange(folder)):
+        raise UserError(f"{folder}: the page's data go there, and it holds other files, such as {strange}; give another name as --output")
+
+    def read() -> dict[str, Any]:
+        found = read_made_of(output)
+        return found if not page.data or (folder / found.get("made_of", "-")).is_dir() else {}
+
+    product = Product(output, {"made_of": page.made_of}, read, page.holds, replaced=True)
     if product.finished():
         return False
     with product.alone() as todo:
@@ -73,10 +87,24 @@ def data_folder(output: Path) -> Path:
     return output.with_suffix("")
 
 
+def _strange(folder: Path) -> str:
+    """The name of something in a folder that is neither thumbnails nor data of a page, "" if there is none."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return next((name for name in names if name != "thumbs" and not name.startswith(".") and not DATA.fullmatch(name)), "")
+
+
+def emptied(chunks: Path) -> Path:
+    """The folder of a page's data, made, without what a killed run has left there."""
+    if chunks.is_dir():
+        shutil.rmtree(chunks)
+    chunks.mkdir(parents=True)
+    return chunks
+
+
 def remove_others(folder: Path, made_of: str) -> None:
     """Remove the data of pages that stood here before; made_of: the fingerprint of the present one."""
     for other in folder.iterdir():
-        if other.name != made_of and re.fullmatch("[0-9a-f]{12}", other.name) and other.is_dir():
+        if other.name != made_of and DATA.fullmatch(other.name) and other.is_dir():
             shutil.rmtree(other)
 
 

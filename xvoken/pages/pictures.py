@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ def stamp(path: Path | Member, side: int) -> str:
     source = _source(path)
     try:
         state = os.stat(source.tar if isinstance(source, Member) else source)
-        seen = f"{state.st_size} {state.st_mtime_ns}"
+        seen = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
     except (OSError, ValueError):  # gone, or no name that a file can have
         seen = "gone"
     where = f"{source} {source.offset}" if isinstance(source, Member) else str(source)
@@ -41,11 +41,11 @@ def place(folder: Path, name: str) -> Path:
 
 
 def make(paths: Sequence[Path | Member], names: Sequence[str], folder: Path, side: int) -> dict[int, str]:
-    """Write the thumbnails that `folder` lacks, and remove those that no name asks for.
+    """Write the thumbnails that `folder` lacks; those of an older page stay, until `keep_only` is told that the page is written.
 
     names: of each path's thumbnail, as of `stamp`. Returns, by number, why a picture can't be shown.
     """
-    have = {file.stem: file for file in folder.glob(f"??/*{ENDING}")}
+    have = {file.stem for file in folder.glob(f"??/*{ENDING}")}
     wanted = [number for number, name in enumerate(names) if name not in have]
     broken: dict[int, str] = {}
     if wanted:
@@ -60,9 +60,15 @@ def make(paths: Sequence[Path | Member], names: Sequence[str], folder: Path, sid
                     bar.update(len(block))
         finally:
             pool.shutdown(cancel_futures=True)
-    for name in have.keys() - set(names):
-        have[name].unlink(missing_ok=True)
     return broken
+
+
+def keep_only(names: Iterable[str], folder: Path) -> None:
+    """Remove the thumbnails that no name asks for, and what killed runs have left."""
+    wanted = {f"{name}{ENDING}" for name in names}
+    for file in [*folder.glob(f"??/*{ENDING}"), *folder.glob(f"??/.*{ENDING}.*.tmp")]:
+        if file.name not in wanted:
+            file.unlink(missing_ok=True)
 
 
 def _make_one(path: Path | Member, name: str, folder: Path, side: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from xvoken.files.safe import fingerprint, sha256_of_file
 from xvoken.pages import pictures
 from xvoken.pages.chunks import literal, packed, write_chunk
 from xvoken.pages.credits import read_credits
-from xvoken.pages.document import assets_hash, data_folder, remove_others, write_page
+from xvoken.pages.document import assets_hash, data_folder, emptied, remove_others, write_page
 from xvoken.pictures.sources import Member
 
 SCRIPTS = ("data.js", "list.js", "app.js", "vokens.js")
@@ -64,6 +64,7 @@ class VokenPage:
     named: what the page says of itself (title, model, sets, scores); good: HTML that says how good the matcher is, "" for nothing.
     """
 
+    data: ClassVar[bool] = True
     hdf5: Path
     ids: list[str]
     paths: list[Path | Member]
@@ -107,7 +108,7 @@ class VokenPage:
     def write(self, output: Path) -> None:
         """Write data, thumbnails and the page; logs which pictures can't be shown."""
         folder = data_folder(output)
-        chunks = folder / self.made_of
+        chunks = emptied(folder / self.made_of)
         broken = pictures.make([self.paths[row] for row in self.usage.rows], self.thumbs, folder / "thumbs", self.side)
         self._write_lines(chunks)
         self._write_pictures(chunks, broken)
@@ -117,6 +118,7 @@ class VokenPage:
             about=literal(self._about(folder.name, len(broken))), good=self.good,
         )  # fmt: skip
         remove_others(folder, self.made_of)
+        pictures.keep_only(self.thumbs, folder / "thumbs")
         pictures.tell_broken([f"{self.ids[self.usage.rows[slot]]}: {reason}" for slot, reason in broken.items()])
 
     def _about(self, folder: str, broken: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from xvoken import commands
-from xvoken.console import progress
+from xvoken.console import log, printable, progress
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import SOURCES, made_by
 
@@ -182,11 +182,18 @@ def size_of(path: Path | Member) -> int:
 
 
 def folder_ids(folder: Path) -> tuple[list[str], int]:
-    """Ids (paths below the folder) of all pictures, sorted, and the number of other files; raises UserError if there are no pictures."""
+    """Ids (paths below the folder) of all pictures, sorted, and the number of other files; raises UserError if there are no pictures.
+
+    Pictures whose names can't stand in a list are other files, which is told.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of pictures; put them there, or give the set as name=folder")
     files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    usable = sorted(filter(_is_id, (path.relative_to(folder).as_posix() for path in files)))
+    names = [path.relative_to(folder).as_posix() for path in files]
+    usable = sorted(filter(_is_id, names))
+    if strange := [name for name in names if _ends_as_picture(name) and not _is_id(name)]:
+        why = "their names hold characters that no list takes"
+        log.warning(f"{folder}: {len(strange):,} pictures left out, as {why}; rename them: {', '.join(map(printable, strange[:3]))}")
     if not usable:
         hint = f"; its tar shards are given as '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
         raise UserError(f"{folder}: no pictures in it ({', '.join(ENDINGS)}){hint}")
@@ -204,4 +211,8 @@ def shard_ids(pattern: Path) -> tuple[dict[str, Member], int]:
 def _is_id(name: str) -> bool:
     """Whether a file below a folder is a picture whose name can stand in a list."""
     hidden = os.path.basename(name).startswith(".")
-    return os.path.splitext(name)[1].lower() in ENDINGS and not hidden and name.isprintable() and not name.startswith(" ")
+    return _ends_as_picture(name) and not hidden and name.isprintable() and not name.startswith(" ")
+
+
+def _ends_as_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in ENDINGS

@@ -94,6 +94,27 @@ def test_new_changed_and_removed_pictures(opened, photos: Path, encoder: Encoder
     assert len(folder_keys.read(cache(photos), 24).ids) == 9
 
 
+def test_pictures_that_change_names(opened, photos: Path, encoder: Encoder):
+    """Of equal size and mtime, as cameras and archives make them."""
+    one, other = photos / "1.ppm", photos / "2.ppm"
+    for path, value in ((one, 10), (other, 200)):
+        path.write_bytes(b"P6 8 8 255\n" + bytes([value, 90, 250 - value]) * 64)
+        os.utime(path, (1e9, 1e9))
+    opened()
+    one.rename(photos / "aside")
+    other.rename(one)
+    (photos / "aside").rename(other)
+    searcher, seen = opened()
+    assert sorted(seen) == ["1.ppm", "2.ppm"] and searcher.gallery
+    np.testing.assert_allclose(searcher.gallery.vectors, encoder.encode_images(searcher.gallery.paths), atol=2e-3)
+
+
+def test_pictures_whose_names_no_list_takes_are_told(opened, photos: Path, caplog: pytest.LogCaptureFixture):
+    (photos / "red.png").rename(photos / "Screenshot at 10.00\u202fAM.png")
+    assert len(opened()[0]) == 9
+    assert "1 pictures left out, as their names hold" in caplog.text and "10.00\\u202fAM.png" in caplog.text
+
+
 def test_broken_pictures_are_told_once(opened, photos: Path, capfd: pytest.CaptureFixture[str]):
     (photos / "text.jpg").write_text("no picture")
     (photos / "empty.png").touch()

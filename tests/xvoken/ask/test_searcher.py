@@ -1,6 +1,8 @@
 """Queries of sentences and pictures against an independent computation on the same vectors."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from tests import builder
 from xvoken.ask.queries import Part, Query, picture, query, sentence, sentence_or_picture
 from xvoken.ask.searcher import Searcher, open_searcher
 from xvoken.encoders.encoder import Encoder
+from xvoken.encoders.identity import Identity
 from xvoken.errors import UserError
+from xvoken.files.keys import Gallery
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +95,14 @@ def test_mistakes(make, message: str):
 def test_parts_that_cancel_out(searcher: Searcher):
     with pytest.raises(UserError, match="adds up to nothing"):
         searcher.search([query([sentence("a dog"), sentence("a dog", -1)])])
+
+
+def test_a_probability_does_not_hang_on_how_many_pictures_are_shown_or_collapsed():
+    keys = np.repeat(np.linalg.qr(np.random.default_rng(0).standard_normal((12, 12)))[0].astype(np.float32), 5, 0)
+    gallery = Gallery([keys], [str(row) for row in range(60)], [str(row) for row in range(60)], ["x"])
+    known = cast(Identity, SimpleNamespace(calibration=[0, 1, 1], dim=12, hash="x"))
+    searcher, asked = Searcher("x", known, gallery), [query([sentence("a dog")])]
+    vector = np.full((1, 12), 12**-0.5, np.float32) + 0.1 * keys[:1]
+    told = [searcher.answers(asked, vector, k, alike)[0] for k in (1, 5, 60) for alike in (None, 0.95, 1.0)]
+    assert len({answer.probability for answer in told}) == 1
+    assert [hit.copies for hit in told[-1].hits] == [5] * 12  # exact copies are alike by 1.0, though rounded

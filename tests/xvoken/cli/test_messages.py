@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from tests.running import run_here
 from tests.worlds import World
 from xvoken.cli.main import PATH_FAULTS, run_main
-from xvoken.errors import disk_full
+from xvoken.console import log
+from xvoken.errors import UserError, disk_full
 
 
 def ended(main: Callable[[], object], capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -28,6 +30,22 @@ def test_faults_of_a_path_are_one_line_with_its_name(capfd: pytest.CaptureFixtur
     code, said = ended(main, capfd)
     assert code == 2
     assert said.startswith(f"error: some/file: {os.strerror(number)}; ") and said.count("\n") == 1
+
+
+def test_nothing_of_a_stranger_steers_the_terminal(capfd: pytest.CaptureFixture[str]):
+    def main() -> None:
+        log.warning("of \x1b]0;a\x07 file \u202e")
+        raise UserError("picture \x1b[31m\u202ex Zoë")
+
+    assert ended(main, capfd) == (2, "warning: of \\x1b]0;a\\x07 file \\u202e\nerror: picture \\x1b[31m\\u202ex Zoë\n")
+
+
+def test_closed_streams(monkeypatch: pytest.MonkeyPatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    answers = []
+    run_main(lambda: answers.append((sys.stdin.isatty(), sys.stdin.read(), print("x", flush=True), sys.stderr.flush())))
+    assert answers == [(False, "", None, None)]
 
 
 def test_other_errors_of_the_system_keep_their_traceback():

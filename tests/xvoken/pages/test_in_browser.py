@@ -104,6 +104,8 @@ def test_search_order_filter_and_back(opened):
     first(page, f"line {next(line + 1 for line in reversed(lowest) if most in rows[line])} ·")
     page.click("#unfilter")
     count(page, "200 lines")
+    page.goto(f"{page.url.partition('#')[0]}#sort=other")  # by no order of its own
+    first(page, "line 1 ·")
 
 
 def test_by_keys_alone(opened):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.xvoken.pages import made
 from xvoken.errors import UserError
+from xvoken.files import vokens
 from xvoken.pages import vokens as pages
 from xvoken.pages.chunks import literal
 from xvoken.pages.credits import read_credits
@@ -75,6 +76,44 @@ def test_thumbnails_are_kept_until_a_picture_changes(tmp_path: Path, caplog: pyt
     assert sorted(path.name for path in (tmp_path / "page").iterdir()) == sorted([changed.made_of, "thumbs"])
 
 
+def test_an_old_page_works_until_another_one_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page, output, thumbs = made.voken_page(tmp_path), tmp_path / "page.html", tmp_path / "page/thumbs"
+    make(page, output)
+    old = {path: path.read_bytes() for path in [output, *(tmp_path / "page").rglob("*.*")]}
+    Image.new("RGB", (50, 50), "white").save(page.paths[0])
+    changed = pages.VokenPage(page.hdf5, page.ids, page.paths, page.text, page.named, page.side)
+
+    def killed(*_: object, **__: object) -> None:
+        (tmp_path / "page" / changed.made_of / ".text.0.js.1-00000000.tmp").touch()
+        (thumbs / "ab").mkdir(exist_ok=True)
+        (thumbs / "ab/.abcd.webp.1-00000000.tmp").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pages, "write_page", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(changed, output)
+    assert all(path.read_bytes() == data for path, data in old.items())
+    assert make(changed, output) and len(list(thumbs.glob("*/*.webp"))) == 4 and not list((tmp_path / "page").rglob(".*"))
+
+
+def test_the_folder_of_a_page(tmp_path: Path):
+    page, output = made.voken_page(tmp_path), tmp_path / "page.html"
+    make(page, output)
+    (tmp_path / "page" / page.made_of).rename(tmp_path / "elsewhere")
+    assert make(page, output) and (tmp_path / "page" / page.made_of / "text.0.js").exists() and not make(page, output)
+    with pytest.raises(UserError, match=r"holds other files, such as .*; give another name as --output"):
+        make(page, tmp_path / "photos.html")
+    assert not (tmp_path / "photos/thumbs").exists()
+
+
+def test_a_page_without_lines(tmp_path: Path):
+    page, output = made.voken_page(tmp_path), tmp_path / "page.html"
+    vokens.write(page.hdf5.with_suffix(""), [], 0, 0, 3, [], {"images": 6}, {})
+    page.text.write_text("")
+    assert make(page, output) and not make(page, output) and '"lines":0' in output.read_text()
+
+
 def test_a_text_that_is_too_short_is_refused(tmp_path: Path):
     page = made.voken_page(tmp_path)
     page.text.write_text("one line\n")
@@ -102,3 +141,10 @@ def test_credits(tmp_path: Path):
         path.write_bytes(content)
         with pytest.raises(UserError, match=message):
             read_credits(path, ["x"])
+
+
+def test_a_credit_is_of_the_picture_that_it_names(tmp_path: Path):
+    path = tmp_path / "credits.csv"
+    path.write_text("ImageID,Author\na/1.jpg,A\n1,both\n1.jpg,both\nb/2,B\n2,any\nc/3,C\n3,other\n")
+    said = read_credits(path, ["a/1.jpg", "b/1.jpg", "b/2.jpg", "3", "c/3.jpg", "c/3.jpg"])
+    assert {picture: one["author"] for picture, one in said.items()} == {"a/1.jpg": "A", "b/2.jpg": "B", "3": "other", "c/3.jpg": "C"}

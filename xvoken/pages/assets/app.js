@@ -83,7 +83,7 @@ function update(restore) {
 
 // The numbers that the state asks for, in its order; returns whether they are all there, and nothing else has been asked for since.
 async function choose(now, current) {
-  const [within, order] = [await page.filtered(now), now.sort ? await ordered(now.sort) : null];
+  const [within, order] = [await page.filtered(now), now.sort && now.sort in page.orders ? await ordered(now.sort) : null];
   if (!current()) return false;
   $("unfilter").hidden = !within;
   if (within) $("unfilter").textContent = `${page.filter(now)} ×`;
