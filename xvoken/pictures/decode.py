@@ -99,8 +99,10 @@ def _reason(error: Exception, path: str | Path | Member | Image.Image) -> str:
 
 def _rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion clips instead of scaling
-        grey = np.asarray(picture).astype(np.int64)
-        return Image.fromarray((grey // 257 if grey.max() > 255 else grey).clip(0, 255).astype(np.uint8)).convert("RGB")
+        grey = np.array(picture, np.int32)  # changed in place: a picture of 100 megapixels has 400 MB here
+        if grey.max() > 255:
+            grey //= 257
+        return Image.fromarray(grey.clip(0, 255, out=grey).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

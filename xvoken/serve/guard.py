@@ -6,11 +6,14 @@ import hmac
 import ipaddress
 import json
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Response
+from h11 import LocalProtocolError
+from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from xvoken.console import log
@@ -26,8 +29,12 @@ UPLOAD = 20 << 20  # bytes of a picture's file
 JSON = 1 << 20
 BODIES = {"/api/pictures": UPLOAD, "/knn-service": UPLOAD * 4 // 3 + JSON}  # bytes of a body, others: JSON; base64 takes a third more
 HEADER = 16 << 10  # bytes of the address and the headers
-TOGETHER = 256 << 20  # bytes of all bodies that are in memory at once
+TOGETHER = 256 << 20  # bytes of all bodies that are in memory at once; half of them may be one client's
+SMALL = 64 << 10  # bytes of a body that is taken in any case, so that large ones never keep a sentence out
+EACH = 100  # connections of one client
+AT_WORK = 64  # requests of one client that are answered at once
 WITHIN = 60.0  # seconds from a connection's first byte, or the end of the answer before, to the end of the answer
+ALL = ""  # in the place of a client
 OPEN = re.compile(r"/|/assets/[a-z]+\.(css|js|svg)")  # the page itself, which is to be able to ask for the token
 # What <img> fetches, which can send no header: the key that the page was told stands in the address.
 KEYED = re.compile(r"/(thumbs|pictures|uploads)/[\w-]+")
@@ -50,6 +57,11 @@ def as_json(content: Any, status: int = 200, headers: dict[str, str] | None = No
 def as_error(why: object, status: int, wait: float = 0) -> Response:
     """An answer that says in one line what is wrong; wait: seconds after which it may be tried again."""
     return as_json({"error": one_line(why)[:1000]}, status, {"retry-after": str(int(wait) + 1)} if wait else None)
+
+
+def client_of(scope: Scope) -> str:
+    """The address that a request comes from."""
+    return (scope.get("client") or ("unknown",))[0]
 
 
 class Refused(Exception):
@@ -83,6 +95,8 @@ class Access:
         """Raise Refused for a request that may not be answered."""
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         given = dict(headers)
+        if "content-length" in given and "transfer-encoding" in given:  # a proxy in front may have read another end of the request
+            raise Refused(400, "content-length and transfer-encoding exclude each other")
         if len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in headers) > HEADER:
             raise Refused(431, f"more than {HEADER >> 10} KB of address and headers")
         hosts = [value for name, value in headers if name == "host"]
@@ -93,7 +107,7 @@ class Access:
         elsewhere = given.get("sec-fetch-site", "none") not in ("none", "same-origin") and not navigated
         if elsewhere or (origin is not None and origin not in (f"http://{hosts[0]}", f"https://{hosts[0]}")):
             raise Refused(403, "pages of other sites may not ask this server")
-        if wait := self.rates.wait((scope.get("client") or ("",))[0]):
+        if wait := self.rates.wait(client_of(scope)):
             raise Refused(429, "too many requests; wait a moment", wait)
         if self.token and not OPEN.fullmatch(scope["path"]) and not self._knows(given, scope):
             raise Refused(401, "a token is needed; the server printed it when it started: Authorization: Bearer TOKEN")
@@ -127,13 +141,15 @@ class Guard:
     """
 
     def __init__(self, app: App, access: Access):
-        self.app, self.access, self.held = app, access, 0
+        self.app, self.access = app, access
+        self.at_work: Counter[str] = Counter()  # requests of each client
+        self.held: Counter[str] = Counter()  # bytes of each client's bodies, and of all by ALL
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
         if scope["type"] != "http":
             return
-        started, bounded = False, Bounded(self, scope, receive)
+        started, bounded, client = False, Bounded(self, scope, receive), client_of(scope)
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             nonlocal started
@@ -142,10 +158,19 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *((name.encode(), text.encode()) for name, text in HEADERS.items())]
             await send(message)
 
+        self.at_work[client] += 1
         try:
             self.access.check(scope)
+            if self.at_work[client] > AT_WORK:
+                raise Refused(429, "too many requests at once; wait for answers", 1)
             bounded.announced()
-            await self.app(scope, bounded.receive, sending)
+            asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope  # uvicorn leaves the content out
+            await self.app(asked, bounded.receive, sending)
+        except ClientDisconnect:  # in the midst of what it sends
+            pass
+        except asyncio.CancelledError:  # Ctrl-C, and what was asked takes longer than uvicorn waits
+            if not started:
+                await Refused(503, "the server was stopped").answer()(scope, receive, sending)
         except Exception as error:
             refused = error if isinstance(error, Refused) else Refused(500, "the server failed; its log says why")
             if refused is not error:
@@ -153,7 +178,9 @@ class Guard:
             if not started:
                 await refused.answer()(scope, receive, sending)
         finally:
-            self.held -= bounded.size
+            bounded.let_go()
+            self.at_work[client] -= 1
+            self.at_work += Counter()  # forgets clients without any
 
 
 class Bounded:
@@ -161,6 +188,7 @@ class Bounded:
 
     def __init__(self, guard: Guard, scope: Scope, receive: Receive):
         self.guard, self.scope, self._receive, self.size = guard, scope, receive, 0
+        self.client = client_of(scope)
         self.most = BODIES.get(scope["path"], JSON)
 
     def announced(self) -> None:
@@ -172,13 +200,19 @@ class Bounded:
     async def receive(self) -> MutableMapping[str, Any]:
         """The next part; raises Refused where it, or all requests' together, are too much."""
         message = await self._receive()
-        self.size += (more := len(message.get("body", b"")))
-        self.guard.held += more
+        more = len(message.get("body", b""))
+        self.size += more
+        self.guard.held.update({self.client: more, ALL: more})
         if self.size > self.most:
             raise self._too_large()
-        if self.guard.held > TOGETHER:
+        if self.size > SMALL and (self.guard.held[ALL] > TOGETHER or self.guard.held[self.client] > TOGETHER // 2):
             raise Refused(503, "too much is being sent at once; try again in a moment", 5)
         return message
+
+    def let_go(self) -> None:
+        """Count what was read no more."""
+        self.guard.held.subtract({self.client: self.size, ALL: self.size})
+        self.guard.held += Counter()
 
     def _too_large(self) -> Refused:
         return Refused(413, f"more than {self.most >> 20} MB are not taken here")
@@ -187,7 +221,8 @@ class Bounded:
 class Patient(H11Protocol):
     """uvicorn's HTTP, without patience: a connection whose request is not sent and answered within WITHIN seconds is cut.
 
-    So clients that send their header or body a byte at a time, or do not read the answer, can't hold connections for ever.
+    So clients that send their header or body a byte at a time, or do not read the answer, can't hold connections for ever. And who opens
+    many loses its own idle ones, so that others get theirs.
     """
 
     late: asyncio.TimerHandle | None = None
@@ -196,6 +231,26 @@ class Patient(H11Protocol):
         """Begin to count."""
         super().connection_made(transport)
         self.late = self.loop.call_later(WITHIN, transport.abort)
+        everyone = [one for one in self.connections if isinstance(one, Patient)]
+        own = [one for one in everyone if one.client and self.client and one.client[0] == self.client[0]]
+        if len(own) > EACH:
+            self._cut_one_of(own)
+        elif self.limit_concurrency and len(everyone) >= self.limit_concurrency:
+            self._cut_one_of(everyone)
+
+    def _cut_one_of(self, connections: "list[Patient]") -> None:
+        """Cut the one that has waited longest for a whole request; this one, if requests of all others are being answered."""
+        idle = [one for one in connections if one is not self and (one.cycle is None or one.cycle.response_complete or one.cycle.more_body)]
+        oldest = min(idle, key=lambda one: one.late.when() if one.late else 0.0, default=self)
+        self.connections.discard(oldest)
+        oldest.transport.abort()
+
+    def handle_events(self) -> None:
+        """As uvicorn's, but what is no HTTP behind a request that is answered already ends the connection without a traceback."""
+        try:
+            super().handle_events()
+        except LocalProtocolError:
+            self.transport.abort()
 
     def on_response_complete(self) -> None:
         """Count again for the next request on this connection."""

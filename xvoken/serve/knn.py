@@ -64,6 +64,8 @@ async def _part(service: Service, asked: AskedKnn) -> Part:
     vector = np.array(asked.embedding_input, np.float64)
     if len(vector) != (dim := service.searcher.identity.dim):
         raise UserError(f"embedding_input: {len(vector)} numbers; the model's vectors have {dim}")
-    if not (length := np.linalg.norm(vector)) or not np.isfinite(length):
+    with np.errstate(over="ignore"):
+        length = np.linalg.norm(vector)
+    if not length or not np.isfinite(length):
         raise UserError("embedding_input: has no direction")
     return Part((vector / length).astype(np.float32), "embedding")

@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import logging
 import secrets
 import socket
 from collections.abc import Callable
@@ -47,7 +48,7 @@ def open_door(host: str, port: int, token: str | None, rate: float, another: str
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         listening = socket.create_server((host, port), family=family, backlog=CONNECTIONS)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer's last bytes wait 40 ms; asyncio sets it on others
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # UnicodeError: a name that can't be one
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             raise UserError(f"port {port} of {host} is taken; take another one with: {another}") from None
         why = getattr(error, "strerror", None) or error
@@ -60,10 +61,16 @@ def open_door(host: str, port: int, token: str | None, rate: float, another: str
     return Door(listening, access, f"http://{shown}:{listening.getsockname()[1]}/{f'#token={token}' if token else ''}")
 
 
+def _is_failure(record: logging.LogRecord) -> bool:
+    """Whether uvicorn tells of an error of ours, not of requests that are no HTTP, by which a stranger could fill the log."""
+    return bool(record.exc_info)
+
+
 def make_server(searcher: Searcher, door: Door) -> tuple[uvicorn.Server, Service]:
     """A server that is warm: its first answer takes no longer than later ones."""
     service = Service(searcher)
     service.warm_up()
+    logging.getLogger("uvicorn.error").addFilter(_is_failure)
     config = uvicorn.Config(
         make_app(service, door.access), http=Patient, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False,
         server_header=False, limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=HEADER, timeout_graceful_shutdown=1,

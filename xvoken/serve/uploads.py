@@ -15,6 +15,7 @@ from xvoken.errors import UserError
 from xvoken.pictures.sources import Member
 
 KEPT, SECONDS = 500, 3600.0  # pictures that are kept, and since their last use how long
+SCANS = 100  # of a JPEG; progressive ones have some ten. A small file may have thousands, each of which goes through all pixels again
 
 
 class Gone(UserError):
@@ -36,8 +37,21 @@ class Held(Member):
 
 
 def held(name: str, data: bytes) -> Held:
-    """A file's content as a picture of that name."""
+    """A file's content as a picture of that name; raises UserError for one that is made to be decoded without end."""
+    if data.startswith(b"\xff\xd8") and _scans(data) > SCANS:
+        raise UserError(f"picture {name}: a JPEG of more than {SCANS} scans")
     return Held("", name, 0, len(data), data)
+
+
+def _scans(jpeg: bytes) -> int:
+    """How many scans a decoder finds up to the JPEG's end."""
+    place, number = 2, 0
+    while (place := jpeg.find(b"\xff", place)) >= 0 and jpeg[place + 1 : place + 2] != b"\xd9":
+        kind, length = jpeg[place + 1 : place + 2], int.from_bytes(jpeg[place + 2 : place + 4], "big")
+        number += kind == b"\xda"
+        alone = kind in (b"\x00", b"\x01") or b"\xd0" <= kind <= b"\xd8"  # bytes of pixels, and markers without a length
+        place += 1 if kind == b"\xff" else 2 if alone else 2 + length
+    return number
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """Requests that a server on a shared machine has to withstand."""
 
+import contextlib
 import io
 import json
 import signal
 import socket
+import threading
 import zlib
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -101,6 +104,68 @@ def test_bad_bodies(server: Served, body: bytes, said: str):
     assert answer.status_code == 400 and said in answer.json()["error"] and "\n" not in answer.json()["error"]
 
 
+def test_a_body_of_millions_of_values(server: Served):
+    answer = server.client.post("/knn-service", content=b'{"embedding_input":[' + b"1," * 300_000 + b"1]}")
+    assert answer.status_code == 400 and "200,000 values" in answer.json()["error"]
+
+
+def test_head_answers_as_get_does(server: Served):
+    for path in ("/", "/thumbs/0", "/api/status"):
+        got, head = server.client.get(path), server.client.head(path)
+        assert head.status_code == 200 and head.content == b"" and head.headers["content-length"] == str(len(got.content))
+
+
+def test_what_is_no_http(server: Served, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture):
+    """A request in a request is not answered, and nobody fills the log."""
+    both = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    answer = raw(server, both + b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
+    raw(server, b"\x16\x03\x01\x02")
+    raw(server, b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n\r\n\x01")
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert b" 404 " in connection.recv(65536)
+        connection.sendall(b"no length\r\n" * 9)  # behind the answer
+        with contextlib.suppress(ConnectionError):
+            connection.recv(65536)
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        connection.sendall(b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")  # and goes away
+    assert server.ask({"text": "a dog"}, k=1)["results"]
+    assert capfd.readouterr().err == "" and not [one for one in caplog.records if one.levelname in ("WARNING", "ERROR")]
+
+
+def test_one_client_leaves_connections_to_others(server: Served, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(guard, "EACH", 4)
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.3"), timeout=10))
+        assert other.get(f"http://127.0.0.1:{server.port}/").status_code == 200
+        many = []
+        for _ in range(6):
+            many.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10, ("127.0.0.2", 0))))
+            many[-1].sendall(b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")  # and no more
+        for connection in many[:2]:  # the oldest ones
+            with contextlib.suppress(ConnectionError):
+                assert connection.recv(100) == b""
+        many[-1].sendall(b"        ")
+        assert many[-1].recv(100).startswith(b"HTTP/1.1 400")
+        assert other.get(f"http://127.0.0.1:{server.port}/").status_code == 200
+
+
+def test_one_client_leaves_work_to_others(server: Served, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(guard, "AT_WORK", 0)
+    assert server.client.get("/api/status").status_code == 429
+    monkeypatch.undo()
+    assert server.client.get("/api/status").status_code == 200  # and was not counted further
+
+
+def endless() -> bytes:
+    """A small JPEG of 1,000 scans."""
+    data = io.BytesIO()
+    Image.new("L", (64, 64), 128).save(data, "JPEG", progressive=True)
+    whole = data.getvalue()[:-2]
+    return whole + whole[whole.rfind(b"\xff\xda") :] * 1000 + b"\xff\xd9"
+
+
 def bomb() -> bytes:
     """A PNG of a few KB that says it has 30,000 x 30,000 pixels."""
     data = io.BytesIO()
@@ -112,10 +177,14 @@ def bomb() -> bytes:
 def test_bad_pictures(server: Served):
     whole = shapes()["red.png"]
     svg = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
-    for data, said in ((b"", "empty file"), (svg, "not a picture"), (whole[:200], "can't be decoded"), (bomb(), "too large")):
+    bad = [(b"", "empty file"), (svg, "not a picture"), (whole[:200], "can't be decoded"), (bomb(), "too large"), (endless(), "scans")]
+    for data, said in bad:
         answer = server.client.post("/api/pictures", content=data)
         assert answer.status_code == 400 and said in answer.json()["error"]
-    assert server.client.post("/api/pictures", content=whole).status_code == 201
+    behind = io.BytesIO()
+    Image.new("L", (64, 64)).save(behind, "JPEG", progressive=True)
+    for good in (whole, behind.getvalue() + b"\xff\xda" * 1000):  # a phone's JPEG may have a film behind it
+        assert server.client.post("/api/pictures", content=good).status_code == 201
 
 
 def test_bodies_are_bounded_while_they_come(server: Served, monkeypatch: pytest.MonkeyPatch):
@@ -126,10 +195,11 @@ def test_bodies_are_bounded_while_they_come(server: Served, monkeypatch: pytest.
     for long in (20_000, 700_000):
         assert raw(server, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * long + b"\r\n\r\n").split()[1] in (b"431", b"400")
     monkeypatch.setattr(guard, "TOGETHER", 1000)
-    answer = server.client.post("/api/search", content=b"a" * 2000)
+    answer = server.client.post("/api/search", content=b"a" * 100_000)
     assert answer.status_code == 503 and answer.headers["retry-after"]
+    assert server.ask({"text": "a dog"}, k=1)["results"]  # a sentence is taken in any case
     monkeypatch.undo()
-    assert server.ask({"text": "a dog"}, k=1)["results"]  # what was held is free again
+    assert server.client.post("/api/search", content=b"a" * 100_000).status_code == 400  # what was held is free again
 
 
 def test_a_slow_client_is_cut_off(searcher: Searcher, monkeypatch: pytest.MonkeyPatch):
@@ -194,6 +264,20 @@ def test_an_unexpected_error_is_one_line_and_told(server: Served, monkeypatch: p
     wait_until(lambda: "GET '/pictures/0': ZeroDivisionError" in "".join([*told, told.append(capfd.readouterr().err) or told[-1]]), 10)
 
 
+def test_stopped_while_it_answers(searcher: Searcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    asked, go = threading.Event(), threading.Event()
+    with ThreadPoolExecutor() as threads:
+        with served(searcher) as running:
+            encode = searcher.vectors
+            monkeypatch.setattr(searcher, "vectors", lambda queries: asked.set() or go.wait(10) and encode(queries))
+            url = f"http://127.0.0.1:{running.port}/api/search"
+            answer = threads.submit(httpx.post, url, json={"parts": [{"text": "a dog"}]}, timeout=20)
+            assert asked.wait(10)
+            threading.Timer(1.5, go.set).start()  # uvicorn waits for a second
+        assert answer.result().status_code == 503 and "stopped" in answer.result().json()["error"]
+    assert not [record for record in caplog.records if record.name != "httpx"]
+
+
 @pytest.mark.slow
 def test_ctrl_c(searcher: Searcher):
     assert searcher.gallery
@@ -217,7 +301,7 @@ def test_mistakes_of_the_command(searcher: Searcher, server: Served, tmp_path: P
     )
     for flags, said in (
         (["--token", "short"], "at least 16"), (["--host", "192.0.2.1", "--port", 0], "can't listen there"),
-        (["--port", 70000], "can't listen"),
+        (["--port", 70000], "can't listen"), (["--host", "a..b"], "can't listen"),
         (["--port", 0], "shapes.hdf5 does not exist"),
     ):  # fmt: skip
         done = run_here(*load, *flags)

@@ -1,10 +1,11 @@
 """The page as people use it, in Chromium, on a gallery whose names and pictures come from strangers."""
 
+import contextlib
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Error, Page, Route, expect
 
 import xvoken
 from tests import builder
@@ -207,3 +208,21 @@ def test_an_empty_gallery_one_picture_and_a_token(browser: Browser, context: Bro
         other.keyboard.press("Enter")
         expect(other.locator("#gallery")).to_contain_text("1 picture")
         other.close()
+
+
+def test_what_is_asked_last_wins(context: BrowserContext, server: Served):
+    page = opened(context, server)
+    held: list[Route] = []
+    page.route("**/api/pictures?*", lambda route: held.append(route))
+    page.set_input_files("#file", {"name": "red.png", "mimeType": "image/png", "buffer": shapes()["red.png"]})
+    expect(page.locator("#said")).to_have_text("Sending the picture…")
+    search(page, "the sky")
+    assert held
+    with contextlib.suppress(Error):  # the page has given it up
+        held[0].continue_()
+    page.locator("#results .picture").first.click()
+    page.go_back()
+    expect(page.locator("#large")).to_be_hidden()  # what stands behind it are others
+    page.go_forward()
+    expect(page.locator("#said")).to_contain_text("best first")
+    assert parts(page) == ["+the sky×"]

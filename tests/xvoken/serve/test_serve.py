@@ -135,6 +135,9 @@ def test_requests_that_wait_are_answered_by_one_call():
     assert calls == [[0], [1, 2, 3, 4], [1], [2], [3], [4], [5, 6]]
     assert [answer.result() for number, answer in enumerate(answers) if number != 3] == [0, 10, 20, 40, 50, 60]
     assert isinstance(answers[3].exception(), ValueError)
+    late = Together(work, most=4, within=-1)
+    assert isinstance(late.ask(1).exception(10), Busy) and calls[-1] == [5, 6]  # nobody waits for it any more
+    late.close()
 
 
 def test_clients_at_once_get_their_own_answers(server: Served, monkeypatch: pytest.MonkeyPatch):

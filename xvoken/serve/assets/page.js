@@ -9,6 +9,7 @@ let about = { pictures: 0, phrases: 0, upload: 0 }; // what the server says of i
 let query = { parts: [], alike: false };
 let results = [];
 let running = new AbortController();
+let sending = new AbortController();
 
 function make(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -54,13 +55,16 @@ function addText(weight) {
 
 async function searchFile(file) {
   $("#wrong").textContent = "";
+  sending.abort();
+  sending = new AbortController();
+  const { signal } = sending;
   if (about.upload && file.size > about.upload) return complain(new Error(`This file is larger than ${about.upload >> 20} MB.`));
   say("Sending the picture…");
   try {
-    const sent = await server.send(file, file.name || "pasted picture");
-    go([{ picture: sent.picture, name: sent.name, weight: 1 }]);
+    const sent = await server.send(file, file.name || "pasted picture", signal);
+    if (!signal.aborted) go([{ picture: sent.picture, name: sent.name, weight: 1 }]);
   } catch (error) {
-    say("");
+    if (!signal.aborted) say("");
     complain(error);
   }
 }
@@ -69,9 +73,11 @@ async function searchFile(file) {
 
 async function follow(k = PAGE) {
   query = readQuery(location.hash);
+  sending.abort(); // what was asked last wins
   running.abort();
   running = new AbortController();
   const { signal } = running;
+  $("#large").close(); // its neighbours are about to be others
   $("#alike").checked = query.alike;
   $("#wrong").textContent = "";
   showParts();
@@ -100,6 +106,7 @@ async function showPhrases(list, parts, signal) {
   list.replaceChildren();
   if (!about.phrases || !parts.length || parts.some((part) => part.text !== undefined)) return;
   const found = await server.post("/api/phrases", asked({ parts }, 8), signal);
+  if (signal.aborted) return;
   const line = ({ phrase, score }) => make("li", { dir: "auto" }, phrase, make("span", { className: "score" }, score.toFixed(3)));
   list.replaceChildren(...found.phrases.map(line));
 }
@@ -179,6 +186,7 @@ function actions(hit) {
 // One picture, large
 
 let enlarged = 0;
+let describing = new AbortController();
 
 function enlarge(place) {
   const hit = results[place];
@@ -191,7 +199,9 @@ function enlarge(place) {
   $(".actions", large).replaceChildren(...actions(hit));
   $("#before").disabled = !place;
   $("#next").disabled = place === results.length - 1;
-  showPhrases($(".phrases", large), [{ row: hit.row, weight: 1 }], running.signal).catch(() => {});
+  describing.abort(); // the phrases of the picture before
+  describing = new AbortController();
+  showPhrases($(".phrases", large), [{ row: hit.row, weight: 1 }], describing.signal).catch(() => {});
   if (!large.open) large.showModal();
 }
 

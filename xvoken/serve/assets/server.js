@@ -34,8 +34,8 @@ const server = {
     return this.ask(path, { method: "POST", body: JSON.stringify(content), signal });
   },
 
-  send(file, name) {
-    return this.ask(`/api/pictures?${new URLSearchParams({ name: name.slice(0, 200) })}`, { method: "POST", body: file });
+  send(file, name, signal) {
+    return this.ask(`/api/pictures?${new URLSearchParams({ name: name.slice(0, 200) })}`, { method: "POST", body: file, signal });
   },
 
   thumb(row, side) {
