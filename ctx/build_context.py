@@ -16,6 +16,7 @@ import xvoken.interrupts  # noqa: F401
 
 from ctx.options import OUTPUTS, add_model_flags, add_picture_flags, add_retrieval_flags
 from ctx.run import load_inputs, load_phrases, make_context
+from xvoken import commands
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
 
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     visual = OUTPUTS / (args.exp_name or "image_features") / "vis_ctx.hdf5"
     textual = OUTPUTS / (args.exp_name or "retrieved_captions") / "txt_ctx.hdf5"
     make_context(inputs, visual, textual, phrases)
+    print(f"look at it with: {commands.page_of_context(textual, args.images, args.image_sets)}")
 
 
 if __name__ == "__main__":

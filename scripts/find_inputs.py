@@ -3,7 +3,7 @@
     python scripts/find_inputs.py --model MODEL --images FOLDER --texts FILE_OR_SENTENCE
 
 writes  OUTPUT/texts/{NAME}-{HASH}.txt, a copy of the text
-prints  assignments for bash: MODEL, IMAGES, OUTPUT, DEVICE, PRECISION, TOPK, SET, TEXT, TOKENIZER
+prints  assignments for bash: MODEL, IMAGES, OUTPUT, DEVICE, PRECISION, TOPK, TITLE, PAGE, SET, TEXT, TOKENIZER
 """
 
 import re
@@ -49,12 +49,10 @@ def from_root(path: Path) -> Path:
 
 
 def source_of(images: Path, output: Path) -> Path:
-    """The pictures as the stages take them. Raises UserError for a name that they can't take, and for an output among the pictures,
-    whose thumbnails would be taken for pictures next time.
+    """The pictures as the stages take them. Raises UserError for an output among the pictures, whose thumbnails would be
+    taken for pictures next time.
     """
     found = images.absolute() if is_shards(images) else images.resolve()
-    if "," in str(found):
-        raise UserError(f"--images {images}: has a comma in {found}, which separates image sets; rename it")
     if not is_shards(images) and output.resolve().is_relative_to(found):
         raise UserError(f"--output {output}: lies in the folder of the pictures, {images}; name a folder outside of it as --output")
     return found
@@ -63,6 +61,8 @@ def source_of(images: Path, output: Path) -> Path:
 def copy_text(texts: str, folder: Path) -> str:
     """Copy a text file, or write a sentence, to the folder; returns its name there. Raises UserError if it is neither."""
     file = Path(texts)
+    if len(texts) < 256 and file.is_dir():
+        raise UserError(f"--texts {texts}: a folder; give a text file with a sentence a line, or a sentence")
     if len(texts) < 256 and file.is_file():
         name = f"{tidy(file.stem)}-{sha256_of_file(file)[:8]}.txt"
         if not (folder / name).exists():
@@ -81,12 +81,13 @@ def copy_text(texts: str, folder: Path) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="find.bash", description="Find pictures for sentences.", formatter_class=Help)
-    parser.add_argument("--model", default=MODEL, help="a CLIP or SigLIP model (hub id or folder), or a trained matcher")
+    parser.add_argument("--model", "--load", default=MODEL, help="a CLIP or SigLIP model (hub id or folder), or a trained matcher")
     parser.add_argument("--images", required=True, type=some_path, help="folder of pictures, or tar shards in quotes")
     parser.add_argument("--texts", required=True, help="text file with a sentence a line, or a sentence")
     parser.add_argument("--topk", type=at_least_one, default=5, help="pictures a sentence")
     parser.add_argument("--output", type=some_path, default=Path("outputs/find"), help="folder of all that is written")
     add_compute_flags(parser, precision_help("towers", "bf16 if the device has units for it"), workers=None)
+    parser.set_defaults(precision="auto")
     args = parser.parse_args(argv)
     stamps, images = picture_stamps(args.images), source_of(args.images, args.output)
     text = copy_text(args.texts, args.output / "texts")
@@ -96,7 +97,9 @@ def main(argv: list[str] | None = None) -> None:
     found = {
         "MODEL": from_root(Path(args.model)) if there else args.model, "IMAGES": images, "OUTPUT": from_root(args.output),
         "DEVICE": args.device, "PRECISION": args.precision, "TOPK": args.topk,
-        "SET": f"{tidy(args.images.stem)}-{fingerprint(made_of)[:8]}", "TEXT": text, "TOKENIZER": identity.tokenizer_name,
+        "TITLE": " ".join(args.texts.split()) if text.startswith(f"{SENTENCE}-") else Path(args.texts).name,
+        "PAGE": f"{Path(text).stem}.html", "SET": f"{tidy(args.images.stem)}-{fingerprint(made_of)[:8]}",
+        "TEXT": text, "TOKENIZER": identity.tokenizer_name,
     }  # fmt: skip
     print("\n".join(f"{name}={quote(str(value))}" for name, value in found.items()))
 

@@ -70,6 +70,12 @@ def build_context() -> str:
     return "python ctx/build_context.py"
 
 
+def page_of_context(context: Path, images: object = None, image_sets: list[str] | None = None) -> str:
+    """Write a page of a context file; images, image_sets: where the pictures were taken from, None for COCO."""
+    source = ["--images", images] if images else ["--image-sets", *image_sets] if image_sets else []
+    return _command("python ctx/page.py", "--context", context, *source)
+
+
 def demo_data(folder: Path) -> str:
     """Make the demo's data in a folder."""
     return _command("python scripts/demo_data.py", folder)

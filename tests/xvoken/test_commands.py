@@ -24,6 +24,7 @@ GIVEN = {
     "tokenize": [(), (Path("my data/lines.txt"), "minilm", 5)],
     "encode_captions": [(), ("models/clip", "other")],
     "vokenize": [(), ("snap/xmatching/best", Path("my data/lines.txt"), "mine,yours")],
+    "page_of_context": [(Path("my outputs/txt_ctx.hdf5"), "my photos"), (Path("txt_ctx.hdf5"), None, ["mine", "yours"])],
     "install": [(), *((extra,) for extra in EXTRAS)],
 }
 NAMED = [name for name, found in vars(commands).items() if inspect.isfunction(found) and found.__module__ == commands.__name__]

@@ -113,6 +113,7 @@ def open_folder(
     rows = [row for row in found.usable if found.ids[row] in there.paths]
     if not rows:
         raise UserError(f"{folder}: none of its {len(there.paths):,} pictures can be used ({_counted(found.reasons)})")
+    _tell_left_out(found.reasons, folder_keys.skipped_file(path))
     ids = [found.ids[row] for row in rows]
     keys = found.keys if len(rows) == len(found.ids) else found.keys[rows]
     made_by = [f"{there.name} {identity.hash} {found.identity}"]
@@ -163,7 +164,6 @@ def _up_to_date(searcher: Searcher, there: Listed, path: Path, settings: dict[st
         finally:  # after Ctrl-C too
             if unsaved:
                 save(so_far())
-    _tell_left_out([known.reasons[name] for name in todo if name in known.reasons], folder_keys.skipped_file(path))
     return so_far()
 
 

@@ -18,6 +18,7 @@ from xvoken.cli.flags import Help, Parser, add_compute_flags, add_hubness_flag, 
 from xvoken.console import printable, say
 from xvoken.errors import UserError, one_line
 from xvoken.files.image_sets import listed_sets, split_name
+from xvoken.files.safe import quoted
 from xvoken.kinds import MODEL
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add_gallery_flags(parser: Parser) -> None:
     add_hubness_flag(parser, "the captions of its training that the snapshot carries")
     add_compute_flags(
         parser,
-        "what the towers compute in; bf16 is several times as fast where the device has units for it, but for 1 sentence in 100 it finds "
+        "what the towers compute in; bf16 is several times as fast where the device has units for it, but finds for 1 to 6 in 100 sentences "
         "another best picture; auto: bf16 if the device has units for it (default: auto with --images, where somebody waits for the first "
         "answer, else fp32)",
         workers=None,
@@ -156,8 +157,8 @@ def _converse(answer: Callable[[list[Query]], None], more: list[Part]) -> None:
             if line := input("> ").strip():
                 answer([query([*written(line).parts, *more])])
         except KeyboardInterrupt:
-            print()  # behind the prompt; what is told next has a line of its own
-            raise
+            print()  # behind the prompt
+            raise SystemExit(130) from None  # nothing is unfinished
         except EOFError:
             print()
             return
@@ -187,6 +188,8 @@ def main(argv: list[str] | None = None) -> None:
     queries = [query([part, *more]) for part in alone]
     if more and not (queries or from_input):
         queries = [query(more)]
+    if not (args.images or args.image_sets) and (folder := next((text for text in args.queries if os.path.isdir(text)), None)):
+        raise UserError(f"{folder} is a folder: give it as --images {quoted(folder)}")
     searcher = open_gallery(args)
     draw = None if args.json else drawing(args.pictures)
     answer = partial(_answer, searcher, args, draw, len(queries) != 1 or from_input)

@@ -10,6 +10,7 @@ import posixpath
 import re
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +23,7 @@ from xvoken.console import log, printable, progress
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import SOURCES, made_by
 
+UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".svg", ".psd")  # told, not passed over
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 LONG_NAME = 99  # bytes: a plain header cuts longer names at this length or one more
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -194,6 +196,9 @@ def folder_ids(folder: Path) -> tuple[list[str], int]:
     if strange := [name for name in names if _ends_as_picture(name) and not _is_id(name)]:
         why = "their names hold characters that no list takes"
         log.warning(f"{folder}: {len(strange):,} pictures left out, as {why}; rename them: {', '.join(map(printable, strange[:3]))}")
+    if unread := Counter(ending for name in names if (ending := os.path.splitext(name)[1].lower()) in UNREAD):
+        kinds = ", ".join(f"{number:,} {ending}" for ending, number in unread.most_common())
+        log.warning(f"{folder}: pictures of kinds that are not read here are left out ({kinds}); convert them to JPEG")
     if not usable:
         hint = f"; its tar shards are given as '{folder}/*.tar'" if any(folder.glob("*.tar")) else ""
         raise UserError(f"{folder}: no pictures in it ({', '.join(ENDINGS)}){hint}")
