@@ -24,6 +24,7 @@ from xvoken.machine import one_device
 from xvoken.search.hubness import Rows, extended, offsets
 from xvoken.search.index import Index, build_joined
 
+DEEPEST = 20_000  # pictures that are looked through for distinct ones, which takes a third of a second; then fewer than k are shown
 FETCHED = 4  # times as many pictures as asked for are looked at first where near-duplicates are collapsed
 ROUNDED = 1e-6  # what inner products of a picture with its exact copy fall short of 1
 
@@ -119,7 +120,8 @@ class Searcher:
     def search(self, queries: Sequence[Query], k: int = 10, alike: float | None = None) -> list[Answer]:
         """The best k pictures of each query, fewer in a smaller gallery.
 
-        alike: collapse pictures whose keys have an inner product of at least this with one that ranks higher (None: show all).
+        alike: collapse pictures whose keys have an inner product of at least this with one that ranks higher (None: show all). Where
+        hardly any are distinct, fewer than k are shown, and copies are counted, among the best DEEPEST pictures alone.
         """
         return self.answers(queries, self.vectors(queries), k, alike)
 
@@ -141,6 +143,7 @@ class Searcher:
         self, search: Callable[[Vectors, int], tuple[Vectors, NDArray[np.int32]]], vectors: Vectors, k: int, alike: float | None
     ) -> list[tuple[Vectors, Vectors, list[int], list[int]]]:
         """Of each query: scores of the pictures looked at, those of the k that are shown, their rows, copies of each."""
+        deepest = min(len(self), DEEPEST)
         looked = min(len(self), max(k * (FETCHED if alike is not None else 1), CANDIDATES if self.calibration else 1))
         scores, rows = search(vectors, looked)
         if alike is None:
@@ -148,8 +151,8 @@ class Searcher:
         answers = []
         for line, found, vector in zip(scores, rows, vectors, strict=True):
             more = looked
-            while (kept := self._distinct(found, k, alike)) is None and more < len(self):
-                more = min(len(self), more * FETCHED)
+            while (kept := self._distinct(found, k, alike)) is None and more < deepest:
+                more = min(deepest, more * FETCHED)
                 (line,), (found,) = search(vector[None], more)
             shown = kept or self._distinct(found, k, alike, whole=True) or {}
             places = [int(np.flatnonzero(found == row)[0]) for row in shown]

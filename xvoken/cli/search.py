@@ -48,7 +48,7 @@ def add_gallery_flags(parser: Parser) -> None:
     add_hubness_flag(parser, "the captions of its training that the snapshot carries")
     add_compute_flags(
         parser,
-        "what the towers compute in; bf16 is several times as fast where the device has units for it, but finds for 1 to 6 in 100 sentences "
+        "what the towers compute in; bf16 is several times faster where the device has units for it, but finds for 1 to 6 of 100 sentences "
         "another best picture; auto: bf16 if the device has units for it (default: auto with --images, where somebody waits for the first "
         "answer, else fp32)",
         workers=None,

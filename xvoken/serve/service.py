@@ -47,6 +47,7 @@ class Service:
         self.questions: Together[Question, Any] = Together(self._answer, QUESTIONS)
         self.pictures: Together[Held, NDArray[np.float32]] = Together(self._encode, PICTURES)
         self.drawing = ThreadPoolExecutor(DRAWING)
+        self.drawing_sent = ThreadPoolExecutor(1)  # one at a time: a small file may take a gigabyte while it is decoded
 
     def warm_up(self) -> None:
         """Load both towers and ask each once, so that nobody waits for them: loading takes the time of searches beside it."""
@@ -58,7 +59,8 @@ class Service:
 
     def close(self) -> None:
         """End the threads."""
-        self.drawing.shutdown(cancel_futures=True)
+        for threads in (self.drawing, self.drawing_sent):
+            threads.shutdown(cancel_futures=True)
         self.questions.close()
         self.pictures.close()
 
@@ -80,7 +82,8 @@ class Service:
         """Encode a picture's file and keep its vector; returns its id."""
         vector = await self.vector(name, data)
         try:
-            small = await self.draw(thumbnail, held(name, data), min(SIDES))
+            picture, loop = held(name, data), asyncio.get_running_loop()
+            small = await loop.run_in_executor(self.drawing_sent, thumbnail, picture, min(SIDES))
         except BrokenPicture as error:
             raise UserError(f"picture {name}: {error}") from None
         return self.uploads.add(Upload(name, vector, small))

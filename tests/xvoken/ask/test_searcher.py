@@ -67,7 +67,7 @@ def test_a_picture_of_the_gallery_finds_itself(searcher: Searcher):
         searcher.search([Query((Part(10, "row 10"),))])
 
 
-def test_near_duplicates_are_collapsed(searcher: Searcher, files: list[str]):
+def test_near_duplicates_are_collapsed(searcher: Searcher, files: list[str], monkeypatch: pytest.MonkeyPatch):
     asked = [query([picture(Path(files[2]))])]
     plain, collapsed = searcher.search(asked, k=6)[0].hits, searcher.search(asked, k=20, alike=0.99999)[0].hits
     copies = {2, 6, 7, 8, 9}  # of one picture; a batch may round one of them otherwise
@@ -75,6 +75,8 @@ def test_near_duplicates_are_collapsed(searcher: Searcher, files: list[str]):
     assert collapsed[0].row in copies and collapsed[0].copies == 5 and [hit.copies for hit in collapsed[1:]] == [1] * 5
     assert [hit.row for hit in collapsed[1:]] == [hit.row for hit in searcher.search(asked, k=10)[0].hits[5:]]
     assert searcher.search(asked, k=1, alike=0.99999)[0].hits[0].copies == 5
+    monkeypatch.setattr("xvoken.ask.searcher.DEEPEST", 4)  # a gallery of near-duplicates alone is not looked through to its end
+    assert [hit.copies for hit in searcher.search(asked, k=1, alike=0.99999)[0].hits] == [4]
 
 
 @pytest.mark.parametrize(
