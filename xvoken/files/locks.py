@@ -23,6 +23,7 @@ except ImportError:  # Windows
 
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # Lustre, for example, if mounted without locks
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+TRIES = 100  # to open a lock in a folder that other runs remove; in some, as /proc, there can be no new files
 LONGEST = 4096  # bytes; runs of older versions that shared a lock wrote their process numbers one after another
 
 
@@ -79,9 +80,9 @@ def _flock(file: FileIO, shared: bool, wait: bool) -> None:
 
 def _opened(path: Path) -> FileIO:
     """Open a lock file, or make it. The path may come with a stranger's data: only a plain file of one name is opened for writing."""
-    while True:
+    for left in reversed(range(TRIES)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # another run has just removed the folder
+        with suppress(*([FileNotFoundError] if left else [])):  # another run has just removed the folder; or no file can be made there
             try:
                 file = open(path, "r+b", buffering=0, opener=_not_through_links)  # noqa: SIM115
             except IsADirectoryError:
@@ -100,6 +101,7 @@ def _opened(path: Path) -> FileIO:
                 raise _no_lock(path)
             why = f"{path} is a hard link to a file, which would be overwritten"
             raise UserError(f"{why}; to remove this name: rm {quoted(path)}")
+    raise AssertionError("the last try returns or raises")
 
 
 def _not_through_links(path: str, flags: int) -> int:

@@ -168,7 +168,10 @@ def read_ids(where: Path, corpus_name: str, sets: str) -> list[str]:
 def _read_ids(text: Path) -> list[str]:
     path = _beside(text, "ids")
     _require(path, _beside(text, "hdf5"))
-    return path.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        return path.read_text(encoding="utf-8").split("\n")[:-1]
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8, which it was written in; make it again with its .hdf5: {MAKE}") from None
 
 
 def _has_probability(file: InsideFile) -> bool:

@@ -25,7 +25,7 @@ def _named(ids: list[str], keys: Path, image_set: str, again: str) -> list[Path]
     for path in (ids_file, path_file):
         if not path.is_file():
             raise UserError(f"{path} does not exist, which says where the pictures are; give their folder: --image-sets {image_set}=FOLDER")
-    there, paths = (path.read_text(encoding="utf-8").split("\n")[:-1] for path in (ids_file, path_file))
+    there, paths = (path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] for path in (ids_file, path_file))
     if there[: len(ids)] != ids or len(there) != len(paths):
         raise UserError(f"{ids_file}: not the pictures that were searched; make the voken file again: {again}")
     return [Path(path) for path in paths[: len(ids)]]

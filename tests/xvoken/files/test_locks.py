@@ -14,6 +14,7 @@ from tests.running import ROOT, run_here
 from tests.worlds import World
 from tests.xvoken.work.test_work import EXPECTED, SquareJob, squares
 from xvoken.errors import RunError, UserError
+from xvoken.files.locks import sole_writer
 
 THESIS = "years of work\n"
 
@@ -126,3 +127,9 @@ def test_a_lock_on_a_full_disk_is_removed_too(tmp_path: Path):
     )
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+def test_a_folder_that_takes_no_files_is_an_error_not_a_hang():
+    with pytest.raises(OSError, match="/proc/"), sole_writer(Path("/proc/page.html")):
+        pass

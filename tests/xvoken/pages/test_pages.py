@@ -148,3 +148,10 @@ def test_a_credit_is_of_the_picture_that_it_names(tmp_path: Path):
     path.write_text("ImageID,Author\na/1.jpg,A\n1,both\n1.jpg,both\nb/2,B\n2,any\nc/3,C\n3,other\n")
     said = read_credits(path, ["a/1.jpg", "b/1.jpg", "b/2.jpg", "3", "c/3.jpg", "c/3.jpg"])
     assert {picture: one["author"] for picture, one in said.items()} == {"a/1.jpg": "A", "b/2.jpg": "B", "3": "other", "c/3.jpg": "C"}
+
+
+def test_ids_that_are_no_text(tmp_path: Path):
+    page = made.voken_page(tmp_path)
+    page.hdf5.with_suffix(".ids").write_bytes(b"\xff\n")
+    with pytest.raises(UserError, match="ids is not UTF-8"):
+        vokens.read_ids(page.hdf5.parent, "lines.txt", "album")
