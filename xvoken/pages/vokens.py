@@ -61,7 +61,7 @@ class VokenPage:
     """What a page is made of.
 
     hdf5: the voken file; ids, paths: of each row of the index; text: the corpus; side: pixels of thumbnails; credits: CSV files;
-    named: what the page says of itself (title, text, model, precision, sets, scores); good: HTML that says how good the matcher is, "" for nothing.
+    named: what the page says of itself (title, text, model, precision, sets, scores); good: HTML that says how good the matcher is, or "".
     """
 
     data: ClassVar[bool] = True

@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 import xvoken
 from xvoken.ask.searcher import Hit
 from xvoken.errors import UserError
-from xvoken.pages.document import asset
 from xvoken.pictures.thumbnails import MIME
 from xvoken.serve.asked import AskedPhrases, AskedSearch, body_of, documented
 from xvoken.serve.guard import UPLOAD, Access, App, Guard, Refused, as_error, as_json
@@ -62,11 +61,11 @@ def _add_errors(app: FastAPI) -> None:
 def _add_page(app: FastAPI) -> None:
     folder = resources.files("xvoken.serve") / "assets"
     files = {file.name: file.read_bytes() for file in folder.iterdir() if "." + file.name.rpartition(".")[2] in ASSETS}
-    files["theme.css"] = asset("theme.css").encode()
+    files["theme.css"] = (resources.files("xvoken.pages") / "assets" / "theme.css").read_bytes()  # all pages have one look
 
     def add(path: str, name: str) -> None:
         @app.get(path, include_in_schema=False)
-        async def sent(request: Request) -> Response:
+        async def asset(request: Request) -> Response:
             return _cached(request, files[name], ASSETS["." + name.rpartition(".")[2]], "no-cache")
 
     for name in files:

@@ -28,7 +28,7 @@ function visit(hash, replace = false) {
 const modelName = (name) => (name.startsWith("/") ? name.split("/").filter(Boolean).slice(-2).join("/") : name);
 
 // page: what this page is about, an object with
-//   noun, searched, views, orders: names for people; make(), fill(row, number): the rows of the list; enter(number): Enter on a row;
+//   noun, searched, holds, views, orders: names for people; make(), fill(row, number): the rows of the list; enter(number): Enter on a row;
 //   filtered(state): a promise of some numbers, or null for all; filter(state): its name;
 //   drawView(view); drawDialog(place, state): false where there is nothing to show; beside(by): the state of the picture before or after.
 let page, lines = null, chosen, told, run = 0, placed;
@@ -67,7 +67,10 @@ function update(restore) {
   for (const name of ["lines", "pictures", "good", "about"]) $(`view-${name}`).hidden = (view || "lines") !== name;
   const dialog = $("enlarged");
   if (now.show !== undefined && drawn(dialog, now)) {
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) {
+      dialog.showModal();
+      $("close").focus();
+    }
   } else if (dialog.open) dialog.close();
   if (view) return page.drawView(view);
   if ($("query").value.trim() !== (now.q ?? "")) $("query").value = now.q ?? "";
@@ -126,7 +129,7 @@ function setLines(found, more) {
   $("count").textContent = `${plural(total, page.noun)}${total < about.lines ? ` of ${number(about.lines)}` : ""}${more}`;
   const { q, picture } = state();
   $("nothing").hidden = total > 0 || more !== "";
-  $("nothing-told").textContent = q ? `No ${page.noun} ${picture ? "with this picture " : ""}contains “${q}”` : `No ${page.noun} to show.`;
+  $("nothing-told").textContent = q ? `No ${page.noun} ${picture ? "with this picture " : ""}${page.holds} “${q}”` : `No ${page.noun} to show.`;
   $("clear").hidden = !q;
   list.setTotal(total);
 }

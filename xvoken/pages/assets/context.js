@@ -125,6 +125,7 @@ function drawDialog(inside, now) {
 start({
   noun: "picture",
   searched: "phrases",
+  holds: "has a phrase with",
   summary: `${plural(about.lines, "picture")}, for each the best ${about.k === 1 ? "phrase" : `${about.k} phrases`} of the whole and the best phrase of each of five and of nine crops${about.k === 1 ? "" : ` (all ${about.k} when enlarged)`}${about.named.model && `, found by ${modelName(about.named.model)}`}`,
   views: { "": "Pictures", about: "About" },
   orders: { "": "As in the file", high: "Highest score first", low: "Lowest score first" },

@@ -179,6 +179,7 @@ async function moreHubs() {
 start({
   noun: "line",
   searched: "text",
+  holds: "contains",
   summary: `${plural(about.lines, "line")}, for each the best ${about.k === 1 ? "picture" : about.k} of ${plural(about.gallery, "picture")}${about.named.model && `, found by ${modelName(about.named.model)}`}`,
   views: { "": "Lines", pictures: "Pictures", ...($("view-good").children.length > 1 ? { good: "How good" } : {}), about: "About" },
   orders: {
