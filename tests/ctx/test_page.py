@@ -23,6 +23,7 @@ def test_page_of_a_context_file(tmp_path: Path):
 
     told = page("--images", "photos", "--k", 3)
     assert "wrote 3 pictures with their phrases to outputs/retrieved_captions/txt_ctx.page.html" in told
+    assert "<title>photos</title>" in file.with_suffix(".page.html").read_text()
     assert "warning: the pictures given are not all as they were" in told and "c: not among the pictures given" in told
     data = next(path for path in file.with_suffix(".page").iterdir() if path.name != "thumbs")
     lines, views = [line.split("\t") for line in chunk(data, "text.0").split("\n")], chunk(data, "views.0")

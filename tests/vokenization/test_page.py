@@ -32,7 +32,11 @@ def test_by_name_and_by_the_words_of_retrieval(retrieved: Path, script: Callable
     assert "Recall" not in html and "<polyline" in html  # two epochs of training
     asked = ["--load", retrieved, "--corpus", "data/corpus/lines.txt", "--image-sets", "shapes_train"]
     assert "skipped" in script("vokenization.page", *asked, "--vokens-dir", name.parent, "--keys-dir", retrieved / "keys")
-    assert "wrote 21 lines" in script("vokenization.page", "--vokens", f"{name}.hdf5", "--output", tmp_path / "a b.html", "--side", 50)
+    other = ["--output", tmp_path / "a b.html", "--side", 50, "--title", "Mine"]
+    assert "wrote 21 lines" in script("vokenization.page", "--vokens", f"{name}.hdf5", *other)
+    other = (tmp_path / "a b.html").read_text()
+    assert "<title>lines.txt</title>" in html and "<title>Mine</title>" in other and '"title":"Mine"' in other
+    assert f'"text":"{tmp_path}/data/corpus/lines.txt"' in other and '"precision":"fp32"' in other
     assert len(list((tmp_path / "a b/thumbs").glob("*/*.webp"))) == used
     shutil.move(retrieved / "BEST.safetensors", tmp_path / "elsewhere")  # as for a model that was not trained here
     assert "wrote" in script("vokenization.page", "--vokens", name)

@@ -143,6 +143,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--vokens-dir", type=some_path, help="with --load: folder of the voken files (default: vokens/ in the snapshot)")
     parser.add_argument("--keys-dir", type=some_path, help="folder of the keys (default: keys/ beside vokens/)")
+    parser.add_argument("--title", help="what the page is called (default: the name of the text's file)")
     parser.add_argument("--output", type=some_path, help="the HTML file to write (default: the voken file's name and .page.html)")
     parser.add_argument(
         "--credits", type=some_path, nargs="+", default=[], metavar="CSV",
@@ -169,7 +170,8 @@ def main(argv: list[str] | None = None) -> None:
     ]
     attributes = vokens.read_attributes(given.hdf5)
     named = {
-        "title": text.name, "text": str(text), "model": attributes.get("snapshot", ""), "sets": ", ".join(given.sets),
+        "title": args.title or text.name, "text": str(text.absolute()), "model": attributes.get("snapshot", ""),
+        "precision": str(given.settings.get("precision", "")), "sets": ", ".join(given.sets),
         "scores": attributes.get("scores", "inner products"),
     }  # fmt: skip
     good = _good(given.keys.parent, given.settings.get("snapshot_hash"))

@@ -32,7 +32,7 @@ class ContextPage:
     """What a page is made of.
 
     context: the txt_ctx.hdf5; paths: of pictures, by id; boxes: of the 15 views, left, top, right, bottom as shares of a picture's sides;
-    named: what the page says of itself (title, text, model, sets, scores); k: phrases of a view; side: pixels of thumbnails.
+    named: what the page says of itself (title, text, model, precision, sets, scores); k: phrases of a view; side: pixels of thumbnails.
     """
 
     data: ClassVar[bool] = True
@@ -64,7 +64,7 @@ class ContextPage:
     @cached_property
     def made_of(self) -> str:
         """The fingerprint of all that the page depends on."""
-        thumbs = [(number, name) for number, _, name in self._there]
+        thumbs = [(number, name, pictures.address(path)) for number, path, name in self._there]
         read = {"page": assets_hash(), "context": sha256_of_file(self.context), "thumbs": thumbs, "named": self.named, "k": self.k}
         return fingerprint({**read, "boxes": [list(box) for box in self.boxes]})
 
@@ -75,7 +75,7 @@ class ContextPage:
         numbers, paths, names = zip(*self._there, strict=True) if self._there else ((), (), ())
         broken = dict.fromkeys(set(range(len(self.ids))) - set(numbers), "not among the pictures given")
         broken |= {numbers[at]: reason for at, reason in pictures.make(paths, names, folder / "thumbs", self.side).items()}
-        k = self._write_chunks(chunks, dict(zip(numbers, names, strict=True)), broken)
+        k = self._write_chunks(chunks, {number: (path, name) for number, path, name in self._there}, broken)
         about = literal(self._about(folder.name, k, len(broken)))
         write_page(output, "data.html", self.made_of, self.named["title"], SCRIPTS, about=about, good="")
         remove_others(folder, self.made_of)
@@ -89,7 +89,7 @@ class ContextPage:
             "views": {name: [view.start, view.stop] for name, view in SLICES.items()}, "boxes": [list(box) for box in self.boxes],
         }  # fmt: skip
 
-    def _write_chunks(self, chunks: Path, names: dict[int, str], broken: dict[int, str]) -> int:
+    def _write_chunks(self, chunks: Path, there: dict[int, tuple[Path | Member, str]], broken: dict[int, str]) -> int:
         """Texts, views and best scores; returns the number of phrases of a view."""
         best = np.full(len(self.ids), np.nan, np.float32)
         rows, at, k = read_best(self.context, self.k), 0, 0
@@ -102,7 +102,7 @@ class ContextPage:
                     line = {_plain(image_id): 0}
                     which.append([[line.setdefault(_plain(text), len(line)) for text in view] for view in phrases])
                     texts.append("\t".join(line))
-                    thumbs.append({"why": broken[at]} if at in broken else {"thumb": names[at]})
+                    thumbs.append(pictures.shown_by(*there[at], broken.get(at)) if at in there else {"why": broken[at]})
                     best[at], at, k = scores[0, 0], at + 1, scores.shape[1]
                 write_chunk(chunks, "text", number, "\n".join(texts))
                 found = {"which": packed(np.array(which, np.int32)), "scores": packed(np.stack([scores for _, _, scores in block]))}

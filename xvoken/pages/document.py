@@ -16,7 +16,7 @@ from xvoken.files.safe import write_text
 from xvoken.pictures.sources import Member, find
 from xvoken.work.product import Product
 
-ASSETS = ("page.css", "data.js", "list.js", "app.js", "vokens.js", "context.js", "data.html", "plain.html")
+ASSETS = ("theme.css", "page.css", "data.js", "list.js", "app.js", "vokens.js", "context.js", "data.html", "plain.html")
 DATA = re.compile("[0-9a-f]{12}")  # names of the folders with a page's data: fingerprints
 
 
@@ -116,7 +116,8 @@ def write_page(path: Path, template: str, made_of: str, title: str, scripts: tup
     script = f'"use strict";\n(() => {{\n{"".join(map(asset, scripts))}}})();' if scripts else ""
     runs = f"script-src 'self' file: 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" if script else ""
     policy = f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; {runs}"
-    head = {"made_of": made_of, "policy": policy, "title": html.escape(title), "style": asset("page.css"), "script": script}
+    style = asset("theme.css") + asset("page.css")
+    head = {"made_of": made_of, "policy": policy, "title": html.escape(title), "style": style, "script": script}
     write_text(path, Template(asset(template)).substitute(head | parts))
 
 

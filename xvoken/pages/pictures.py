@@ -31,6 +31,22 @@ def stamp(path: Path | Member, side: int) -> str:
     return hashlib.sha256(f"{where}\t{seen}\t{side}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
+def address(path: Path | Member) -> str:
+    """Where a browser finds a picture's file, as file://...; "" for a member of a tar, which it can't open."""
+    source = _source(path)
+    return "" if isinstance(source, Member) else source.absolute().as_uri()
+
+
+def file_name(path: Path | Member) -> str:
+    """The name of a picture's file, without folders."""
+    return Path(str(path)).name
+
+
+def shown_by(path: Path | Member, name: str, why: str | None) -> dict[str, str]:
+    """What a page shows of a picture: its thumbnail (name) and its file's address, or why it can't be shown; its file's name."""
+    return {"file": file_name(path), **({"why": why} if why else {"thumb": name, "url": address(path)})}
+
+
 def _source(path: Path | Member) -> Path | Member:
     return path if isinstance(path, Member) else find(path)
 

@@ -61,7 +61,7 @@ class VokenPage:
     """What a page is made of.
 
     hdf5: the voken file; ids, paths: of each row of the index; text: the corpus; side: pixels of thumbnails; credits: CSV files;
-    named: what the page says of itself (title, model, sets, scores); good: HTML that says how good the matcher is, "" for nothing.
+    named: what the page says of itself (title, text, model, precision, sets, scores); good: HTML that says how good the matcher is, or "".
     """
 
     data: ClassVar[bool] = True
@@ -103,6 +103,7 @@ class VokenPage:
         """The fingerprint of all that the page depends on."""
         read = [sha256_of_file(path) for path in (self.hdf5, self.text, *self.credits)]
         shown = {"ids": [self.ids[row] for row in self.usage.rows], "thumbs": self.thumbs, "named": self.named, "good": self.good}
+        shown["addresses"] = [pictures.address(self.paths[row]) for row in self.usage.rows]
         return fingerprint({"page": assets_hash(), "files": read, **shown})
 
     def write(self, output: Path) -> None:
@@ -156,17 +157,21 @@ class VokenPage:
             write_chunk(chunks, "best", start // BEST, {"scores": packed(best[start : start + BEST]), **sure})
 
     def _write_pictures(self, chunks: Path, broken: dict[int, str]) -> None:
-        """Of each used picture its id, file name, thumbnail, counts, the place of its uses, and its credit."""
+        """Of each used picture its id, file, thumbnail, counts, the place of its uses, and its credit.
+
+        The id is told with its set where there are several sets.
+        """
         usage, shards = self.usage, self._shards()
         ids = [self.ids[row].partition("/")[2] for row in usage.rows]
+        several = len({i.partition("/")[0] for i in self.ids}) > 1
         credit: dict[str, dict[str, str]] = {}
         for path in self.credits:
             credit |= read_credits(path, ids)
         for start in range(0, len(ids), PICTURES):
             block = [
                 {
-                    "id": self.ids[usage.rows[slot]], "file": file_name(self.paths[usage.rows[slot]]),
-                    "thumb": "" if slot in broken else self.thumbs[slot], **({"why": broken[slot]} if slot in broken else {}),
+                    "id": self.ids[usage.rows[slot]] if several else ids[slot],
+                    **pictures.shown_by(self.paths[usage.rows[slot]], self.thumbs[slot], broken.get(slot)),
                     "lines": int(usage.lines[slot]), "firsts": int(usage.firsts[slot]), "uses": shards[slot].tolist(),
                     **({"credit": credit[ids[slot]]} if ids[slot] in credit else {}),
                 }
@@ -198,8 +203,3 @@ class VokenPage:
             lines, shard = lines[np.argsort(used, kind="stable")], np.repeat(number[first:last], self.usage.lines[first:last])
             for at in np.unique(shard):
                 write_chunk(chunks, "uses", int(at), packed(lines[np.searchsorted(shard, at) : np.searchsorted(shard, at, "right")]))
-
-
-def file_name(path: Path | Member) -> str:
-    """The name of a picture's file, without folders."""
-    return Path(str(path)).name

@@ -61,6 +61,7 @@ def _add_errors(app: FastAPI) -> None:
 def _add_page(app: FastAPI) -> None:
     folder = resources.files("xvoken.serve") / "assets"
     files = {file.name: file.read_bytes() for file in folder.iterdir() if "." + file.name.rpartition(".")[2] in ASSETS}
+    files["theme.css"] = (resources.files("xvoken.pages") / "assets" / "theme.css").read_bytes()  # all pages have one look
 
     def add(path: str, name: str) -> None:
         @app.get(path, include_in_schema=False)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.browser import required_chromium, violations
 from tests.xvoken.pages import made
+from xvoken.files.context import read_best
 from xvoken.pages import document
 from xvoken.pages.charts import Bar, bars, curve
 
@@ -67,9 +68,14 @@ def count(page, text: str) -> None:
     eventually(page, f"document.getElementById('count').textContent === {text!r}")
 
 
+def made_in(page) -> Path:
+    """The folder of the page that is open."""
+    return Path(page.url.partition("#")[0].removeprefix("file://")).parent
+
+
 def first(page, text: str) -> None:
     """Wait until the first row of the list begins with a text."""
-    eventually(page, f"document.querySelector('#list article:not([hidden])[aria-posinset=\"1\"]')?.innerText.startsWith({text!r})")
+    eventually(page, f"document.querySelector('#list article[aria-posinset=\"1\"]')?.innerText.startsWith({text!r})")
 
 
 def test_search_order_filter_and_back(opened):
@@ -102,6 +108,8 @@ def test_search_order_filter_and_back(opened):
     first(page, f"line {int((rows == most).any(1).argmax()) + 1} ·")
     page.select_option("#sort", "high")
     first(page, f"line {next(line + 1 for line in reversed(lowest) if most in rows[line])} ·")
+    marked = page.eval_on_selector_all("#list article", "rows => rows.map(row => row.querySelectorAll('.wanted').length)")
+    assert marked == [1] * len(marked)
     page.click("#unfilter")
     count(page, "200 lines")
     page.goto(f"{page.url.partition('#')[0]}#sort=other")  # by no order of its own
@@ -120,18 +128,30 @@ def test_by_keys_alone(opened):
     page.keyboard.press("k")
     assert page.evaluate("document.activeElement.ariaPosInSet") == "2"
     page.keyboard.press("k")
+    stood = page.evaluate("scrollY")
     page.keyboard.press("Enter")
     eventually(page, "document.querySelector('dialog[open] dl')?.innerText.includes('1 of 3 for line 1')")
     told = page.inner_text("dialog")
     assert "0.9990" in told and "Ada <b>L</b>" in told and "CC BY 2.0" in told and "red circle.png" in told
     links = page.eval_on_selector_all("dialog a[target]", "links => links.map(link => [link.href, link.rel])")
+    own = (made_in(page) / "lines/photos/red circle.png").as_uri()
+    assert links.pop(0) == [own, "noopener noreferrer"]
+    eventually(page, f"document.querySelector('dialog img').src === {own!r}")
     assert links == [[url, "noopener noreferrer"] for url in ("https://creativecommons.org/licenses/by/2.0/", "https://example.org/1")]
     page.keyboard.press("ArrowRight")
-    eventually(page, "document.querySelector('dialog h2').textContent === 'album/a<b>&\"\\'$x'")
-    page.keyboard.press("ArrowRight")
-    eventually(page, "document.querySelector('dialog .grey')?.textContent === 'album/gone: missing'")
+    eventually(page, "document.querySelector('dialog h2').textContent === 'a<b>&\"\\'$x'")
+    page.click("text=Next →")
+    eventually(page, "document.querySelector('dialog .grey')?.textContent === 'gone: missing'")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("document.activeElement.closest('dialog') !== null")
+    for key in ("PageDown", "End"):
+        page.keyboard.press(key)
+    page.mouse.move(5, 500)
+    page.mouse.wheel(0, 500)
+    page.wait_for_timeout(100)
     page.keyboard.press("Escape")
-    eventually(page, "!document.querySelector('dialog').open")
+    eventually(page, "!document.querySelector('dialog').open && document.activeElement.ariaPosInSet === '1'")
+    assert page.evaluate("scrollY") == stood
     page.keyboard.press("g")
     page.keyboard.type("200")
     page.keyboard.press("Enter")
@@ -143,12 +163,44 @@ def test_by_keys_alone(opened):
     assert page.evaluate("document.activeElement.ariaPosInSet") == "1"
 
 
+def test_rows_in_their_order_and_tab_goes_on_from_the_one_clicked(opened):
+    page = opened("lines.html")
+    first(page, "line 1 ·")
+    order = "[...document.querySelectorAll('#list article')].map(row => Number(row.ariaPosInSet))"
+    for where in (20000, 19000, 19900, 0, 300):
+        page.evaluate(f"scrollTo(0, {where})")
+        page.wait_for_timeout(60)
+        rows = page.evaluate(order)
+        assert rows == list(range(rows[0], rows[0] + len(rows)))
+    row = "#list article[aria-posinset='4']"
+    page.click(f"{row} .text")
+    page.keyboard.press("Tab")
+    assert page.evaluate(f"document.querySelector({row!r}).contains(document.activeElement)")
+    page.keyboard.press("Enter")
+    eventually(page, "document.querySelector('dialog').open")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Tab")
+    assert page.evaluate(f"document.querySelector({row!r}).contains(document.activeElement)")
+
+
+def test_what_is_typed_is_not_lost_by_another_change(opened):
+    page = opened("lines.html")
+    first(page, "line 1 ·")
+    page.evaluate("""() => {
+        const [query, sort] = ["query", "sort"].map((id) => document.getElementById(id));
+        query.value = "number 1"; query.dispatchEvent(new Event("input"));
+        sort.value = "low"; sort.dispatchEvent(new Event("change"));
+    }""")
+    count(page, "110 lines of 200")
+    assert (page.input_value("#query"), page.input_value("#sort")) == ("number 1", "low")
+
+
 def test_what_files_hold_is_only_text(opened):
     page = opened("lines.html#line=3")
     eventually(page, "document.activeElement.innerText?.includes('onerror')")
     assert made.EVIL in page.inner_text(":focus") and made.EVIL in page.inner_text("h1")
     text = page.inner_text("#list")
-    assert "empty line" in text and "no picture for an empty line" in text and "left without a picture" in text and "U+2028:" in text
+    assert text.count("empty line") == 1 and "left without a picture" in text and "U+2028:" in text
     assert page.eval_on_selector("text=שלום", "said => getComputedStyle(said).direction") == "rtl"
     assert page.locator("img[src='x']").count() == 0
     page.goto(f"{page.url.partition('#')[0]}#view=about")
@@ -158,8 +210,8 @@ def test_what_files_hold_is_only_text(opened):
 def test_one_line_and_one_picture_at_a_time(opened):
     page = opened("one.html#q=nothing like it")
     count(page, "0 lines of 1")
-    assert page.inner_text("#nothing") == "No line to show."
-    page.fill("#query", "")
+    assert page.inner_text("#nothing-told") == "No line contains “nothing like it”"
+    page.click("#clear")
     first(page, "line 1 ·")
 
 
@@ -181,6 +233,23 @@ def test_context(opened):
     assert "of=nine" in page.url
 
 
+def test_a_crop_shows_the_phrase_that_was_asked_for(opened):
+    page = opened("context.html#q=red dog")
+    eventually(page, "document.querySelector('mark')?.textContent === 'red dog'")
+    for number, (_, phrases, _) in enumerate(read_best(made_in(page) / "context/txt_ctx.hdf5", 3)):
+        row = page.locator(f"#list article[aria-posinset='{number + 1}']")
+        if not row.count():
+            break
+        wanted = ["red dog" if "red dog" in crop else crop[0].replace("\t", " ").replace("\n", " ") for crop in phrases[1:]]
+        assert row.locator("li[data-crop] .phrase").all_inner_texts() == wanted
+        others = row.locator(".crop").evaluate_all("boxes => boxes.map(box => box.classList.contains('other'))")
+        assert others == [text != "red dog" for text in wanted]
+    assert number
+    page.fill("#query", "dog blue")  # a match does not go from one phrase to the next
+    count(page, "0 pictures of 4")
+    assert page.inner_text("#nothing-told") == "No picture has a phrase with “dog blue”"
+
+
 @pytest.fixture
 def long(tmp_path: Path, pages: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A page whose list is higher than the limit that is put on it, as that of a million lines is."""
@@ -196,7 +265,7 @@ def test_a_list_that_is_higher_than_browsers_allow(long: str, opened):
     page = opened(long)
     first(page, "line 1 ·")
     assert page.evaluate("document.getElementById('list').offsetHeight") == 12000
-    shown = """[...document.querySelectorAll("#list article:not([hidden])")]
+    shown = """[...document.querySelectorAll("#list article")]
         .map(row => [Number(row.ariaPosInSet), row.getBoundingClientRect()])
         .filter(([, box]) => box.bottom > document.getElementById("tools").getBoundingClientRect().bottom && box.top < innerHeight)
         .map(([number, box]) => [number, Math.round(box.top)]).sort((a, b) => a[0] - b[0])"""
@@ -242,7 +311,7 @@ def test_a_list_that_is_higher_than_browsers_allow(long: str, opened):
 VIEWS = {
     "lines.html": {"": "article img", "view=pictures": "#hubs img", "view=good": "figure.chart", "view=about": "#told",
                    "show=0&of=1": "dialog img"},
-    "context.html": {"": "article img", "show=1&of=nine": "dialog img"},
+    "context.html": {"": "article img", "q=red": "mark", "show=1&of=nine": "dialog img"},
 }  # fmt: skip
 
 

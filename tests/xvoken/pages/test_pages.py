@@ -17,6 +17,8 @@ from xvoken.pages import vokens as pages
 from xvoken.pages.chunks import literal
 from xvoken.pages.credits import read_credits
 from xvoken.pages.document import make, read_made_of
+from xvoken.pages.pictures import address
+from xvoken.pictures.sources import Member
 
 
 def chunk(folder: Path, name: str):
@@ -40,11 +42,12 @@ def test_chunks_hold_all_lines_and_all_uses(tmp_path: Path, monkeypatch: pytest.
     rows, scores, sure = made.found()
     infos = [info for i in range(3) for info in chunk(data, f"pictures.{i}")]
     every = [int((rows == row).sum()) for row in range(6)]
-    by_id = {f"album/{Path(name).stem}": row for row, name in enumerate(made.NAMES)}
+    by_id = {Path(name).stem: row for row, name in enumerate(made.NAMES)}
     assert [info["lines"] for info in infos] == sorted(every, reverse=True)[:5]
     for info in infos:
         row = by_id[info["id"]]
         assert info["firsts"] == (rows[:, 0] == row).sum() and info["file"] == made.NAMES[row]
+        assert info.get("url") == (None if "gone" in info["id"] else page.paths[row].as_uri())
         shard, at = info["uses"]
         used = array(chunk(data, f"uses.{shard}"), "<i4")[at : at + info["lines"]]
         assert used.tolist() == np.flatnonzero((rows == row).any(1)).tolist()
@@ -57,6 +60,11 @@ def test_chunks_hold_all_lines_and_all_uses(tmp_path: Path, monkeypatch: pytest.
     best = [chunk(data, f"best.{i}") for i in range(2)]
     assert np.array_equal(np.concatenate([array(part["scores"], "<f4") for part in best]), scores[:, 0], equal_nan=True)
     assert np.array_equal(np.concatenate([array(part["sure"], "<f4") for part in best]), sure, equal_nan=True)
+
+
+def test_a_browser_can_open_files_only(tmp_path: Path):
+    member = Member(str(tmp_path / "a.tar"), "x.png", 512, 1)
+    assert (address(tmp_path / "a b#.png"), address(member)) == (f"file://{tmp_path}/a%20b%23.png", "")
 
 
 def test_thumbnails_are_kept_until_a_picture_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture):

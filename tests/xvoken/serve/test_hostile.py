@@ -221,6 +221,7 @@ def test_token(searcher: Searcher):
         client = running.client
         assert running.url.endswith(f"/#token={TOKEN}")
         assert client.get("/").status_code == client.get("/assets/page.js").status_code == 200  # the page itself, which holds nothing
+        assert b"--accent" in client.get("/assets/theme.css").content and b'@import "theme.css"' in client.get("/assets/style.css").content
         for path in ("/api/status", "/thumbs/0", "/pictures/0", "/uploads/x", "/openapi.json", "/assets/nothing.js.map"):
             for headers in (
                 {},

@@ -8,10 +8,12 @@ function address(changes) {
 }
 
 function go(changes, replace = false) {
+  takeTyped();
   visit(address(changes), replace);
 }
 
 function visit(hash, replace = false) {
+  takeTyped();
   if (hash === (location.hash || "#")) return;
   const at = list.place.offsetParent ? list.last + list.shift : (history.state?.at ?? 0);
   if (replace) history.replaceState(history.state, "", hash);
@@ -22,10 +24,13 @@ function visit(hash, replace = false) {
   update();
 }
 
+// A model's name; of one that is a folder, its last two names.
+const modelName = (name) => (name.startsWith("/") ? name.split("/").filter(Boolean).slice(-2).join("/") : name);
+
 // page: what this page is about, an object with
-//   noun, views, orders: names for people; make(), fill(row, number): the rows of the list; enter(number): Enter on a row;
+//   noun, searched, holds, views, orders: names for people; make(), fill(row, number): the rows of the list; enter(number): Enter on a row;
 //   filtered(state): a promise of some numbers, or null for all; filter(state): its name;
-//   drawView(view), drawDialog(dialog, state): false where there is nothing to show.
+//   drawView(view); drawDialog(place, state): false where there is nothing to show; beside(by): the state of the picture before or after.
 let page, lines = null, chosen, told, run = 0, placed;
 const at = (index) => (lines ? lines[index] : index);
 
@@ -34,13 +39,14 @@ function start(given) {
   document.body.classList.add(about.kind);
   $("title").textContent = about.named.title;
   $("summary").textContent = page.summary;
-  $("nothing").textContent = `No ${page.noun} to show.`;
+  $("query").placeholder = $("query-name").textContent = `Search in the ${page.searched}`;
+  $("goto").placeholder = $("goto-name").textContent = `Go to ${page.noun}`;
   $("lines-heading").textContent = page.views[""];
   $("views").append(element("ul", {}, ...Object.entries(page.views).map(([view, name]) =>
     element("li", {}, element("a", { href: view ? `#view=${view}` : "#", textContent: name })))));
   $("sort").append(...Object.entries(page.orders).map(([value, text]) => element("option", { value, text })));
   for (const [key, what] of Object.entries({ "/": "search", "j or ↓": `next ${page.noun}`, "k or ↑": `${page.noun} before`, "Enter": "enlarge",
-    "← →": "in the enlarged view: the next ones", "g": "go to a number", "Esc": "close, or clear the search" })) {
+    "← →": "in the enlarged view: the next ones", "g": `go to a ${page.noun} by its number`, "Esc": "close, or clear the search" })) {
     $("keys").append(element("dt", {}, element("kbd", { textContent: key })), element("dd", { textContent: what }));
   }
   for (const [name, what] of page.told) if (what) $("told").append(element("dt", { textContent: name }), element("dd", { textContent: what }));
@@ -60,8 +66,11 @@ function update(restore) {
   }
   for (const name of ["lines", "pictures", "good", "about"]) $(`view-${name}`).hidden = (view || "lines") !== name;
   const dialog = $("enlarged");
-  if (now.show !== undefined && page.drawDialog(dialog, now)) {
-    if (!dialog.open) dialog.showModal();
+  if (now.show !== undefined && drawn(dialog, now)) {
+    if (!dialog.open) {
+      dialog.showModal();
+      $("close").focus();
+    }
   } else if (dialog.open) dialog.close();
   if (view) return page.drawView(view);
   if ($("query").value.trim() !== (now.q ?? "")) $("query").value = now.q ?? "";
@@ -79,6 +88,21 @@ function update(restore) {
   chosen = key;
   const mine = ++run;
   choose(now, () => mine === run).then((whole) => whole && finish(), () => {});
+}
+
+// Draws the dialog; what has the focus there keeps it, by its words.
+function drawn(dialog, now) {
+  const focused = dialog.open && $("shown").contains(document.activeElement) ? document.activeElement.textContent : undefined;
+  if (!page.drawDialog($("shown"), now)) return false;
+  $("before").ariaDisabled = String(!page.beside(-1));
+  $("next").ariaDisabled = String(!page.beside(1));
+  if (focused !== undefined) ([...$("shown").querySelectorAll("button, a")].find((one) => one.textContent === focused) ?? $("close")).focus();
+  return true;
+}
+
+function turn(by) {
+  const beside = page.beside(by);
+  if (beside) go(beside, true);
 }
 
 // The numbers that the state asks for, in its order; returns whether they are all there, and nothing else has been asked for since.
@@ -103,7 +127,10 @@ function setLines(found, more) {
   lines = found;
   const total = found ? found.length : about.lines;
   $("count").textContent = `${plural(total, page.noun)}${total < about.lines ? ` of ${number(about.lines)}` : ""}${more}`;
-  $("nothing").hidden = total > 0;
+  const { q, picture } = state();
+  $("nothing").hidden = total > 0 || more !== "";
+  $("nothing-told").textContent = q ? `No ${page.noun} ${picture ? "with this picture " : ""}${page.holds} “${q}”` : `No ${page.noun} to show.`;
+  $("clear").hidden = !q;
   list.setTotal(total);
 }
 
@@ -117,23 +144,44 @@ function place(line) {
   } else if (line >= 0 && line < about.lines) go({ q: "", sort: "", picture: "", line: line + 1 }, true);
 }
 
+// What is typed is searched for a moment later, or before anything else changes.
+let typing = 0;
+function takeTyped() {
+  if (!typing) return;
+  clearTimeout(typing);
+  typing = 0;
+  const q = $("query").value.trim();
+  go({ q, line: "" }, Boolean(q && state().q)); // while a query is typed, it is one step of the history
+}
+
 function listen() {
-  let typing = 0;
   addEventListener("popstate", (event) => {
     clearTimeout(typing);
+    typing = 0;
     update(event.state?.at);
   });
   $("query").addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(() => {
-      const q = $("query").value.trim();
-      go({ q, line: "" }, Boolean(q && state().q)); // while a query is typed, it is one step of the history
-    }, 120);
+    typing = setTimeout(takeTyped, 120);
+  });
+  $("clear").addEventListener("click", () => {
+    go({ q: "" });
+    $("query").focus();
   });
   $("tools").addEventListener("submit", (event) => event.preventDefault());
-  $("sort").addEventListener("change", () => go({ sort: $("sort").value, line: "" }));
+  $("sort").addEventListener("change", () => {
+    const sort = $("sort").value;
+    go({ sort, line: "" });
+  });
   $("unfilter").addEventListener("click", () => go({ picture: "", line: "" }));
-  $("enlarged").addEventListener("close", () => go({ show: "", of: "" }));
+  $("enlarged").addEventListener("close", () => {
+    go({ show: "", of: "" });
+    const inside = $("list").contains(document.activeElement) && document.activeElement !== $("list");
+    if (!$("view-lines").hidden && !inside) list.rows.get(list.active)?.focus({ preventScroll: true });
+  });
+  $("before").addEventListener("click", () => turn(-1));
+  $("next").addEventListener("click", () => turn(1));
+  $("close").addEventListener("click", () => $("enlarged").close());
   $("enlarged").addEventListener("click", (event) => {
     if (event.target === $("enlarged")) $("enlarged").close();
   });
@@ -172,7 +220,7 @@ function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const inField = event.target.matches("input, select, textarea");
   if ($("enlarged").open) {
-    if (event.key === "ArrowLeft" || event.key === "ArrowRight") page.turn?.(event.key === "ArrowRight" ? 1 : -1);
+    if (event.key === "ArrowLeft" || event.key === "ArrowRight") turn(event.key === "ArrowRight" ? 1 : -1);
     return;
   }
   if (inField) {

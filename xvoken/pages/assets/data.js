@@ -100,7 +100,9 @@ function lineOf(index) {
 }
 
 // Search: lines in which the query occurs, capitals or not; `each` is called with more and more numbers, in slices of time.
-const pattern = (query) => new RegExp(query.trim().replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(/\s+/g, "[ \\t]+"), "giu");
+// A tab separates utterances of one text, which a match may go across, or phrases, which it may not.
+const GAP = about.kind === "context" ? " +" : "[ \\t]+";
+const pattern = (query) => new RegExp(query.trim().replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(/\s+/g, GAP), "giu");
 const channel = new MessageChannel();
 const pause = () => new Promise((resolve) => {
   channel.port1.onmessage = resolve;
@@ -224,6 +226,16 @@ function image(id, { thumb: name, why }) {
   if (name) return element("img", { src: thumb(name), alt: id, loading: "lazy", decoding: "async" });
   return element("span", { className: "grey", textContent: `${id}: ${why}` });
 }
+// The picture in the enlarged view: its thumbnail, and its own file as soon as that is there. Only a page from disk may open files.
+const fileOf = ({ url }) => (location.protocol === "file:" && url?.startsWith("file:///") ? url : "");
+function large(id, info) {
+  const shown = image(id, info);
+  if (!info.thumb || !fileOf(info)) return shown;
+  const whole = element("img", { src: info.url });
+  whole.decode().then(() => (shown.src = info.url), () => {}); // where it is gone or of a kind that the browser does not know, the thumbnail stays
+  return shown;
+}
+const fileLink = (info) => (fileOf(info) ? element("a", { href: info.url, textContent: info.file, target: "_blank", rel: "noopener noreferrer" }) : info.file);
 
 const thumb = (name) => `${about.thumbs.split("/").map(encodeURIComponent).join("/")}/${name.slice(0, 2)}/${name}.webp`;
 

@@ -7,6 +7,7 @@ class List {
     Object.assign(this, { place, make, fill, total: 0, active: 0, shift: 0, last: 0, rows: new Map(), spare: [] });
     addEventListener("scroll", () => this.scrolled(), { passive: true });
     addEventListener("resize", () => this.measure());
+    place.addEventListener("focusin", (event) => this.entered(event.target.closest("article")));
     list = this;
   }
   measure() {
@@ -18,6 +19,12 @@ class List {
     this.shown = Math.min(this.whole, CAP);
     this.place.style.height = `${this.shown}px`;
     this.jumped(this.seen());
+  }
+  // Tab goes on from the row that was clicked, or reached in another way.
+  entered(row) {
+    if (!row || row.index === this.active) return;
+    this.active = row.index;
+    this.draw();
   }
   setTotal(total) {
     this.total = total;
@@ -71,20 +78,24 @@ class List {
       if (index >= first && index < end) continue;
       if (row.contains(document.activeElement)) this.place.focus({ preventScroll: true });
       this.rows.delete(index);
+      row.remove();
       this.spare.push(row);
     }
+    // The rows stand in the document in their order, one of them reached by Tab: the active one, or the first one seen.
+    const reached = this.active >= first && this.active < end ? this.active : Math.min(Math.ceil(virtual / this.height), end - 1);
+    let after = this.place.firstElementChild;
     for (let index = first; index < end; index++) {
       const row = this.rows.get(index) ?? this.spare.pop() ?? this.make();
-      if (!row.isConnected) this.place.append(row);
-      row.hidden = false;
+      if (row === after) after = row.nextElementSibling;
+      else this.place.insertBefore(row, after);
       this.rows.set(index, row);
+      row.index = index;
       row.style.transform = `translateY(${index * this.height - this.shift}px)`;
-      row.tabIndex = index === this.active ? 0 : -1;
+      row.tabIndex = index === reached ? 0 : -1;
       row.ariaPosInSet = index + 1;
       row.ariaSetSize = this.total;
       this.fill(row, index);
     }
-    for (const row of this.spare) row.hidden = true;
   }
   // Bring a row into view; where: a share of the room above it, or undefined to move as little as possible.
   show(index, where) {

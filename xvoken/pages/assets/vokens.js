@@ -44,14 +44,19 @@ function fill(row, line) {
   else said.textContent = "…";
   if (!ready) return pictures.replaceChildren();
   if (!found.length) {
-    const why = text.trim() ? "left without a picture" : "no picture for an empty line";
-    return pictures.replaceChildren(element("p", { className: "quiet none", textContent: why }));
+    if (!text.trim()) return pictures.replaceChildren(); // its text says that it is empty
+    return pictures.replaceChildren(element("p", { className: "quiet none", textContent: "left without a picture" }));
   }
   if (!Number.isNaN(sure)) numbered.append(` · ${Math.round(100 * sure)}% sure`);
   if (found.length > MOST) numbered.append(` · ${plural(found.length - MOST, "more picture")}`);
-  pictures.replaceChildren(...found.slice(0, MOST).map(({ slot, score }, i) => {
-    const label = `${infos[i].id}, score ${score.toFixed(3)}`;
+  // The picture that the list is filtered by is marked, and among those in the row.
+  const wanted = found.findIndex(({ slot }) => String(slot) === state().picture);
+  const places = Array.from(found.keys()).filter((i) => i < (wanted < MOST ? MOST : MOST - 1) || i === wanted);
+  pictures.replaceChildren(...places.map((i) => {
+    const { slot, score } = found[i];
+    const label = `${infos[i].id}, score ${score.toFixed(3)}${i === wanted ? ", the picture of this list" : ""}`;
     const made = tile(infos[i], [score.toFixed(3)], label, () => go({ show: slot, of: line + 1 }));
+    made.classList.toggle("wanted", i === wanted);
     made.tabIndex = active ? 0 : -1;
     return made;
   }));
@@ -80,12 +85,13 @@ async function usesOf(slot) {
 }
 const isSlot = (text) => /^\d+$/.test(text ?? "") && Number(text) < about.pictures;
 
-function turn(by) {
+// The picture before or after the one that is enlarged: of its line, or of all by their use; null where there is none.
+function beside(by) {
   const { show, of } = state();
-  const found = of && foundFor(Number(of) - 1);
-  const place = found?.findIndex(({ slot }) => slot === Number(show)) ?? -1;
-  if (place >= 0 && found[place + by]) go({ show: found[place + by].slot }, true);
-  else if (!of && isSlot(String(Number(show) + by))) go({ show: Number(show) + by }, true);
+  if (!of) return isSlot(String(Number(show) + by)) ? { show: Number(show) + by } : null;
+  const found = foundFor(Number(of) - 1) ?? [];
+  const place = found.findIndex(({ slot }) => slot === Number(show));
+  return place >= 0 && found[place + by] ? { show: found[place + by].slot } : null;
 }
 
 // The licences of Creative Commons by their short names.
@@ -98,7 +104,7 @@ function linked(text, url) {
   return element("a", { href: url, textContent: text, dir: "auto", rel: "noopener noreferrer", target: "_blank" });
 }
 
-function drawDialog(dialog, now) {
+function drawDialog(inside, now) {
   if (!isSlot(now.show)) return false;
   const slot = Number(now.show);
   const line = Number(now.of) - 1;
@@ -115,14 +121,12 @@ function drawDialog(dialog, now) {
   const place = ofLine ? foundFor(line).findIndex((one) => one.slot === slot) : -1;
   if (place >= 0) fact("Score", `${foundFor(line)[place].score.toFixed(4)}, ${place + 1} of ${about.k} for line ${number(line + 1)}`);
   fact("Used by", `${plural(info.lines, "line")} (${percent(info.lines)}), best for ${number(info.firsts)}`);
-  fact("File", info.file);
+  fact("File", fileLink(info));
   const credit = info.credit ?? {};
   if (credit.title) fact("Title", linked(credit.title));
   if (credit.author) fact("Author", linked(credit.author, credit.profile));
   if (credit.license) fact("Licence", linked(licence(credit.license), credit.license));
   if (credit.source) fact("Source", linked(/^https?:..([^/?#]+)/i.exec(credit.source)?.[1] ?? "", credit.source));
-  const close = element("button", { type: "button", textContent: "Close" });
-  close.addEventListener("click", () => dialog.close());
   const all = element("button", { type: "button", textContent: `Show the ${plural(info.lines, "line")} with it` });
   all.addEventListener("click", () => go({ show: "", of: "", view: "", q: "", line: "", picture: slot }));
   const uses = element("ol", { className: "uses" });
@@ -130,8 +134,8 @@ function drawDialog(dialog, now) {
   const whole = element("div", { className: "text", dir: "auto" });
   if (text !== undefined) say(whole, text);
   const heading = element("h2", { id: "enlarged-title", textContent: info.id });
-  dialog.replaceChildren(element("div", { className: "enlarged" }, element("div", {}, image(info.id, info)),
-    element("div", {}, heading, ...(text === undefined ? [] : [whole]), element("div", { className: "buttons" }, all, close), facts, uses)));
+  inside.replaceChildren(element("div", { className: "enlarged" }, element("div", {}, large(info.id, info)),
+    element("div", {}, heading, ...(text === undefined ? [] : [whole]), element("div", { className: "buttons" }, all), facts, uses)));
   usesOf(slot).then(async (found) => {
     for (const one of found.subarray(0, 6)) {
       await load("text", Math.floor(one / about.sizes.text));
@@ -152,9 +156,10 @@ async function drawView(view) {
     $("hubs-told").textContent = "No line has a picture.";
     return;
   }
-  const top = Math.round(100 * about.top / Math.max(1, about.places));
+  const top = Math.round((100 * about.top) / Math.max(1, about.places));
+  const most = about.pictures > 10 ? `; ${top} of every 100 pictures beside the lines are one of the 10 most used` : "";
   $("hubs-told").textContent = `${plural(about.pictures, "picture")} of ${number(about.gallery)} ${about.pictures === 1 ? "is" : "are"} found for `
-    + `${plural(about.answered, "line")}; the ${Math.min(10, about.pictures)} most used fill ${top}% of all places.`;
+    + `${plural(about.answered, "line")}${most}.`;
   $("more").addEventListener("click", moreHubs);
   await moreHubs();
 }
@@ -162,9 +167,10 @@ async function moreHubs() {
   const from = hubsShown;
   hubsShown = Math.min(about.pictures, from + 60);
   $("more").hidden = hubsShown >= about.pictures;
+  const highest = (await load("pictures", 0))[0].lines; // the bar of the most used picture is as wide as the picture
   for (let slot = from; slot < hubsShown; slot++) {
     const info = (await load("pictures", Math.floor(slot / PICTURES)))[slot % PICTURES];
-    const bar = element("span", { className: "share" }, element("i", { style: `width:${(100 * info.lines / Math.max(1, about.answered)).toFixed(2)}%` }));
+    const bar = element("span", { className: "share" }, element("i", { style: `width:${((100 * info.lines) / highest).toFixed(2)}%` }));
     const under = [bar, `${plural(info.lines, "line")} · ${percent(info.lines)}`];
     $("hubs").append(element("li", {}, tile(info, under, `${info.id}, ${plural(info.lines, "line")}, ${percent(info.lines)}`, () => go({ show: slot, of: "" }))));
   }
@@ -172,19 +178,21 @@ async function moreHubs() {
 
 start({
   noun: "line",
-  summary: `${plural(about.lines, "line")}, for each the best ${about.k === 1 ? "picture" : about.k} of ${plural(about.gallery, "picture")}${about.named.model && `, found by ${about.named.model}`}`,
+  searched: "text",
+  holds: "contains",
+  summary: `${plural(about.lines, "line")}, for each the best ${about.k === 1 ? "picture" : about.k} of ${plural(about.gallery, "picture")}${about.named.model && `, found by ${modelName(about.named.model)}`}`,
   views: { "": "Lines", pictures: "Pictures", ...($("view-good").children.length > 1 ? { good: "How good" } : {}), about: "About" },
   orders: {
     "": "As in the file", high: "Highest score first", low: "Lowest score first",
     ...(about.sure ? { sure: "Surest first", unsure: "Least sure first" } : {}),
   },
   told: [
-    ["Text", about.named.text], ["Pictures", about.named.sets], ["Found by", about.named.model], ["Scores", about.named.scores],
+    ["Text", about.named.text], ["Pictures", about.named.sets], ["Found by", about.named.model], ["Precision", about.named.precision], ["Scores", about.named.scores],
     ["Lines with a picture", `${number(about.answered)} of ${number(about.lines)}`],
     ["Pictures used", `${number(about.pictures)} of ${number(about.gallery)}`],
     ["Can't be shown", about.broken && plural(about.broken, "picture")],
   ],
-  make, fill, drawDialog, drawView, turn,
+  make, fill, drawDialog, drawView, beside,
   enter: (line) => foundFor(line)?.length && go({ show: foundFor(line)[0].slot, of: line + 1 }),
   filtered: async (now) => (isSlot(now.picture) ? usesOf(Number(now.picture)) : null),
   filter: (now) => `with ${pictureOf(Number(now.picture))?.id ?? "one picture"}`,
