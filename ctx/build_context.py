@@ -19,6 +19,7 @@ from ctx.run import load_inputs, load_phrases, make_context
 from xvoken import commands
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
+from xvoken.console import say
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -31,8 +32,10 @@ def main(argv: list[str] | None = None) -> None:
     phrases = load_phrases(args, inputs)
     visual = OUTPUTS / (args.exp_name or "image_features") / "vis_ctx.hdf5"
     textual = OUTPUTS / (args.exp_name or "retrieved_captions") / "txt_ctx.hdf5"
+    there = textual.exists()
     make_context(inputs, visual, textual, phrases)
-    print(f"look at it with: {commands.page_of_context(textual, args.images, args.image_sets)}")
+    if not there and textual.exists():  # a share may have left the joining to others
+        say(f"look at it with: {commands.page_of_context(textual, args.images, args.image_sets)}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -125,11 +126,12 @@ def test_from_a_folder_and_sentences_to_a_page(tmp_path: Path, process: Callable
     def find(texts: object) -> str:
         done = process("bash", "scripts/find.bash", *flags, "--texts", texts)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1].endswith(f"open {(output / 'page.html').as_uri()}")
+        page = Path(unquote(urlsplit(done.stdout.split()[-1]).path))
+        assert page.parent == output and page.is_file()
         return done.stdout + done.stderr
 
     assert "3 lines and 3 pictures" in find(tmp_path / "lines.txt")
-    assert find(tmp_path / "lines.txt").count("skipped: ") == 5
+    assert find(tmp_path / "lines.txt").count("skipped: ") == 4
     said = find("a red dog")
-    assert said.count("skipped: ") == 2 and "1 line" in said  # the order and the keys stay
+    assert said.count("skipped: ") == 1 and "1 line" in said  # the keys stay
     assert not (tmp_path / "oops").exists() and not (Path(ROOT) / "oops").exists()

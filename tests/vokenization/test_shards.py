@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from scripts.demo_parts import thumbnail
 from tests.running import run_here
 from tests.worlds import World
 from xvoken.cli.check import check
 from xvoken.errors import UserError
 from xvoken.files import image_ids, keys
 from xvoken.files.image_sets import Roots
+from xvoken.pages.document import embedded
 from xvoken.pictures.decode import BrokenPicture, load_picture
 from xvoken.pictures.sources import Member, expand, find, folder_ids, is_shards, shard_ids, size_of
 
@@ -84,10 +84,10 @@ def test_shards_give_the_bytes_of_a_folder(keyed: Path, shards: Path, tmp_path: 
     assert check(tars / "ids/mine.ids").startswith("order of 15 pictures")
     assert check(tars / "keys/mine.hdf5").startswith("12 keys")
     # As the demo's page opens them; a name that is in no shard is a missing picture.
-    assert thumbnail(Path(paths[7])) == thumbnail(Path(unpacked[7]))
+    assert embedded(Path(paths[7]), 32) == embedded(Path(unpacked[7]), 32)
     assert find(Path(unpacked[0])) == Path(unpacked[0])
     with pytest.raises(UserError, match="none.png: missing"):
-        thumbnail(tars / "00000.tar/none.png")
+        embedded(tars / "00000.tar/none.png", 32)
 
 
 def test_moved_shards_are_found_and_others_refused(keyed: Path, shards: Path, tmp_path: Path, script: Callable[..., str]):
