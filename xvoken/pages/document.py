@@ -16,7 +16,7 @@ from xvoken.files.safe import write_text
 from xvoken.pictures.sources import Member, find
 from xvoken.work.product import Product
 
-ASSETS = ("theme.css", "page.css", "data.js", "list.js", "app.js", "vokens.js", "context.js", "data.html", "plain.html")
+ASSETS = ("theme.css", "page.css", "data.js", "list.js", "app.js", "vokens.js", "context.js", "head.html", "data.html", "plain.html")
 DATA = re.compile("[0-9a-f]{12}")  # names of the folders with a page's data: fingerprints
 
 
@@ -109,7 +109,7 @@ def remove_others(folder: Path, made_of: str) -> None:
 
 
 def write_page(path: Path, template: str, made_of: str, title: str, scripts: tuple[str, ...] = (), **parts: str) -> None:
-    """Write a page; template: its file in assets/; scripts: files in assets/ that it runs; parts: more places of the template, as HTML.
+    """Write a page; template: of its body, a file in assets/; scripts: files in assets/ that it runs; parts: more places of the template, as HTML.
 
     title: text, escaped here. The page may load what lies beside it on the same disk or server, and nothing else.
     """
@@ -118,7 +118,7 @@ def write_page(path: Path, template: str, made_of: str, title: str, scripts: tup
     policy = f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src 'self' file: data:; style-src 'unsafe-inline'; {runs}"
     style = asset("theme.css") + asset("page.css")
     head = {"made_of": made_of, "policy": policy, "title": html.escape(title), "style": style, "script": script}
-    write_text(path, Template(asset(template)).substitute(head | parts))
+    write_text(path, Template(asset("head.html") + asset(template)).substitute(head | parts))
 
 
 def section(key: str, heading: str, content: str) -> str:
