@@ -109,7 +109,7 @@ def remove_others(folder: Path, made_of: str) -> None:
 
 
 def write_page(path: Path, template: str, made_of: str, title: str, scripts: tuple[str, ...] = (), **parts: str) -> None:
-    """Write a page; template: of its body, a file in assets/; scripts: files in assets/ that it runs; parts: more places of the template, as HTML.
+    """Write a page; template, scripts: files in assets/, of its body and those that it runs; parts: more places of the template, as HTML.
 
     title: text, escaped here. The page may load what lies beside it on the same disk or server, and nothing else.
     """
