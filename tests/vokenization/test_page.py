@@ -15,7 +15,7 @@ from xvoken.files import vokens
 def retrieved(world: World, keyed: Path, tmp_path: Path, script: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the snapshot with images for the corpus; the text lies in data/corpus of the current folder."""
     load = tmp_path / "snap"
-    shutil.copytree(keyed, load)
+    shutil.copytree(keyed, load, ignore=shutil.ignore_patterns("eval", "vokens"))  # what other tests left there
     shutil.copytree(world.folder / "corpus", tmp_path / "data/corpus")
     monkeypatch.chdir(tmp_path)
     flags = ["--load", load, "--corpus", "data/corpus/lines.txt", "--image-sets", "shapes_train", "--num-workers", 1]
