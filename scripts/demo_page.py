@@ -32,7 +32,7 @@ from xvoken.errors import UserError
 from xvoken.files.safe import fingerprint, read_json, sha256_of_file
 from xvoken.pages.document import assets_hash, jumps, make, write_page
 
-BEST, ANY = 24, 24  # lines shown: those with the highest scores, and a random sample
+BEST, ANY = 8, 8  # lines shown: those with the highest scores, and a random sample; all of them are on pages of their own
 PRINTED = 5  # lines printed at the end
 PAGE = 3  # version of the page; one of another version is made again
 TITLE = "Images for every line"
