@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         from ctx.crops import boxes
         from xvoken.files.image_ids import hash_of_pictures
         from xvoken.pages.context import ContextPage
-        from xvoken.pages.document import data_folder, make
+        from xvoken.pages.document import data_folder, made
     output = args.output or args.context.with_suffix(".page.html")
     data_folder(output)
     given = read_pictures(source := source_of(args), settings.get("pictures"))
@@ -58,8 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     }  # fmt: skip
     shares = [[side / WHOLE for side in box] for box in boxes(WHOLE, WHOLE)]
     page = ContextPage(args.context, dict(zip(given.ids, given.paths, strict=True)), shares, named, args.k, args.side)
-    written = f"wrote {page.holds} to {output}: " if make(page, output) else ""
-    print(f"{written}open {output.resolve().as_uri()}")
+    print(made(page, output))
 
 
 def _name(source: "Source") -> str:

@@ -30,7 +30,7 @@ from xvoken.cli.main import run_main
 from xvoken.encoders import snapshot as snapshots
 from xvoken.errors import UserError
 from xvoken.files.safe import fingerprint, read_json, sha256_of_file
-from xvoken.pages.document import assets_hash, jumps, make, write_page
+from xvoken.pages.document import assets_hash, jumps, made, write_page
 
 BEST, ANY = 8, 8  # lines shown: those with the highest scores, and a random sample; all of them are on pages of their own
 PRINTED = 5  # lines printed at the end
@@ -154,8 +154,7 @@ class DemoPage:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    written = f"wrote the page to {args.output}: " if make(DemoPage(args), args.output) else ""
-    print(f"{written}open {args.output.resolve().as_uri()}")
+    print(made(DemoPage(args), args.output, "the page"))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--texts", required=True, help="text file with a sentence a line, or a sentence")
     parser.add_argument("--topk", type=at_least_one, default=5, help="pictures a sentence")
     parser.add_argument("--output", type=some_path, default=Path("outputs/find"), help="folder of all that is written")
-    add_compute_flags(parser, precision_help("towers", "bf16 if the device has units for it"), workers=None)
+    add_compute_flags(parser, precision_help("model", "bf16 if the device has units for it"), workers=None)
     parser.set_defaults(precision="auto")
     args = parser.parse_args(argv)
     stamps, images = picture_stamps(args.images), source_of(args.images, args.output)

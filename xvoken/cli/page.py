@@ -16,9 +16,9 @@ from xvoken.errors import UserError
 from xvoken.files import image_ids, vokens
 from xvoken.files import keys as key_files
 from xvoken.files.corpus import same_text
-from xvoken.files.image_sets import listed_sets, split_name
+from xvoken.files.image_sets import listed_sets, sets_of, split_name
 from xvoken.files.safe import quoted, read_json, sha256_of_file
-from xvoken.pages.document import data_folder, make
+from xvoken.pages.document import data_folder, made
 from xvoken.pages.places import picture_paths
 from xvoken.pictures.sources import Member
 
@@ -61,7 +61,7 @@ class Given:
     @property
     def sets(self) -> list[str]:
         """The image sets, in the order of the rows."""
-        return list(dict.fromkeys(i.partition("/")[0] for i in self.ids))
+        return sets_of(self.ids)
 
     def again(self) -> str:
         """The command that makes the voken file again."""
@@ -176,8 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     }  # fmt: skip
     good = _good(given.keys.parent, given.settings.get("snapshot_hash"))
     page = VokenPage(given.hdf5, given.ids, paths, text, named, args.side, credits, good)
-    written = f"wrote {page.holds} to {output}: " if make(page, output) else ""
-    print(f"{written}open {output.resolve().as_uri()}")
+    print(made(page, output))
 
 
 def _good(home: Path, made_by: object) -> str:

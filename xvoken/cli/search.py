@@ -14,7 +14,7 @@ from xvoken.interrupts import importing
 
 from xvoken.ask.queries import ALIKE, LONGEST, Part, Query, picture, query, sentence, sentence_or_picture, written
 from xvoken.cli.answers import as_json, drawing, print_answer
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_hubness_flag, at_least_one, share, some_path
+from xvoken.cli.flags import Help, Parser, add_compute_flags, add_hubness_flag, at_least_one, precision_help, share, some_path
 from xvoken.console import printable, say
 from xvoken.errors import UserError, one_line
 from xvoken.files.image_sets import listed_sets, split_name
@@ -46,13 +46,8 @@ def add_gallery_flags(parser: Parser) -> None:
         "--phrases", type=some_path, metavar="CAPTION_DB", help="a caption database: a picture that is asked gets its phrases too"
     )
     add_hubness_flag(parser, "the captions of its training that the snapshot carries")
-    add_compute_flags(
-        parser,
-        "what the towers compute in; bf16 is several times faster where the device has units for it, but finds for 1 to 6 of 100 sentences "
-        "another best picture; auto: bf16 if the device has units for it (default: auto with --images, where somebody waits for the first "
-        "answer, else fp32)",
-        workers=None,
-    )
+    auto = "bf16 if the device has units for it (default: auto with --images, where somebody waits for the first answer, else fp32)"
+    add_compute_flags(parser, precision_help("model", auto), workers=None)
     parser.set_defaults(precision=None)
 
 

@@ -8,7 +8,7 @@ IMAGE_ROOT/2331999.jpg           all other pictures: {img_id}.jpg or another usu
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -147,6 +147,11 @@ def listed_sets(words: list[str]) -> list[str]:
     if times > 1:
         raise UserError(f"image set {name} is given {times} times; put a range of shards in quotes: '{name}=FOLDER/{{00000..00099}}.tar'")
     return sets
+
+
+def sets_of(ids: Iterable[str]) -> list[str]:
+    """The image sets of ids {IMAGE_SET}/{image id}, in the order in which they come."""
+    return list(dict.fromkeys(i.partition("/")[0] for i in ids))
 
 
 def usual_folder(name: str) -> Path | None:

@@ -80,6 +80,12 @@ def make(page: Page, output: Path) -> bool:
     return todo
 
 
+def made(page: Page, output: Path, what: str = "") -> str:
+    """Make a page; returns the command's last line: what was written where (what, else `holds`), and how it is opened."""
+    written = f"wrote {what or page.holds} to {output}: " if make(page, output) else ""
+    return f"{written}open {output.resolve().as_uri()}"
+
+
 def data_folder(output: Path) -> Path:
     """The folder with the data of a page, beside it; raises UserError if the page is not to be an HTML file."""
     if output.suffix != ".html":

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from xvoken.errors import UserError
+from xvoken.files.image_sets import sets_of
 from xvoken.files.keys import companions
 from xvoken.pictures.sources import Member, is_shards, list_pictures
 
@@ -14,7 +15,7 @@ def picture_paths(ids: list[str], keys: Path, moved: dict[str, Path], again: str
     again: the command that makes the voken file again. Raises UserError if keys and ids do not belong together.
     """
     found: list[Path | Member] = []
-    for image_set in dict.fromkeys(i.partition("/")[0] for i in ids):
+    for image_set in sets_of(ids):
         mine = [i.partition("/")[2] for i in ids if i.startswith(f"{image_set}/")]
         found += _moved(mine, moved[image_set]) if image_set in moved else _named(mine, keys, image_set, again)
     return found

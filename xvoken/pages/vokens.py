@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from xvoken.console import progress
 from xvoken.errors import UserError
 from xvoken.files import vokens
+from xvoken.files.image_sets import sets_of
 from xvoken.files.lines import each_line
 from xvoken.files.safe import fingerprint, sha256_of_file
 from xvoken.pages import pictures
@@ -163,7 +164,7 @@ class VokenPage:
         """
         usage, shards = self.usage, self._shards()
         ids = [self.ids[row].partition("/")[2] for row in usage.rows]
-        several = len({i.partition("/")[0] for i in self.ids}) > 1
+        several = len(sets_of(self.ids)) > 1
         credit: dict[str, dict[str, str]] = {}
         for path in self.credits:
             credit |= read_credits(path, ids)

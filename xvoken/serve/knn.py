@@ -9,17 +9,17 @@ from fastapi import Depends, FastAPI, Request, Response
 
 from xvoken.ask.queries import ALIKE, Part, query, sentence
 from xvoken.errors import UserError
+from xvoken.files.image_sets import sets_of
 from xvoken.serve.asked import MOST_HITS, AskedKnn, body_of, documented
 from xvoken.serve.guard import Access, as_json
 from xvoken.serve.service import Service
+from xvoken.serve.uploads import held
 
 
 def add_knn_service(app: FastAPI, service: Service, access: Access) -> None:
     """Add POST /knn-service."""
     gallery = service.searcher.gallery
-    sets = (
-        list(dict.fromkeys(name.rpartition("/")[0] if "/" not in name else name.split("/")[0] for name in gallery.ids)) if gallery else []
-    )
+    sets = sets_of(gallery.ids) if gallery else []
 
     @app.post(
         "/knn-service", openapi_extra=documented(AskedKnn, {"text": "a dog", "num_images": 10}),
@@ -60,7 +60,7 @@ async def _part(service: Service, asked: AskedKnn) -> Part:
             data = base64.b64decode(asked.image, validate=True)
         except (binascii.Error, ValueError):
             raise UserError("image: not in base64") from None
-        return Part(await service.vector("image", data), "image")
+        return Part(await service.vector(held("image", data)), "image")
     vector = np.array(asked.embedding_input, np.float64)
     if len(vector) != (dim := service.searcher.identity.dim):
         raise UserError(f"embedding_input: {len(vector)} numbers; the model's vectors have {dim}")

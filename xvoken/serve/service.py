@@ -74,15 +74,14 @@ class Service:
             raise UserError("phrases are found for pictures; leave the sentences out")
         return await asyncio.wrap_future(self.questions.ask(Question(asked, k, phrases=True)))
 
-    async def vector(self, name: str, data: bytes) -> NDArray[np.float32]:
-        """The vector of a picture's file: float32 (dim,); raises UserError for one that can't be used."""
-        return await asyncio.wrap_future(self.pictures.ask(held(name, data)))
+    async def vector(self, picture: Held) -> NDArray[np.float32]:
+        """The vector of a picture: float32 (dim,); raises UserError for one that can't be used."""
+        return await asyncio.wrap_future(self.pictures.ask(picture))
 
     async def keep(self, name: str, data: bytes) -> str:
         """Encode a picture's file and keep its vector; returns its id."""
-        vector = await self.vector(name, data)
+        vector, loop = await self.vector(picture := held(name, data)), asyncio.get_running_loop()
         try:
-            picture, loop = held(name, data), asyncio.get_running_loop()
             small = await loop.run_in_executor(self.drawing_sent, thumbnail, picture, min(SIDES))
         except BrokenPicture as error:
             raise UserError(f"picture {name}: {error}") from None
