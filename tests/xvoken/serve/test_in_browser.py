@@ -31,7 +31,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 @pytest.fixture(scope="module")
 def server(clip: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Generator[Served]:
-    pictures = {**shapes(), **dict(zip(STRANGE, list(shapes(10).values())[6:], strict=True)), "again.png": builder.png("red", "circle", 64, 56)}
+    pictures = {
+        **shapes(),
+        **dict(zip(STRANGE, list(shapes(10).values())[6:], strict=True)),
+        "again.png": builder.png("red", "circle", 64, 56),
+    }
     with served(gallery(tmp_path_factory.mktemp("shapes"), pictures, clip, ["a red circle", "<b>bold</b>", "the sky"])) as running:
         yield running
 
