@@ -3,6 +3,7 @@
 import ast
 import random
 import re
+import sysconfig
 import tokenize
 import warnings
 from collections.abc import Iterable, Iterator
@@ -60,3 +61,9 @@ def texts_at_hand(dialogues: list[Path], folders: list[Path], most: int) -> list
     found = distinct((text for path in [*dialogues, *files] for text in texts_of(path)), most)
     random.Random(1).shuffle(found)
     return found
+
+
+def installed() -> list[Path]:
+    """The folders of the packages that are installed here: this environment's, Python's own, the system's."""
+    found = {Path(sysconfig.get_path(name)) for name in ("purelib", "stdlib")} | {Path("/usr/lib/python3"), Path("/usr/share/doc")}
+    return sorted(path for path in found if path.is_dir())
