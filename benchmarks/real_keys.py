@@ -5,7 +5,7 @@
 reads   the demo's data and matchers, ../shared/coco_sample if present, and the packages that are installed, for their docstrings,
         comments and documentation; the towers' outputs stay in FOLDER, so that a second run starts with the indexes
 prints  for each space the share of keys that an index reads, and how many times as fast as exact search it is, at the least effort
-        (by doubling, then by halving) that finds 95% and 99% of the exact top 5 for 256 other queries; the last line is JSON
+        that finds 95% and 99% of the exact top 5 for 256 other queries; the last line is JSON
 
 texts           the text tower's outputs, asked by others of them
 pictures        the image tower's outputs, asked by other crops: 120 random crops of each photo, so near-duplicates abound
@@ -77,7 +77,7 @@ def unit(features: NDArray[np.float16]) -> Vectors:
 
 def by_head(head: Callable[[torch.Tensor], torch.Tensor], features: NDArray[np.float16]) -> Vectors:
     """The vectors that a head makes of features (n, width)."""
-    return np.concatenate([head(torch.from_numpy(features[at : at + 4096])).cpu().numpy() for at in range(0, len(features), 4096)])
+    return np.concatenate([head(torch.from_numpy(np.array(features[at : at + 4096]))).cpu().numpy() for at in range(0, len(features), 4096)])
 
 
 def outputs(loads: list[str], dialogues: list[Path], folders: list[Path], photos: list[Path], work: Path, sizes: tuple[int, int, int]) -> Outputs:
@@ -144,20 +144,6 @@ def distances(index: ApproximateIndex, queries: Vectors) -> float:
     return stats.ndis / len(queries) + (0 if index.kind == "hnsw" else index.index.nlist)
 
 
-def least_effort(index: ApproximateIndex, queries: Vectors, exact: Vectors, target: float) -> None:
-    """Set the least effort that reaches the target: as `tune`, then by halving what lies between it and half of it."""
-    if approximate.tune(index, queries, exact, target) < target:
-        return
-    enough, short = index.effort, index.effort // 2
-    while enough - short > max(1, enough // 16):
-        index.effort = (enough + short) // 2
-        if approximate.recall(index.search(queries, TOP)[0], exact) < target:
-            short = index.effort
-        else:
-            enough = index.effort
-    index.effort = enough
-
-
 def measure(name: str, space: Space, indexes: list[str]) -> Iterator[dict[str, Any]]:
     """Yield a record of each index and target."""
     flat = TorchIndex(space.keys, "cpu", resolve_precision("auto", "cpu"))
@@ -172,7 +158,7 @@ def measure(name: str, space: Space, indexes: list[str]) -> Iterator[dict[str, A
         build = time.perf_counter() - started
         index = ApproximateIndex(space.keys, built, kind, 1)
         for target in TARGETS:
-            least_effort(index, tuned, exact, target)
+            approximate.tune(index, tuned, exact, target)
             taken = seconds(lambda index=index: index.search(asked, TOP), 1) / len(asked)
             reached = approximate.recall(index.search(asked, TOP)[0], expected)
             yield {
