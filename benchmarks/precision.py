@@ -87,7 +87,7 @@ def measure_same(folder: Path, source: Source, lines: list[str]) -> dict[str, di
 def measure_recall(source: Source | None) -> dict[str, Any]:
     """What bf16 changes in recall, by data, precision of the training, and way; source: the only one, without folds."""
     with threads(1):
-        results = {one.name: measure(one, range(1, 3 if source else 6)) for one in ([source] if source else sources())}
+        results = {one.name: measure(one, range(1, 2 if source else 6)) for one in ([source] if source else sources())}
         if not source:
             results["coco_sample, folds"] = measure(coco_sample(), range(1, 6), in_folds=True)
     print_table(results)

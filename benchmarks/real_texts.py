@@ -52,7 +52,7 @@ def distinct(texts: Iterable[str], most: int) -> list[str]:
 
 
 def texts_at_hand(dialogues: list[Path], folders: list[Path], most: int) -> list[str]:
-    """At most so many distinct sentences, in a random order that is always the same: of all lines of the dialogues, then of the folders' files.
+    """At most so many distinct sentences, in a random order that is always the same: of the dialogues' lines, then of the folders' files.
 
     Which ones there are hangs on the packages that are installed.
     """

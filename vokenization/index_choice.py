@@ -27,7 +27,7 @@ class Choice:
         parser.add_argument(
             "--index", choices=("auto", *INDEXES), default="auto",
             help="flat: exact search; ivf, hnsw, ivfpq: approximate search by faiss, always on the CPU, with an index kept beside the "
-            "keys; auto: flat if a line's search takes no more operations than the text tower, or an index would not pay for itself; else ivf",
+            "keys; auto: flat if a line's search costs no more than the text tower, or an index would not pay for itself; else ivf",
         )  # fmt: skip
         parser.add_argument(
             "--index-recall", type=float, default=0.95, metavar="R", help="share of the exact top k that an approximate index must find"

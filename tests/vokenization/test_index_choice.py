@@ -74,7 +74,9 @@ def test_auto_is_exact_until_an_index_pays_for_itself(keyed: Path, capsys: pytes
     assert affordable(load, identity, 8, number, lines) == "flat"
     assert f"exact search (flat), since exact search takes 32,000,000 operations per line in {number:,} keys" in capsys.readouterr().err
     assert affordable(load, identity, 8, number, lines + 1) == "ivf"
-    assert f"approximate search (ivf), since exact search takes 32,000,000 operations per line in {number:,} keys" in capsys.readouterr().err
+    assert (
+        f"approximate search (ivf), since exact search takes 32,000,000 operations per line in {number:,} keys" in capsys.readouterr().err
+    )
     few = replace(identity, level="token")  # nine searches a line
     assert [affordable(load, few, 8, number, n) for n in (lines // 9, lines // 9 + 1)] == ["flat", "ivf"]
     assert affordable(load, identity, 8, 60_000, MANY) == "flat"  # too few keys: reading the cells takes longer
