@@ -11,16 +11,16 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from xvoken.console import log
 from xvoken.files.locks import lock_file, locked, remove_lock, sole_writer
 from xvoken.files.safe import all_there, all_written, differences, remove_temporary, same_settings, write_json
-from xvoken.machine import LOCAL, Engine
+from xvoken.machine import LOCAL, Compute, Engine, settled_precision
 from xvoken.work.local import Job
-from xvoken.work.parts import Parts, remove_leftover
+from xvoken.work.parts import Parts, plan_settings, remove_leftover
 
 PACKAGES = ("torch", "transformers", "tokenizers", "faiss-gpu", "faiss-cpu", "numpy", "h5py", "Pillow")
 
@@ -107,6 +107,18 @@ class Product:
             yield todo
             if todo:
                 all_written(*self.files)
+
+
+def settled(compute: Compute, output: Path, read: Callable[[], dict[str, Any]] | None = None) -> Compute:
+    """The same, in the precision that `output` is finished or begun in, where `auto` has left it open.
+
+    read: the settings of the finished output (None: only one that is begun is asked).
+    """
+    if not compute.any_precision:
+        return compute
+    finished = read() if read and output.exists() else {}
+    begun = str({**plan_settings(output), **finished}.get("precision", ""))
+    return replace(compute, precision=settled_precision("auto", compute.device, begun)) if begun else compute
 
 
 @dataclass
