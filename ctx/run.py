@@ -31,7 +31,7 @@ from xvoken.files.safe import save_array
 from xvoken.machine import WORTH_IMAGES, Compute
 from xvoken.pictures.sources import plain
 from xvoken.work.parts import Parts, read_skipped
-from xvoken.work.product import Product, one_pass, settled
+from xvoken.work.product import Product, begun_with, one_pass, settled
 
 CHUNK = {"cpu": 64, "gpu": 2048}  # pictures per part, at most
 BATCH = {"cpu": 16, "gpu": 960}  # views per batch; on a CPU, the activations of more views would not fit a core's cache
@@ -86,7 +86,7 @@ def load_inputs(args: argparse.Namespace, *outputs: Path) -> Inputs:
     source = source_of(args)
     compute, decoders = compute_of(args, BATCH)
     for path in reversed(outputs):
-        compute = settled(compute, path, partial(files.read_settings, path))
+        compute = settled(compute, begun_with(path, partial(files.read_settings, path)))
     listed = read_pictures(source)
     if not listed.ids:
         raise UserError("there are no images to encode; check --dataset_root, --images or --image-sets")

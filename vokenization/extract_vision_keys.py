@@ -40,7 +40,7 @@ from xvoken.files.image_sets import Roots, listed_sets, split_name
 from xvoken.files.safe import sha256_of_lines
 from xvoken.kinds import DECODERS
 from xvoken.machine import IMAGE_BATCH, ON_GPU, Compute, suggest_bf16
-from xvoken.work.product import Product, settled
+from xvoken.work.product import Product, begun_with, settled
 
 
 def extract(
@@ -54,7 +54,7 @@ def extract(
     ids = image_ids.read(ids_root, name)[:limit]
     paths = image_ids.paths(ids_root, name, ids, folder, roots)
     data, path = hash_of_pictures(ids, paths), key_files.keys_file(where, name)
-    compute = settled(compute, path, lambda: key_files.read_settings(where, name))
+    compute = settled(compute, begun_with(path, lambda: key_files.read_settings(where, name)))
     settings = {
         "snapshot": identity.name, "snapshot_hash": identity.hash, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16],
         "data": data[:16],

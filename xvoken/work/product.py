@@ -109,16 +109,16 @@ class Product:
                 all_written(*self.files)
 
 
-def settled(compute: Compute, output: Path, read: Callable[[], dict[str, Any]] | None = None) -> Compute:
-    """The same, in the precision that `output` is finished or begun in, where `auto` has left it open.
+def begun_with(output: Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The settings that an output is finished or begun with; read: those of the finished one. Empty if there is neither."""
+    return read() if output.exists() else plan_settings(output)
 
-    read: the settings of the finished output (None: only one that is begun is asked).
-    """
-    if not compute.any_precision:
+
+def settled(compute: Compute, begun: dict[str, Any]) -> Compute:
+    """The same, in the precision that an output is begun with, see begun_with, where `auto` has left it open."""
+    if not (compute.any_precision and "precision" in begun):
         return compute
-    finished = read() if read and output.exists() else {}
-    begun = str({**plan_settings(output), **finished}.get("precision", ""))
-    return replace(compute, precision=settled_precision("auto", compute.device, begun)) if begun else compute
+    return replace(compute, precision=settled_precision("auto", compute.device, begun["precision"]))
 
 
 @dataclass
