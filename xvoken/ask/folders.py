@@ -32,7 +32,7 @@ from xvoken.pictures.sources import Member, expand, is_shards, list_pictures, pl
 
 SAVED = 5.0  # seconds of work after which it is saved, at least
 SHARE = 20  # and at least so many times as long as saving took
-AHEAD = 4  # batches after which the bar moves on; on a GPU some of them are decoded ahead
+AHEAD = 16  # batches after which the bar moves on and it may be saved; among them lanes are balanced, or decoding goes ahead
 
 
 @dataclass
@@ -205,7 +205,7 @@ def _encoded(searcher: Searcher, there: Listed, names: list[str], compute: Compu
     size, threads = on_device(searcher.device, IMAGE_BATCH, 1)
     pace = compute.pace_here(len(names), WORTH_IMAGES)
     image = FrozenImage(encoder.image.tower, searcher.device, searcher.precision, pace)
-    cuts, step = Cuts(image.view, first_cuts(searcher.identity.key_views)), AHEAD * size * pace.lanes
+    cuts, step = Cuts(image.view, first_cuts(searcher.identity.key_views)), AHEAD * size
     embed = partial(_as_many, image.features_of_views, size)
     with ExitStack() as stack:
         if threads:
