@@ -97,7 +97,7 @@ def test_two_workers_on_one_gpu_make_the_keys_of_one(world: World, pictures: lis
 def test_two_workers_on_one_gpu_retrieve_as_one(world: World, keyed: Path, tmp_path: Path, gpu: str):
     corpus, found = world.folder / "corpus/lines.txt", []
     for workers in (1, 2):
-        job = VokenizeJob(str(keyed), corpus, world.bert.name, keyed / "keys", ["shapes_train"], None, 3, "auto", "fp32", 4, workers)
+        job = VokenizeJob(str(keyed), corpus, world.bert.name, keyed / "keys", ["shapes_train"], None, 3, "torch", "fp32", 4, workers)
         loaded = [np.load(path) for path in done_by(job, 21, 6, [gpu] * workers, tmp_path / str(workers))]
         found.append({name: np.concatenate([one[name] for one in loaded]) for name in ("scores", "indices", "counts")})
     np.testing.assert_allclose(found[1]["scores"], found[0]["scores"], atol=1e-5)

@@ -1,7 +1,6 @@
 """Training on one GPU by the command for it, against the CPU; and what several processes say to each other through NCCL."""
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,18 +24,13 @@ def train(process: Callable, gpus: str, flags: list[str]) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("more", [("--loss", "hinge"), ("--loss", "infonce", "--level", "token")], ids=["hinge", "token"])
+@pytest.mark.parametrize("more", [("--loss", "paired_hinge"), ("--loss", "infonce"), ("--level", "token")], ids=lambda flags: flags[1])
 def test_one_gpu_trains_as_the_cpu(world: World, tmp_path: Path, process: Callable, gpu: str, more: tuple[str, ...]):
     """Without dropout, whose draws differ by device; both in fp32, from caches of their own."""
     for name, gpus in (("cpu", "cpu"), ("gpu", "0")):
         flags = world.train_flags(tmp_path / name, *more, "--dropout", 0, "--optim", "sgd", "--lr", 0.1, "--train-precision", "fp32")
         flags[flags.index("--cache") + 1] = str(tmp_path / f"cache-{name}")
-        flags = [flag for at, flag in enumerate(flags) if flag != "--output" and flags[at - 1] != "--output"]
-        os.environ["OUTPUT"] = str(tmp_path / name)
-        try:
-            said = train(process, gpus, flags)
-        finally:
-            del os.environ["OUTPUT"]
+        said = train(process, gpus, flags)
         assert f"1 process on {'cuda:0' if (name, gpu) == ('gpu', 'cuda:0') else 'cpu'}" in said
     ours, theirs = (snapshots.read_tensors(snapshots.tensors_file(tmp_path / name, "LAST"))[0] for name in ("gpu", "cpu"))
     assert set(ours) == set(theirs)
