@@ -31,7 +31,19 @@ from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
 from xvoken.errors import UserError
 
-PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "numpy", "h5py", "pillow", "pytest", "faiss-gpu", "faiss-cpu", "torchcodec")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "h5py",
+    "pillow",
+    "pytest",
+    "faiss-gpu",
+    "faiss-cpu",
+    "torchcodec",
+)
 # Seconds that each may take, in this order: all are cut where the whole time ends.
 LIMITS = {"tests": 240, "retrieve": 100, "keys": 140, "sharing": 110, "search": 100}
 OUTCOME = re.compile(r"^(tests/gpu/\S+::\S+) (PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)", re.MULTILINE)

@@ -36,7 +36,9 @@ def test_one_gpu_trains_as_the_cpu(world: World, tmp_path: Path, process: Callab
     assert set(ours) == set(theirs)
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, atol=5e-3, rtol=1e-2, msg=name)
-    losses = [[json.loads(line).get("loss") for line in snapshots.metrics_file(tmp_path / n).read_text().splitlines()] for n in ("gpu", "cpu")]
+    losses = [
+        [json.loads(line).get("loss") for line in snapshots.metrics_file(tmp_path / n).read_text().splitlines()] for n in ("gpu", "cpu")
+    ]
     assert [loss for loss in losses[0] if loss] == pytest.approx([loss for loss in losses[1] if loss], rel=1e-2)
 
 
