@@ -2,8 +2,9 @@
 
     python benchmarks/search.py [--small] [--device cuda:0]
 
-1,024 queries against 500,000 keys of 512 dimensions (with --device cuda:0 also 5,000,000), top 5. `straightforward` and
-`limit` are faiss flat (torch's whole product and topk where faiss is missing or can't drive the device) and the fp32 product; the JSON line `search-bf16` compares the search with a bf16 first pass to them.
+1,024 queries against 500,000 keys of 512 dimensions (with --device cuda:0 also 5,000,000), top 5.
+`straightforward` and `limit` are faiss flat (torch's product and topk where faiss is missing or can't drive the device) and the fp32 product;
+the JSON line `search-bf16` compares the search with a bf16 first pass to them.
 
 On the CPU each kind of approximate index follows, its effort tuned to a recall@5 of 0.95 on 256 other queries: seconds to
 build it (on all cores), and to search it; hnsw over 100,000 keys only, as it takes many times longer to build than the others.
@@ -41,11 +42,9 @@ def measure(number: int, queries: int, device: str) -> None:
     keys, asked = unit(number, 0), unit(queries, 1)
     queries_there, keys_there = asked.to(device), keys.to(device)
     rows = {"limit": seconds(lambda: queries_there @ keys_there.T, 2)}
-    del keys_there  # each way has the device for itself
     plain, search = worlds.flat_search(keys.numpy(), "ip", device)
     rows["straightforward"] = seconds(lambda: search(asked.numpy(), 5), 2)
     expected = search(asked.numpy(), 5)
-    del search
     for stage, precision in (("search", "fp32"), ("search-bf16", "bf16")):
         index = TorchIndex(keys.numpy(), device, precision)
         rows["ours"] = seconds(lambda index=index: index.search(asked.numpy(), 5), 2)

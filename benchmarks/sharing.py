@@ -4,7 +4,8 @@
 
 ViT-B/32 with random weights on JPEG files of 640 x 480, with workers as vokenization/extract_vision_keys.py starts them; the
 time counts from when each worker has finished its first part, so that their start is left out. On a GPU torchcodec decodes
-(Pillow where it is missing), and both workers and the tower alone use the same GPU; on the CPU a worker has one core, and the tower alone has as many cores
+(Pillow where it is missing),
+and both workers and the tower alone use the same GPU; on the CPU a worker has one core, and the tower alone has as many cores
 as there are workers. `straightforward` is one worker.
 """
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import worlds
 from tests.gpu.conftest import LOW, NEAR
 from tests.worlds import World
 from vokenization.vokenization import VokenizeJob
@@ -15,7 +16,6 @@ from xvoken.cache.images import ImageJob
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.matcher import ImageTowerSpec
 from xvoken.machine import IMAGE_BATCH, ON_GPU
-from xvoken.pictures.batches import require_decoder
 from xvoken.work.local import do_range, prepare, run_in_processes
 from xvoken.work.parts import ranges
 
@@ -113,10 +113,8 @@ def test_the_librarys_encoder(world: World, keyed: Path, pictures: list[str], gp
 
 
 def test_pictures_decoded_by_torchcodec(world: World, tmp_path: Path, gpu: str):
-    pytest.importorskip("torchcodec", reason="torchcodec is not installed", exc_type=Exception)
-    require_decoder("torchcodec")
-    from benchmarks import worlds
-
+    if "torchcodec" not in worlds.decoders("cuda:0"):
+        pytest.skip("torchcodec is not installed")
     photos = worlds.photos(tmp_path / "photos", 16, (320, 240))
     (tmp_path / "lock").touch()
     rows = []

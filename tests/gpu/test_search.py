@@ -43,7 +43,7 @@ def test_equal_scores_come_by_row(gpu: str):
 
 def test_with_hubness_taken_off(gpu: str):
     keys, queries = drawn(5000, 0), drawn(40, 1)
-    off = np.random.default_rng(2).random(5000, np.float32) / 4
+    off = np.random.default_rng(2).random(5000, np.float32) / np.float32(4)
     ours = TorchIndex(extended([keys], off)[0], gpu).search(queries, 5)
     products = queries @ keys.T - off
     rows = np.argsort(-products, axis=1, kind="stable")[:, :5]
