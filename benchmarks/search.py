@@ -3,7 +3,7 @@
     python benchmarks/search.py [--small] [--device cuda:0]
 
 1,024 queries against 500,000 keys of 512 dimensions (with --device cuda:0 also 5,000,000), top 5.
-`straightforward` and `limit` are faiss flat (torch's product and topk where faiss is missing or can't drive the device) and the fp32 product;
+`straightforward` and `limit` are faiss flat (torch's product and topk where faiss is missing or has no GPU) and the fp32 product;
 the JSON line `search-bf16` compares the search with a bf16 first pass to them.
 
 On the CPU each kind of approximate index follows, its effort tuned to a recall@5 of 0.95 on 256 other queries: seconds to
