@@ -7,8 +7,11 @@ Tolerances are those of other kernels, sums in another order, and 16 bits in the
 length 1 differs from fp32's by up to LOW in its largest component.
 """
 
+import gc
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +23,38 @@ from tests.running import run_here
 from tests.worlds import World
 
 NEAR, LOW = 2e-3, 5e-2
+LIMIT = 100  # seconds of a test, with what it needs to be made first
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """End a test that hangs: `fail` raises what `except Exception` lets pass."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"not done within {LIMIT} s"))
+    signal.alarm(LIMIT)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def bounded(room: float) -> Generator[None]:
+    """Let this process take so many bytes of the GPU's memory besides what it holds."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    held = torch.cuda.memory_reserved()
+    torch.cuda.set_per_process_memory_fraction((held + room) / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 @pytest.fixture(scope="session", autouse=True)

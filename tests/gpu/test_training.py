@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,45 +18,48 @@ from xmatching.training import Learner, Training
 from xvoken.cache.features import Features
 from xvoken.encoders import snapshot as snapshots
 
-
-def train(process: Callable, gpus: str, flags: list[str]) -> str:
-    done = process("bash", "scripts/run_xmatching.bash", gpus, *flags, timeout=240, VIRTUAL_ENV=sys.prefix)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+Trainings = dict[str, tuple[str, list[str]]]  # name -> the GPUs, and flags besides the world's
 
 
-@pytest.mark.parametrize("more", [("--loss", "paired_hinge"), ("--loss", "infonce"), ("--level", "token")], ids=lambda flags: flags[1])
-def test_one_gpu_trains_as_the_cpu(world: World, tmp_path: Path, process: Callable, gpu: str, more: tuple[str, ...]):
-    """Without dropout, whose draws differ by device; both in fp32, from caches of their own."""
-    for name, gpus in (("cpu", "cpu"), ("gpu", "0")):
-        flags = world.train_flags(tmp_path / name, *more, "--dropout", 0, "--optim", "sgd", "--lr", 0.1, "--train-precision", "fp32")
-        flags[flags.index("--cache") + 1] = str(tmp_path / f"cache-{name}")
-        said = train(process, gpus, flags)
-        assert f"1 process on {'cuda:0' if (name, gpu) == ('gpu', 'cuda:0') else 'cpu'}" in said
+def train(world: World, folder: Path, process: Callable, trainings: Trainings) -> dict[str, str]:
+    """Train beside each other, each into folder/NAME with a cache of its own; returns what each said."""
+
+    def one(name: str) -> str:
+        gpus, more = trainings[name]
+        flags = world.train_flags(folder / name, *more)
+        flags[flags.index("--cache") + 1] = str(folder / f"cache-{name}")
+        done = process("bash", "scripts/run_xmatching.bash", gpus, *flags, timeout=90, VIRTUAL_ENV=sys.prefix)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(trainings, pool.map(one, trainings), strict=True))
+
+
+def losses(snapshot: Path) -> list[float]:
+    records = [json.loads(line) for line in snapshots.metrics_file(snapshot).read_text().splitlines()]
+    return [record["loss"] for record in records if record.get("loss") is not None]
+
+
+@pytest.mark.parametrize("more", [["--loss", "infonce"], ["--level", "token"]], ids=lambda flags: flags[-1])
+def test_one_gpu_trains_as_the_cpu(world: World, tmp_path: Path, process: Callable, gpu: str, more: list[str]):
+    """Without dropout, whose draws differ by device; both in fp32."""
+    flags = [*more, "--dropout", "0", "--optim", "sgd", "--lr", "0.1", "--train-precision", "fp32"]
+    said = train(world, tmp_path, process, {"cpu": ("cpu", flags), "gpu": ("0", flags)})
+    assert "1 process on cpu" in said["cpu"] and f"1 process on {gpu.removesuffix(':0') if gpu == 'cpu:0' else gpu}" in said["gpu"]
     ours, theirs = (snapshots.read_tensors(snapshots.tensors_file(tmp_path / name, "LAST"))[0] for name in ("gpu", "cpu"))
     assert set(ours) == set(theirs)
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, atol=5e-3, rtol=1e-2, msg=name)
-    losses = [
-        [json.loads(line).get("loss") for line in snapshots.metrics_file(tmp_path / n).read_text().splitlines()] for n in ("gpu", "cpu")
-    ]
-    assert [loss for loss in losses[0] if loss] == pytest.approx([loss for loss in losses[1] if loss], rel=1e-2)
+    assert losses(tmp_path / "gpu") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-2)
 
 
-def test_bf16_and_dropout_learn_too(world: World, tmp_path: Path, process: Callable):
-    flags = world.train_flags(tmp_path / "m", "--precision", "bf16", "--train-precision", "bf16", "--epochs", 6, "--loss", "infonce")
-    flags[flags.index("--cache") + 1] = str(tmp_path / "cache")
-    train(process, "0", flags)
-    losses = [json.loads(line).get("loss") for line in snapshots.metrics_file(tmp_path / "m").read_text().splitlines()]
-    losses = [loss for loss in losses if loss is not None]
-    assert losses[-1] < losses[0]
-
-
-def test_towers_are_trained_too(world: World, tmp_path: Path, process: Callable):
-    flags = world.train_flags(tmp_path / "m", "--lang-finetune", "--visn-finetune", "--epochs", 1)
-    flags[flags.index("--cache") + 1] = str(tmp_path / "cache")
-    train(process, "0", flags)
-    assert snapshots.check(tmp_path / "m")
+def test_bf16_with_dropout_and_trained_towers_learn_too(world: World, tmp_path: Path, process: Callable):
+    low = ["--precision", "bf16", "--train-precision", "bf16", "--epochs", "6", "--loss", "infonce"]
+    towers = ["--lang-finetune", "--visn-finetune", "--epochs", "1"]
+    train(world, tmp_path, process, {"bf16": ("0", low), "towers": ("0", towers)})
+    assert losses(tmp_path / "bf16")[-1] < losses(tmp_path / "bf16")[0]
+    assert snapshots.check(tmp_path / "towers")
 
 
 CONFIG = {"text_width": 6, "image_width": 5, "hidden": 8, "dim": 4, "dropout": 0.0}
@@ -105,7 +109,7 @@ def one_of_one(rank: int, gpu: str, folder: str) -> None:
 
 
 def test_a_process_group_on_the_gpu(tmp_path: Path, gpu: str):
-    mp.spawn(one_of_one, (gpu, str(tmp_path)), nprocs=1)
+    mp.spawn(one_of_one, (gpu, str(tmp_path)), nprocs=1, daemon=True)
     found, expected = torch.load(tmp_path / "trained.pt", weights_only=True), trained("cpu", wrap=False)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
@@ -114,8 +118,8 @@ def test_a_process_group_on_the_gpu(tmp_path: Path, gpu: str):
 def test_two_gpus_train_as_one(world: World, tmp_path: Path, process: Callable):
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
-    for name, gpus in (("one", "0"), ("two", "0,1")):
-        train(process, gpus, world.train_flags(tmp_path / name, "--dropout", 0, "--optim", "sgd", "--lr", 0.1))
+    flags = ["--dropout", "0", "--optim", "sgd", "--lr", "0.1"]
+    train(world, tmp_path, process, {"one": ("0", flags), "two": ("0,1", flags)})
     one, two = (snapshots.read_tensors(snapshots.tensors_file(tmp_path / name, "LAST"))[0] for name in ("one", "two"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=1e-3, rtol=1e-2, msg=name)
