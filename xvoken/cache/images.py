@@ -117,6 +117,10 @@ class ImageJob(TowerJob):
         self.image = FrozenImage(self.spec.build(), device, self.precision, self.pace)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
+    def frozen(self) -> Any:
+        """The tower at work."""
+        return self.image
+
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         """Write float16 (n, width) for each cut, NaN for pictures skipped in it; returns [row, reason] of all of these as `skipped`."""
         image, shape = self.image, (len(self.cuts), self.image.width)
