@@ -29,10 +29,8 @@ from xvoken.cli.main import run_main
 from xvoken.encoders.frozen import batches_by_length, pad_lines
 from xvoken.encoders.precision import autocast
 from xvoken.files import keys as key_files
-from xvoken.machine import cores, lines_on, resolve_precision
+from xvoken.machine import TEXT_BATCH, cores, lines_a_part, lines_on, resolve_precision
 from xvoken.work.parts import ranges
-
-BATCH = 64  # the stage's default
 
 
 @torch.inference_mode()
@@ -58,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(__doc__.splitlines()[0], argv)
     gpu = args.device != "cpu"
     lines, number = (64, 2000) if args.small else (65_536 if gpu else 1024, 50_000)
-    batch, chunk = lines_on(args.device, BATCH), lines_on(args.device, CHUNK)
+    batch, chunk = lines_on(args.device, TEXT_BATCH), lines_a_part(lines, args.device, CHUNK)
     with tempfile.TemporaryDirectory() as name, threads(cores() if gpu else 1):
         folder = Path(name)
         text = worlds.text_tower(folder, *((2, 128) if args.small else ()))
@@ -66,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         worlds.keys(load, number)
         worlds.corpus(folder / "corpus", lines)
         precision = resolve_precision("auto", args.device)
-        job = VokenizeJob(str(load), folder / "corpus", "minilm", load / "keys", ["pics"], None, 5, "auto", precision, BATCH)
+        job = VokenizeJob(str(load), folder / "corpus", "minilm", load / "keys", ["pics"], None, 5, "auto", precision)
         job.setup(args.device)
         tokens, offsets = job.lines.slab(0, lines)
         counts = np.diff(offsets)
