@@ -20,7 +20,7 @@ from torch import Tensor
 from xvoken.errors import UserError
 from xvoken.files.safe import differences, quoted, read_json, replacing, write_json
 from xvoken.machine import Compute
-from xvoken.work.local import Job
+from xvoken.work.jobs import Job
 from xvoken.work.parts import Parts, read_skipped
 from xvoken.work.product import Product, one_pass
 
@@ -43,6 +43,14 @@ def as_float16(out: Tensor) -> NDArray[np.float16]:
     """A tower's output as float16 on the CPU, as caches keep it; numbers beyond 65,504 become infinite."""
     with np.errstate(over="ignore"):
         return out.float().cpu().numpy().astype(np.float16)
+
+
+def precision_of(features: Features, compute: Compute) -> str:
+    """The precision that features were computed in, where `auto` has left it open."""
+    if not compute.any_precision:
+        return compute.precision
+    receipt = features.path.with_suffix(".json")
+    return str(read_json(receipt, f"remove {receipt} to make it again")["settings"]["precision"])
 
 
 def left_out(views: Sequence[Features]) -> list[tuple[int, str]]:

@@ -10,7 +10,7 @@ One pass decodes each picture once and makes all caches that are missing. A cach
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,10 +31,11 @@ from xvoken.cache.features import (
     part_arrays,
     same_as_other_shares,
 )
-from xvoken.encoders.frozen import ALONE, FrozenImage
+from xvoken.encoders.frozen import FrozenImage
 from xvoken.encoders.image import ImageTower
 from xvoken.encoders.lanes import in_lanes
 from xvoken.encoders.matcher import ImageTowerSpec
+from xvoken.encoders.running import ALONE
 from xvoken.encoders.text import weights_hash
 from xvoken.errors import UserError
 from xvoken.files.image_ids import hash_of_pictures
@@ -43,7 +44,8 @@ from xvoken.machine import IMAGE_BATCH, WORTH_IMAGES, Compute, Pace, pictures_a_
 from xvoken.pictures.batches import Items, batch_readers, on_device, open_pictures
 from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member, plain
-from xvoken.work.local import TowerJob
+from xvoken.work.jobs import TowerJob
+from xvoken.work.plans import plan_settings
 from xvoken.work.product import Product
 
 IMAGE_CHUNK = 32  # pictures a part, at least
@@ -101,7 +103,7 @@ def part_ending(cut: str) -> str:
 
 @dataclass
 class ImageJob(TowerJob):
-    """Pictures -> tower outputs for these cuts of each; see xvoken.work.local.Job."""
+    """Pictures -> tower outputs for these cuts of each; see xvoken.work.jobs.Job."""
 
     spec: ImageTowerSpec
     paths: list[str | Member]
@@ -114,7 +116,7 @@ class ImageJob(TowerJob):
 
     def setup(self, device: str) -> None:
         """Build the tower on the device; sets the batch size and the decoding threads that go with it."""
-        self.image = FrozenImage(self.spec.build(), device, self.precision, self.pace)
+        self.image = FrozenImage(self.built or self.spec.build(), device, self.precision, self.pace)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
     def frozen(self) -> Any:
@@ -152,8 +154,10 @@ def cut_features(
     hash_of_pictures, if the caller has it already; label: the beginning of the files' names.
     None while other shares of the work are missing. Raises UserError when no picture can be used in all views.
     """
-    settings = image_settings(spec, tower, ids, paths, compute, data)
-    caches = {cut: cut_cache(settings, compute, label, cut) for cut in first_cuts(views)}
+    cuts, settings = first_cuts(views), image_settings(spec, tower, ids, paths, compute, data)
+    compute = settled_caches(settings, compute, label, cuts)
+    settings["precision"] = compute.precision
+    caches = {cut: cut_cache(settings, compute, label, cut) for cut in cuts}
     missing = {cut: product for cut, product in caches.items() if not product.finished()}
     if missing:
         if compute.engine.share or compute.engine.join:
@@ -163,6 +167,7 @@ def cut_features(
         size, workers = compute.batch_size or IMAGE_BATCH, len(compute.devices)
         pace = compute.pace(len(ids), WORTH_IMAGES)
         job = ImageJob(spec, plain(paths), compute.precision, size, workers, compute.decoder, tuple(missing), pace=pace)
+        job.built = tower if compute.precision == "fp32" else None  # for bf16 it would be changed in place
         chunk = pictures_a_part(len(ids), compute.device, IMAGE_CHUNK)
         if not make(wanted, job, chunk, compute, label if len(missing) == 1 else f"{label}, {len(missing)} views", "img"):
             return None
@@ -184,6 +189,17 @@ def image_settings(
     # Left out at their defaults: older caches, from before there was a choice, do not name them.
     settings |= {} if spec.pool == "avg" else {"pool": spec.pool}
     return settings | ({} if compute.decoder == "pillow" else {"decoder": compute.decoder})
+
+
+def settled_caches(settings: dict[str, Any], compute: Compute, label: str, cuts: Sequence[str]) -> Compute:
+    """The same, in the precision in which these caches are finished or begun, where `auto` has left it open."""
+    if not compute.any_precision:
+        return compute
+    for precision in sorted({"bf16", "fp32"}, key=lambda one: one != compute.precision):
+        caches = [cut_cache({**settings, "precision": precision}, compute, label, cut) for cut in cuts]
+        if all(cache.last.exists() for cache in caches) or any(plan_settings(cache.path) for cache in caches):
+            return replace(compute, precision=precision)
+    return compute
 
 
 def cut_cache(settings: dict[str, Any], compute: Compute, label: str, cut: str = "whole") -> Product:

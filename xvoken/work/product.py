@@ -5,24 +5,24 @@ A product that is not finished is made in a pass of parts (`one_pass`, for one p
 as the only writer (`alone`). A pass leaves OUTPUT.report.json beside each product: counts, skipped items, time and memory.
 """
 
-import importlib.metadata
 import platform
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from xvoken.console import log
 from xvoken.files.locks import lock_file, locked, remove_lock, sole_writer
 from xvoken.files.safe import all_there, all_written, differences, remove_temporary, same_settings, write_json
-from xvoken.machine import LOCAL, Engine
-from xvoken.work.local import Job
+from xvoken.machine import LOCAL, Compute, Engine, settled_precision
+from xvoken.work.jobs import Job
 from xvoken.work.parts import Parts, remove_leftover
+from xvoken.work.plans import plan_settings, versions
 
-PACKAGES = ("torch", "transformers", "tokenizers", "faiss-gpu", "faiss-cpu", "numpy", "h5py", "Pillow")
+PACKAGES = ("torch", "transformers", "openvino", "tokenizers", "faiss-gpu", "faiss-cpu", "numpy", "h5py", "Pillow")
 
 
 @dataclass
@@ -107,6 +107,18 @@ class Product:
             yield todo
             if todo:
                 all_written(*self.files)
+
+
+def begun_with(output: Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The settings that an output is finished or begun with; read: those of the finished one. Empty if there is neither."""
+    return read() if output.exists() else plan_settings(output)
+
+
+def settled(compute: Compute, begun: dict[str, Any]) -> Compute:
+    """The same, in the precision that an output is begun with, see begun_with, where `auto` has left it open."""
+    if not (compute.any_precision and "precision" in begun):
+        return compute
+    return replace(compute, precision=settled_precision("auto", compute.device, begun["precision"]))
 
 
 @dataclass
@@ -201,7 +213,7 @@ def write_report(parts: Parts, outputs: Sequence[Path] = (), **counts: Any) -> N
         "seconds": round(sum(summary["seconds"] for summary in summaries), 3),
         "seconds_per_part": [summary["seconds"] for summary in summaries],
         "peak_memory_mb": {"run": round(own), "largest_worker": round(workers)},
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
     }
     for output in outputs or [parts.output]:
         write_json(report_file(output), report)
@@ -216,13 +228,3 @@ def _peaks() -> tuple[float, float]:
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # bytes there, kB elsewhere
     own, workers = (resource.getrusage(who).ru_maxrss / unit for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return own, workers
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
