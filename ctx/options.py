@@ -29,7 +29,7 @@ def compute_of(args: argparse.Namespace, batch: dict[str, int]) -> tuple[Compute
     on_gpu = gpu_count() > 0 and args.device != "cpu"
     compute = flags.compute_of(args, None if on_gpu else args.num_workers)
     if not on_gpu and args.precision == "fp32" and cpu_has_bf16():
-        say("this CPU has bf16 units: --precision bf16 is about four times as fast, and moves CLIP's scores by less than 0.001")
+        say("this CPU has bf16 units: --precision bf16 is faster, and moves CLIP's scores by less than 0.001")
     decoders = args.num_workers or max(1, cores() // len(compute.devices))
     size = args.batch_size or batch["gpu" if on_gpu else "cpu"]
     return replace(compute, batch_size=size), decoders if on_gpu else 0

@@ -216,7 +216,7 @@ def _gpu_has_bf16() -> bool:
 def suggest_bf16(compute: Compute) -> None:
     """Log that bf16 would be faster, where the work is in fp32 on a device with bf16 units."""
     if compute.precision == "fp32" and resolve_precision("auto", compute.device) == "bf16":
-        log.info("computing in fp32, the most exact precision; --precision bf16 is several times as fast here (--help says what it costs)")
+        log.info("computing in fp32, the most exact precision; --precision bf16 is faster here (--help says what it costs)")
 
 
 LANES = 4  # cores that one process uses by itself: with many more threads, they would wait for Python's lock

@@ -128,7 +128,7 @@ def add_hubness_flag(parser: ArgumentParser, bank: str) -> None:
 def precision_help(tower: str, auto: str) -> str:
     """Help of --precision for the stages before retrieval; tower: which tower it is for; auto: what auto means there."""
     return (
-        f"what the {tower} computes in; bf16 is several times as fast where the device has units for it, but finds for 1 to 6 lines in 100 "
+        f"what the {tower} computes in; bf16 is faster where the device has units for it, but finds for 1 to 6 lines in 100 "
         f"another best picture (benchmarks/precision.py); auto: {auto}"
     )
 
