@@ -24,10 +24,7 @@ bench:
 	exit $$failed
 
 bench-gpu:
-	python -c "import torchcodec" 2> /dev/null || python -m pip install --quiet -e '.[torchcodec]' -c constraints.txt
-	failed=0; \
-	for b in keys sharing retrieve search; do python benchmarks/$$b.py --device cuda:0 || failed=1; done; \
-	exit $$failed
+	bash scripts/bench_gpu.bash
 
 test-ray:
 	bash scripts/test_ray.bash

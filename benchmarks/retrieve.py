@@ -4,17 +4,19 @@
 
 A text tower of BERT-base's size with random weights, lines of 30 tokens on average, 50,000 keys. On a CPU all three ways
 run in one process with one thread, like each of our workers, and show what one core can do. The straightforward way pads
-each batch of 32 lines to its longest line, reads one hdf5 slice per line, and searches a faiss L2 index. Our way and the
+each batch of 32 lines to its longest line, reads one hdf5 slice per line, and searches a faiss L2 index on the CPU (where faiss
+is missing, torch's distances to all keys on the device, and the record says so). Our way and the
 tower alone run in bf16 if the device has units for it, as with `--precision auto`.
 """
 
+import importlib.util
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import faiss
 import numpy as np
 import torch
 
@@ -27,21 +29,19 @@ from xvoken.cli.main import run_main
 from xvoken.encoders.frozen import batches_by_length, pad_lines
 from xvoken.encoders.precision import autocast
 from xvoken.files import keys as key_files
-from xvoken.machine import cores, lines_on, resolve_precision
+from xvoken.machine import TEXT_BATCH, cores, lines_a_part, lines_on, resolve_precision
 from xvoken.work.parts import ranges
-
-BATCH = 64  # the stage's default
 
 
 @torch.inference_mode()
-def straightforward(job: VokenizeJob, index: object, lines: int, tower: torch.nn.Module, head: torch.nn.Module) -> None:
+def straightforward(job: VokenizeJob, search: Callable, lines: int, tower: torch.nn.Module, head: torch.nn.Module) -> None:
     corpus = job.lines
     for start in range(0, lines, 32):
         stop = min(start + 32, lines)
         sentences = [corpus.tokens[corpus.offsets[i] : corpus.offsets[i + 1]] for i in range(start, stop)]
         lengths = np.array([len(sentence) for sentence in sentences])
         ids, mask = pad_lines(np.concatenate(sentences), np.cumsum(lengths) - lengths, lengths, job.encoder.text.padding)
-        index.search(head(tower(ids.to(job.encoder.device), mask.to(job.encoder.device))).cpu().numpy(), job.topk)
+        search(head(tower(ids.to(job.encoder.device), mask.to(job.encoder.device))).cpu().numpy(), job.topk)
 
 
 @torch.inference_mode()
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(__doc__.splitlines()[0], argv)
     gpu = args.device != "cpu"
     lines, number = (64, 2000) if args.small else (65_536 if gpu else 1024, 50_000)
-    batch, chunk = lines_on(args.device, BATCH), lines_on(args.device, CHUNK)
+    batch, chunk = lines_on(args.device, TEXT_BATCH), lines_a_part(lines, args.device, CHUNK)
     with tempfile.TemporaryDirectory() as name, threads(cores() if gpu else 1):
         folder = Path(name)
         text = worlds.text_tower(folder, *((2, 128) if args.small else ()))
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         worlds.keys(load, number)
         worlds.corpus(folder / "corpus", lines)
         precision = resolve_precision("auto", args.device)
-        job = VokenizeJob(str(load), folder / "corpus", "minilm", load / "keys", ["pics"], None, 5, "auto", precision, BATCH)
+        job = VokenizeJob(str(load), folder / "corpus", "minilm", load / "keys", ["pics"], None, 5, "auto", precision)
         job.setup(args.device)
         tokens, offsets = job.lines.slab(0, lines)
         counts = np.diff(offsets)
@@ -73,14 +73,13 @@ def main(argv: list[str] | None = None) -> None:
         tower_alone(job, batches[:2])
         rows = {"limit": seconds(lambda: tower_alone(job, batches), 2)}
         rows["ours"] = seconds(lambda: [job.run(*items, folder / "part") for items in ranges(lines, chunk)], 2)
-        flat = faiss.IndexFlatL2(512)
-        flat.add(np.array(key_files.read(load / "keys", "pics").keys))
-        faiss.omp_set_num_threads(torch.get_num_threads())
+        where = "cpu" if importlib.util.find_spec("faiss") else args.device
+        plain_search, search = worlds.flat_search(np.array(key_files.read(load / "keys", "pics").keys), "l2", where)
         part = lines // 4  # a quarter of the lines is enough to measure the rate of the slow way
         plain = text.build().to(args.device)
-        taken = seconds(lambda: straightforward(job, flat, part, plain, job.encoder.text_head))
+        taken = seconds(lambda: straightforward(job, search, part, plain, job.encoder.text_head))
         rows["straightforward"] = taken * lines / part
-    more = {"keys": number, "tokens": len(tokens), "precision": precision, "threads": cores() if gpu else 1}
+    more = {"keys": number, "tokens": len(tokens), "precision": precision, "threads": cores() if gpu else 1, "plain_search": plain_search}
     report("retrieve", "lines", lines, rows, args.device, **more)
 
 

@@ -14,8 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import ijson
-
 from xvoken.console import progress, say
 from xvoken.errors import UserError, one_line
 
@@ -93,6 +91,8 @@ def _decode(line: bytes, path: Path, number: int) -> str:
 
 
 def _stream(path: Path, prefix: str) -> Iterator[Any]:
+    import ijson  # only Visual Genome's files need it
+
     try:
         with open(path, "rb") as file:
             yield from ijson.items(file, prefix, use_float=True)

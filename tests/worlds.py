@@ -48,8 +48,6 @@ class World:
 
 def make_world(folder: Path) -> World:
     """Drawn shapes with two captions each as LXMERT lays them out, a small BERT with MiniLM's tokenizer, a random resnet18."""
-    from xvoken.encoders.tokenizer import load_tokenizer
-
     entries = {"train": [], "valid": []}
     (folder / "images").mkdir()
     for number, (colour, shape) in enumerate((c, s) for c in builder.COLOURS for s in ("circle", "square")):
@@ -62,7 +60,7 @@ def make_world(folder: Path) -> World:
         (folder / "lxmert" / f"shapes_{split}.json").write_text(json.dumps(rows))
     world = World(folder, folder / "tiny-bert", folder / "resnet18.safetensors")
     builder.save_bert(world.bert, **builder.sizes(32, 5, 4, max_position_embeddings=40))
-    load_tokenizer("minilm").save_pretrained(world.bert)
+    builder.minilm_tokenizer().save_pretrained(world.bert)
     builder.save_torchvision(world.resnet, "resnet18")
     return world
 

@@ -50,6 +50,7 @@ def one_line(text: object) -> str:
 OUT_OF_MEMORY = (
     "out of memory", "can't allocate memory", "bad_alloc", "unable to allocate",
     "_status_alloc_failed", "_allocation_failed", "_allocator_failure",  # cuBLAS and cuDNN up to 8, cuDNN from 9 on, nvJPEG
+    "unable to find an engine",  # torch, where there is no room to work in for any of cuDNN's ways to compute a convolution
 )  # fmt: skip
 
 

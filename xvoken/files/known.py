@@ -74,9 +74,12 @@ def remember(key: dict[str, Any], files: Iterable[Path], facts: dict[str, Any], 
 def cache_folder() -> Path:
     """The folder of what is kept for this user: ~/.cache/xvoken on Linux, where XDG_CACHE_HOME is heeded.
 
-    Raises RuntimeError for a user without a home.
+    Raises RuntimeError for a user without a home, or where the package that knows the place is missing.
     """
-    from platformdirs import user_cache_path
+    try:
+        from platformdirs import user_cache_path
+    except ImportError as error:
+        raise RuntimeError(f"platformdirs can't be imported ({error})") from None
 
     folder = user_cache_path("xvoken")
     if folder.parts[0].startswith("~"):  # of a user whom the system does not know, as in some containers

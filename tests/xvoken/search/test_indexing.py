@@ -1,4 +1,5 @@
-import faiss
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -6,6 +7,8 @@ from xvoken.errors import UserError
 from xvoken.search import torch_exact as module
 from xvoken.search.faiss_exact import FAISS_GPU_MOST, FaissIndex
 from xvoken.search.index import build_index, build_joined
+
+FAISS = pytest.param("faiss", marks=pytest.mark.skipif(not importlib.util.find_spec("faiss"), reason="faiss is not installed"))
 
 
 def brute_force(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -15,7 +18,7 @@ def brute_force(keys: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarr
     return np.take_along_axis(scores, rows, 1), rows
 
 
-@pytest.mark.parametrize("backend", ["faiss", "torch", "auto"])
+@pytest.mark.parametrize("backend", [FAISS, "torch", "auto"])
 @pytest.mark.parametrize("queries", [1, 7, 64])
 def test_against_brute_force(monkeypatch: pytest.MonkeyPatch, backend: str, queries: int):
     monkeypatch.setattr(module, "KEY_CHUNK", 300)  # several chunks, the last one uneven
@@ -29,7 +32,7 @@ def test_against_brute_force(monkeypatch: pytest.MonkeyPatch, backend: str, quer
     assert (scores.dtype, rows.dtype) == (np.float32, np.int32)
 
 
-@pytest.mark.parametrize("backend", ["faiss", "torch"])
+@pytest.mark.parametrize("backend", [FAISS, "torch"])
 def test_equal_scores_are_ordered_by_row(monkeypatch: pytest.MonkeyPatch, backend: str):
     monkeypatch.setattr(module, "KEY_CHUNK", 40)
     rng = np.random.default_rng(1)
@@ -42,7 +45,7 @@ def test_equal_scores_are_ordered_by_row(monkeypatch: pytest.MonkeyPatch, backen
         assert np.array_equal(rows, expected_rows)
 
 
-@pytest.mark.parametrize("backend", ["faiss", "torch"])
+@pytest.mark.parametrize("backend", [FAISS, "torch"])
 def test_joined_blocks_are_one_index(backend: str):
     rng = np.random.default_rng(2)
     keys = rng.integers(-1, 2, (200, 4)).astype(np.float32)  # equal scores in and across blocks
@@ -60,6 +63,7 @@ class LikeOnAGpu:
     """faiss' flat index with the limit that it has on a GPU."""
 
     def __init__(self, keys: np.ndarray):
+        faiss = pytest.importorskip("faiss")
         self.flat = faiss.IndexFlatIP(keys.shape[1])
         self.flat.add(keys)
 
@@ -72,8 +76,9 @@ def test_many_equal_keys_where_faiss_finds_a_limited_number():
     rng = np.random.default_rng(0)
     keys, queries = (rng.normal(size=(rows, 8)).astype(np.float32) for rows in (3000, 6))
     keys[500:] = queries[0]
+    flat = LikeOnAGpu(keys)
     index = FaissIndex(keys)
-    index.index = LikeOnAGpu(keys)
+    index.index = flat
     scores, rows = index.search(queries, 5)
     assert np.allclose(scores, brute_force(keys, queries, 5)[0], atol=1e-4) and rows[0, 3:].tolist() == [500, 501]
     assert index.search(queries, FAISS_GPU_MOST)[1].shape == (6, FAISS_GPU_MOST)
