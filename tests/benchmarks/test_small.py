@@ -9,7 +9,7 @@ import pytest
 from tests.running import ROOT
 
 # What the others share, no benchmarks themselves.
-SHARED = ("__init__", "matching_data", "measure", "worlds")
+SHARED = ("__init__", "matching_data", "measure", "peer_work", "peer_world", "worlds")
 BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in SHARED)
 
 
@@ -29,4 +29,4 @@ def test_small(name: str, capfd: pytest.CaptureFixture[str]):
 def test_make_bench_runs_them_all():
     line = next(line for line in Path(ROOT / "Makefile").read_text().splitlines() if line.startswith("\tfor b in "))
     named = set(line.split(";")[0].split()[3:]) | {"ctx"}
-    assert named | {"quality", "few_captions", "search_recipe"} == set(BENCHMARKS)
+    assert named | {"quality", "few_captions", "peers", "search_recipe"} == set(BENCHMARKS)
