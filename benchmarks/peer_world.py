@@ -34,7 +34,7 @@ def environment(cache: Path, peer: str) -> Path:
         return python
     say(f"{peer}: making the environment {folder}")
     shutil.rmtree(folder, ignore_errors=True)
-    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-installed", "--only-binary=:all:", "-r", pins]
+    install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-installed", "-r", pins]
     for command in ([sys.executable, "-m", "venv", folder], install):
         done = subprocess.run([*map(str, command)], capture_output=True, text=True)
         if done.returncode:
