@@ -52,6 +52,7 @@ def learnt_tokenizer(lines: list[str]) -> CLIPTokenizer:
     learnt = CLIPTokenizer(vocab=special, merges=[]).train_new_from_iterator(lines, 49_408, show_progress=False)
     model = json.loads(learnt.backend_tokenizer.to_str())["model"]
     tokens = [token for token in sorted(model["vocab"], key=model["vocab"].get) if token not in special]
+    tokens += [f"<|unused{number}|>" for number in range(len(tokens), min(special.values()))]  # no gaps, which tokenizers complains of
     ids = {token: number for number, token in enumerate(tokens)} | special
     return CLIPTokenizer(vocab=ids, merges=[tuple(pair) for pair in model["merges"]], model_max_length=77)
 

@@ -15,9 +15,9 @@ context  the best 16 of 2,000 phrases for 15 views of each of 40 photos     ours
 ask      from the start to the answer to one sentence, the photos' vectors being there
 resume   the most photos once more, killed at 60% of their time, then the same command again
 
-The start of Python and all loading are counted. The tools take turns, --repeat times, and of each the fastest counts. resumes: the second run took less
-than 85% of the time. mb: the most memory
-that a tool's processes had together, what they share counted once. agrees: pictures: the lowest cosine with our vectors, both less the
+The start of Python and all loading are counted. The tools take turns, --repeat times, and of each the fastest counts. resumes: the
+second run took less than 85% of the time. mb: the most memory that a tool's processes had together, what they share counted once.
+agrees: pictures: the lowest cosine with our vectors, both less the
 mean vector; else the largest difference from our scores. CLIP ViT-B/32 and BERT-base have random weights. sbert and clip-retrieval get
 an environment of their own (--cache), with pinned packages, and the torch of the running one. The last line is one JSON object.
 """
