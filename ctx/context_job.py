@@ -15,6 +15,7 @@ from ctx import crops
 from xvoken.cache.images import leave_out
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import of_length_one
+from xvoken.encoders.lanes import in_lanes
 from xvoken.files.safe import save_array, save_arrays
 from xvoken.pictures.batches import batches_ahead
 from xvoken.pictures.cuts import Cuts, first_cuts
@@ -22,6 +23,7 @@ from xvoken.pictures.decode import BrokenPicture, load_picture
 from xvoken.pictures.sources import Member
 from xvoken.pictures.view import AnyView
 from xvoken.search.torch_exact import TorchIndex
+from xvoken.work.local import TowerJob
 
 
 class CroppedPictures(torch.utils.data.Dataset):
@@ -66,7 +68,7 @@ def full_batches(items: Iterator[tuple[int, Tensor]], size: int) -> Iterator[tup
 
 
 @dataclass
-class ContextJob:
+class ContextJob(TowerJob):
     """Computes pooled features of whole pictures, and finds the k best phrases of each view; see xvoken.work.local.Job.
 
     key_views: cuts of each view whose mean stands for it, of their features as of their vectors.
@@ -85,7 +87,7 @@ class ContextJob:
 
     def setup(self, device: str) -> None:
         self.threads = ThreadPoolExecutor(self.decoders) if self.decoders else None
-        self.encoder = load_encoder(self.model, ["image"], device, self.precision, self.expected)
+        self.encoder = load_encoder(self.model, ["image"], device, self.precision, self.expected, self.pace)
         # Memory-mapped: all workers of the machine share one copy.
         self.index = TorchIndex(np.load(self.keys, mmap_mode="c"), device) if self.keys else None
 
@@ -97,16 +99,12 @@ class ContextJob:
         skipped: list[list[Any]] = []
         cuts = self.key_views
         size = max(1, self.batch_size // cuts) * cuts  # all cuts of a view in one batch
-        for pixels, cut_places in full_batches(self._pictures(start, stop, views, skipped), size):
-            by_cut = self.encoder.image.features(pixels).float().unflatten(0, (-1, cuts))
-            features, places = by_cut.mean(1) if cuts > 1 else by_cut[:, 0], cut_places[::cuts] // cuts
-            sound = features.isfinite().all(1).cpu().numpy()
-            if self.index:
-                keys = self.encoder.mean_vectors(by_cut).cpu().numpy()
-                scores[places], best[places] = self.index.search(keys, self.k)
-                sound &= of_length_one(keys)
+        batches = full_batches(self._pictures(start, stop, views, skipped), size)
+        for places, features, sound, found in in_lanes(self._one_batch, batches, self.pace):
+            if found:
+                scores[places], best[places] = found
             whole = places % views == 0
-            pooled[places[whole] // views] = features.cpu().numpy()[whole]
+            pooled[places[whole] // views] = features[whole]
             # One bad view spoils its picture. Its whole view came first, so its features do not overwrite the NaN later.
             pooled[places[~sound] // views] = np.nan
         skipped = leave_out(pooled, start, skipped)
@@ -114,6 +112,18 @@ class ContextJob:
             part.with_suffix(".npz"), pooled=pooled, best=best.reshape(count, views, self.k), scores=scores.reshape(count, views, self.k)
         )
         return {"skipped": skipped}
+
+    def _one_batch(self, batch: tuple[Tensor, NDArray[np.int64]]) -> tuple[Any, ...]:
+        """Pixels of views and the places of their cuts -> places of the views, features, which are sound, scores and rows of phrases."""
+        pixels, cut_places = batch
+        by_cut = self.encoder.image.features(pixels).float().unflatten(0, (-1, self.key_views))
+        features = by_cut.mean(1) if self.key_views > 1 else by_cut[:, 0]
+        sound, found = features.isfinite().all(1).cpu().numpy(), None
+        if self.index:
+            keys = self.encoder.mean_vectors(by_cut).cpu().numpy()
+            found = self.index.search(keys, self.k)
+            sound &= of_length_one(keys)
+        return cut_places[:: self.key_views] // self.key_views, features.cpu().numpy(), sound, found
 
     def _pictures(self, start: int, stop: int, views: int, skipped: list[list[Any]]) -> Iterator[tuple[int, Tensor]]:
         pictures = CroppedPictures(self.paths[start:stop], self.encoder.image.view, views, self.key_views)
@@ -127,7 +137,7 @@ class ContextJob:
 
 
 @dataclass
-class WholeJob:
+class WholeJob(TowerJob):
     """Vectors of whole pictures, NaN for those that can't be used; see xvoken.work.local.Job. Fields as those of ContextJob."""
 
     model: str
@@ -138,7 +148,7 @@ class WholeJob:
     key_views: int
 
     def setup(self, device: str) -> None:
-        self.encoder = load_encoder(self.model, ["image"], device, self.precision, self.expected)
+        self.encoder = load_encoder(self.model, ["image"], device, self.precision, self.expected, self.pace)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         at_once = max(1, self.batch_size // self.key_views)

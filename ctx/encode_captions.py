@@ -28,7 +28,7 @@ from xvoken.console import say
 from xvoken.encoders.identity import Identity, identify
 from xvoken.files import phrases as caption_db
 from xvoken.files.safe import quoted, sha256_of_lines
-from xvoken.machine import Compute
+from xvoken.machine import WORTH_LINES, Compute
 from xvoken.work.parts import Parts
 from xvoken.work.product import Product, one_pass
 
@@ -60,7 +60,7 @@ def encode(model: str, identity: Identity, phrases: list[str], compute: Compute,
     with importing():
         from ctx.phrase_job import PhrasesJob
     with one_pass([product], len(phrases), CHUNK, compute.engine) as made:
-        job = PhrasesJob(model, phrases, compute.precision, compute.batch_size, identity.hash)
+        job = PhrasesJob(model, phrases, compute.precision, compute.batch_size, identity.hash, pace=compute.pace(len(phrases), WORTH_LINES))
         if not made.run(job, compute.devices, desc=output.name, unit="phrases"):
             return
         attributes = {

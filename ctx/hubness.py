@@ -23,7 +23,7 @@ from xvoken.files.hubness import NEAREST
 from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.phrases import CaptionDB
 from xvoken.files.safe import fingerprint
-from xvoken.machine import Compute
+from xvoken.machine import WORTH_IMAGES, Compute
 from xvoken.measures import spread
 from xvoken.pictures.sources import Member, plain
 from xvoken.work.parts import Parts, remove_leftover
@@ -99,6 +99,7 @@ def _measure_in(bank: PictureBank, paths: list[str | Member], keys: NDArray[np.f
     say(f"{path}: encoding {len(paths):,} pictures first, in which the hubness of the phrases is measured")
     identity = bank.identity
     job = WholeJob(bank.model, paths, compute.precision, compute.batch_size, identity.hash, identity.key_views)
+    job.pace = compute.pace(len(paths), WORTH_IMAGES)
     engine = replace(compute.engine, share=None, join=False)  # the first share to come does it, the others wait for it
     receipt = hubness_files.receipt_file(path)
     with Parts(path, len(paths), CHUNK, bank.settings, (receipt,), engine, done=receipt) as parts:

@@ -9,20 +9,22 @@ import numpy as np
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import all_batches, require_finite, shown
 from xvoken.files.safe import quoted, save_arrays
+from xvoken.machine import TEXT_BATCH
+from xvoken.work.local import TowerJob
 
 
 @dataclass
-class PhrasesJob:
+class PhrasesJob(TowerJob):
     """Computes the phrases' pooled features and keys; see xvoken.work.local.Job."""
 
     model: str
     phrases: list[str]
     precision: str
-    batch_size: int
+    batch_size: int = TEXT_BATCH
     expected: str | None = None  # the hash that the model must have
 
     def setup(self, device: str) -> None:
-        self.encoder = load_encoder(self.model, ["text"], device, self.precision, self.expected)
+        self.encoder = load_encoder(self.model, ["text"], device, self.precision, self.expected, self.pace)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         text = self.encoder.text

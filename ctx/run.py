@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctx.coco import PictureSet, read_pictures
+from ctx.crops import VIEWS
 from ctx.hubness import PictureBank, prepare
 from ctx.options import compute_of, source_of
 from xvoken.console import progress, say
@@ -27,7 +28,7 @@ from xvoken.files import phrases as caption_db
 from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.phrases import CaptionDB
 from xvoken.files.safe import save_array
-from xvoken.machine import Compute
+from xvoken.machine import WORTH_IMAGES, Compute
 from xvoken.pictures.sources import plain
 from xvoken.work.parts import Parts, read_skipped
 from xvoken.work.product import Product, one_pass
@@ -130,7 +131,8 @@ def _write_context(
         with importing():
             from ctx.context_job import ContextJob
         job = ContextJob(inputs.model, paths, compute.precision, compute.batch_size, inputs.decoders, expected=identity.hash)
-        job.key_views = identity.key_views
+        job.key_views, views = identity.key_views, VIEWS if textual in (product.path for product in made.todo) else 1
+        job.pace = compute.pace(len(paths) * views, WORTH_IMAGES)
         if textual in (product.path for product in made.todo):
             job.keys, job.k = str(parts.folder / "keys.npy"), phrases.k
             if parts.missing() and not compute.engine.join:

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     with importing():
         from xvoken.ask.folders import open_folder
-    searcher = open_folder(args.load, args.images, args.device, args.precision, show_progress=True)
+    searcher = open_folder(args.load, args.images, args.device, args.precision, show_progress=True, tower_engine=args.tower_engine)
     assert (found := searcher.gallery)
     ids = [name.partition("/")[2] for name in found.ids]
     key_files.write_keys(args.keys_dir, args.image_set, found.vectors, ids, found.paths, searcher.identity)

@@ -34,6 +34,7 @@ from xvoken.files import keys as key_files
 from xvoken.files.image_sets import listed_sets, split_name
 from xvoken.files.keys import Gallery, read_keys
 from xvoken.files.safe import sha256_of_lines, write_json
+from xvoken.machine import WORTH_LINES
 from xvoken.work.product import Product
 
 
@@ -100,7 +101,8 @@ def main(argv: list[str] | None = None) -> None:
                 from vokenization.assignments import measure
                 from xvoken.encoders.encoder import load_encoder
                 from xvoken.search.index import build_joined
-            encoder = encoder or load_encoder(args.load, ["text"], compute.device, compute.precision, identity.hash)
+            pace = compute.pace_here(WORTH_LINES, WORTH_LINES)
+            encoder = encoder or load_encoder(args.load, ["text"], compute.device, compute.precision, identity.hash, pace)
             index = index or build_joined(gallery.blocks, "auto", compute.device)
             with product.alone() as todo:
                 if todo:

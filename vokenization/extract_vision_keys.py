@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     add_roots_flags(parser)
     parser.add_argument("--cache", default="data/cache", help="folder for the cached outputs of the tower")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="extract only the first N pictures of each set")
-    parser.add_argument("--batch-size", type=at_least_one, default=IMAGE_BATCH, help=f"pictures in a batch (times {ON_GPU} on a GPU)")
+    parser.add_argument("--batch-size", type=at_least_one, help=f"pictures in a batch, times {ON_GPU} on a GPU (default: {IMAGE_BATCH})")
     parser.add_argument(
         "--decoder", choices=DECODERS, default="pillow",
         help="what decodes pictures; torchcodec decodes and scales JPEG files on the GPU, where Pillow on all cores can't keep up with it",

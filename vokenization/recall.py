@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,16 +16,17 @@ from xvoken.calibration import Calibration
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.identity import Identity
 from xvoken.files.safe import fingerprint, save_array, sha256_of_lines
-from xvoken.machine import TEXT_BATCH, Compute, lines_on
+from xvoken.machine import TEXT_BATCH, WORTH_LINES, Compute, lines_a_part, lines_on
 from xvoken.recall import judge
 from xvoken.search.hubness import taken_off
+from xvoken.work.local import TowerJob
 from xvoken.work.parts import Parts, discard, parts_folder
 
-CHUNK = 2048  # sentences per part
+CHUNK = 1024  # sentences per part, at least
 
 
 @dataclass
-class SentenceJob:
+class SentenceJob(TowerJob):
     """Vectors of sentences, as retrieval makes them of lines; see xvoken.work.local.Job.
 
     load: the model as the user gave it; expected: the hash that it must have; batch_size: on a CPU.
@@ -36,10 +37,11 @@ class SentenceJob:
     sentences: list[str]
     precision: str
     batch_size: int = TEXT_BATCH
+    OLD_BATCH: ClassVar[int | None] = 64
 
     def setup(self, device: str) -> None:
         self.batch_size = lines_on(device, self.batch_size)
-        self.encoder = load_encoder(self.load, ["text"], device, self.precision, self.expected)
+        self.encoder = load_encoder(self.load, ["text"], device, self.precision, self.expected, self.pace)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         save_array(part.with_suffix(".npy"), self.encoder.encode_texts(self.sentences[start:stop], self.batch_size))
@@ -54,7 +56,7 @@ def encode(job: SentenceJob, path: Path, compute: Compute, label: str) -> NDArra
     for leftover in path.parent.glob(f"{escape(path.name)}.*.npy.parts"):  # of other sentences, which are not asked for any more
         if leftover != parts_folder(vectors_file):
             discard(leftover)
-    with Parts(vectors_file, len(job.sentences), lines_on(compute.device, CHUNK), settings) as parts:
+    with Parts(vectors_file, len(job.sentences), lines_a_part(len(job.sentences), compute.device, CHUNK), settings) as parts:
         parts.run(job, compute.devices, desc=label, unit="sent")
         vectors = np.concatenate([parts.load(number, ".npy") for number in range(len(parts.ranges))])
         save_array(vectors_file, vectors)
@@ -81,7 +83,8 @@ def measure(
     """
     image, said = np.asarray(pairs.keys), [text for _, text in pairs.captions]
     sentences = list(dict.fromkeys([*said, *(bank.sentences if bank else []), *others]))
-    job = SentenceJob(load, identity.hash, sentences, compute.precision, compute.batch_size or TEXT_BATCH)
+    pace = compute.pace(len(sentences), WORTH_LINES)
+    job = SentenceJob(load, identity.hash, sentences, compute.precision, compute.batch_size or TEXT_BATCH, pace=pace)
     vectors, row_of = encode(job, path, compute, path.stem), {sentence: row for row, sentence in enumerate(sentences)}
 
     def rows(of: Sequence[str]) -> NDArray[np.float32]:

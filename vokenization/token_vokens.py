@@ -54,7 +54,7 @@ class TokenVokenizeJob(VokenizeJob):
             self.require_finite(lines, start + batch, part, unit=False)  # means of unit vectors
             self.require_finite(words, start + np.repeat(batch, kept[batch]), part)
             self.answer(found, batch, lines)
-            vokens[flat_rows(offsets[batch], kept[batch])] = self.index.search(words, 1)[1][:, 0]
+            vokens[flat_rows(offsets[batch], kept[batch])] = self.search(words, 1)[1][:, 0]
         without = self.without(found)
         vokens[flat_rows(offsets[without], counts[without])] = NO_PICTURE
         save_arrays(part.with_suffix(".npz"), **found, counts=counts, vokens=vokens)

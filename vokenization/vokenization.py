@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,19 +10,23 @@ from numpy.typing import NDArray
 from xvoken.calibration import CANDIDATES, Calibration
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import require_finite
+from xvoken.encoders.lanes import in_lanes
 from xvoken.encoders.tokenizer import vocabulary_size
 from xvoken.files import hubness
 from xvoken.files.corpus import Corpus
 from xvoken.files.keys import joined, read_blocks
 from xvoken.files.safe import quoted, save_arrays
-from xvoken.machine import lines_on
+from xvoken.machine import TEXT_BATCH, lines_on
 from xvoken.search.approximate import SavedIndex, open_saved
 from xvoken.search.hubness import extended
 from xvoken.search.index import build_joined
+from xvoken.work.local import TowerJob
+
+SEARCHED = 512  # queries that a lane searches for at once
 
 
 @dataclass
-class VokenizeJob:
+class VokenizeJob(TowerJob):
     """Finds the best keys and their scores for ranges of lines; see xvoken.work.local.Job.
 
     most: only the first so many keys (None: all); saved: an approximate index to search instead of all keys;
@@ -39,12 +43,13 @@ class VokenizeJob:
     topk: int
     backend: str
     precision: str
-    batch_size: int
+    batch_size: int = TEXT_BATCH
     workers: int = 1
     saved: SavedIndex | None = None
     expected: str | None = None
     hubness: Path | None = None
     least: float = 0.0
+    OLD_BATCH: ClassVar[int | None] = 64
 
     def setup(self, device: str) -> None:
         self.setup_encoder(device)
@@ -59,7 +64,7 @@ class VokenizeJob:
 
     def setup_encoder(self, device: str) -> None:
         self.batch_size = lines_on(device, self.batch_size)
-        self.encoder = load_encoder(self.load, ["text"], device, self.precision, self.expected)
+        self.encoder = load_encoder(self.load, ["text"], device, self.precision, self.expected, self.pace)
         self.lines = Corpus(self.corpus, self.tokenizer_name, vocabulary=vocabulary_size(self.encoder.tokenizer))
 
     def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -76,9 +81,16 @@ class VokenizeJob:
         found = {"indices": np.full((lines, self.topk), -1, np.int32), "scores": np.full((lines, self.topk), np.nan, np.float32)}
         return {**found, "probability": np.full(lines, np.nan, np.float32)} if self.calibration else found
 
+    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """The best k of each query (n, dim): scores and rows (n, k), on all lanes of the process."""
+        step = SEARCHED if self.encoder.device == "cpu" else max(1, len(queries))
+        blocks = np.split(queries, range(step, len(queries), step))
+        scores, rows = zip(*in_lanes(lambda block: self.index.search(block, k), blocks, self.pace), strict=True)
+        return np.concatenate(scores), np.concatenate(rows)
+
     def answer(self, found: dict[str, NDArray], lines: NDArray[np.int64], queries: NDArray[np.float32]) -> None:
         """Search the queries (n, dim) of these lines (n,), and write what is found; lines below the least probability stay without."""
-        scores, rows = self.index.search(queries, self.searched)
+        scores, rows = self.search(queries, self.searched)
         kept = slice(None)
         if self.calibration:
             found["probability"][lines] = sure = self.calibration.probability(scores + self.lift)

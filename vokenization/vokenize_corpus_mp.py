@@ -50,11 +50,11 @@ from xvoken.files.image_sets import listed_sets, split_name
 from xvoken.files.keys import Gallery, read_keys
 from xvoken.files.safe import quoted, sha256_of_lines
 from xvoken.kinds import BACKENDS, base_name
-from xvoken.machine import TEXT_BATCH, TEXT_ON_GPU, Compute, lines_on, suggest_bf16
+from xvoken.machine import TEXT_BATCH, TEXT_ON_GPU, WORTH_LINES, Compute, lines_a_part, suggest_bf16
 from xvoken.work.parts import Parts
 from xvoken.work.product import Product, one_pass
 
-CHUNK = 2048  # lines per part
+CHUNK = 1024  # lines per part, at least
 
 
 def check_tokenizer(corpus: Corpus, identity: Identity) -> None:
@@ -128,8 +128,8 @@ class Retrieval:
         return (TokenVokenizeJob if self.identity.level == "token" else VokenizeJob)(
             load=self.args.load, corpus=self.args.corpus, tokenizer_name=self.tokenizer_name, keys_dir=self.keys_dir,
             image_sets=self.image_sets, most=self.most, topk=self.args.topk, backend=self.args.backend, precision=self.compute.precision,
-            batch_size=self.args.batch_size, workers=len(self.compute.devices), expected=self.identity.hash, hubness=self.hubness_file,
-            least=self.args.min_probability or 0.0,
+            batch_size=self.compute.batch_size or TEXT_BATCH, workers=len(self.compute.devices), expected=self.identity.hash,
+            hubness=self.hubness_file, least=self.args.min_probability or 0.0, pace=self.compute.pace(self.lines, WORTH_LINES),
         )  # fmt: skip
 
     def ready_job(self) -> Any:
@@ -190,7 +190,7 @@ def vokenize(asked: Retrieval, choice: Choice) -> None:
         job.saved = SavedIndex(index_path, choice.kind, record["effort"])
     suggest_bf16(asked.compute)
     tokens = int(asked.corpus.offsets[asked.lines])
-    with one_pass([product], asked.lines, lines_on(asked.compute.device, CHUNK), asked.compute.engine) as made:
+    with one_pass([product], asked.lines, lines_a_part(asked.lines, asked.compute.device, CHUNK), asked.compute.engine) as made:
         if not made.run(job, asked.compute.devices, desc=path.name, unit="lines"):
             return
         vokens.write_ids(ids_path, asked.gallery.ids)
@@ -225,7 +225,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "calibration (docs/judging.md)",
     )  # fmt: skip
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="exact search by faiss or torch; auto: the faster one here")
-    parser.add_argument("--batch-size", type=at_least_one, default=TEXT_BATCH, help=f"lines in a batch (times {TEXT_ON_GPU} on a GPU)")
+    parser.add_argument("--batch-size", type=at_least_one, help=f"lines in a batch, times {TEXT_ON_GPU} on a GPU (default: {TEXT_BATCH})")
     add_compute_flags(parser, precision_help("text tower", "bf16 if the device has units for it"))
     add_engine_flags(parser)
     return parser.parse_args(argv)

@@ -117,4 +117,4 @@ def _text_rows(args: Namespace, towers: Towers, level: str, part: CaptionedSet, 
 def compute_of(args: Namespace) -> Compute:
     """How frozen towers compute: on all GPUs, even if the training itself uses fewer."""
     devices = tuple(workers_on("auto", args.num_workers))
-    return Compute(devices, resolve_precision(args.precision, devices[0]), cache=Path(args.cache))
+    return Compute(devices, resolve_precision(args.precision, devices[0]), cache=Path(args.cache), tower_engine=args.tower_engine)

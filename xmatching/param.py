@@ -6,7 +6,18 @@ from typing import Any
 from xmatching.kinds import LEVELS, LOSSES, OPTIMIZERS, REPORTS, SCHEDULES, losses_by_token, losses_with
 from xmatching.recipes import RECIPES
 from xmatching.settings import Training, is_fitted
-from xvoken.cli.flags import KEY_VIEWS, Help, Parser, add_roots_flags, at_least, at_least_nothing, at_least_one, names
+from xvoken.cli.flags import (
+    KEY_VIEWS,
+    WORKERS,
+    Help,
+    Parser,
+    add_roots_flags,
+    add_tower_engine_flag,
+    at_least,
+    at_least_nothing,
+    at_least_one,
+    names,
+)
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS, IMAGE_POOLS, TEXT_POOLS
 from xvoken.machine import PRECISIONS
@@ -172,7 +183,8 @@ def _run_flags(group: Any) -> None:
     group.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="precision of frozen towers; auto: bf16 if the device has units for it"
     )
-    group.add_argument("--num-workers", type=at_least_one, help="processes for the frozen towers (default: one per GPU or core)")
+    group.add_argument("--num-workers", type=at_least_one, help=f"of the frozen towers: {WORKERS}")
+    add_tower_engine_flag(group)
 
 
 def heads(text: str) -> str:

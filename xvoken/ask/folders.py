@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from xvoken.ask.searcher import Searcher, made_ready
-from xvoken.cache.images import leave_out, tower_rows
+from xvoken.cache.images import Batches, leave_out, tower_rows
 from xvoken.console import log, progress
-from xvoken.encoders.frozen import of_length_one
+from xvoken.encoders.frozen import FrozenImage, of_length_one
 from xvoken.encoders.identity import identify
 from xvoken.errors import RunError, UserError
 from xvoken.files import folder_keys
@@ -25,7 +25,7 @@ from xvoken.files.folder_keys import FolderKeys, Stamp
 from xvoken.files.keys import Gallery
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import remove_temporary
-from xvoken.machine import IMAGE_BATCH, one_device, resolve_precision
+from xvoken.machine import IMAGE_BATCH, WORTH_IMAGES, Compute, one_device, resolve_precision
 from xvoken.pictures.batches import on_device, open_pictures
 from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member, expand, is_shards, list_pictures, plain
@@ -91,14 +91,14 @@ def listed(folder: Path) -> Listed:
 
 def open_folder(
     load: str | Path, folder: str | Path, device: str = "auto", precision: str = "auto", show_progress: bool = False,
-    hubness: float | None = None, phrases: Path | None = None,
+    hubness: float | None = None, phrases: Path | None = None, tower_engine: str = "auto",
 ) -> Searcher:  # fmt: skip
     """Make a folder of pictures ready to be asked: those that are new or changed are encoded, the others are remembered.
 
     load: a snapshot or a CLIP-like model; folder: looked through with all below it, or tar shards FOLDER/{00..99}.tar; device, precision:
     as for `load_encoder`. By default bf16 where the device has units for it, as somebody waits for the first answer; what was encoded in
     another precision is remembered apart, so that a folder's vectors are all of one kind. show_progress: a bar while pictures are
-    encoded; hubness, phrases: as for `open_searcher`. Ctrl-C keeps what is encoded.
+    encoded; hubness, phrases: as for `open_searcher`; tower_engine: what encodes many of them on a CPU. Ctrl-C keeps what is encoded.
     Raises UserError for a folder without pictures that can be used.
     """
     folder, identity, device = Path(folder), identify(load), one_device(device)
@@ -109,7 +109,8 @@ def open_folder(
     path, searcher = folder_keys.keys_file(settings), Searcher(str(load), identity, None, device, precision)
     found = _read(path, identity.dim, told=False)
     if _missing(there, found) or len(found.ids) > len(there.paths):
-        found = _up_to_date(searcher, there, path, settings, show_progress)
+        compute = Compute((device,), precision, tower_engine=tower_engine)
+        found = _up_to_date(searcher, there, path, settings, compute, show_progress)
     rows = [row for row in found.usable if found.ids[row] in there.paths]
     if not rows:
         raise UserError(f"{folder}: none of its {len(there.paths):,} pictures can be used ({_counted(found.reasons)})")
@@ -138,7 +139,9 @@ def _missing(there: Listed, found: FolderKeys) -> list[str]:
     return [name for name, stamp in there.stamps.items() if not known.holds(name, stamp)]
 
 
-def _up_to_date(searcher: Searcher, there: Listed, path: Path, settings: dict[str, Any], show_progress: bool) -> FolderKeys:
+def _up_to_date(
+    searcher: Searcher, there: Listed, path: Path, settings: dict[str, Any], compute: Compute, show_progress: bool
+) -> FolderKeys:
     """Encode what is missing and keep it; another run at the same folder is waited for, and what it has done is taken over."""
     dim, known = searcher.identity.dim, Remembered()
 
@@ -154,7 +157,7 @@ def _up_to_date(searcher: Searcher, there: Listed, path: Path, settings: dict[st
         save = partial(_save, path, paths=there.paths, settings=settings) if keeps else lambda found: None
         saved, took, unsaved = time.monotonic(), 0.0, not todo  # without work, pictures were removed
         try:
-            for found in _encoded(searcher, there, todo, show_progress) if todo else ():
+            for found in _encoded(searcher, there, todo, compute, show_progress) if todo else ():
                 known.add(found)
                 began, unsaved = time.monotonic(), True
                 if began - saved > max(SAVED, SHARE * took):
@@ -195,13 +198,15 @@ def _warn(path: Path, why: str | None) -> None:
     log.warning(f"{path}: can't be kept ({why}); the pictures are encoded again by the next run")
 
 
-def _encoded(searcher: Searcher, there: Listed, names: list[str], show_progress: bool) -> Iterator[FolderKeys]:
+def _encoded(searcher: Searcher, there: Listed, names: list[str], compute: Compute, show_progress: bool) -> Iterator[FolderKeys]:
     """Batches of pictures with their keys, as extract_vision_keys.py makes them."""
     encoder = searcher.encoder("image")
     assert encoder.image
     size, threads = on_device(searcher.device, IMAGE_BATCH, 1)
-    cuts, step = Cuts(encoder.image.view, first_cuts(searcher.identity.key_views)), AHEAD * size
-    embed = partial(_as_many, encoder.image.features_of_views, size)
+    pace = compute.pace_here(len(names), WORTH_IMAGES)
+    image = FrozenImage(encoder.image.tower, searcher.device, searcher.precision, pace)
+    cuts, step = Cuts(image.view, first_cuts(searcher.identity.key_views)), AHEAD * size * pace.lanes
+    embed = partial(_as_many, image.features_of_views, size)
     with ExitStack() as stack:
         if threads:
             stack.enter_context(threads)
@@ -209,7 +214,7 @@ def _encoded(searcher: Searcher, there: Listed, names: list[str], show_progress:
         for start in range(0, len(names), step):
             batch = names[start : start + step]
             pictures = open_pictures(plain([there.paths[name] for name in batch]), cuts, "pillow", searcher.device)
-            rows, skipped = tower_rows(pictures, size, threads, embed, (len(cuts.names), encoder.image.width))
+            rows, skipped = tower_rows(pictures, Batches(size, threads, pace), embed, (len(cuts.names), image.width))
             reasons = dict(leave_out(rows, 0, skipped))
             keys = _as_many(encoder.mean_vectors, step, torch.from_numpy(rows.astype(np.float32))).cpu().numpy()
             for row in np.flatnonzero(~of_length_one(keys)).tolist():

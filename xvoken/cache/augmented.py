@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xvoken.cache.features import Cache, Features, cache_product, load_features, make, part_arrays
-from xvoken.cache.images import IMAGE_CHUNK, cut_cache, image_settings, leave_out, tower_rows
+from xvoken.cache.images import IMAGE_CHUNK, Batches, cut_cache, image_settings, leave_out, tower_rows
 from xvoken.encoders.frozen import FrozenImage
 from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import ImageTowerSpec
 from xvoken.files.safe import fingerprint, save_array
-from xvoken.machine import IMAGE_BATCH, Compute
+from xvoken.machine import IMAGE_BATCH, WORTH_IMAGES, Compute, pictures_a_part
 from xvoken.pictures.augment import AugmentedPictures, Crops
 from xvoken.pictures.batches import on_device
+from xvoken.work.local import TowerJob
 from xvoken.work.parts import Parts
 
 
@@ -39,20 +40,21 @@ class AugmentedFeatures:
 
 
 @dataclass
-class AugmentedJob:
+class AugmentedJob(TowerJob):
     """Pictures -> tower outputs of all their views, the evaluation view first; see xvoken.work.local.Job."""
 
     spec: ImageTowerSpec
     paths: list[str]
     crops: Crops
     precision: str
-    batch_size: int
-    workers: int
+    batch_size: int = IMAGE_BATCH
+    workers: int = 1
+    OLD_BATCH: ClassVar[int | None] = 8
 
     def setup(self, device: str) -> None:
         """Build the tower on the device; sets the batch size and the decoding threads that go with it."""
         tower = self.spec.build()
-        self.view, self.image = tower.view, FrozenImage(tower, device, self.precision)
+        self.view, self.image = tower.view, FrozenImage(tower, device, self.precision, self.pace)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
@@ -60,7 +62,7 @@ class AugmentedJob:
         views = 1 + self.crops.count
         pictures = AugmentedPictures(self.paths, range(start, stop), self.view, self.crops)
         shape = views, self.image.width
-        rows, skipped = tower_rows(pictures, max(1, self.batch_size // views), self.threads, self._embed, shape)
+        rows, skipped = tower_rows(pictures, Batches(max(1, self.batch_size // views), self.threads, self.pace), self._embed, shape)
         skipped = leave_out(rows, start, [[start + row, reason] for row, reason in skipped])
         save_array(part.with_suffix(".npy"), rows)
         return {"skipped": skipped}
@@ -84,11 +86,19 @@ def augmented_features(
     evaluation = cut_cache(plain, compute, label)
     views = cache_product(compute.cache / f"{label}-{spec.name}-views-{fingerprint(settings)}.npy", settings)
     if not views.finished():
-        job = AugmentedJob(spec, [str(p) for p in paths], crops, compute.precision, compute.batch_size or IMAGE_BATCH, len(compute.devices))
+        size, pace = compute.batch_size or IMAGE_BATCH, compute.pace(len(ids) * (1 + crops.count), WORTH_IMAGES)
+        job = AugmentedJob(spec, [str(p) for p in paths], crops, compute.precision, size, len(compute.devices), pace=pace)
         wanted = [Cache(views, (len(ids), crops.count, tower.width), partial(_blocks, slice(1, None)))]
         if not evaluation.finished():
             wanted.insert(0, Cache(evaluation, (len(ids), tower.width), partial(_blocks, 0)))
-        made = make(wanted, job, max(1, IMAGE_CHUNK // (1 + crops.count)), compute, f"{label}, {crops.count} views", "img")
+        made = make(
+            wanted,
+            job,
+            max(1, pictures_a_part(len(ids), "cpu", IMAGE_CHUNK) // (1 + crops.count)),
+            compute,
+            f"{label}, {crops.count} views",
+            "img",
+        )
         assert made, "augmented views are not done in shares"
     return AugmentedFeatures(np.load(views.path, mmap_mode="r"), load_features(evaluation.path))
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,20 +31,22 @@ from xvoken.cache.features import (
     part_arrays,
     same_as_other_shares,
 )
-from xvoken.encoders.frozen import FrozenImage
+from xvoken.encoders.frozen import ALONE, FrozenImage
 from xvoken.encoders.image import ImageTower
+from xvoken.encoders.lanes import in_lanes
 from xvoken.encoders.matcher import ImageTowerSpec
 from xvoken.encoders.text import weights_hash
 from xvoken.errors import UserError
 from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.safe import fingerprint, save_array
-from xvoken.machine import IMAGE_BATCH, ON_GPU, Compute
-from xvoken.pictures.batches import Items, batches_ahead, on_device, open_pictures
+from xvoken.machine import IMAGE_BATCH, WORTH_IMAGES, Compute, Pace, pictures_a_part
+from xvoken.pictures.batches import Items, batch_readers, on_device, open_pictures
 from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member, plain
+from xvoken.work.local import TowerJob
 from xvoken.work.product import Product
 
-IMAGE_CHUNK = 256  # pictures a part
+IMAGE_CHUNK = 32  # pictures a part, at least
 NOT_FINITE = "the tower's output is not finite, or too large for float16"
 
 
@@ -59,25 +61,37 @@ def leave_out(rows: NDArray[np.floating], start: int, skipped: list[list[Any]]) 
     return sorted([*skipped, *([start + row, NOT_FINITE] for row in bad if start + row not in known)])
 
 
-def tower_rows(
-    pictures: Items, at_once: int, threads: ThreadPoolExecutor | None, embed: Callable[[Tensor], Tensor], shape: tuple[int, int]
-) -> tuple[NDArray[np.float16], list[list[Any]]]:
-    """Views of pictures through a tower, in batches decoded ahead: float16 (n, V, width), NaN for a picture that can't be used.
+@dataclass
+class Batches:
+    """How pictures go through a tower: at_once in a batch; decoded by these threads ahead of it, or, without, by the lanes of `pace`."""
 
-    pictures: items uint8 (V, 3, H, W), or why a picture can't be used (str); at_once: pictures in a batch; shape: (V, width);
+    at_once: int
+    threads: ThreadPoolExecutor | None = None
+    pace: Pace = ALONE
+
+
+def tower_rows(
+    pictures: Items, how: Batches, embed: Callable[[Tensor], Tensor], shape: tuple[int, int]
+) -> tuple[NDArray[np.float16], list[list[Any]]]:
+    """Views of pictures through a tower, in batches: float16 (n, V, width), NaN for a picture that can't be used.
+
+    pictures: items uint8 (V, 3, H, W), or why a picture can't be used (str); shape: (V, width);
     embed: uint8 (B, V, 3, H, W) -> (B, V, width), on the tower's device. Returns [row, reason] of the pictures left out too.
     """
     rows = np.full((len(pictures), *shape), np.nan, np.float16)
     skipped: list[list[Any]] = []
-    found: list[tuple[list[int], Tensor]] = []
-    for first, items in batches_ahead(pictures, at_once, threads):
+
+    def one(batch: Callable[[], tuple[int, list[Any]]]) -> tuple[list[int], Tensor | None]:
+        first, items = batch()
         good = [i for i, item in enumerate(items) if not isinstance(item, str)]
-        skipped += [[first + i, item] for i, item in enumerate(items) if isinstance(item, str)]
-        if good:
-            found.append(([first + i for i in good], embed(torch.stack([items[i] for i in good]))))
+        skipped.extend([first + i, item] for i, item in enumerate(items) if isinstance(item, str))
+        return [first + i for i in good], embed(torch.stack([items[i] for i in good])) if good else None
+
+    found = list(in_lanes(one, batch_readers(pictures, how.at_once, how.threads), how.pace))
     for places, out in found:  # after all batches, so that a GPU is not waited for between them
-        rows[places] = as_float16(out)
-    return rows, skipped
+        if out is not None:
+            rows[places] = as_float16(out)
+    return rows, sorted(skipped)
 
 
 def part_ending(cut: str) -> str:
@@ -86,27 +100,28 @@ def part_ending(cut: str) -> str:
 
 
 @dataclass
-class ImageJob:
+class ImageJob(TowerJob):
     """Pictures -> tower outputs for these cuts of each; see xvoken.work.local.Job."""
 
     spec: ImageTowerSpec
     paths: list[str | Member]
     precision: str
-    batch_size: int
-    workers: int
+    batch_size: int = IMAGE_BATCH
+    workers: int = 1
     decoder: str = "pillow"
     cuts: tuple[str, ...] = first_cuts(1)
+    OLD_BATCH: ClassVar[int | None] = 8
 
     def setup(self, device: str) -> None:
         """Build the tower on the device; sets the batch size and the decoding threads that go with it."""
-        self.image = FrozenImage(self.spec.build(), device, self.precision)
+        self.image = FrozenImage(self.spec.build(), device, self.precision, self.pace)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         """Write float16 (n, width) for each cut, NaN for pictures skipped in it; returns [row, reason] of all of these as `skipped`."""
         image, shape = self.image, (len(self.cuts), self.image.width)
         pictures = open_pictures(self.paths[start:stop], Cuts(image.view, self.cuts), self.decoder, image.device)
-        rows, skipped = tower_rows(pictures, self.batch_size, self.threads, image.features_of_views, shape)
+        rows, skipped = tower_rows(pictures, Batches(self.batch_size, self.threads, self.pace), image.features_of_views, shape)
         skipped = [[start + row, reason] for row, reason in skipped]
         for number, cut in enumerate(self.cuts):  # each for itself: its rows must not hang on which others are made with it
             skipped = leave_out(rows[:, number], start, skipped)
@@ -142,8 +157,9 @@ def cut_features(
         shape = len(ids), tower.width
         wanted = [Cache(product, shape, partial(part_arrays, ending=part_ending(cut))) for cut, product in missing.items()]
         size, workers = compute.batch_size or IMAGE_BATCH, len(compute.devices)
-        job = ImageJob(spec, plain(paths), compute.precision, size, workers, compute.decoder, tuple(missing))
-        chunk = IMAGE_CHUNK if compute.device == "cpu" else IMAGE_CHUNK * ON_GPU
+        pace = compute.pace(len(ids), WORTH_IMAGES)
+        job = ImageJob(spec, plain(paths), compute.precision, size, workers, compute.decoder, tuple(missing), pace=pace)
+        chunk = pictures_a_part(len(ids), compute.device, IMAGE_CHUNK)
         if not make(wanted, job, chunk, compute, label if len(missing) == 1 else f"{label}, {len(missing)} views", "img"):
             return None
     found = [load_features(product.path) for product in caches.values()]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,16 @@ from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.encoders.tokenizer import tokenizer_hash
 from xvoken.files.safe import fingerprint, read_json, save_array, sha256_of_lines, write_json
 from xvoken.kinds import base_name
-from xvoken.machine import TEXT_BATCH, Compute, lines_on
+from xvoken.machine import TEXT_BATCH, WORTH_LINES, Compute, lines_a_part, lines_on
+from xvoken.work.local import TowerJob
 from xvoken.work.parts import Parts
 from xvoken.work.product import one_pass
 
-TEXT_CHUNK = 1024  # sentences a part
+TEXT_CHUNK = 1024  # sentences a part, at least
 
 
 @dataclass
-class TextJob:
+class TextJob(TowerJob):
     """Sentences -> tower outputs; see xvoken.work.local.Job."""
 
     spec: TextTowerSpec
@@ -31,12 +32,13 @@ class TextJob:
     sentences: list[str]
     max_len: int
     precision: str
-    batch_size: int
+    batch_size: int = TEXT_BATCH
+    OLD_BATCH: ClassVar[int | None] = 64
 
     def setup(self, device: str) -> None:
         """Build the tower on the device; sets the batch size that goes with it."""
         self.batch_size = lines_on(device, self.batch_size)
-        self.text = FrozenText(self.spec.build(), self.tokenizer, device, self.precision, self.max_len)
+        self.text = FrozenText(self.spec.build(), self.tokenizer, device, self.precision, self.max_len, self.pace)
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         """Write PART.npy, float16 (n, width); returns how many sentences were cut. Raises UserError for outputs that are not finite."""
@@ -62,9 +64,12 @@ def text_features(
     """
     pool = {} if spec.pool == "cls" else {"pool": spec.pool}
     settings = text_settings(spec, tower, tokenizer, sentences, max_len, compute.precision) | pool
-    job = TextJob(spec, tokenizer, sentences, max_len, compute.precision, compute.batch_size or TEXT_BATCH)
+    pace, size = compute.pace(len(sentences), WORTH_LINES), compute.batch_size or TEXT_BATCH
+    job = TextJob(spec, tokenizer, sentences, max_len, compute.precision, size, pace=pace)
     path = compute.cache / f"{label}-{base_name(spec.name)}-{fingerprint(settings)}.npy"
-    features = cached(path, label, settings, job, (len(sentences), tower.width), lines_on(compute.device, TEXT_CHUNK), compute, "sent")
+    features = cached(
+        path, label, settings, job, (len(sentences), tower.width), lines_a_part(len(sentences), compute.device, TEXT_CHUNK), compute, "sent"
+    )
     assert features is not None, "sentences are not done in shares"
     return features
 
@@ -129,8 +134,9 @@ def token_features(
     offsets_file = path.with_suffix(".offsets.npy")
     product = cache_product(path, settings, (offsets_file,))
     if not product.finished():
-        job = TokenJob(spec, tokenizer, sentences, max_len, compute.precision, compute.batch_size or TEXT_BATCH)
-        with one_pass([product], len(sentences), lines_on(compute.device, TEXT_CHUNK)) as made:
+        pace, size = compute.pace(len(sentences), WORTH_LINES), compute.batch_size or TEXT_BATCH
+        job = TokenJob(spec, tokenizer, sentences, max_len, compute.precision, size, pace=pace)
+        with one_pass([product], len(sentences), lines_a_part(len(sentences), compute.device, TEXT_CHUNK)) as made:
             made.run(job, compute.devices, desc=f"{label}, tokens", unit="sent")
             tokens = _join(made.parts, path, offsets_file, tower.width)
             made.report(items=len(sentences), tokens=tokens)

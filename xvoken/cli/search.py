@@ -62,7 +62,8 @@ def open_gallery(args: Namespace) -> "Searcher":
     if args.images:
         with importing():
             from xvoken.ask.folders import open_folder
-        return open_folder(args.load or MODEL, args.images, args.device, args.precision or "auto", True, args.hubness, args.phrases)
+        precision = args.precision or "auto"
+        return open_folder(args.load or MODEL, args.images, args.device, precision, True, args.hubness, args.phrases, args.tower_engine)
     with importing():
         from xvoken.ask.searcher import open_searcher
     sets = [split_name(name)[0] for name in listed_sets([args.image_sets])] if args.image_sets else []

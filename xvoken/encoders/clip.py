@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xvoken.encoders.encoder import Encoder
-from xvoken.encoders.frozen import FrozenImage, FrozenText
+from xvoken.encoders.frozen import Placed
 from xvoken.encoders.sources import text_files
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import from_pretrained, require_vocabulary
@@ -94,7 +94,7 @@ class ClipImageSpec:
         return _towers(self.load, _load_model(self.load))[1]
 
 
-def load_clip(name: str, towers: Sequence[str], device: str, precision: str) -> Encoder:
+def load_clip(name: str, towers: Sequence[str], placed: Placed) -> Encoder:
     """Load a CLIP or SigLIP model by hub id or folder, from safetensors only; raises UserError."""
     from transformers import AutoTokenizer
 
@@ -114,8 +114,8 @@ def load_clip(name: str, towers: Sequence[str], device: str, precision: str) -> 
         text_spec=ClipTextSpec(name), image_spec=ClipImageSpec(base, name), image_width=image_tower.width, files=tuple(text_files(name)),
         text_head=ProjectionHead(model.text_projection if projected else None),
         image_head=ProjectionHead(model.visual_projection if projected else None),
-        text=FrozenText(text_tower, tokenizer, device, precision) if "text" in towers else None,
-        image=FrozenImage(image_tower, device, precision) if "image" in towers else None,
+        text=placed.text(text_tower, tokenizer) if "text" in towers else None,
+        image=placed.image(image_tower) if "image" in towers else None,
         tokenizer_name=name, home=Path("snap/xmatching") / base, revision=getattr(model.config, "_commit_hash", None) or "",
     )  # fmt: skip
 

@@ -15,9 +15,11 @@ from transformers import PreTrainedTokenizerBase
 
 from xvoken.console import progress
 from xvoken.encoders.frozen import (
+    ALONE,
     OF_LENGTH_ONE,
     FrozenImage,
     FrozenText,
+    Placed,
     all_batches,
     batches_by_length,
     of_length_one,
@@ -32,7 +34,7 @@ from xvoken.encoders.towers import AnyImageTower, AnyTextTower
 from xvoken.errors import UserError
 from xvoken.files.safe import matrix
 from xvoken.kinds import ENCODERS, made_by
-from xvoken.machine import IMAGE_BATCH, PRECISIONS, TEXT_BATCH, lines_on, one_device, resolve_precision
+from xvoken.machine import IMAGE_BATCH, PRECISIONS, TEXT_BATCH, Pace, lines_on, one_device, resolve_precision
 from xvoken.pictures.batches import batches_ahead, on_device, open_pictures
 from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member
@@ -271,14 +273,16 @@ def _named(picture: Any, number: int) -> str:
 
 
 def load_encoder(
-    load: str | Path, towers: Sequence[str] = ("text", "image"), device: str = "auto", precision: str = "fp32", expected: str | None = None
-) -> Encoder:
+    load: str | Path, towers: Sequence[str] = ("text", "image"), device: str = "auto", precision: str = "fp32", expected: str | None = None,
+    pace: Pace = ALONE,
+) -> Encoder:  # fmt: skip
     """Load an encoder with the towers asked for; the files at `load` decide which kind of encoder it is.
 
     load: a matcher's snapshot (folder or .safetensors file), else a folder or hub id of a CLIP or SigLIP model of transformers.
     towers: "text", "image", both or none; device: auto (a GPU, else the CPU), cpu, cuda, or a GPU's number;
     precision: of the towers, fp32, bf16, or auto for bf16 where the device has the units for it.
     expected: the hash that it must have, if the caller knows one: a model that was replaced meanwhile, here or at its hub, is refused.
+    pace: by which engine its towers are computed on a CPU, and in how many threads, see xvoken.machine.Pace.
     Raises xvoken.Error when `load` is neither, or when a tower's weights are not those that the heads were trained on.
     """
     towers = _listed(towers, "towers")
@@ -288,11 +292,11 @@ def load_encoder(
         raise UserError(f"precision={precision!r}: not one of {', '.join(PRECISIONS)}")
     device = one_device(device)
     load = str(load)
-    encoder = made_by(ENCODERS[kind_of(load)])(load, towers, device, resolve_precision(precision, device))
+    encoder = made_by(ENCODERS[kind_of(load)])(load, towers, Placed(device, resolve_precision(precision, device), pace))
     if expected not in (None, encoder.hash):
         change = f"({expected} then, {encoder.hash} now)"
         raise UserError(f"{load}: has become another model since this run began {change}; run the same command again")
-    encoder.device, encoder.made_with = device, (load, tuple(towers), device, precision)
+    encoder.device, encoder.made_with = device, (load, tuple(towers), device, precision, None, pace)
     for head in (encoder.text_head, encoder.image_head):
         head.to(device)
     return encoder

@@ -1,10 +1,11 @@
-"""Frozen towers on a device: the one place where tower, padding, precision and TF32 meet."""
+"""Frozen towers on a device: the one place where tower, engine, padding, precision and TF32 meet."""
 
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from xvoken.console import log
 from xvoken.encoders.image import for_inference
+from xvoken.encoders.lanes import in_lanes
 from xvoken.encoders.precision import autocast, cast_weights, upload
 from xvoken.encoders.tokenizer import Tokenizer, end_id, special_ids, tokenize
-from xvoken.encoders.towers import AnyImageTower, AnyTextTower, TokenTower
+from xvoken.encoders.towers import AnyImageTower, AnyTextTower
 from xvoken.errors import UserError
+from xvoken.machine import Pace
 
 
 @dataclass(frozen=True)
@@ -50,17 +54,17 @@ class Padding:
 
 
 def batches_by_length(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Rows (positions in `lengths`) of batches, shortest lines first, rows of length 0 left out."""
+    """Rows (positions in `lengths`) of batches of like length, rows of length 0 left out; longest first, so that lanes end together."""
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 0]
-    for start in range(0, len(order), batch_size):
+    for start in reversed(range(0, len(order), batch_size)):
         yield order[start : start + batch_size]
 
 
 def all_batches(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """As `batches_by_length`, after a first batch of the rows of length 0: a text without tokens becomes [CLS][SEP] and has a vector."""
-    yield np.flatnonzero(lengths == 0)
+    """As `batches_by_length`, before a last batch of the rows of length 0: a text without tokens becomes [CLS][SEP] and has a vector."""
     yield from batches_by_length(lengths, batch_size)
+    yield np.flatnonzero(lengths == 0)
 
 
 OF_LENGTH_ONE = 0.99  # a shorter vector has not length 1: where a head overflows, the length is NaN or 0, or that of the other parts
@@ -118,7 +122,61 @@ def _computing(device: str, precision: str) -> Generator[None]:
         torch.backends.cudnn.allow_tf32 = tf32
 
 
-class FrozenText:
+ALONE = Pace()
+
+
+class _Run:
+    """A tower on a device and how it is computed there. to_precision: what casts it, in place, for a precision."""
+
+    def __init__(self, tower: Any, to_precision: Callable[[Any, str], Any], device: str, precision: str, pace: Pace):
+        self.device, self.precision, self.pace = device, precision, pace
+        self.compiles = pace.engine == "openvino"
+        # OpenVINO casts for itself what it takes in fp32.
+        self.tower = (tower if self.compiles else to_precision(tower, precision)).to(device)
+        self.compiled: dict[str, Any] = {}
+        self.lock = Lock()
+
+    def function(self, name: str, examples: Sequence[Tensor], free: Sequence[int]) -> Callable[..., Tensor]:
+        """The tower's method, compiled where OpenVINO computes; examples, free: see compile_tower."""
+        if not self.compiles:
+            return self.tower if name == "forward" else getattr(self.tower, name)
+        with self.lock:
+            if name not in self.compiled:
+                self.compiled[name] = self._compile(name, examples, free)
+        return self.compiled[name]
+
+    def _compile(self, name: str, examples: Sequence[Tensor], free: Sequence[int]) -> Callable[..., Tensor]:
+        from xvoken.encoders.compiled import NotConvertible, compile_tower
+
+        try:
+            return compile_tower(self.tower, name, examples, free, self.pace, self.precision)
+        except NotConvertible as error:
+            log.warning(f"computing with torch: OpenVINO can't take {type(self.tower).__name__} ({error})")
+            return self.tower if name == "forward" else getattr(self.tower, name)
+
+
+class _Frozen:
+    """What a frozen text and a frozen image tower have in common."""
+
+    run: _Run
+
+    @property
+    def tower(self) -> Any:
+        """The tower itself."""
+        return self.run.tower
+
+    @property
+    def device(self) -> str:
+        """Where it is computed."""
+        return self.run.device
+
+    @property
+    def precision(self) -> str:
+        """What it is computed in: fp32 or bf16."""
+        return self.run.precision
+
+
+class FrozenText(_Frozen):
     """A frozen text tower and its tokenizer, on a device.
 
     tower: ids, mask -> features, see xvoken.encoders.text.TextTower; its weights are cast in place for the precision.
@@ -127,10 +185,10 @@ class FrozenText:
 
     def __init__(
         self, tower: AnyTextTower, tokenizer: PreTrainedTokenizerBase, device: str = "cpu", precision: str = "fp32",
-        max_tokens: int | None = None,
+        max_tokens: int | None = None, pace: Pace = ALONE,
     ):  # fmt: skip
-        self.tokenizer, self.device, self.precision, self.width = tokenizer, device, precision, tower.width
-        self.tower = cast_weights(tower, precision).to(device)
+        self.tokenizer, self.width = tokenizer, tower.width
+        self.run = _Run(tower, cast_weights, device, precision, pace)
         self.padding = Padding.for_tokenizer(tokenizer, min(max_tokens or tower.max_tokens, tower.max_tokens), tower.fixed_length)
 
     def tokenize(self, sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -148,44 +206,46 @@ class FrozenText:
 
         A GPU may still be computing the output: ask for all batches before copying the first one back, so that it never waits.
         """
-        for rows, ids, mask in self._inputs(tokens, offsets, batches):
-            with _computing(self.device, self.precision):
-                out = self.tower(ids, mask)
+        for rows, out, _ in self._through("forward", tokens, offsets, batches):
             yield rows, out
 
     def states(
         self, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batches: Iterable[NDArray[np.int64]]
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
         """As `features`, for every token: rows (B,), states (B, T, width), mask int64 (B, T), special tokens counted in."""
-        tower = cast(TokenTower, self.tower)  # only a matcher is asked for tokens, and its tower has the method
-        for rows, ids, mask in self._inputs(tokens, offsets, batches):
-            with _computing(self.device, self.precision):
-                out = tower.tokens(ids, mask)
-            yield rows, out, mask
+        return self._through("tokens", tokens, offsets, batches)
 
-    def _inputs(
-        self, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batches: Iterable[NDArray[np.int64]]
+    def _through(
+        self, name: str, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batches: Iterable[NDArray[np.int64]]
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
+        """Batches through this function of the tower: rows (B,), its output, mask int64 (B, T)."""
         lengths = np.diff(offsets)
-        for rows in filter(len, batches):
+        example = torch.full((2, self.padding.max_tokens if self.padding.fixed else 4), self.padding.end)
+        function = self.run.function(name, (example, torch.ones_like(example)), (0, 1))
+
+        def one(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Tensor, Tensor]:
             ids, mask = (upload(tensor, self.device) for tensor in pad_lines(tokens, offsets[rows], lengths[rows], self.padding))
-            yield rows, ids, mask
+            with _computing(self.device, self.precision):
+                return rows, function(ids, mask), mask
+
+        return in_lanes(one, filter(len, batches), self.run.pace)
 
 
-class FrozenImage:
+class FrozenImage(_Frozen):
     """A frozen image tower on a device.
 
     tower: pixels -> features, see xvoken.encoders.image.ImageTower; changed in place for the precision. view: how a picture becomes pixels.
     """
 
-    def __init__(self, tower: AnyImageTower, device: str = "cpu", precision: str = "fp32"):
-        self.device, self.precision, self.view, self.width = device, precision, tower.view, tower.width
-        self.tower = for_inference(tower, precision).to(device)
+    def __init__(self, tower: AnyImageTower, device: str = "cpu", precision: str = "fp32", pace: Pace = ALONE):
+        self.view, self.width = tower.view, tower.width
+        self.run = _Run(tower, for_inference, device, precision, pace)
 
     def features(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (B, 3, H, W), on any device -> (B, width) on the tower's device; a GPU may still be computing it"""
+        function = self.run.function("forward", (pixels[:1],), (0,))
         with _computing(self.device, self.precision):
-            return self.tower(upload(pixels, self.device))
+            return function(upload(pixels, self.device))
 
     def features_of_views(self, pixels: Tensor) -> Tensor:
         """As `features`, of V views of each picture: uint8 (B, V, 3, H, W) -> (B, V, width)
@@ -193,3 +253,20 @@ class FrozenImage:
         A batch a view, of the same pictures: a view's features are the same bits whichever others are computed with it.
         """
         return torch.stack([self.features(pixels[:, view].contiguous()) for view in range(pixels.shape[1])], 1)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where the towers of an encoder are put, and how they are computed there."""
+
+    device: str
+    precision: str
+    pace: Pace = ALONE
+
+    def text(self, tower: AnyTextTower, tokenizer: PreTrainedTokenizerBase) -> FrozenText:
+        """The text tower, ready for use."""
+        return FrozenText(tower, tokenizer, self.device, self.precision, pace=self.pace)
+
+    def image(self, tower: AnyImageTower) -> FrozenImage:
+        """The image tower, ready for use."""
+        return FrozenImage(tower, self.device, self.precision, self.pace)

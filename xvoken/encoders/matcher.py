@@ -10,7 +10,7 @@ from torch import nn
 from xvoken.calibration import Calibration
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.encoder import Encoder
-from xvoken.encoders.frozen import FrozenImage, FrozenText
+from xvoken.encoders.frozen import Placed
 from xvoken.encoders.heads import JoinedHead
 from xvoken.encoders.image import ImageTower
 from xvoken.encoders.parts import Part
@@ -47,7 +47,7 @@ class ImageTowerSpec:
         return ImageTower(self.name, self.weights, self.pool).eval().requires_grad_(False)
 
 
-def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) -> Encoder:
+def load_matcher(load: str, towers: Sequence[str], placed: Placed) -> Encoder:
     """Load a snapshot (folder or .safetensors file) with the towers asked for.
 
     Raises UserError if there is no snapshot, or if a tower's weights are not those that the heads were trained on.
@@ -72,11 +72,11 @@ def load_matcher(load: str, towers: Sequence[str], device: str, precision: str) 
     if "text" in towers:
         tower = text_spec.build()
         _same_tower(tower, model.lang_hash, "text tower", text_spec.name, load)
-        encoder.text = FrozenText(tower, encoder.tokenizer, device, precision)
+        encoder.text = placed.text(tower, encoder.tokenizer)
     if "image" in towers:
         tower = image_spec.build()
         _same_tower(tower, model.visn_hash, "image tower", image_spec.name, load)
-        encoder.image = FrozenImage(tower, device, precision)
+        encoder.image = placed.image(tower)
     return encoder
 
 

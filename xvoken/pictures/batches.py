@@ -2,8 +2,9 @@
 
 import io
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -139,29 +140,40 @@ class Items(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-def batches_ahead(pictures: Items, size: int, threads: ThreadPoolExecutor | None) -> Iterator[tuple[int, list[Any]]]:
-    """(number of the first item, items) of each batch; with `threads`, two batches are decoded while the caller uses another.
+Batch = tuple[int, list[Any]]  # number of the first item, items
 
-    A dataset with __getitems__ (torch's protocol) makes a whole batch in one thread. Threads do as well as processes here:
-    decoders and scalers release Python's lock, and no pixels have to be copied between processes.
+
+def batch_readers(pictures: Items, size: int, threads: ThreadPoolExecutor | None) -> Iterator[Callable[[], Batch]]:
+    """A function for each batch that gives it: without `threads` it decodes, with them it waits for those that do.
+
+    With `threads`, two batches are decoded while the caller uses another. A dataset with __getitems__ (torch's protocol) makes a whole
+    batch in one thread. Threads do as well as processes here: decoders and scalers release Python's lock, and no pixels have to be
+    copied between processes.
     """
     together = getattr(pictures, "__getitems__", None)
     batches = [range(first, min(first + size, len(pictures))) for first in range(0, len(pictures), size)]
+
+    def read(rows: range) -> Batch:
+        return rows.start, together(rows) if together else [pictures[i] for i in rows]
+
     if threads is None:
-        for rows in batches:
-            yield rows.start, together(rows) if together else [pictures[i] for i in rows]
+        yield from (partial(read, rows) for rows in batches)
         return
     coming: deque[tuple[int, list[Future]]] = deque()
     for rows in batches:
         futures = [threads.submit(together, rows)] if together else [threads.submit(lambda i: [pictures[i]], i) for i in rows]
         coming.append((rows.start, futures))
         if len(coming) > 2:
-            yield _finished(*coming.popleft())
-    for first, futures in coming:
-        yield _finished(first, futures)
+            yield partial(_finished, *coming.popleft())
+    yield from (partial(_finished, first, futures) for first, futures in coming)
 
 
-def _finished(first: int, futures: list[Future]) -> tuple[int, list[Any]]:
+def batches_ahead(pictures: Items, size: int, threads: ThreadPoolExecutor | None) -> Iterator[Batch]:
+    """The batches of `batch_readers`, one after another."""
+    return (read() for read in batch_readers(pictures, size, threads))
+
+
+def _finished(first: int, futures: list[Future]) -> Batch:
     return first, [item for future in futures for item in future.result()]
 
 

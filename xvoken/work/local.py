@@ -9,16 +9,18 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from multiprocessing import connection, resource_tracker
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
+from xvoken import commands
 from xvoken.errors import RunError, UserError, disk_full, one_line, out_of_memory
 from xvoken.files.locks import removed, still_there
 from xvoken.files.safe import write_json, write_text
-from xvoken.machine import cores
+from xvoken.machine import Pace, cores, has_openvino
 
-CPU_THREADS = 1  # threads per CPU worker: sums split over threads differ in their last bits
+CPU_THREADS = 1  # threads for one batch on a CPU: sums split over threads differ in their last bits
 ATTEMPTS = 3
 
 
@@ -49,8 +51,40 @@ class Sharing(Protocol):
     workers: int
 
 
-def prepare(job: Job, device: str) -> None:
-    """Set the precision and the number of threads of this process, and set up the job in it."""
+class _InBatches:
+    batch_size: int  # a field of each job, in a place of its own
+
+
+@dataclass(kw_only=True)
+class TowerJob(_InBatches):
+    """What the jobs with a frozen tower have in common: how it is computed, known when `setup` is called.
+
+    OLD_BATCH: items in a batch, by default, before plans said how.
+    """
+
+    pace: Pace = Pace(threads=CPU_THREADS)
+    OLD_BATCH: ClassVar[int | None] = None
+
+    def how(self) -> dict[str, Any]:
+        """How the tower is computed, as plans keep it: a work is gone on with as it was begun."""
+        return {"tower_engine": self.pace.engine, "threads": self.pace.threads, "batch_size": self.batch_size}
+
+    def old_how(self) -> dict[str, Any]:
+        """How a work was begun whose plan does not say."""
+        return {"tower_engine": "torch", "threads": CPU_THREADS, "batch_size": self.OLD_BATCH or self.batch_size}
+
+    def take(self, how: dict[str, Any]) -> None:
+        """Compute as a plan says. Raises UserError where OpenVINO has begun and is missing."""
+        if how["tower_engine"] == "openvino" and not has_openvino():
+            raise UserError(f"this work was begun with OpenVINO, which is not installed here; run: {commands.install('openvino')}")
+        self.pace = replace(self.pace, engine=how["tower_engine"], threads=how["threads"])
+        self.batch_size = how["batch_size"]
+
+
+def prepare(job: Job, device: str, share: int = 1) -> None:
+    """Set the precision and the number of threads of this process, and set up the job in it; share: cores that it has for itself."""
+    if isinstance(job, TowerJob):
+        job.pace = replace(job.pace, lanes=max(1, share // (job.pace.threads or 1))) if device == "cpu" else Pace()
     _settle_torch(job, device)
     job.setup(device)
     _settle_torch(job, device)  # the job may have imported it only now
@@ -62,7 +96,8 @@ def _settle_torch(job: Job, device: str) -> None:
         return
     # By default torch computes fp32 convolutions on a GPU in TF32, which keeps 10 bits; fp32 shall mean fp32.
     torch.backends.cudnn.allow_tf32 = False
-    torch.set_num_threads(CPU_THREADS if device == "cpu" else max(1, cores() // (job.workers if isinstance(job, Sharing) else 1)))
+    on_cpu = (job.pace.threads or CPU_THREADS) if isinstance(job, TowerJob) else CPU_THREADS
+    torch.set_num_threads(on_cpu if device == "cpu" else max(1, cores() // (job.workers if isinstance(job, Sharing) else 1)))
 
 
 def do_range(job: Job, items: tuple[int, int], part: Path, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -118,12 +153,12 @@ Task = tuple[tuple[int, int], Path]  # a range, and the path of its part without
 
 
 def run_here(job: Job, tasks: list[Task], done: Callable[[dict[str, Any]], None], tell: Callable[[str], None], log: Path) -> None:
-    """Do the ranges in this process, one after another, with as many threads as a CPU worker has; arguments as for run_in_processes."""
+    """Do the ranges in this process, one after another, on all of its cores; arguments as for run_in_processes."""
     import torch
 
     threads, items = torch.get_num_threads(), None
     try:
-        prepare(job, "cpu")
+        prepare(job, "cpu", cores())
         for items, part in tasks:
             done(do_range(job, items, part, tell))
     except UserError:
@@ -145,7 +180,7 @@ def run_in_processes(
     workers: dict[connection.Connection, tuple[Any, Task | None]] = {}
     try:
         for device in devices:
-            _start(job, device, workers)
+            _start(job, device, max(1, cores() // len(devices)), workers)
         while workers:
             ready = connection.wait(list(workers))  # its type says sockets too; these are pipes
             for pipe in cast(list[connection.Connection], ready):
@@ -169,11 +204,11 @@ def run_in_processes(
             process.join()
 
 
-def _start(job: Job, device: str, workers: dict[connection.Connection, tuple[Any, Task | None]]) -> None:
+def _start(job: Job, device: str, share: int, workers: dict[connection.Connection, tuple[Any, Task | None]]) -> None:
     """Start a worker and enter it into `workers`."""
     context = multiprocessing.get_context("spawn")  # CUDA and threads do not survive a fork
     ours, theirs = context.Pipe()
-    process = context.Process(target=_worker, args=(job, device, theirs))
+    process = context.Process(target=_worker, args=(job, device, share, theirs))
     # The tracker is started first: its start would unblock the signal that _ctrl_c_held_back blocks.
     resource_tracker.ensure_running()
     with _ctrl_c_held_back():
@@ -235,13 +270,13 @@ def failed(what: str, trace: str, items: tuple[int, int] | None, log: Path) -> R
     return RunError(f"{log.parent}: a worker failed {_where(items)}: {what} (details in {log}); {KEPT}")
 
 
-def _worker(job: Job, device: str, pipe: connection.Connection) -> None:
+def _worker(job: Job, device: str, share: int, pipe: connection.Connection) -> None:
     """A worker process: ask for a range, do it, report it, until there is none."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker is a process that another one has started"
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     try:
-        prepare(job, device)
+        prepare(job, device, share)
         pipe.send({})
         while (task := pipe.recv()) is not None:
             pipe.send({"summary": do_range(job, *task, lambda text: pipe.send({"say": text}))})

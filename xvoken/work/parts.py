@@ -1,10 +1,10 @@
 """Long work in parts: cut into fixed ranges, done by any number of processes, joined in order.
 
-The ranges depend on the size of the work only, each part is on disk whole or not at all, and every CPU
-worker computes with the same number of threads: any number of workers, kills and restarts gives the
-same bytes.
+The ranges depend on the size of the work only, each part is on disk whole or not at all, and a batch is computed
+by the same engine with as many threads wherever it is: any number of workers, kills and restarts gives the same bytes.
 
-    OUTPUT.parts/plan.json       total, chunk and settings; a run with another plan is refused
+    OUTPUT.parts/plan.json       total, chunk and settings; how towers are computed, and by which versions: a run with other
+                                 settings is refused, everything else it takes from here
     OUTPUT.parts/000003.*        the files of part 3, written by the job
     OUTPUT.parts/000003.json     part 3 is whole; holds the job's summary of it
     OUTPUT.parts/lock*           held while a run is at work
@@ -12,6 +12,7 @@ same bytes.
 """
 
 import glob
+import importlib.metadata
 import json
 import re
 import secrets
@@ -30,7 +31,7 @@ from xvoken.errors import RunError, UserError, one_line
 from xvoken.files.locks import locked, locked_alone, no_link, removed, still_there
 from xvoken.files.safe import all_written, differences, quoted, read_json, remove_temporary, write_json
 from xvoken.machine import LOCAL, Engine
-from xvoken.work.local import Job, Task, run_here, run_in_processes
+from xvoken.work.local import Job, Task, TowerJob, run_here, run_in_processes
 from xvoken.work.ray import run_in_ray
 
 
@@ -97,6 +98,10 @@ class Parts:
             then = read_json(plan_file, start_over)
             if not isinstance(then, dict) or not isinstance(then.get("settings"), dict):
                 raise UserError(f"{plan_file}: not a plan of a run; {start_over}")
+            # Of other versions' chunk nothing is asked but that it is one: the work goes on in the ranges that it was begun in.
+            whole = isinstance(chunk := then.get("chunk"), int) and chunk > 0
+            self.plan = {**self.plan, **({"chunk": chunk} if whole else {}), **({"how": then["how"]} if "how" in then else {})}
+            self.ranges = ranges(self.plan["total"], self.plan["chunk"])
             changed = differences(then["settings"], self.plan["settings"]) or differences(then, self.plan)
             if changed:
                 raise UserError(
@@ -188,11 +193,27 @@ class Parts:
         done = set(range(len(self.ranges))) - set(todo)
         todo = [number for number in todo if self._ours(number)]
         if todo:
+            if isinstance(job, TowerJob):
+                self._agree(job)
             self._do(job, [(self.ranges[n], self.part(n)) for n in todo], devices[: len(todo)], done, desc, unit)
         return self._ready_to_join()
 
+    def _agree(self, job: TowerJob) -> None:
+        """Let the job compute as the work was begun; the first run to get here puts that into the plan."""
+        plan_file, versions = self.folder / "plan.json", {name: _version(name) for name in ("torch", "transformers", "openvino")}
+        with locked(self.folder / "lock.how", self.output.as_posix(), wait=True):
+            self.plan = read_json(plan_file, f"start over with: rm -r {quoted(self.folder)}")
+            if "how" not in self.plan:
+                begun = len(self.missing()) < len(self.ranges)
+                self.plan["how"] = job.old_how() if begun else {**job.how(), "versions": versions}
+                write_json(plan_file, self.plan)
+        how = self.plan["how"]
+        if how.get("versions", versions) != versions:
+            log.warning(f"{self.output}: begun with other versions ({differences(how['versions'], versions)}); last digits may differ")
+        job.take(how)
+
     def _do(self, job: Job, tasks: list[Task], devices: Sequence[str], done: set[int], desc: str, unit: str) -> None:
-        log = self.folder / "error.log"
+        error_log = self.folder / "error.log"
         earlier = [_counts(summary) for summary in self.summaries(done)]
         skipped = sum(left_out for _, left_out in earlier)
         with progress(total=self.plan["total"], initial=sum(items for items, _ in earlier), desc=desc, unit=unit) as bar:
@@ -210,11 +231,18 @@ class Parts:
                 self._require_folder()
 
             if self.engine.name == "ray":
-                run_in_ray(job, tasks, self.engine.ray_address, advance, tell, log)
+                run_in_ray(job, tasks, self.engine.ray_address, advance, tell, error_log)
             elif list(devices) == ["cpu"]:
-                run_here(job, tasks, advance, tell, log)
+                run_here(job, tasks, advance, tell, error_log)
             else:
-                run_in_processes(job, tasks, devices, advance, tell, log)
+                run_in_processes(job, tasks, devices, advance, tell, error_log)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _counts(summary: dict[str, Any]) -> tuple[int, int]:
@@ -228,7 +256,7 @@ def read_skipped(parts: Parts) -> list[list[Any]]:
 
 
 # The names in a folder of parts; hidden ones are temporary files, ours or those that NFS keeps for a file removed while open.
-PART_NAMES = re.compile(r"plan\.json|lock(\.\d+-of-\d+)?|error\.log|keys\.npy|\d{6}\..+|\..+\.tmp|\.nfs.+")
+PART_NAMES = re.compile(r"plan\.json|lock(\.how|\.\d+-of-\d+)?|error\.log|keys\.npy|\d{6}\..+|\..+\.tmp|\.nfs.+")
 
 
 def parts_folder(output: Path) -> Path:

@@ -24,7 +24,7 @@ class Actor:
     def __init__(self, job: Job, device: str, folder: str):
         os.chdir(folder)  # paths may be relative to where the run was started
         self.job = job
-        prepare(job, device)
+        prepare(job, device)  # one core is its own
 
     def do(self, items: tuple[int, int], part: str) -> tuple[dict[str, Any], list[str]]:
         """Do one range (start, stop); returns the job's summary and the lines to show."""
