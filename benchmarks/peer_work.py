@@ -1,5 +1,6 @@
 """The rows of benchmarks/peers.py: for each work the commands of every tool, how they are run, and what they found."""
 
+import ctypes
 import os
 import shlex
 import signal
@@ -7,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -20,7 +22,10 @@ from xvoken.errors import RunError
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"sbert": "sbert", "clip-retrieval": "inference", "loop": "loop"}
 SENTENCE = "a dog on the beach"
+BEST = 16  # phrases for each view of a photo, the default of ctx/build_context.py and what peers/loop.py looks for
 Commands = list[list[str]]
+Found = dict[str, np.ndarray]  # vectors, one an item; or rows and scores of the best, best first
+ENDS_WITH_US = partial(ctypes.CDLL(None).prctl, 1, signal.SIGKILL)  # PR_SET_PDEATHSIG: however this process ends
 
 
 @dataclass
@@ -42,18 +47,18 @@ class World:
 
 @dataclass
 class Work:
-    """commands: tool, a new folder -> its commands; read: the same -> what they found, and how it is held against ours."""
+    """commands: tool, a new folder -> its commands; read: the same -> what they found; gone: tool -> why it is measured no more."""
 
     name: str
     unit: str
     items: int
     tools: list[str]
     commands: Callable[[str, Path], Commands]
-    read: Callable[[str, Path], Any] = lambda tool, folder: None
-    agrees: Callable[[Any, Any], float] = lambda ours, theirs: 0.0
+    read: Callable[[str, Path], Found] = lambda tool, folder: {}
     seconds: dict[str, list[float]] = field(default_factory=dict)
     mb: dict[str, float] = field(default_factory=dict)
-    found: dict[str, Any] = field(default_factory=dict)
+    found: dict[str, Found] = field(default_factory=dict)
+    gone: dict[str, str] = field(default_factory=dict)
 
 
 # Commands, their time and their memory
@@ -71,28 +76,33 @@ def memory(session: int) -> float:
     return total / 1024
 
 
-def run(commands: Commands, folder: Path, isa: dict[str, str], limit: float | None = None) -> tuple[float, float]:
-    """Run commands one after the other, or kill what runs when `limit` seconds are over; returns seconds and MB."""
+def run(commands: Commands, folder: Path, isa: dict[str, str], limit: float) -> tuple[float, float, bool]:
+    """Run commands one after the other, and kill what runs when `limit` seconds are over; returns seconds, MB, whether all ended."""
     started, most = time.perf_counter(), 0.0
     unset = ("OMP_NUM_THREADS", "PYTHONPATH")
     base = {name: value for name, value in os.environ.items() if name not in unset} | isa | {"HF_HUB_OFFLINE": "1"}
     for command in commands:
-        env = base | ({"PYTHONPATH": str(ROOT)} if str(ROOT / "benchmarks/peers") not in command[1] else {})
+        env = base | ({"PYTHONPATH": str(ROOT)} if str(peer_world.PEERS) not in command[1] else {})
         with open(folder / "log", "ab") as log:
-            process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True, preexec_fn=ENDS_WITH_US
+            )  # fmt: skip
         looked = 0.0
-        while process.poll() is None:
-            time.sleep(0.01)
-            taken = time.perf_counter() - started
-            if limit and taken > limit:
+        try:
+            while process.poll() is None:
+                time.sleep(0.01)
+                taken = time.perf_counter() - started
+                if taken > limit:
+                    return taken, most, False
+                if taken - looked > 0.5:  # a look takes some 20 ms
+                    looked, most = taken, max(most, memory(process.pid))
+        finally:  # also on Ctrl-C, and what a command leaves behind
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                return taken, most
-            if taken - looked > 0.5:  # a look takes some 20 ms
-                looked, most = taken, max(most, memory(process.pid))
+            process.wait()
         if process.returncode:
             raise RunError(f"{shlex.join(command)} failed: {(folder / 'log').read_text(errors='replace')[-1500:]}")
-    return time.perf_counter() - started, most
+    return time.perf_counter() - started, most, True
 
 
 def stage(script: str, *flags: object) -> list[str]:
@@ -134,19 +144,23 @@ def retrieve(world: World, text: Path, folder: Path, with_bert: bool) -> Command
 # The rows
 
 
-def alike(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The lowest cosine of rows, both less their mean: vectors of random weights are much alike."""
-    ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)
-    return float(((ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)).min())
-
-
-def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    return float(np.abs(ours - theirs).max())
+def compare(ours: Found, theirs: Found) -> dict[str, float]:
+    """How close to ours theirs is, see the head of peers.py."""
+    if "vectors" in ours:
+        a, b = (found["vectors"] - found["vectors"].mean(0) for found in (ours, theirs))
+        return {"cosine": round(float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min()), 7)}
+    difference = float(np.abs(ours["scores"] - theirs["scores"]).max())
+    return {"difference": float(f"{difference:.2g}"), "same": round(float((ours["rows"] == theirs["rows"]).mean()), 4)}
 
 
 def hdf5(path: Path, name: str) -> np.ndarray:
     with h5py.File(path) as file:
         return file[name][:]
+
+
+def hdf5_names(path: Path) -> list[str]:
+    with h5py.File(path) as file:
+        return sorted(file)
 
 
 def photo_work(world: World, number: int) -> Work:
@@ -155,10 +169,10 @@ def photo_work(world: World, number: int) -> Work:
     def commands(tool: str, folder: Path) -> Commands:
         return encode(world, photos, folder) if tool == "ours" else peer(world, tool, "pictures", world.clip, photos, folder / "out.npz")
 
-    def read(tool: str, folder: Path) -> np.ndarray:
-        return hdf5(folder / "keys/album.hdf5", "keys") if tool == "ours" else np.load(folder / "out.npz")["vectors"]
+    def read(tool: str, folder: Path) -> Found:
+        return {"vectors": hdf5(folder / "keys/album.hdf5", "keys")} if tool == "ours" else dict(np.load(folder / "out.npz"))
 
-    return Work(f"photos-{number}", "pictures", number, ["ours", *world.pythons], commands, read, alike)
+    return Work(f"photos-{number}", "pictures", number, ["ours", *world.pythons], commands, read)
 
 
 def line_work(world: World, number: int, with_bert: bool = False) -> Work:
@@ -172,17 +186,20 @@ def line_work(world: World, number: int, with_bert: bool = False) -> Work:
             return retrieve(world, text, folder, with_bert)
         return peer(world, tool, "lines", model, text, vectors, folder / "out.npz")
 
-    def read(tool: str, folder: Path) -> np.ndarray:
-        return hdf5(folder / "vokens/lines.txt.album.hdf5", "scores") if tool == "ours" else np.load(folder / "out.npz")["scores"]
+    def read(tool: str, folder: Path) -> Found:
+        if tool != "ours":
+            return dict(np.load(folder / "out.npz"))
+        return {name: hdf5(folder / "vokens/lines.txt.album.hdf5", kind) for name, kind in (("rows", "indices"), ("scores", "scores"))}
 
     if with_bert:
         return Work(name, "lines", number, ["ours", *(tool for tool in world.pythons if tool == "sbert")], commands)
-    return Work(name, "lines", number, ["ours", *world.pythons], commands, read, difference)
+    return Work(name, "lines", number, ["ours", *world.pythons], commands, read)
 
 
 def context_work(world: World, photos: Path, number: int, phrases: int) -> Work:
     text = world.folder / "phrases.txt"
-    text.write_text("\n".join(list(dict.fromkeys(world.lines))[:phrases]) + "\n")
+    listed = list(dict.fromkeys(world.lines))[:phrases]
+    text.write_text("\n".join(listed) + "\n")
     model = ["--model", world.clip, *world.flags]
 
     def commands(tool: str, folder: Path) -> Commands:
@@ -193,14 +210,18 @@ def context_work(world: World, photos: Path, number: int, phrases: int) -> Work:
             stage("ctx/build_context.py", "--images", photos, *model),
         ]
 
-    def read(tool: str, folder: Path) -> np.ndarray:
+    def read(tool: str, folder: Path) -> Found:
         if tool != "ours":
-            return np.load(folder / "out.npz")["scores"]
+            return dict(np.load(folder / "out.npz"))
+        if len(hdf5_names(folder / "outputs/image_features/vis_ctx.hdf5")) != number:
+            raise RunError("vis_ctx.hdf5 lacks photos")
+        at = {phrase.encode(): row for row, phrase in enumerate(listed)}
         with h5py.File(folder / "outputs/retrieved_captions/txt_ctx.hdf5") as file:
-            parts = [file[f"{path.stem}/{name}/scores"][:] for path in sorted(photos.iterdir()) for name in ("whole", "five", "nine")]
-        return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
+            views = [file[f"{name}/{view}"] for name in sorted(file) for view in ("whole", "five", "nine")]
+            scores, texts = (np.concatenate([view[kind][:].reshape(-1, BEST) for view in views]) for kind in ("scores", "texts"))
+        return {"scores": scores, "rows": np.vectorize(at.__getitem__)(texts)}
 
-    return Work(f"context-{number}", "pictures", number, ["ours", "loop"], commands, read, difference)
+    return Work(f"context-{number}", "pictures", number, ["ours", "loop"], commands, read)
 
 
 def ask_work(world: World) -> Work:
@@ -215,12 +236,13 @@ def ask_work(world: World) -> Work:
 
 def works(world: World, rows: list[str]) -> list[Work]:
     """What the names of the rows mean, in the order in which it is measured."""
-    counts = sorted(world.photos)
-    found = [photo_work(world, number) for number in counts if "photos" in rows or ("resume" in rows and number == counts[-1])]
+    few = min(world.photos)
+    found = [photo_work(world, number) for number in sorted(world.photos) if "photos" in rows]
     found += [line_work(world, number) for number in world.counts if "lines" in rows]
     if "bert" in rows:
         found.append(line_work(world, world.counts[0], with_bert=True))
     if "context" in rows:
-        few = peer_world.photos(world.photos[counts[0]], world.folder / "few", min(40, counts[0]))
-        found.append(context_work(world, few, min(40, counts[0]), 2000))
+        number = min(40, few)
+        photos = peer_world.photos(world.photos[few], world.folder / "few", number)
+        found.append(context_work(world, photos, number, min(2000, max(world.counts))))
     return [*found, ask_work(world)] if "ask" in rows else found
