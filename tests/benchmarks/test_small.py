@@ -11,10 +11,11 @@ from tests.running import ROOT
 # What the others share, no benchmarks themselves.
 SHARED = ("__init__", "matching_data", "measure", "peer_work", "peer_world", "worlds")
 BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in SHARED)
+SLOW = ("peers",)  # four processes that import torch, one after the other; see test_peers.py
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in SLOW])
 def test_small(name: str, capfd: pytest.CaptureFixture[str]):
     recorded = (ROOT / "benchmarks/search_recipe.jsonl").read_bytes()
     importlib.import_module(f"benchmarks.{name}").main(["--small"])
