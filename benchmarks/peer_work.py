@@ -90,11 +90,11 @@ def run(commands: Commands, folder: Path, isa: dict[str, str], limit: float) -> 
         looked = 0.0
         try:
             while process.poll() is None:
-                time.sleep(0.01)
+                time.sleep(0.02)
                 taken = time.perf_counter() - started
                 if taken > limit:
                     return taken, most, False
-                if taken - looked > 0.5:  # a look takes some 20 ms
+                if taken - looked > 1:  # a look takes some 20 ms
                     looked, most = taken, max(most, memory(process.pid))
         finally:  # also on Ctrl-C, and what a command leaves behind
             with suppress(ProcessLookupError):

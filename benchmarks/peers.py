@@ -41,7 +41,7 @@ import numpy as np
 from benchmarks import peer_world, worlds
 from benchmarks.measure import machine, make_parser
 from benchmarks.memory import numbers
-from benchmarks.peer_work import SCRIPTS, Work, World, compare, encode, hdf5, photo_work, run, works
+from benchmarks.peer_work import BEST, SCRIPTS, Work, World, compare, encode, hdf5, photo_work, run, works
 from tests import builder
 from xvoken.cli.main import run_main
 from xvoken.console import say
@@ -88,6 +88,9 @@ def show(work: Work) -> dict[str, Any]:
                 near = compare(work.found["ours"], work.found[tool]) if work.found[tool] else {}
                 rows[tool] |= {"ratio": round(taken / ours, 3), **near}
                 said += ", ".join([f"   ours is {taken / ours:.2f} times as fast", *(f"{name} {value:g}" for name, value in near.items())])
+            if tool in work.gone:  # after a first turn that counts
+                rows[tool]["gone"] = work.gone[tool]
+                said += f" ({work.gone[tool]})"
         print(f"{work.name:<14}{tool:<16}{said}", flush=True)
     return rows
 
@@ -121,14 +124,12 @@ def prepare(args: Any, folder: Path) -> World:
     most = max(args.lines)
     if len(lines) < most:
         raise UserError(f"{most:,} lines are wanted and {len(lines):,} are there; name more files with --texts or fewer lines with --lines")
-    pythons, errors = {}, []
+    pythons = {}
     for tool in ("sbert", "clip-retrieval") if not args.small else ():
         try:
             pythons[tool] = str(peer_world.environment(args.cache, SCRIPTS[tool]))
         except UserError as error:
-            errors.append(str(error))
-    for error in errors:
-        say(f"left out: {error}")
+            say(f"left out: {error}")
     photos = {number: peer_world.photos(args.images, folder / f"photos{number}", number) for number in args.photos}
     clip = peer_world.clip(folder / "clip" if args.small else args.cache / "clip_b32", lines, 1 if args.small else 12)
     isa, flags = ISA if args.isa else {}, shlex.split(args.ours)
@@ -161,7 +162,9 @@ def parse_args(argv: list[str] | None) -> Any:
     parser.add_argument("--ours", default="", help="flags for all stages of ours that run a tower, in one word: --ours='--precision auto'")
     parser.add_argument("--isa", choices=["avx2"], help="let no library use more of the processor than AVX2, to come near a plain one")
     parser.add_argument("--repeat", type=int, default=2, help="turns; the fastest counts")
-    parser.add_argument("--limit", type=float, default=900, help="seconds for a row, all turns together; resume, alone, takes them twice")
+    parser.add_argument(
+        "--limit", type=float, default=1200, help="seconds for a row, all its turns together; without photos, resume may take them twice"
+    )
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/xvoken/peers"), help="folder of the environments and models")
     args = parser.parse_args(argv)
     args.rows, args.cache = args.rows.split(","), args.cache.expanduser().resolve()
@@ -169,6 +172,8 @@ def parse_args(argv: list[str] | None) -> Any:
         args.rows, args.photos, args.lines, args.repeat = ["photos"], [6], [20], 1
     if wrong := [row for row in args.rows if row not in ROWS]:
         parser.error(f"--rows: {wrong[0]} is none of {', '.join(ROWS)}")
+    if "context" in args.rows and max(args.lines) < BEST:
+        parser.error(f"--lines {max(args.lines)}: context needs at least {BEST}")
     return args
 
 
