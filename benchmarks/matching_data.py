@@ -19,6 +19,7 @@ from xmatching.pairs import Towers, load_pairs
 from xmatching.param import parse_args
 from xmatching.settings import Training, is_fitted, model_of
 from xmatching.training import Learner
+from xvoken.encoders.snapshot import Bank
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
 
@@ -101,6 +102,12 @@ class Bench:
 
 def train_and_measure(args: Namespace, towers: Towers, train: PairBatches, gallery: PairBatches) -> dict[str, Any]:
     """Train, and return the record of xvoken.recall.evaluate after the last epoch."""
+    model, bank, hubness = trained(args, towers, train)
+    return validate(model, gallery, "cpu", bank, hubness)
+
+
+def trained(args: Namespace, towers: Towers, train: PairBatches) -> tuple[Matcher, Bank | None, float]:
+    """A matcher after the last epoch; its bank, None without one, and how much hubness in it is taken off."""
     torch.manual_seed(args.seed)
     model, training = model_of(args, towers.text_facts(), towers.image_facts()), Training.from_args(args)
     if is_fitted(args.head):
@@ -112,4 +119,4 @@ def train_and_measure(args: Namespace, towers: Towers, train: PairBatches, galle
         learner, chosen = Learner.to_train(Matcher(model), training, "cpu"), None
     for epoch in range(1, training.epochs + 1):
         learner.epoch(epoch, train)
-    return validate(learner.whole, gallery, "cpu", bank_of(learner.whole, train, chosen), chosen["model"]["hubness"] if chosen else 0.0)
+    return learner.whole, bank_of(learner.whole, train, chosen), chosen["model"]["hubness"] if chosen else 0.0

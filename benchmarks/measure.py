@@ -2,17 +2,15 @@
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from xvoken.cli.flags import Help, Parser
-from xvoken.machine import cores
+from xvoken.machine import cores, processor
 
 
 def make_parser(description: str) -> Parser:
@@ -33,8 +31,7 @@ def machine(device: str = "cpu") -> str:
     """The processor's name and the cores this process may use, or the GPU's name."""
     if device != "cpu":
         return torch.cuda.get_device_name(device)
-    name = next((line.split(":")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), platform.machine())
-    return f"{name.strip()}, {cores()} cores"
+    return f"{processor()}, {cores()} cores"
 
 
 def seconds(work: Callable[[], Any], repeat: int = 1) -> float:

@@ -28,10 +28,10 @@ def main(argv: list[str] | None = None) -> None:
     add_retrieval_flags(parser)
     add_model_flags(parser, "", "views")
     args = parser.parse_args(argv)
-    inputs = load_inputs(args)
-    phrases = load_phrases(args, inputs)
     visual = OUTPUTS / (args.exp_name or "image_features") / "vis_ctx.hdf5"
     textual = OUTPUTS / (args.exp_name or "retrieved_captions") / "txt_ctx.hdf5"
+    inputs = load_inputs(args, visual, textual)
+    phrases = load_phrases(args, inputs)
     there = textual.exists()
     make_context(inputs, visual, textual, phrases)
     if not there and textual.exists():  # a share may have left the joining to others

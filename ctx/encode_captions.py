@@ -30,7 +30,7 @@ from xvoken.files import phrases as caption_db
 from xvoken.files.safe import quoted, sha256_of_lines
 from xvoken.machine import WORTH_LINES, Compute
 from xvoken.work.parts import Parts
-from xvoken.work.product import Product, one_pass
+from xvoken.work.product import Product, begun_with, one_pass, settled
 
 CHUNK = 2048  # phrases per part of the work, and per group of the file
 BATCH = {"cpu": 64, "gpu": 2048}  # phrases per batch
@@ -44,6 +44,7 @@ def part_groups(parts: Parts, phrases: list[str]) -> Iterator[tuple[NDArray[np.f
 
 def encode(model: str, identity: Identity, phrases: list[str], compute: Compute, output: Path) -> None:
     """Write the database, unless it exists already."""
+    compute = settled(compute, begun_with(output, lambda: caption_db.read_settings(output)))
     settings = {
         "model": identity.name, "model_hash": identity.hash, "precision": compute.precision,
         "phrases": len(phrases), "data": sha256_of_lines(phrases)[:16],

@@ -24,8 +24,8 @@ def main(argv: list[str] | None = None) -> None:
     add_picture_flags(parser)
     add_model_flags(parser, "image_features", "views")
     args = parser.parse_args(argv)
-    inputs = load_inputs(args)
-    make_context(inputs, visual=OUTPUTS / args.exp_name / "vis_ctx.hdf5")
+    visual = OUTPUTS / args.exp_name / "vis_ctx.hdf5"
+    make_context(load_inputs(args, visual), visual=visual)
 
 
 if __name__ == "__main__":

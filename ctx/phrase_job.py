@@ -26,6 +26,10 @@ class PhrasesJob(TowerJob):
     def setup(self, device: str) -> None:
         self.encoder = load_encoder(self.model, ["text"], device, self.precision, self.expected, self.pace)
 
+    def frozen(self) -> Any:
+        """The tower at work."""
+        return self.encoder.text
+
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         text = self.encoder.text
         tokens, offsets = text.tokenize(self.phrases[start:stop])

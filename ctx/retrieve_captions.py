@@ -26,9 +26,9 @@ def main(argv: list[str] | None = None) -> None:
     add_retrieval_flags(parser)
     add_model_flags(parser, "retrieved_captions", "views")
     args = parser.parse_args(argv)
-    inputs = load_inputs(args)
-    phrases = load_phrases(args, inputs)
-    make_context(inputs, textual=OUTPUTS / args.exp_name / "txt_ctx.hdf5", phrases=phrases)
+    textual = OUTPUTS / args.exp_name / "txt_ctx.hdf5"
+    inputs = load_inputs(args, textual)
+    make_context(inputs, textual=textual, phrases=load_phrases(args, inputs))
 
 
 if __name__ == "__main__":

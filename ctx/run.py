@@ -31,7 +31,7 @@ from xvoken.files.safe import save_array
 from xvoken.machine import WORTH_IMAGES, Compute
 from xvoken.pictures.sources import plain
 from xvoken.work.parts import Parts, read_skipped
-from xvoken.work.product import Product, one_pass
+from xvoken.work.product import Product, begun_with, one_pass, settled
 
 CHUNK = {"cpu": 64, "gpu": 2048}  # pictures per part, at most
 BATCH = {"cpu": 16, "gpu": 960}  # views per batch; on a CPU, the activations of more views would not fit a core's cache
@@ -81,10 +81,12 @@ class Phrases:
         return Extended(self.db.keys, hubness.read(path))[:]
 
 
-def load_inputs(args: argparse.Namespace) -> Inputs:
-    """The inputs that the flags name; cheap checks come first. Raises UserError."""
+def load_inputs(args: argparse.Namespace, *outputs: Path) -> Inputs:
+    """The inputs that the flags name; cheap checks come first. Raises UserError. outputs: the files to be written."""
     source = source_of(args)
     compute, decoders = compute_of(args, BATCH)
+    for path in reversed(outputs):
+        compute = settled(compute, begun_with(path, partial(files.read_settings, path)))
     listed = read_pictures(source)
     if not listed.ids:
         raise UserError("there are no images to encode; check --dataset_root, --images or --image-sets")

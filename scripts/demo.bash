@@ -11,7 +11,7 @@ SETS=openmoji_train,openmoji_valid,openmoji_heldout
 ROOTS=(--lxmert-root $DATA/lxmert --image-root $DATA/images)
 
 # .venv: the Python environment
-install_environment demo
+install_environment demo openvino
 
 # $DATA/images, lxmert/, raw/: drawings, captions, dialogues; photos/, sentences/: photos, and sentences about them
 python scripts/demo_data.py $DATA

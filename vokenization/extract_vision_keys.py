@@ -40,7 +40,7 @@ from xvoken.files.image_sets import Roots, listed_sets, split_name
 from xvoken.files.safe import sha256_of_lines
 from xvoken.kinds import DECODERS
 from xvoken.machine import IMAGE_BATCH, ON_GPU, Compute, suggest_bf16
-from xvoken.work.product import Product
+from xvoken.work.product import Product, begun_with, settled
 
 
 def extract(
@@ -53,13 +53,13 @@ def extract(
         raise UserError(f"image set {name}: its order is not fixed yet; run: {commands.fix_order(image_set)} (known here: {known})")
     ids = image_ids.read(ids_root, name)[:limit]
     paths = image_ids.paths(ids_root, name, ids, folder, roots)
-    data = hash_of_pictures(ids, paths)
+    data, path = hash_of_pictures(ids, paths), key_files.keys_file(where, name)
+    compute = settled(compute, begun_with(path, lambda: key_files.read_settings(where, name)))
     settings = {
         "snapshot": identity.name, "snapshot_hash": identity.hash, "pictures": len(ids), "ids": sha256_of_lines(ids)[:16],
         "data": data[:16],
         "precision": compute.precision, "decoder": compute.decoder, "key_views": identity.key_views,
     }  # fmt: skip
-    path = key_files.keys_file(where, name)
     product = Product(
         path, settings, lambda: key_files.read_settings(where, name), f"the keys of these {len(ids):,} pictures",
         key_files.companions(where, name), (key_files.skipped_file(where, name),),
@@ -69,13 +69,14 @@ def extract(
         return
     with importing():
         from vokenization.keys import key_blocks, tower_features
-        from xvoken.cache.features import left_out
+        from xvoken.cache.features import left_out, precision_of
         from xvoken.pictures.batches import require_decoder
     require_decoder(compute.decoder)
     suggest_bf16(compute)
     encoder, features = tower_features(load, ids, paths, compute, name, data, identity.hash, identity.key_views)
     if features is None:
         return
+    settings["precision"] = precision_of(features[0], compute)
     skipped = left_out(features)
     missing = {row for row, _ in skipped}
     rows = [row for row in range(len(ids)) if row not in missing]

@@ -27,7 +27,7 @@ class Choice:
         parser.add_argument(
             "--index", choices=("auto", *INDEXES), default="auto",
             help="flat: exact search; ivf, hnsw, ivfpq: approximate search by faiss, always on the CPU, with an index kept beside the "
-            "keys; auto: flat if searching for a line takes no more operations than the text tower does, else ivf",
+            "keys; auto: flat if a line's search costs no more than the text tower, or an index would not pay for itself; else ivf",
         )  # fmt: skip
         parser.add_argument(
             "--index-recall", type=float, default=0.95, metavar="R", help="share of the exact top k that an approximate index must find"
@@ -44,26 +44,34 @@ class Choice:
         kind = args.index
         if kind == "auto":
             lines = min(len(corpus), args.limit or len(corpus))
-            kind = affordable(args.load, identity, int(corpus.offsets[lines]) / max(lines, 1), number)
+            kind = affordable(args.load, identity, int(corpus.offsets[lines]) / max(lines, 1), number, lines)
         if kind in EFFORT and number < FEWEST_KEYS:
             say(f"--index {kind}: searching exactly instead, as this index needs at least {FEWEST_KEYS} keys and there are {number}")
             kind = "flat"
         return cls(kind, args.index_recall)
 
 
-def affordable(load: str, identity: Identity, tokens: float, number: int) -> str:
-    """The kind that auto takes for lines of `tokens` tokens on average and `number` keys; says which and why.
+def affordable(load: str, identity: Identity, tokens: float, number: int, lines: int) -> str:
+    """The kind that auto takes for so many lines of `tokens` tokens on average and `number` keys; says which and why.
 
-    It compares operations, not seconds, so that all machines that work on a corpus choose the same kind.
+    Exact search where it takes no more operations than the text tower, and where an approximate index, built and searched, is not
+    expected to take fewer. It compares operations, not seconds, and asks for no files but the model's, so that all machines that work on
+    a corpus choose the same kind.
     """
     tower = text_size(load)
     seen = tower.max_tokens if tower.fixed_length else min(tokens + 2, tower.max_tokens)
     queries = 1 + tokens if identity.level == "token" else 1
     search, encoding = 2 * number * identity.dim * queries, 2 * tower.weights_at_work * seen
-    kind = "flat" if search <= encoding else "ivf"
-    costs = f"{search:,.0f} operations per line in {number:,} keys, the text tower {encoding:,.0f}"
+    told = f"exact search takes {search:,.0f} operations per line in {number:,} keys, the text tower {encoding:,.0f}"
+    if search <= encoding:
+        say(f"--index auto: exact search (flat), since {told}")
+        return "flat"
+    query, building = indexes.costs(number, identity.dim)
+    exact, approximate = (2 * identity.dim * cost for cost in (lines * queries * number, lines * queries * query + building))
+    kind = "flat" if exact <= approximate else "ivf"
     name = "exact search (flat)" if kind == "flat" else "approximate search (ivf)"
-    say(f"--index auto: {name}, since exact search takes {costs}")
+    of_all = f"for {lines:,} lines {exact:,.0f}, an approximate index, built and searched, as much time as {approximate:,.0f}"
+    say(f"--index auto: {name}, since {told}; {of_all}")
     return kind
 
 
@@ -94,3 +102,5 @@ def tell(choice: Choice, path: Path, record: dict[str, Any]) -> None:
     say(f"{path}: {EFFORT[choice.kind]} {record['effort']:,} of {record['most']:,}, {found}")
     if record["recall"] < choice.recall:
         say(f"warning: at its highest effort this index stays below --index-recall {choice.recall}; another kind of index may find more")
+    if "cells" in indexes.parameters_of(choice.kind, FEWEST_KEYS, 1) and record["effort"] * indexes.READ_PRICE > record["most"]:
+        say("warning: so much of the index has to be read that exact search is likely to be faster, and finds all: --index flat")

@@ -43,6 +43,10 @@ class SentenceJob(TowerJob):
         self.batch_size = lines_on(device, self.batch_size)
         self.encoder = load_encoder(self.load, ["text"], device, self.precision, self.expected, self.pace)
 
+    def frozen(self) -> Any:
+        """The tower at work."""
+        return self.encoder.text
+
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         save_array(part.with_suffix(".npy"), self.encoder.encode_texts(self.sentences[start:stop], self.batch_size))
         return {}

@@ -105,6 +105,10 @@ class VokenizeJob(TowerJob):
         """The number of these lines, where there can be any."""
         return {"without": len(self.without(found))} if self.calibration else {}
 
+    def frozen(self) -> Any:
+        """The tower at work."""
+        return self.encoder.text
+
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         tokens, offsets = self.lines.slab(start, stop)
         counts = np.diff(offsets)

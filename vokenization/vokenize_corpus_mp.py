@@ -52,7 +52,7 @@ from xvoken.files.safe import quoted, sha256_of_lines
 from xvoken.kinds import BACKENDS, base_name
 from xvoken.machine import TEXT_BATCH, TEXT_ON_GPU, WORTH_LINES, Compute, lines_a_part, suggest_bf16
 from xvoken.work.parts import Parts
-from xvoken.work.product import Product, one_pass
+from xvoken.work.product import Product, begun_with, one_pass, settled
 
 CHUNK = 1024  # lines per part, at least
 
@@ -249,6 +249,10 @@ def main(argv: list[str] | None = None) -> None:
     name = "_".join(image_sets) + (f".{most}" if most else "")
     output = args.output or vokens.folder(identity.home)
     finished = vokens.hdf5_file(output, args.corpus.name, name)
+    begun = begun_with(finished, lambda: vokens.read_settings(finished))
+    compute = settled(compute, begun)
+    if begun and args.index == "auto":
+        args.index = begun.get("index", "flat")
     again = f"rm {quoted(finished)}, then the same command" if finished.exists() else "the same command"
     same_text(args.corpus, corpus.path, corpus.attributes.get("corpus"), again)
     alpha = identity.hubness if args.hubness is None else args.hubness

@@ -20,7 +20,7 @@ from xvoken.errors import UserError
 from xvoken.files.image_sets import CaptionedSet, read_captioned
 from xvoken.files.known import Start, known, remember
 from xvoken.files.locks import sole_writer
-from xvoken.machine import needs_torch, resolve_precision
+from xvoken.machine import needs_torch, settled_precision
 from xvoken.work.product import Product
 
 
@@ -87,6 +87,12 @@ def zeroshot_product(args: Namespace, text: TextFacts, image: ImageFacts) -> Pro
     return Product(path, settings, read, "the untrained matcher of these towers", companions, unsaid=snapshots.ModelConfig.unsaid())
 
 
+def begun_in(output: Path) -> str | None:
+    """The precision of frozen towers in which the training in this folder was begun; None where it does not say."""
+    training = snapshots.training_file(output)
+    return snapshots.read_header(training)["config"]["training"].get("precision") if training.exists() else None
+
+
 def is_finished(args: Namespace) -> bool:
     """Whether the training is finished; says so if it is. Raises UserError as the training itself would: for other settings, for a
     stopped run without --resume, for a snapshot that is missing."""
@@ -102,7 +108,7 @@ def is_finished(args: Namespace) -> bool:
         if found is None:
             return False
         train_sets, valid_sets = read_sets(args)
-        precision = resolve_precision(args.precision, "cpu") if is_frozen(args) else None
+        precision = settled_precision(args.precision, "cpu", begun_in(output)) if is_frozen(args) else None
         config = describe(args, model_of(args, *found), Training.from_args(args), train_sets + valid_sets, precision)
         header = snapshots.read_header(training)
         require_same(output, header, config)

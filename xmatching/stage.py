@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from xmatching.data import PairBatches
-from xmatching.finished import is_frozen, read_sets, remember_towers, tower_start
+from xmatching.finished import begun_in, is_frozen, read_sets, remember_towers, tower_start
 from xmatching.joined import bank_of, fit, joined_learner
 from xmatching.launch import LOST
 from xmatching.metric import validate
@@ -33,7 +33,7 @@ from xvoken.errors import RunError, UserError
 from xvoken.files.image_sets import CaptionedSet
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import all_written
-from xvoken.machine import resolve_precision
+from xvoken.machine import settled_precision
 from xvoken.records import rsum, table
 
 
@@ -46,7 +46,8 @@ def train(args: Namespace, command: list[str], device: str, rank: int, world: in
     towers, training = Towers.from_args(args), Training.from_args(args)
     text, image = towers.text_facts(), towers.image_facts()
     model = model_of(args, text, image)
-    precision = resolve_precision(args.precision, device) if is_frozen(args) else None
+    args.precision = settled_precision(args.precision, device, begun_in(output))
+    precision = args.precision if is_frozen(args) else None
     config = describe(args, model, training, train_sets + valid_sets, precision)
     if rank == 0:
         remember_towers(args, text, image, loading)

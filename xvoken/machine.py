@@ -3,7 +3,9 @@
 import ctypes
 import importlib.util
 import os
+import platform
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -38,12 +40,13 @@ class Pace:
     """How a process computes a frozen tower on a CPU.
 
     engine: torch or openvino; lanes: threads that each put a batch of their own through the tower; threads: those that one batch
-    is computed with (None: as many as torch has).
+    is computed with (None: as many as torch has); tries: whether the work is long enough to try first what is fastest.
     """
 
     engine: str = "torch"
     lanes: int = 1
     threads: int | None = None
+    tries: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class Compute:
 
     def pace(self, items: int, worth: int) -> Pace:
         """How a tower is computed for a work of so many items; worth: from how many on converting it for OpenVINO pays."""
-        return Pace(resolve_tower_engine(self.tower_engine, self.device, self.precision, items >= worth), threads=1)
+        engine = resolve_tower_engine(self.tower_engine, self.device, self.precision, items >= worth)
+        return Pace(engine, threads=1, tries=self.device == "cpu" and self.batch_size is None and items >= TRIED * worth)
 
     def pace_here(self, items: int, worth: int) -> Pace:
         """The same where all is done in this process, on all of its cores."""
@@ -87,6 +91,16 @@ class Compute:
 def cores() -> int:
     """Cores this process may use (containers and taskset counted in)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def processor() -> str:
+    """The processor's name."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def gpu_count() -> int:
@@ -183,6 +197,11 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bf16" if (cpu_has_bf16() if device == "cpu" else _gpu_has_bf16()) else "fp32"
 
 
+def settled_precision(precision: str, device: str, begun: object) -> str:
+    """The same, but "auto" goes on in the precision that a work was begun in, where it is known."""
+    return str(begun) if precision == "auto" and begun in PRECISIONS else resolve_precision(precision, device)
+
+
 def needs_torch(precision: str) -> bool:
     """Whether `resolve_precision` may have to import torch: only torch knows whether a GPU has bf16 units."""
     return precision == "auto" and _has_driver()
@@ -212,6 +231,7 @@ def lines_on(device: str, lines: int) -> int:
 
 # Pictures a batch: on a CPU the maps of more do not fit a core's cache, a GPU takes ON_GPU times as many.
 IMAGE_BATCH, ON_GPU = 4, 64
+TRIED = 32  # times as many items as converting is worth for are worth a trial of batches
 # Pictures and lines from which on a tower is converted for OpenVINO, which takes a second, unless an engine is asked for.
 WORTH_IMAGES, WORTH_LINES = 64, 256
 

@@ -9,7 +9,7 @@ import pytest
 from tests.running import ROOT
 
 # What the others share, no benchmarks themselves.
-SHARED = ("__init__", "matching_data", "measure", "peer_work", "peer_world", "worlds")
+SHARED = ("__init__", "matching_data", "measure", "peer_work", "peer_world", "precision_recall", "real_texts", "worlds")
 BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in SHARED)
 SLOW = ("peers",)  # four processes that import torch, one after the other; see test_peers.py
 
@@ -30,4 +30,4 @@ def test_small(name: str, capfd: pytest.CaptureFixture[str]):
 def test_make_bench_runs_them_all():
     line = next(line for line in Path(ROOT / "Makefile").read_text().splitlines() if line.startswith("\tfor b in "))
     named = set(line.split(";")[0].split()[3:]) | {"ctx"}
-    assert named | {"quality", "few_captions", "peers", "search_recipe"} == set(BENCHMARKS)
+    assert named | {"quality", "few_captions", "peers", "real_keys", "search_recipe"} == set(BENCHMARKS)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.running import run_here
 from tests.worlds import World
-from vokenization.index_choice import affordable
+from vokenization.index_choice import Choice, affordable, tell
 from vokenization.index_recall import SAMPLE
 from vokenization.sentences import sample_lines
 from xvoken.encoders.encoder import load_encoder
@@ -45,22 +45,48 @@ def retrieve(world: World, keyed: Path, tmp_path: Path, script: Callable[..., st
     return run
 
 
-def test_auto_is_exact_up_to_the_cost_of_the_tower(keyed: Path, capsys: pytest.CaptureFixture[str]):
+MANY = 10**9  # lines that pay for any index
+
+
+def test_auto_is_exact_up_to_the_cost_of_the_tower(keyed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """A layer of 32 numbers: attention 4 (32 x 32 + 32), feed-forward 32 x 64 + 64 + 64 x 32 + 32, two norms of 64."""
+    monkeypatch.setattr("xvoken.files.indexes.READ_PRICE", 0)  # else no index pays for itself with so few keys
     load, identity = str(keyed), identify(keyed)
     weights = 5 * (4 * (32 * 32 + 32) + 2 * 32 * 64 + 64 + 32 + 2 * 64) + 64 + 32 * 32 + 32  # the norm of the input; the pooler
     number = weights * (8 + 2) // 16  # 8 tokens a line and two special ones; keys of 16 numbers
-    assert affordable(load, identity, 8, number) == "flat"
+    assert affordable(load, identity, 8, number, MANY) == "flat"
     assert f"exact search (flat), since exact search takes {32 * number:,} operations per line" in capsys.readouterr().err
-    assert affordable(load, identity, 8, number + 1) == "ivf"
+    assert affordable(load, identity, 8, number + 1, MANY) == "ivf"
     told = capsys.readouterr().err
     assert f"approximate search (ivf), since exact search takes {32 * (number + 1):,} operations per line in {number + 1:,} keys" in told
-    assert f"the text tower {2 * weights * 10:,}" in told
-    assert affordable(load, identity, 1000, weights * 40 // 16 + 1) == "ivf"  # the tower sees 40 tokens at most
+    assert f"the text tower {2 * weights * 10:,}; for {MANY:,} lines {32 * (number + 1) * MANY:,}" in told
+    assert affordable(load, identity, 1000, weights * 40 // 16 + 1, MANY) == "ivf"  # the tower sees 40 tokens at most
     capsys.readouterr()
     identity = replace(identity, level="token")  # a search for each token, and one for the line
-    assert affordable(load, identity, 8, number // 9) == "flat"
-    assert affordable(load, identity, 8, number // 9 + 1) == "ivf"
+    assert affordable(load, identity, 8, number // 9, MANY) == "flat"
+    assert affordable(load, identity, 8, number // 9 + 1, MANY) == "ivf"
+
+
+def test_auto_is_exact_until_an_index_pays_for_itself(keyed: Path, capsys: pytest.CaptureFixture[str]):
+    """1,000,000 keys in 4,000 cells: a query costs 4,000 + 16 x 64 x 250, building 4 x 4,000 x (10 x 40 x 4,000 + 1,000,000)."""
+    load, identity, number = str(keyed), identify(keyed), 1_000_000
+    lines = 4 * 4000 * (10 * 40 * 4000 + number) // (number - 4000 - 16 * 64 * 250)
+    assert affordable(load, identity, 8, number, lines) == "flat"
+    assert f"exact search (flat), since exact search takes 32,000,000 operations per line in {number:,} keys" in capsys.readouterr().err
+    assert affordable(load, identity, 8, number, lines + 1) == "ivf"
+    assert (
+        f"approximate search (ivf), since exact search takes 32,000,000 operations per line in {number:,} keys" in capsys.readouterr().err
+    )
+    few = replace(identity, level="token")  # nine searches a line
+    assert [affordable(load, few, 8, number, n) for n in (lines // 9, lines // 9 + 1)] == ["flat", "ivf"]
+    assert affordable(load, identity, 8, 60_000, MANY) == "flat"  # too few keys: reading the cells takes longer
+
+
+def test_a_search_that_reads_much_of_the_index_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    record = {"queries": 3, "lines": 3, "topk": 5, "recall": 0.96, "most": 1600}
+    for kind, effort, warned in (("ivf", 100, False), ("ivf", 101, True), ("ivfpq", 101, True), ("hnsw", 101, False)):
+        tell(Choice(kind), tmp_path, {**record, "effort": effort})
+        assert ("exact search is likely to be faster" in capsys.readouterr().err) == warned
 
 
 def test_lines_of_the_sample_are_whole_and_none_is_empty(world: World, keyed: Path):

@@ -57,6 +57,10 @@ class AugmentedJob(TowerJob):
         self.view, self.image = tower.view, FrozenImage(tower, device, self.precision, self.pace)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
+    def frozen(self) -> Any:
+        """The tower at work."""
+        return self.image
+
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         """Write PART.npy, float16 (n, 1 + crops, width), NaN for skipped pictures; returns their [row, reason] as `skipped`."""
         views = 1 + self.crops.count

@@ -45,6 +45,14 @@ def as_float16(out: Tensor) -> NDArray[np.float16]:
         return out.float().cpu().numpy().astype(np.float16)
 
 
+def precision_of(features: Features, compute: Compute) -> str:
+    """The precision that features were computed in, where `auto` has left it open."""
+    if not compute.any_precision:
+        return compute.precision
+    receipt = features.path.with_suffix(".json")
+    return str(read_json(receipt, f"remove {receipt} to make it again")["settings"]["precision"])
+
+
 def left_out(views: Sequence[Features]) -> list[tuple[int, str]]:
     """[row, reason] of the pictures that any of the views lacks, in order; views: of the same pictures."""
     return sorted({row: reason for features in reversed(views) for row, reason in features.skipped}.items())

@@ -10,7 +10,7 @@ One pass decodes each picture once and makes all caches that are missing. A cach
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,6 +44,7 @@ from xvoken.pictures.batches import Items, batch_readers, on_device, open_pictur
 from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member, plain
 from xvoken.work.local import TowerJob
+from xvoken.work.parts import plan_settings
 from xvoken.work.product import Product
 
 IMAGE_CHUNK = 32  # pictures a part, at least
@@ -117,6 +118,10 @@ class ImageJob(TowerJob):
         self.image = FrozenImage(self.spec.build(), device, self.precision, self.pace)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
+    def frozen(self) -> Any:
+        """The tower at work."""
+        return self.image
+
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         """Write float16 (n, width) for each cut, NaN for pictures skipped in it; returns [row, reason] of all of these as `skipped`."""
         image, shape = self.image, (len(self.cuts), self.image.width)
@@ -148,8 +153,10 @@ def cut_features(
     hash_of_pictures, if the caller has it already; label: the beginning of the files' names.
     None while other shares of the work are missing. Raises UserError when no picture can be used in all views.
     """
-    settings = image_settings(spec, tower, ids, paths, compute, data)
-    caches = {cut: cut_cache(settings, compute, label, cut) for cut in first_cuts(views)}
+    cuts, settings = first_cuts(views), image_settings(spec, tower, ids, paths, compute, data)
+    compute = settled_caches(settings, compute, label, cuts)
+    settings["precision"] = compute.precision
+    caches = {cut: cut_cache(settings, compute, label, cut) for cut in cuts}
     missing = {cut: product for cut, product in caches.items() if not product.finished()}
     if missing:
         if compute.engine.share or compute.engine.join:
@@ -180,6 +187,17 @@ def image_settings(
     # Left out at their defaults: older caches, from before there was a choice, do not name them.
     settings |= {} if spec.pool == "avg" else {"pool": spec.pool}
     return settings | ({} if compute.decoder == "pillow" else {"decoder": compute.decoder})
+
+
+def settled_caches(settings: dict[str, Any], compute: Compute, label: str, cuts: Sequence[str]) -> Compute:
+    """The same, in the precision in which these caches are finished or begun, where `auto` has left it open."""
+    if not compute.any_precision:
+        return compute
+    for precision in sorted({"bf16", "fp32"}, key=lambda one: one != compute.precision):
+        caches = [cut_cache({**settings, "precision": precision}, compute, label, cut) for cut in cuts]
+        if all(cache.last.exists() for cache in caches) or any(plan_settings(cache.path) for cache in caches):
+            return replace(compute, precision=precision)
+    return compute
 
 
 def cut_cache(settings: dict[str, Any], compute: Compute, label: str, cut: str = "whole") -> Product:

@@ -40,6 +40,10 @@ class TextJob(TowerJob):
         self.batch_size = lines_on(device, self.batch_size)
         self.text = FrozenText(self.spec.build(), self.tokenizer, device, self.precision, self.max_len, self.pace)
 
+    def frozen(self) -> Any:
+        """The tower at work."""
+        return self.text
+
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         """Write PART.npy, float16 (n, width); returns how many sentences were cut. Raises UserError for outputs that are not finite."""
         tokens, offsets = self.text.tokenize(self.sentences[start:stop])

@@ -202,4 +202,4 @@ def compute_of(args: Namespace, processes: int | None = -1) -> Compute:
         given["cache"] = Path(args.cache)
     if hasattr(args, "engine"):
         given["engine"] = engine_of(args)
-    return Compute(devices, resolve_precision(args.precision, devices[0]), **given)
+    return Compute(devices, resolve_precision(args.precision, devices[0]), any_precision=args.precision == "auto", **given)

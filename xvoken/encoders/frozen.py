@@ -1,15 +1,17 @@
 """Frozen towers on a device: the one place where tower, engine, padding, precision and TF32 meet."""
 
 import json
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -123,6 +125,7 @@ def _computing(device: str, precision: str) -> Generator[None]:
 
 
 ALONE = Pace()
+EXAMPLE_TOKENS = 24  # of a made-up sentence
 
 
 class _Run:
@@ -156,9 +159,33 @@ class _Run:
 
 
 class _Frozen:
-    """What a frozen text and a frozen image tower have in common."""
+    """What a frozen text and a frozen image tower have in common. SIZES: of batches, which a trial takes, see xvoken.encoders.trial."""
 
+    SIZES: ClassVar[tuple[int, ...]] = ()
+    free: ClassVar[tuple[int, ...]] = (0,)
     run: _Run
+
+    @property
+    def pace(self) -> Pace:
+        """How it is computed on a CPU."""
+        return self.run.pace
+
+    def example(self, batch_size: int) -> tuple[Tensor, ...]:
+        """Made-up inputs of the tower."""
+        raise NotImplementedError
+
+    def seconds(self, batch_size: int, pace: Pace) -> float:
+        """How long one batch of made-up items in each lane takes, all at once."""
+        inputs = self.example(batch_size)
+        function = self.run.function("forward", inputs, self.free)
+
+        def one(_: int) -> None:
+            with _computing(self.device, self.precision):
+                function(*inputs)
+
+        began = time.perf_counter()
+        list(in_lanes(one, range(pace.lanes), pace))
+        return time.perf_counter() - began
 
     @property
     def tower(self) -> Any:
@@ -183,6 +210,9 @@ class FrozenText(_Frozen):
     max_tokens: the longest input, special tokens counted in; by default, and at most, that of the tower.
     """
 
+    SIZES = (8, 16, 32, 64)
+    free = (0, 1)  # dimensions of the input that differ between batches
+
     def __init__(
         self, tower: AnyTextTower, tokenizer: PreTrainedTokenizerBase, device: str = "cpu", precision: str = "fp32",
         max_tokens: int | None = None, pace: Pace = ALONE,
@@ -190,6 +220,12 @@ class FrozenText(_Frozen):
         self.tokenizer, self.width = tokenizer, tower.width
         self.run = _Run(tower, cast_weights, device, precision, pace)
         self.padding = Padding.for_tokenizer(tokenizer, min(max_tokens or tower.max_tokens, tower.max_tokens), tower.fixed_length)
+
+    def example(self, batch_size: int) -> tuple[Tensor, ...]:
+        """Ids and mask, int64 (B, T)."""
+        tokens = self.padding.max_tokens if self.padding.fixed else min(self.padding.max_tokens, EXAMPLE_TOKENS)
+        ids = torch.full((batch_size, tokens), self.padding.end)
+        return ids, torch.ones_like(ids)
 
     def tokenize(self, sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Token ids without special ones, one sentence after another: (N,), and offsets (len(sentences) + 1,)."""
@@ -220,8 +256,7 @@ class FrozenText(_Frozen):
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
         """Batches through this function of the tower: rows (B,), its output, mask int64 (B, T)."""
         lengths = np.diff(offsets)
-        example = torch.full((2, self.padding.max_tokens if self.padding.fixed else 4), self.padding.end)
-        function = self.run.function(name, (example, torch.ones_like(example)), (0, 1))
+        function = self.run.function(name, self.example(2), self.free)
 
         def one(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Tensor, Tensor]:
             ids, mask = (upload(tensor, self.device) for tensor in pad_lines(tokens, offsets[rows], lengths[rows], self.padding))
@@ -237,13 +272,21 @@ class FrozenImage(_Frozen):
     tower: pixels -> features, see xvoken.encoders.image.ImageTower; changed in place for the precision. view: how a picture becomes pixels.
     """
 
+    SIZES = (1, 2, 4, 8, 16)
+    free = (0,)
+
     def __init__(self, tower: AnyImageTower, device: str = "cpu", precision: str = "fp32", pace: Pace = ALONE):
         self.view, self.width = tower.view, tower.width
         self.run = _Run(tower, for_inference, device, precision, pace)
 
+    def example(self, batch_size: int) -> tuple[Tensor, ...]:
+        """Pixels uint8 (B, 3, H, W)."""
+        shape = self.view(Image.new("RGB", (640, 480))).shape
+        return (torch.randint(256, (batch_size, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),)
+
     def features(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (B, 3, H, W), on any device -> (B, width) on the tower's device; a GPU may still be computing it"""
-        function = self.run.function("forward", (pixels[:1],), (0,))
+        function = self.run.function("forward", (pixels[:1],), self.free)
         with _computing(self.device, self.precision):
             return function(upload(pixels, self.device))
 

@@ -19,6 +19,11 @@ FEWEST_KEYS = 256  # product quantization trains 256 centroids a subquantizer
 CELL_POINTS = 40  # fewest keys of a cell, and how many it is trained on: faiss asks for 39
 MOST_CELLS = 1 << 16  # the time of k-means grows with keys x cells
 LINKS = 32  # neighbours of a key in the graph
+# What an index of cells costs on real keys, as benchmarks/real_keys.py measures it (benchmarks/RESULTS.md).
+PROBES = 64  # cells that a query has to search to find 95% of the best keys
+READ_PRICE = 16  # one key read from a cell takes as long as so many in a matrix product over all keys
+TRAIN_PRICE = 4  # the same for an operation of k-means, always in fp32
+ROUNDS = 10  # of k-means
 
 
 def index_file(where: Path, sets: str, kind: str, bank: str = "") -> Path:
@@ -39,6 +44,13 @@ def parameters_of(kind: str, number: int, dim: int) -> dict[str, int]:
     if kind == "ivf":
         return cells
     return {**cells, "bytes": max(n for n in range(1, max(1, dim // 8) + 1) if dim % n == 0)}
+
+
+def costs(number: int, dim: int) -> tuple[float, float]:
+    """What an ivf index of `number` keys is expected to cost, in inner products of exact search: a query, and building it once."""
+    cells = parameters_of("ivf", number, dim)["cells"]
+    query = cells + READ_PRICE * min(PROBES, cells) * number / cells
+    return query, TRAIN_PRICE * cells * (ROUNDS * CELL_POINTS * cells + number)
 
 
 def identity(receipt: dict[str, Any]) -> str:

@@ -185,11 +185,23 @@ def recall(scores: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
 
 
 def tune(index: ApproximateIndex, queries: NDArray[np.float32], exact: NDArray[np.float32], target: float) -> float:
-    """Double the index' effort until its recall of the exact scores (Q, k) reaches `target`, or all of the index is searched.
+    """Set the least effort with which the index' recall of the exact scores (Q, k) reaches `target`, or the highest one.
 
-    Returns the recall reached.
+    Doubled until it does, then lowered by halves of what lies between the last two, to within a sixteenth. Returns the recall reached.
     """
-    index.effort = FIRST_EFFORT[index.kind]
-    while (reached := recall(index.search(queries, exact.shape[1])[0], exact)) < target and index.effort < index.most:
-        index.effort = min(2 * index.effort, index.most)
-    return reached
+
+    def reached(effort: int) -> float:
+        index.effort = effort
+        return recall(index.search(queries, exact.shape[1])[0], exact)
+
+    short, effort = 0, FIRST_EFFORT[index.kind]
+    while (found := reached(effort)) < target and effort < index.most:
+        short, effort = effort, min(2 * effort, index.most)
+    while found >= target and short and effort - short > max(1, effort // 16):
+        middle = (effort + short) // 2
+        if (lower := reached(middle)) < target:
+            short = middle
+        else:
+            effort, found = middle, lower
+    index.effort = effort
+    return found

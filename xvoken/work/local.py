@@ -69,6 +69,21 @@ class TowerJob(_InBatches):
         """How the tower is computed, as plans keep it: a work is gone on with as it was begun."""
         return {"tower_engine": self.pace.engine, "threads": self.pace.threads, "batch_size": self.batch_size}
 
+    def fastest(self, share: int) -> dict[str, Any]:
+        """The same after a trial of what is fastest with so many cores, where the work is long enough; on a CPU, sets up a copy."""
+        if not self.pace.tries:
+            return self.how()
+        tried = replace(self)
+        prepare(cast(Job, tried), "cpu", share)
+        from xvoken.encoders.trial import fastest
+
+        best = fastest(tried.frozen(), share)
+        return {**self.how(), "threads": best.threads, "batch_size": best.batch_size}
+
+    def frozen(self) -> Any:
+        """The frozen tower that `setup` has loaded."""
+        raise NotImplementedError
+
     def old_how(self) -> dict[str, Any]:
         """How a work was begun whose plan does not say."""
         return {"tower_engine": "torch", "threads": CPU_THREADS, "batch_size": self.OLD_BATCH or self.batch_size}

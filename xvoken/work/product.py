@@ -11,16 +11,16 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from xvoken.console import log
 from xvoken.files.locks import lock_file, locked, remove_lock, sole_writer
 from xvoken.files.safe import all_there, all_written, differences, remove_temporary, same_settings, write_json
-from xvoken.machine import LOCAL, Engine
+from xvoken.machine import LOCAL, Compute, Engine, settled_precision
 from xvoken.work.local import Job
-from xvoken.work.parts import Parts, remove_leftover
+from xvoken.work.parts import Parts, plan_settings, remove_leftover
 
 PACKAGES = ("torch", "transformers", "tokenizers", "faiss-gpu", "faiss-cpu", "numpy", "h5py", "Pillow")
 
@@ -107,6 +107,18 @@ class Product:
             yield todo
             if todo:
                 all_written(*self.files)
+
+
+def begun_with(output: Path, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The settings that an output is finished or begun with; read: those of the finished one. Empty if there is neither."""
+    return read() if output.exists() else plan_settings(output)
+
+
+def settled(compute: Compute, begun: dict[str, Any]) -> Compute:
+    """The same, in the precision that an output is begun with, see begun_with, where `auto` has left it open."""
+    if not (compute.any_precision and "precision" in begun):
+        return compute
+    return replace(compute, precision=settled_precision("auto", compute.device, begun["precision"]))
 
 
 @dataclass
