@@ -221,7 +221,7 @@ def context_work(world: World, photos: Path, number: int, phrases: int) -> Work:
             scores, texts = (np.concatenate([view[kind][:].reshape(-1, BEST) for view in views]) for kind in ("scores", "texts"))
         return {"scores": scores, "rows": np.vectorize(at.__getitem__)(texts)}
 
-    return Work(f"context-{number}", "pictures", number, ["ours", "loop"], commands, read)
+    return Work(f"context-{number}", "pictures", number, ["ours", *(tool for tool in world.pythons if tool == "loop")], commands, read)
 
 
 def ask_work(world: World) -> Work:

@@ -1,6 +1,6 @@
 """Whole commands of ours against the tools that people would use instead: the same model folder, files and processor, in one run.
 
-    python benchmarks/peers.py [--rows photos,lines] [--photos 363,1024] [--lines 1500,4096] [--isa avx2] [--ours "--precision auto"]
+    python benchmarks/peers.py [--rows photos,lines] [--tools sbert] [--photos 363,1024] [--lines 1500,4096] [--isa avx2]
     python benchmarks/peers.py --small
 
 ours             the stages' scripts, one after the other
@@ -18,9 +18,9 @@ resume   the most photos once more, killed at 60% of their time, then the same c
 The start of Python and all loading are counted. The tools take turns, --repeat times, and of each the fastest counts; a row that takes
 longer than --limit is cut off, and says so. MB: the most memory that a tool's processes had together, what they share counted once.
 cosine: the lowest one with our vectors, both less the mean vector. difference, same: the largest difference from our scores, and the
-share of places with the same item. resumes: the second run took less than 85% of the time. CLIP ViT-B/32 and BERT-base have random
-weights. sbert and clip-retrieval get an environment of their own (--cache), with pinned packages, and the torch of the running one.
-The last line is one JSON object.
+share of places with the same item. resume: yes, if the second run took less than 85% of the time; with few photos, loading hides it.
+CLIP ViT-B/32 and BERT-base have random weights. sbert and clip-retrieval get an environment of their own (--cache), with pinned
+packages, and the torch of the running one. The last line is one JSON object.
 """
 
 import json
@@ -109,8 +109,8 @@ def resume(work: Work, world: World, limit: float) -> dict[str, Any]:
         again, _, ended = run(work.commands(tool, folder), folder, world.isa, left - killed)
         resumes = ended and again < 0.85 * whole
         rows[tool] = {"whole": whole, "killed": round(killed, 2), "again": round(again, 2), "resumes": resumes if ended else None}
-        said = "goes on" if resumes else "begins anew" if ended else f"cut off, the row's {limit:g} s are over"
-        print(f"{'resume':<14}{tool:<16}{said}: whole {whole:.1f} s, killed at {killed:.1f}, again {again:.1f}", flush=True)
+        said = f"cut off, the row's {limit:g} s are over" if not ended else "yes" if resumes else "no"
+        print(f"{'resume':<14}{tool:<16}{said:<4}whole {whole:.1f} s, killed at {killed:.1f}, again {again:.1f}", flush=True)
     return rows
 
 
@@ -125,15 +125,14 @@ def prepare(args: Any, folder: Path) -> World:
     if len(lines) < most:
         raise UserError(f"{most:,} lines are wanted and {len(lines):,} are there; name more files with --texts or fewer lines with --lines")
     pythons = {}
-    for tool in ("sbert", "clip-retrieval") if not args.small else ():
+    for tool in args.tools:
         try:
-            pythons[tool] = str(peer_world.environment(args.cache, SCRIPTS[tool]))
+            pythons[tool] = sys.executable if tool == "loop" else str(peer_world.environment(args.cache, SCRIPTS[tool]))
         except UserError as error:
             say(f"left out: {error}")
     photos = {number: peer_world.photos(args.images, folder / f"photos{number}", number) for number in args.photos}
     clip = peer_world.clip(folder / "clip" if args.small else args.cache / "clip_b32", lines, 1 if args.small else 12)
     isa, flags = ISA if args.isa else {}, shlex.split(args.ours)
-    pythons["loop"] = sys.executable
     world = World(folder, clip, photos, lines, args.lines, folder / "base/keys", folder / "keys.npy", pythons, flags, isa)
     if {"lines", "ask"} & {*args.rows}:
         (folder / "base").mkdir()
@@ -151,6 +150,7 @@ def parse_args(argv: list[str] | None) -> Any:
     sample = ROOT.parent / "shared/coco_sample"
     parser = make_parser(__doc__.splitlines()[0])
     parser.add_argument("--rows", default=",".join(ROWS), help="what to measure, separated by commas")
+    parser.add_argument("--tools", default=",".join(SCRIPTS), help="what to measure ours against, separated by commas")
     parser.add_argument("--photos", type=numbers, default=[363, 1024], help="numbers of photos, separated by commas")
     parser.add_argument("--lines", type=numbers, default=[1500, 4096], help="numbers of lines, separated by commas")
     parser.add_argument(
@@ -167,11 +167,12 @@ def parse_args(argv: list[str] | None) -> Any:
     )
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/xvoken/peers"), help="folder of the environments and models")
     args = parser.parse_args(argv)
-    args.rows, args.cache = args.rows.split(","), args.cache.expanduser().resolve()
+    args.rows, args.tools, args.cache = args.rows.split(","), args.tools.split(","), args.cache.expanduser().resolve()
     if args.small:
-        args.rows, args.photos, args.lines, args.repeat = ["photos"], [6], [20], 1
-    if wrong := [row for row in args.rows if row not in ROWS]:
-        parser.error(f"--rows: {wrong[0]} is none of {', '.join(ROWS)}")
+        args.rows, args.tools, args.photos, args.lines, args.repeat = ["photos"], ["loop"], [6], [20], 1
+    for flag, given, known in (("--rows", args.rows, ROWS), ("--tools", args.tools, tuple(SCRIPTS))):
+        if wrong := [name for name in given if name not in known]:
+            parser.error(f"{flag}: {wrong[0]} is none of {', '.join(known)}")
     if "context" in args.rows and max(args.lines) < BEST:
         parser.error(f"--lines {max(args.lines)}: context needs at least {BEST}")
     return args
