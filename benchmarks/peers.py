@@ -163,7 +163,7 @@ def parse_args(argv: list[str] | None) -> Any:
     parser.add_argument("--isa", choices=["avx2"], help="let no library use more of the processor than AVX2, to come near a plain one")
     parser.add_argument("--repeat", type=int, default=2, help="turns; the fastest counts")
     parser.add_argument(
-        "--limit", type=float, default=1200, help="seconds for a row, all its turns together; without photos, resume may take them twice"
+        "--limit", type=float, default=1800, help="seconds for a row, all its turns together; without photos, resume may take them twice"
     )
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/xvoken/peers"), help="folder of the environments and models")
     args = parser.parse_args(argv)
