@@ -23,7 +23,7 @@ from xvoken.pictures.decode import BrokenPicture, load_picture
 from xvoken.pictures.sources import Member
 from xvoken.pictures.view import AnyView
 from xvoken.search.torch_exact import TorchIndex
-from xvoken.work.local import TowerJob
+from xvoken.work.jobs import TowerJob
 
 
 class CroppedPictures(torch.utils.data.Dataset):
@@ -69,7 +69,7 @@ def full_batches(items: Iterator[tuple[int, Tensor]], size: int) -> Iterator[tup
 
 @dataclass
 class ContextJob(TowerJob):
-    """Computes pooled features of whole pictures, and finds the k best phrases of each view; see xvoken.work.local.Job.
+    """Computes pooled features of whole pictures, and finds the k best phrases of each view; see xvoken.work.jobs.Job.
 
     key_views: cuts of each view whose mean stands for it, of their features as of their vectors.
     keys: .npy file of the phrases' keys (n, d), or None for the features alone, which need only one view of each picture.
@@ -138,7 +138,7 @@ class ContextJob(TowerJob):
 
 @dataclass
 class WholeJob(TowerJob):
-    """Vectors of whole pictures, NaN for those that can't be used; see xvoken.work.local.Job. Fields as those of ContextJob."""
+    """Vectors of whole pictures, NaN for those that can't be used; see xvoken.work.jobs.Job. Fields as those of ContextJob."""
 
     model: str
     paths: list[str | Member]

@@ -10,12 +10,12 @@ from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import all_batches, require_finite, shown
 from xvoken.files.safe import quoted, save_arrays
 from xvoken.machine import TEXT_BATCH
-from xvoken.work.local import TowerJob
+from xvoken.work.jobs import TowerJob
 
 
 @dataclass
 class PhrasesJob(TowerJob):
-    """Computes the phrases' pooled features and keys; see xvoken.work.local.Job."""
+    """Computes the phrases' pooled features and keys; see xvoken.work.jobs.Job."""
 
     model: str
     phrases: list[str]

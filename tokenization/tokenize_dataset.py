@@ -85,7 +85,7 @@ def scan(path: Path, limit: int | None = None) -> Scan:
 
 @dataclass
 class TokenizeJob:
-    """Tokenizes ranges of lines to token ids, as text and as arrays; see xvoken.work.local.Job."""
+    """Tokenizes ranges of lines to token ids, as text and as arrays; see xvoken.work.jobs.Job."""
 
     path: Path
     starts: list[int]

@@ -19,7 +19,7 @@ from xvoken.files.safe import fingerprint, save_array, sha256_of_lines
 from xvoken.machine import TEXT_BATCH, WORTH_LINES, Compute, lines_a_part, lines_on
 from xvoken.recall import judge
 from xvoken.search.hubness import taken_off
-from xvoken.work.local import TowerJob
+from xvoken.work.jobs import TowerJob
 from xvoken.work.parts import Parts, discard, parts_folder
 
 CHUNK = 1024  # sentences per part, at least
@@ -27,7 +27,7 @@ CHUNK = 1024  # sentences per part, at least
 
 @dataclass
 class SentenceJob(TowerJob):
-    """Vectors of sentences, as retrieval makes them of lines; see xvoken.work.local.Job.
+    """Vectors of sentences, as retrieval makes them of lines; see xvoken.work.jobs.Job.
 
     load: the model as the user gave it; expected: the hash that it must have; batch_size: on a CPU.
     """

@@ -35,7 +35,7 @@ def token_batches(
 
 
 class TokenVokenizeJob(VokenizeJob):
-    """Finds the best key for each token, and the best keys for each line by the mean of its tokens; see xvoken.work.local.Job."""
+    """Finds the best key for each token, and the best keys for each line by the mean of its tokens; see xvoken.work.jobs.Job."""
 
     def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of these lines (L, none empty), and of about as many of their tokens -> (Q, dim)"""

@@ -20,14 +20,14 @@ from xvoken.machine import TEXT_BATCH, lines_on
 from xvoken.search.approximate import SavedIndex, open_saved
 from xvoken.search.hubness import extended
 from xvoken.search.index import build_joined
-from xvoken.work.local import TowerJob
+from xvoken.work.jobs import TowerJob
 
 SEARCHED = 512  # queries that a lane searches for at once
 
 
 @dataclass
 class VokenizeJob(TowerJob):
-    """Finds the best keys and their scores for ranges of lines; see xvoken.work.local.Job.
+    """Finds the best keys and their scores for ranges of lines; see xvoken.work.jobs.Job.
 
     most: only the first so many keys (None: all); saved: an approximate index to search instead of all keys;
     hubness: the file of what is taken off the scores (None: nothing); expected: the hash that the model must have;

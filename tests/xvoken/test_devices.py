@@ -3,12 +3,12 @@ import torch
 
 from xmatching.gpus import torchrun_processes
 from xvoken.errors import UserError
-from xvoken.machine import cores, workers_on
+from xvoken.machine import LANES, cores, workers_on
 
 
 def test_on_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert workers_on("auto", None) == ["cpu"] * cores()
+    assert workers_on("auto", None) == ["cpu"] * -(-cores() // LANES)  # each uses as many cores by itself
     assert workers_on("0", 3) == ["cpu"] * 3
     assert torchrun_processes("0") == ("", 1)
     assert torchrun_processes(",".join(map(str, range(100)))) == ("", cores())

@@ -27,7 +27,7 @@ from xvoken.files.safe import fingerprint, save_array
 from xvoken.machine import IMAGE_BATCH, WORTH_IMAGES, Compute, pictures_a_part
 from xvoken.pictures.augment import AugmentedPictures, Crops
 from xvoken.pictures.batches import on_device
-from xvoken.work.local import TowerJob
+from xvoken.work.jobs import TowerJob
 from xvoken.work.parts import Parts
 
 
@@ -41,7 +41,7 @@ class AugmentedFeatures:
 
 @dataclass
 class AugmentedJob(TowerJob):
-    """Pictures -> tower outputs of all their views, the evaluation view first; see xvoken.work.local.Job."""
+    """Pictures -> tower outputs of all their views, the evaluation view first; see xvoken.work.jobs.Job."""
 
     spec: ImageTowerSpec
     paths: list[str]
@@ -53,7 +53,7 @@ class AugmentedJob(TowerJob):
 
     def setup(self, device: str) -> None:
         """Build the tower on the device; sets the batch size and the decoding threads that go with it."""
-        tower = self.spec.build()
+        tower = self.built or self.spec.build()
         self.view, self.image = tower.view, FrozenImage(tower, device, self.precision, self.pace)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
@@ -92,6 +92,7 @@ def augmented_features(
     if not views.finished():
         size, pace = compute.batch_size or IMAGE_BATCH, compute.pace(len(ids) * (1 + crops.count), WORTH_IMAGES)
         job = AugmentedJob(spec, [str(p) for p in paths], crops, compute.precision, size, len(compute.devices), pace=pace)
+        job.built = tower if compute.precision == "fp32" else None  # for bf16 it would be changed in place
         wanted = [Cache(views, (len(ids), crops.count, tower.width), partial(_blocks, slice(1, None)))]
         if not evaluation.finished():
             wanted.insert(0, Cache(evaluation, (len(ids), tower.width), partial(_blocks, 0)))

@@ -20,7 +20,7 @@ from torch import Tensor
 from xvoken.errors import UserError
 from xvoken.files.safe import differences, quoted, read_json, replacing, write_json
 from xvoken.machine import Compute
-from xvoken.work.local import Job
+from xvoken.work.jobs import Job
 from xvoken.work.parts import Parts, read_skipped
 from xvoken.work.product import Product, one_pass
 

@@ -31,10 +31,11 @@ from xvoken.cache.features import (
     part_arrays,
     same_as_other_shares,
 )
-from xvoken.encoders.frozen import ALONE, FrozenImage
+from xvoken.encoders.frozen import FrozenImage
 from xvoken.encoders.image import ImageTower
 from xvoken.encoders.lanes import in_lanes
 from xvoken.encoders.matcher import ImageTowerSpec
+from xvoken.encoders.running import ALONE
 from xvoken.encoders.text import weights_hash
 from xvoken.errors import UserError
 from xvoken.files.image_ids import hash_of_pictures
@@ -43,8 +44,8 @@ from xvoken.machine import IMAGE_BATCH, WORTH_IMAGES, Compute, Pace, pictures_a_
 from xvoken.pictures.batches import Items, batch_readers, on_device, open_pictures
 from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member, plain
-from xvoken.work.local import TowerJob
-from xvoken.work.parts import plan_settings
+from xvoken.work.jobs import TowerJob
+from xvoken.work.plans import plan_settings
 from xvoken.work.product import Product
 
 IMAGE_CHUNK = 32  # pictures a part, at least
@@ -102,7 +103,7 @@ def part_ending(cut: str) -> str:
 
 @dataclass
 class ImageJob(TowerJob):
-    """Pictures -> tower outputs for these cuts of each; see xvoken.work.local.Job."""
+    """Pictures -> tower outputs for these cuts of each; see xvoken.work.jobs.Job."""
 
     spec: ImageTowerSpec
     paths: list[str | Member]
@@ -115,7 +116,7 @@ class ImageJob(TowerJob):
 
     def setup(self, device: str) -> None:
         """Build the tower on the device; sets the batch size and the decoding threads that go with it."""
-        self.image = FrozenImage(self.spec.build(), device, self.precision, self.pace)
+        self.image = FrozenImage(self.built or self.spec.build(), device, self.precision, self.pace)
         self.batch_size, self.threads = on_device(device, self.batch_size, self.workers)
 
     def frozen(self) -> Any:
@@ -166,6 +167,7 @@ def cut_features(
         size, workers = compute.batch_size or IMAGE_BATCH, len(compute.devices)
         pace = compute.pace(len(ids), WORTH_IMAGES)
         job = ImageJob(spec, plain(paths), compute.precision, size, workers, compute.decoder, tuple(missing), pace=pace)
+        job.built = tower if compute.precision == "fp32" else None  # for bf16 it would be changed in place
         chunk = pictures_a_part(len(ids), compute.device, IMAGE_CHUNK)
         if not make(wanted, job, chunk, compute, label if len(missing) == 1 else f"{label}, {len(missing)} views", "img"):
             return None

@@ -16,7 +16,7 @@ from xvoken.encoders.tokenizer import tokenizer_hash
 from xvoken.files.safe import fingerprint, read_json, save_array, sha256_of_lines, write_json
 from xvoken.kinds import base_name
 from xvoken.machine import TEXT_BATCH, WORTH_LINES, Compute, lines_a_part, lines_on
-from xvoken.work.local import TowerJob
+from xvoken.work.jobs import TowerJob
 from xvoken.work.parts import Parts
 from xvoken.work.product import one_pass
 
@@ -25,7 +25,7 @@ TEXT_CHUNK = 1024  # sentences a part, at least
 
 @dataclass
 class TextJob(TowerJob):
-    """Sentences -> tower outputs; see xvoken.work.local.Job."""
+    """Sentences -> tower outputs; see xvoken.work.jobs.Job."""
 
     spec: TextTowerSpec
     tokenizer: PreTrainedTokenizerBase
@@ -38,7 +38,7 @@ class TextJob(TowerJob):
     def setup(self, device: str) -> None:
         """Build the tower on the device; sets the batch size that goes with it."""
         self.batch_size = lines_on(device, self.batch_size)
-        self.text = FrozenText(self.spec.build(), self.tokenizer, device, self.precision, self.max_len, self.pace)
+        self.text = FrozenText(self.built or self.spec.build(), self.tokenizer, device, self.precision, self.max_len, self.pace)
 
     def frozen(self) -> Any:
         """The tower at work."""
@@ -70,6 +70,7 @@ def text_features(
     settings = text_settings(spec, tower, tokenizer, sentences, max_len, compute.precision) | pool
     pace, size = compute.pace(len(sentences), WORTH_LINES), compute.batch_size or TEXT_BATCH
     job = TextJob(spec, tokenizer, sentences, max_len, compute.precision, size, pace=pace)
+    job.built = tower if compute.precision == "fp32" else None  # for bf16 it would be changed in place
     path = compute.cache / f"{label}-{base_name(spec.name)}-{fingerprint(settings)}.npy"
     features = cached(
         path, label, settings, job, (len(sentences), tower.width), lines_a_part(len(sentences), compute.device, TEXT_CHUNK), compute, "sent"
@@ -102,7 +103,7 @@ class TokenFeatures:
 
 @dataclass
 class TokenJob(TextJob):
-    """Sentences -> the tower's states of their tokens; see xvoken.work.local.Job."""
+    """Sentences -> the tower's states of their tokens; see xvoken.work.jobs.Job."""
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         """Write PART.npy, float16 (t, width), and PART.lengths.npy, int64 (n,): tokens of each sentence; returns t as `tokens`."""

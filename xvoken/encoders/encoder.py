@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerBase
 
 from xvoken.console import progress
 from xvoken.encoders.frozen import (
-    ALONE,
     OF_LENGTH_ONE,
     FrozenImage,
     FrozenText,
@@ -27,6 +26,7 @@ from xvoken.encoders.frozen import (
     shown,
 )
 from xvoken.encoders.heads import mean_of_views
+from xvoken.encoders.running import ALONE
 from xvoken.encoders.snapshot import Bank
 from xvoken.encoders.sources import kind_of
 from xvoken.encoders.text import masked_mean
@@ -273,16 +273,15 @@ def _named(picture: Any, number: int) -> str:
 
 
 def load_encoder(
-    load: str | Path, towers: Sequence[str] = ("text", "image"), device: str = "auto", precision: str = "fp32", expected: str | None = None,
-    pace: Pace = ALONE,
+    load: str | Path, towers: Sequence[str] = ("text", "image"), device: str = "auto", precision: str = "fp32",
+    expected: str | None = None, pace: Pace = ALONE,
 ) -> Encoder:  # fmt: skip
     """Load an encoder with the towers asked for; the files at `load` decide which kind of encoder it is.
 
     load: a matcher's snapshot (folder or .safetensors file), else a folder or hub id of a CLIP or SigLIP model of transformers.
     towers: "text", "image", both or none; device: auto (a GPU, else the CPU), cpu, cuda, or a GPU's number;
     precision: of the towers, fp32, bf16, or auto for bf16 where the device has the units for it.
-    expected: the hash that it must have, if the caller knows one: a model that was replaced meanwhile, here or at its hub, is refused.
-    pace: by which engine its towers are computed on a CPU, and in how many threads, see xvoken.machine.Pace.
+    expected: the hash that it must have, if one is known: a model that was replaced meanwhile is refused; pace: see xvoken.machine.Pace.
     Raises xvoken.Error when `load` is neither, or when a tower's weights are not those that the heads were trained on.
     """
     towers = _listed(towers, "towers")
@@ -290,8 +289,7 @@ def load_encoder(
         raise UserError(f'towers={towers!r}: "text" and "image" are known, {unknown.pop()!r} is not')
     if precision not in PRECISIONS:
         raise UserError(f"precision={precision!r}: not one of {', '.join(PRECISIONS)}")
-    device = one_device(device)
-    load = str(load)
+    device, load = one_device(device), str(load)
     encoder = made_by(ENCODERS[kind_of(load)])(load, towers, Placed(device, resolve_precision(precision, device), pace))
     if expected not in (None, encoder.hash):
         change = f"({expected} then, {encoder.hash} now)"

@@ -2,10 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from xvoken.console import log
 from xvoken.encoders.image import for_inference
 from xvoken.encoders.lanes import in_lanes
-from xvoken.encoders.precision import autocast, cast_weights, upload
+from xvoken.encoders.precision import cast_weights, upload
+from xvoken.encoders.running import ALONE, Run, computing
 from xvoken.encoders.tokenizer import Tokenizer, end_id, special_ids, tokenize
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
 from xvoken.errors import UserError
@@ -112,58 +110,15 @@ def pad_lines(tokens: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDA
     return torch.from_numpy(ids), torch.from_numpy((mask | padding.fixed).astype(np.int64))
 
 
-@contextmanager
-def _computing(device: str, precision: str) -> Generator[None]:
-    """Compute without gradients, in this precision. fp32 means fp32 on a GPU too: torch's default there is TF32 convolutions (10 bits)."""
-    tf32 = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.inference_mode(), autocast(device, precision):
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = tf32
-
-
-ALONE = Pace()
 EXAMPLE_TOKENS = 24  # of a made-up sentence
 
 
-class _Run:
-    """A tower on a device and how it is computed there. to_precision: what casts it, in place, for a precision."""
-
-    def __init__(self, tower: Any, to_precision: Callable[[Any, str], Any], device: str, precision: str, pace: Pace):
-        self.device, self.precision, self.pace = device, precision, pace
-        self.compiles = pace.engine == "openvino"
-        # OpenVINO casts for itself what it takes in fp32.
-        self.tower = (tower if self.compiles else to_precision(tower, precision)).to(device)
-        self.compiled: dict[str, Any] = {}
-        self.lock = Lock()
-
-    def function(self, name: str, examples: Sequence[Tensor], free: Sequence[int]) -> Callable[..., Tensor]:
-        """The tower's method, compiled where OpenVINO computes; examples, free: see compile_tower."""
-        if not self.compiles:
-            return self.tower if name == "forward" else getattr(self.tower, name)
-        with self.lock:
-            if name not in self.compiled:
-                self.compiled[name] = self._compile(name, examples, free)
-        return self.compiled[name]
-
-    def _compile(self, name: str, examples: Sequence[Tensor], free: Sequence[int]) -> Callable[..., Tensor]:
-        from xvoken.encoders.compiled import NotConvertible, compile_tower
-
-        try:
-            return compile_tower(self.tower, name, examples, free, self.pace, self.precision)
-        except NotConvertible as error:
-            log.warning(f"computing with torch: OpenVINO can't take {type(self.tower).__name__} ({error})")
-            return self.tower if name == "forward" else getattr(self.tower, name)
-
-
 class _Frozen:
-    """What a frozen text and a frozen image tower have in common. SIZES: of batches, which a trial takes, see xvoken.encoders.trial."""
+    """What a frozen text and a frozen image tower have in common. SIZES: of batches, which a trial takes, see xvoken.work.trial."""
 
     SIZES: ClassVar[tuple[int, ...]] = ()
     free: ClassVar[tuple[int, ...]] = (0,)
-    run: _Run
+    run: Run
 
     @property
     def pace(self) -> Pace:
@@ -180,7 +135,7 @@ class _Frozen:
         function = self.run.function("forward", inputs, self.free)
 
         def one(_: int) -> None:
-            with _computing(self.device, self.precision):
+            with computing(self.device, self.precision):
                 function(*inputs)
 
         began = time.perf_counter()
@@ -218,7 +173,7 @@ class FrozenText(_Frozen):
         max_tokens: int | None = None, pace: Pace = ALONE,
     ):  # fmt: skip
         self.tokenizer, self.width = tokenizer, tower.width
-        self.run = _Run(tower, cast_weights, device, precision, pace)
+        self.run = Run(tower, cast_weights, device, precision, pace)
         self.padding = Padding.for_tokenizer(tokenizer, min(max_tokens or tower.max_tokens, tower.max_tokens), tower.fixed_length)
 
     def example(self, batch_size: int) -> tuple[Tensor, ...]:
@@ -260,7 +215,7 @@ class FrozenText(_Frozen):
 
         def one(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Tensor, Tensor]:
             ids, mask = (upload(tensor, self.device) for tensor in pad_lines(tokens, offsets[rows], lengths[rows], self.padding))
-            with _computing(self.device, self.precision):
+            with computing(self.device, self.precision):
                 return rows, function(ids, mask), mask
 
         return in_lanes(one, filter(len, batches), self.run.pace)
@@ -277,7 +232,7 @@ class FrozenImage(_Frozen):
 
     def __init__(self, tower: AnyImageTower, device: str = "cpu", precision: str = "fp32", pace: Pace = ALONE):
         self.view, self.width = tower.view, tower.width
-        self.run = _Run(tower, for_inference, device, precision, pace)
+        self.run = Run(tower, for_inference, device, precision, pace)
 
     def example(self, batch_size: int) -> tuple[Tensor, ...]:
         """Pixels uint8 (B, 3, H, W)."""
@@ -287,7 +242,7 @@ class FrozenImage(_Frozen):
     def features(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (B, 3, H, W), on any device -> (B, width) on the tower's device; a GPU may still be computing it"""
         function = self.run.function("forward", (pixels[:1],), self.free)
-        with _computing(self.device, self.precision):
+        with computing(self.device, self.precision):
             return function(upload(pixels, self.device))
 
     def features_of_views(self, pixels: Tensor) -> Tensor:

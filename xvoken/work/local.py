@@ -9,110 +9,17 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from multiprocessing import connection, resource_tracker
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
-from xvoken import commands
 from xvoken.errors import RunError, UserError, disk_full, one_line, out_of_memory
 from xvoken.files.locks import removed, still_there
 from xvoken.files.safe import write_json, write_text
-from xvoken.machine import Pace, cores, has_openvino
+from xvoken.machine import cores
+from xvoken.work.jobs import Batched, Job, prepare
 
-CPU_THREADS = 1  # threads for one batch on a CPU: sums split over threads differ in their last bits
 ATTEMPTS = 3
-
-
-class Job(Protocol):
-    """One kind of work. Its fields are plain values, so that it can be sent to another process.
-
-    A job may be Batched and Sharing too. An attribute `uses_gpu` that is False says that it has no work for a GPU.
-    """
-
-    def setup(self, device: str) -> None:
-        """Load models and open files; called once in each process."""
-
-    def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
-        """Do items start to stop, write files named `part` plus endings of the job's choice, return a small summary for JSON."""
-
-
-@runtime_checkable
-class Batched(Protocol):
-    """A job whose batches are halved, down to 1, when a range runs out of memory."""
-
-    batch_size: int
-
-
-@runtime_checkable
-class Sharing(Protocol):
-    """A job that takes its share of a machine's cores; workers: the number of processes among which they are shared."""
-
-    workers: int
-
-
-class _InBatches:
-    batch_size: int  # a field of each job, in a place of its own
-
-
-@dataclass(kw_only=True)
-class TowerJob(_InBatches):
-    """What the jobs with a frozen tower have in common: how it is computed, known when `setup` is called.
-
-    OLD_BATCH: items in a batch, by default, before plans said how.
-    """
-
-    pace: Pace = Pace(threads=CPU_THREADS)
-    OLD_BATCH: ClassVar[int | None] = None
-
-    def how(self) -> dict[str, Any]:
-        """How the tower is computed, as plans keep it: a work is gone on with as it was begun."""
-        return {"tower_engine": self.pace.engine, "threads": self.pace.threads, "batch_size": self.batch_size}
-
-    def fastest(self, share: int) -> dict[str, Any]:
-        """The same after a trial of what is fastest with so many cores, where the work is long enough; on a CPU, sets up a copy."""
-        if not self.pace.tries:
-            return self.how()
-        tried = replace(self)
-        prepare(cast(Job, tried), "cpu", share)
-        from xvoken.encoders.trial import fastest
-
-        best = fastest(tried.frozen(), share)
-        return {**self.how(), "threads": best.threads, "batch_size": best.batch_size}
-
-    def frozen(self) -> Any:
-        """The frozen tower that `setup` has loaded."""
-        raise NotImplementedError
-
-    def old_how(self) -> dict[str, Any]:
-        """How a work was begun whose plan does not say."""
-        return {"tower_engine": "torch", "threads": CPU_THREADS, "batch_size": self.OLD_BATCH or self.batch_size}
-
-    def take(self, how: dict[str, Any]) -> None:
-        """Compute as a plan says. Raises UserError where OpenVINO has begun and is missing."""
-        if how["tower_engine"] == "openvino" and not has_openvino():
-            raise UserError(f"this work was begun with OpenVINO, which is not installed here; run: {commands.install('openvino')}")
-        self.pace = replace(self.pace, engine=how["tower_engine"], threads=how["threads"])
-        self.batch_size = how["batch_size"]
-
-
-def prepare(job: Job, device: str, share: int = 1) -> None:
-    """Set the precision and the number of threads of this process, and set up the job in it; share: cores that it has for itself."""
-    if isinstance(job, TowerJob):
-        job.pace = replace(job.pace, lanes=max(1, share // (job.pace.threads or 1))) if device == "cpu" else Pace()
-    _settle_torch(job, device)
-    job.setup(device)
-    _settle_torch(job, device)  # the job may have imported it only now
-
-
-def _settle_torch(job: Job, device: str) -> None:
-    """Settings of torch, where it is imported: a worker whose job does without starts seconds earlier."""
-    if (torch := sys.modules.get("torch")) is None:
-        return
-    # By default torch computes fp32 convolutions on a GPU in TF32, which keeps 10 bits; fp32 shall mean fp32.
-    torch.backends.cudnn.allow_tf32 = False
-    on_cpu = (job.pace.threads or CPU_THREADS) if isinstance(job, TowerJob) else CPU_THREADS
-    torch.set_num_threads(on_cpu if device == "cpu" else max(1, cores() // (job.workers if isinstance(job, Sharing) else 1)))
 
 
 def do_range(job: Job, items: tuple[int, int], part: Path, tell: Callable[[str], None]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ by the same engine with as many threads wherever it is: any number of workers, k
 """
 
 import glob
-import importlib.metadata
 import json
 import re
 import secrets
@@ -31,7 +30,9 @@ from xvoken.errors import RunError, UserError, one_line
 from xvoken.files.locks import locked, locked_alone, no_link, removed, still_there
 from xvoken.files.safe import all_written, differences, quoted, read_json, remove_temporary, write_json
 from xvoken.machine import LOCAL, Engine, cores
-from xvoken.work.local import Job, Task, TowerJob, run_here, run_in_processes
+from xvoken.work.jobs import Job, TowerJob
+from xvoken.work.local import Task, run_here, run_in_processes
+from xvoken.work.plans import agree
 from xvoken.work.ray import run_in_ray
 
 
@@ -194,23 +195,10 @@ class Parts:
         todo = [number for number in todo if self._ours(number)]
         if todo:
             if isinstance(job, TowerJob):
-                self._agree(job, max(1, cores() // len(devices)))
+                with locked(self.folder / "lock.how", self.output.as_posix(), wait=True):
+                    agree(job, self.folder / "plan.json", bool(done), max(1, cores() // len(devices)))
             self._do(job, [(self.ranges[n], self.part(n)) for n in todo], devices[: len(todo)], done, desc, unit)
         return self._ready_to_join()
-
-    def _agree(self, job: TowerJob, share: int) -> None:
-        """Let the job compute as the work was begun; the first run to get here puts that into the plan. share: cores of a process."""
-        plan_file, versions = self.folder / "plan.json", {name: _version(name) for name in ("torch", "transformers", "openvino")}
-        with locked(self.folder / "lock.how", self.output.as_posix(), wait=True):
-            self.plan = read_json(plan_file, f"start over with: rm -r {quoted(self.folder)}")
-            if "how" not in self.plan:
-                begun = len(self.missing()) < len(self.ranges)
-                self.plan["how"] = job.old_how() if begun else {**job.fastest(share), "versions": versions}
-                write_json(plan_file, self.plan)
-        how = self.plan["how"]
-        if how.get("versions", versions) != versions:
-            log.warning(f"{self.output}: begun with other versions ({differences(how['versions'], versions)}); last digits may differ")
-        job.take(how)
 
     def _do(self, job: Job, tasks: list[Task], devices: Sequence[str], done: set[int], desc: str, unit: str) -> None:
         error_log = self.folder / "error.log"
@@ -238,13 +226,6 @@ class Parts:
                 run_in_processes(job, tasks, devices, advance, tell, error_log)
 
 
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
 def _counts(summary: dict[str, Any]) -> tuple[int, int]:
     """Items of a part, and how many of them were skipped."""
     return summary["items"], len(summary.get("skipped", []))
@@ -262,16 +243,6 @@ PART_NAMES = re.compile(r"plan\.json|lock(\.how|\.\d+-of-\d+)?|error\.log|keys\.
 def parts_folder(output: Path) -> Path:
     """Where the parts of an output lie: OUTPUT.parts."""
     return output.with_name(output.name + ".parts")
-
-
-def plan_settings(output: Path) -> dict[str, Any]:
-    """The settings that an unfinished work at `output` was begun with; none where there is no such work, or its plan can't be read."""
-    try:
-        plan = json.loads((parts_folder(output) / "plan.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    found = plan.get("settings") if isinstance(plan, dict) else None
-    return found if isinstance(found, dict) else {}
 
 
 def remove_leftover(output: Path) -> None:

@@ -5,7 +5,6 @@ A product that is not finished is made in a pass of parts (`one_pass`, for one p
 as the only writer (`alone`). A pass leaves OUTPUT.report.json beside each product: counts, skipped items, time and memory.
 """
 
-import importlib.metadata
 import platform
 import sys
 from collections import Counter
@@ -19,10 +18,11 @@ from xvoken.console import log
 from xvoken.files.locks import lock_file, locked, remove_lock, sole_writer
 from xvoken.files.safe import all_there, all_written, differences, remove_temporary, same_settings, write_json
 from xvoken.machine import LOCAL, Compute, Engine, settled_precision
-from xvoken.work.local import Job
-from xvoken.work.parts import Parts, plan_settings, remove_leftover
+from xvoken.work.jobs import Job
+from xvoken.work.parts import Parts, remove_leftover
+from xvoken.work.plans import plan_settings, versions
 
-PACKAGES = ("torch", "transformers", "tokenizers", "faiss-gpu", "faiss-cpu", "numpy", "h5py", "Pillow")
+PACKAGES = ("torch", "transformers", "openvino", "tokenizers", "faiss-gpu", "faiss-cpu", "numpy", "h5py", "Pillow")
 
 
 @dataclass
@@ -213,7 +213,7 @@ def write_report(parts: Parts, outputs: Sequence[Path] = (), **counts: Any) -> N
         "seconds": round(sum(summary["seconds"] for summary in summaries), 3),
         "seconds_per_part": [summary["seconds"] for summary in summaries],
         "peak_memory_mb": {"run": round(own), "largest_worker": round(workers)},
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
     }
     for output in outputs or [parts.output]:
         write_json(report_file(output), report)
@@ -228,13 +228,3 @@ def _peaks() -> tuple[float, float]:
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # bytes there, kB elsewhere
     own, workers = (resource.getrusage(who).ru_maxrss / unit for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return own, workers
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

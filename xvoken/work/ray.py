@@ -13,7 +13,8 @@ from typing import Any
 
 from xvoken import commands
 from xvoken.errors import RunError, UserError, one_line
-from xvoken.work.local import ATTEMPTS, KEPT, Job, Sharing, Task, do_range, failed, prepare
+from xvoken.work.jobs import Job, Sharing, prepare
+from xvoken.work.local import ATTEMPTS, KEPT, Task, do_range, failed
 
 ROOT = Path(__file__).resolve().parents[2]
 

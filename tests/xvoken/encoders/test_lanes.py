@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from tests.worlds import World
-from xvoken.encoders import trial
 from xvoken.encoders.frozen import FrozenImage, FrozenText, all_batches
 from xvoken.encoders.lanes import in_lanes
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.machine import Pace
+from xvoken.work import trial
 
 
 @pytest.mark.parametrize("lanes", [1, 3])

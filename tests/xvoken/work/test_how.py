@@ -15,7 +15,7 @@ from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files.safe import write_json
 from xvoken.machine import LOCAL, Compute, Engine, Pace, fitting
-from xvoken.work.local import TowerJob
+from xvoken.work.jobs import TowerJob
 from xvoken.work.parts import Parts
 
 
@@ -81,7 +81,7 @@ def test_other_versions_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 def test_what_openvino_has_begun_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     stopped(tmp_path / "out", pace=Pace("openvino", threads=1))
-    monkeypatch.setattr("xvoken.work.local.has_openvino", lambda: False)
+    monkeypatch.setattr("xvoken.work.jobs.has_openvino", lambda: False)
     with pytest.raises(UserError, match=r"begun with OpenVINO, which is not installed here; run: pip install -e '?\.\[openvino\]"):
         said(tmp_path / "out", Says())
 

@@ -18,7 +18,7 @@ from xvoken.machine import IMAGE_BATCH, ON_GPU, TEXT_ON_GPU
 from xvoken.pictures.augment import Crops
 from xvoken.search.index import build_index
 from xvoken.search.torch_exact import TorchIndex
-from xvoken.work.local import prepare
+from xvoken.work.jobs import prepare
 
 GPU = "cpu:0"
 

@@ -69,7 +69,7 @@ def test_ranges_on_uneven_numbers():
 
 LATE = """
 import sys
-from xvoken.work.local import prepare
+from xvoken.work.jobs import prepare
 class Late:
     def setup(self, device):
         assert "torch" not in sys.modules

@@ -111,7 +111,10 @@ def test_what_counts_as_out_of_memory(error: Exception, is_memory: bool) -> None
 def test_other_settings_and_a_second_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError):
         squares(tmp_path, "fail")
-    with pytest.raises(UserError, match="chunk: 10 then, 5 now.*rm -r"), Parts(tmp_path / "squares", 47, 5, {"of": "integers"}):
+    with (
+        pytest.raises(UserError, match='of: "integers" then, "letters" now.*rm -r'),
+        Parts(tmp_path / "squares", 47, 10, {"of": "letters"}),
+    ):
         pass
     with Parts(tmp_path / "squares", 47, 10, {"of": "integers"}) as parts:
         with pytest.raises(UserError, match="another run"), Parts(tmp_path / "squares", 47, 10, {"of": "integers"}):

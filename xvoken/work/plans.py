@@ -1,0 +1,52 @@
+"""What the plan of a long work says besides its settings: by which engine towers are computed, in what batches, by which versions.
+
+A work is gone on with as it was begun, whatever another run asks for; nothing finished is refused for it.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from xvoken.console import log
+from xvoken.files.safe import differences, quoted, read_json, write_json
+from xvoken.work.jobs import TowerJob
+
+VERSIONS = ("torch", "transformers", "openvino")
+
+
+def agree(job: TowerJob, plan_file: Path, begun: bool, share: int) -> None:
+    """Let the job compute as the work was begun; the first run to get here puts that into the plan.
+
+    begun: whether parts are done already; share: cores of a process. The caller holds a lock.
+    """
+    now = versions(VERSIONS)
+    plan = read_json(plan_file, f"start over with: rm -r {quoted(plan_file.parent)}")
+    if "how" not in plan:  # one that is begun is of an earlier version, whose plans did not say
+        plan["how"] = job.old_how() if begun else {**job.fastest(share), "versions": now}
+        write_json(plan_file, plan)
+    how = plan["how"]
+    if how.get("versions", now) != now:
+        log.warning(f"{plan_file.parent}: begun with other versions ({differences(how['versions'], now)}); last digits may differ")
+    job.take(how)
+
+
+def plan_settings(output: Path) -> dict[str, Any]:
+    """The settings that an unfinished work at `output` was begun with; none where there is no such work, or its plan can't be read."""
+    try:
+        plan = json.loads(output.with_name(f"{output.name}.parts").joinpath("plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = plan.get("settings") if isinstance(plan, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
