@@ -9,12 +9,13 @@ import pytest
 from tests.running import ROOT
 
 # What the others share, no benchmarks themselves.
-SHARED = ("__init__", "matching_data", "measure", "precision_recall", "real_texts", "worlds")
+SHARED = ("__init__", "matching_data", "measure", "peer_work", "peer_world", "precision_recall", "real_texts", "worlds")
 BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in SHARED)
+SLOW = ("peers",)  # four processes that import torch, one after the other; see test_peers.py
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in SLOW])
 def test_small(name: str, capfd: pytest.CaptureFixture[str]):
     recorded = (ROOT / "benchmarks/search_recipe.jsonl").read_bytes()
     importlib.import_module(f"benchmarks.{name}").main(["--small"])
@@ -29,4 +30,4 @@ def test_small(name: str, capfd: pytest.CaptureFixture[str]):
 def test_make_bench_runs_them_all():
     line = next(line for line in Path(ROOT / "Makefile").read_text().splitlines() if line.startswith("\tfor b in "))
     named = set(line.split(";")[0].split()[3:]) | {"ctx"}
-    assert named | {"quality", "few_captions", "real_keys", "search_recipe"} == set(BENCHMARKS)
+    assert named | {"quality", "few_captions", "peers", "real_keys", "search_recipe"} == set(BENCHMARKS)
