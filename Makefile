@@ -19,7 +19,7 @@ demo:
 # All of them run, also after one that fails; the exit status tells.
 bench:
 	failed=0; \
-	for b in startup train tokenizing keys sharing retrieve search asking serving precision memory pages; do python benchmarks/$$b.py || failed=1; done; \
+	for b in startup engines train tokenizing keys sharing retrieve search asking serving precision memory pages; do python benchmarks/$$b.py || failed=1; done; \
 	python benchmarks/ctx.py $(PHOTOS) || failed=1; \
 	exit $$failed
 

@@ -76,9 +76,10 @@ class TowerJob(_InBatches):
         """The frozen tower that `setup` has loaded."""
         raise NotImplementedError
 
-    def old_how(self) -> dict[str, Any]:
-        """How a work was begun whose plan does not say."""
-        return {"tower_engine": "torch", "threads": CPU_THREADS, "batch_size": self.OLD_BATCH or self.batch_size}
+    def old_how(self, device: str) -> dict[str, Any]:
+        """How a work was begun whose plan does not say; on a GPU in the same batches as by default."""
+        size = self.OLD_BATCH if device == "cpu" else None
+        return {"tower_engine": "torch", "threads": CPU_THREADS, "batch_size": size or self.batch_size}
 
     def take(self, how: dict[str, Any]) -> None:
         """Compute as a plan says. Raises UserError where OpenVINO has begun and is missing."""

@@ -29,7 +29,7 @@ from xvoken.console import log, progress
 from xvoken.errors import RunError, UserError, one_line
 from xvoken.files.locks import locked, locked_alone, no_link, removed, still_there
 from xvoken.files.safe import all_written, differences, quoted, read_json, remove_temporary, write_json
-from xvoken.machine import LOCAL, Engine, cores
+from xvoken.machine import LOCAL, Engine
 from xvoken.work.jobs import Job, TowerJob
 from xvoken.work.local import Task, run_here, run_in_processes
 from xvoken.work.plans import agree
@@ -196,7 +196,7 @@ class Parts:
         if todo:
             if isinstance(job, TowerJob):
                 with locked(self.folder / "lock.how", self.output.as_posix(), wait=True):
-                    agree(job, self.folder / "plan.json", bool(done), max(1, cores() // len(devices)))
+                    agree(job, self.folder / "plan.json", bool(done), devices)
             self._do(job, [(self.ranges[n], self.part(n)) for n in todo], devices[: len(todo)], done, desc, unit)
         return self._ready_to_join()
 

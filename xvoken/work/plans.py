@@ -5,27 +5,28 @@ A work is gone on with as it was begun, whatever another run asks for; nothing f
 
 import importlib.metadata
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from xvoken.console import log
 from xvoken.files.safe import differences, quoted, read_json, write_json
+from xvoken.machine import cores
 from xvoken.work.jobs import TowerJob
 
 VERSIONS = ("torch", "transformers", "openvino")
 
 
-def agree(job: TowerJob, plan_file: Path, begun: bool, share: int) -> None:
+def agree(job: TowerJob, plan_file: Path, begun: bool, devices: Sequence[str]) -> None:
     """Let the job compute as the work was begun; the first run to get here puts that into the plan.
 
-    begun: whether parts are done already; share: cores of a process. The caller holds a lock.
+    begun: whether parts are done already; devices: of each process. The caller holds a lock.
     """
     now = versions(VERSIONS)
     plan = read_json(plan_file, f"start over with: rm -r {quoted(plan_file.parent)}")
     if "how" not in plan:  # one that is begun is of an earlier version, whose plans did not say
-        plan["how"] = job.old_how() if begun else {**job.fastest(share), "versions": now}
+        plan["how"] = job.old_how(devices[0]) if begun else {**job.fastest(max(1, cores() // len(devices))), "versions": now}
         write_json(plan_file, plan)
     how = plan["how"]
     if how.get("versions", now) != now:
