@@ -20,17 +20,25 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 
 from benchmarks import worlds
-from benchmarks.keys import tower_alone
 from benchmarks.measure import parse_args, report, seconds, threads
 from xvoken.cache.images import ImageJob
 from xvoken.cli.main import run_main
 from xvoken.encoders.image import for_inference
+from xvoken.encoders.precision import autocast
 from xvoken.machine import IMAGE_BATCH, cores, resolve_precision
 from xvoken.pictures.batches import Pictures, on_device
 from xvoken.work.local import run_in_processes
 from xvoken.work.parts import ranges
 
 WORKERS = 2
+
+
+@torch.inference_mode()
+def tower_alone(tower: torch.nn.Module, pixels: torch.Tensor, batch: int, device: str, precision: str) -> None:
+    with autocast(device, precision):
+        for start in range(0, len(pixels), batch):
+            out = tower(pixels[start : start + batch])
+    out.cpu()
 
 
 def per_picture(job: ImageJob, chunk: int, devices: list[str], folder: Path) -> float:
