@@ -125,8 +125,9 @@ def test_second_runs(retrieve: Callable[..., str], tmp_path: Path, keyed: Path):
     before = [(file.stat().st_mtime_ns, file.read_bytes()) for file in files]
     printed = retrieve("--index", "ivf", "--output", tmp_path)
     assert "skipped" in printed and "building" not in printed and "recall@5" in printed
+    assert "skipped" in retrieve("--output", tmp_path)  # auto goes on as it was begun
     with pytest.raises(UserError, match='index: "ivf" then, null now'):
-        retrieve("--output", tmp_path)
+        retrieve("--index", "flat", "--output", tmp_path)
     with pytest.raises(UserError, match='index: "ivf" then, "hnsw" now'):
         retrieve("--index", "hnsw", "--output", tmp_path)
     assert not index_file(tmp_path / "keys", "made", "hnsw").exists()  # refused before it was built
