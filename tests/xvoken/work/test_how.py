@@ -81,7 +81,10 @@ def test_a_share_does_not_write_back_an_older_plan(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "how",
-    [None, [], {}, {"batch_size": 0}, {"batch_size": "4"}, {"threads": None}, {"tower_engine": "tpu"}, {"tower_engine": []}, {"versions": 1}],
+    [
+        None, [], {}, {"batch_size": 0}, {"batch_size": "4"}, {"threads": None}, {"tower_engine": "tpu"}, {"tower_engine": []},
+        {"versions": 1},
+    ],
 )  # fmt: skip
 def test_a_plan_that_says_how_in_a_way_unknown(tmp_path: Path, how: Any):
     path = stopped(tmp_path / "out")
