@@ -17,6 +17,7 @@ from torch import Tensor
 from xvoken.ask.searcher import Searcher, made_ready
 from xvoken.cache.images import Batches, leave_out, tower_rows
 from xvoken.console import log, progress
+from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import FrozenImage, of_length_one
 from xvoken.encoders.identity import identify
 from xvoken.errors import RunError, UserError
@@ -200,10 +201,13 @@ def _warn(path: Path, why: str | None) -> None:
 
 def _encoded(searcher: Searcher, there: Listed, names: list[str], compute: Compute, show_progress: bool) -> Iterator[FolderKeys]:
     """Batches of pictures with their keys, as extract_vision_keys.py makes them."""
-    encoder = searcher.encoder("image")
-    assert encoder.image
     size, threads = on_device(searcher.device, IMAGE_BATCH, 1)
     pace = compute.pace_here(len(names), WORTH_IMAGES)
+    if pace.engine == "openvino" and searcher.precision == "bf16":  # the searcher's tower is cast, OpenVINO takes one in fp32
+        encoder = load_encoder(searcher.load, ["image"], searcher.device, searcher.precision, searcher.identity.hash, pace)
+    else:
+        encoder = searcher.encoder("image")
+    assert encoder.image
     image = FrozenImage(encoder.image.tower, searcher.device, searcher.precision, pace)
     cuts, step = Cuts(image.view, first_cuts(searcher.identity.key_views)), AHEAD * size
     embed = partial(_as_many, image.features_of_views, size)

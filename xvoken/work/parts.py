@@ -18,7 +18,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -65,9 +65,14 @@ class Parts:
         with ExitStack() as stack:
             self.too_late = not self._locked(stack)
             if not self.too_late:
-                self._check_plan()
+                with self._plan_locked() if self.engine.share else nullcontext():
+                    self._check_plan()
             self._stack = stack.pop_all()
         return self
+
+    def _plan_locked(self) -> AbstractContextManager[Any]:
+        """Held while the plan is read and written: a share must not write back what it read before another one put in "how"."""
+        return locked(self.folder / "lock.how", self.output.as_posix(), wait=True)
 
     def _locked(self, stack: ExitStack) -> bool:
         """Take the locks; False if another share joined and removed the parts while this one waited.
@@ -195,7 +200,7 @@ class Parts:
         todo = [number for number in todo if self._ours(number)]
         if todo:
             if isinstance(job, TowerJob):
-                with locked(self.folder / "lock.how", self.output.as_posix(), wait=True):
+                with self._plan_locked():
                     agree(job, self.folder / "plan.json", bool(done), devices)
             self._do(job, [(self.ranges[n], self.part(n)) for n in todo], devices[: len(todo)], done, desc, unit)
         return self._ready_to_join()

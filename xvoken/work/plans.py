@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from xvoken.console import log
+from xvoken.errors import UserError
 from xvoken.files.safe import differences, quoted, read_json, write_json
-from xvoken.machine import cores
+from xvoken.machine import TOWER_ENGINES, cores
 from xvoken.work.jobs import TowerJob
 
 VERSIONS = ("torch", "transformers", "openvino")
@@ -23,15 +24,24 @@ def agree(job: TowerJob, plan_file: Path, begun: bool, devices: Sequence[str]) -
 
     begun: whether parts are done already; devices: of each process. The caller holds a lock.
     """
-    now = versions(VERSIONS)
-    plan = read_json(plan_file, f"start over with: rm -r {quoted(plan_file.parent)}")
+    now, start_over = versions(VERSIONS), f"start over with: rm -r {quoted(plan_file.parent)}"
+    plan = read_json(plan_file, start_over)
     if "how" not in plan:  # one that is begun is of an earlier version, whose plans did not say
         plan["how"] = job.old_how(devices[0]) if begun else {**job.fastest(max(1, cores() // len(devices))), "versions": now}
         write_json(plan_file, plan)
-    how = plan["how"]
+    if not _is_how(how := plan["how"]):
+        raise UserError(f'{plan_file}: "how" does not say how a tower is computed; {start_over}')
     if how.get("versions", now) != now:
         log.warning(f"{plan_file.parent}: begun with other versions ({differences(how['versions'], now)}); last digits may differ")
     job.take(how)
+
+
+def _is_how(found: Any) -> bool:
+    """Whether this part of a plan is what `agree` writes: a file on the disk may be damaged, or of a later version."""
+    if not (isinstance(found, dict) and isinstance(found.get("versions", {}), dict)):
+        return False
+    counts = [found.get("threads"), found.get("batch_size")]
+    return found.get("tower_engine") in TOWER_ENGINES[1:] and all(type(count) is int and count > 0 for count in counts)
 
 
 def plan_settings(output: Path) -> dict[str, Any]:

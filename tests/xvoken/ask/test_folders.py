@@ -213,3 +213,8 @@ def test_folders_without_pictures(opened, tmp_path: Path):
                 (tmp_path / name / file).write_bytes(data)
         with pytest.raises(UserError, match=message):
             opened(tmp_path / name)
+
+
+def test_openvino_takes_a_tower_that_is_not_cast(clip: Path, photos: Path, caplog: pytest.LogCaptureFixture):
+    found = vectors(open_folder(clip, photos, "cpu", "bf16", tower_engine="openvino"))
+    assert found and "computing with torch" not in caplog.text

@@ -1,6 +1,7 @@
 """How towers are computed stands in the plan: whoever goes on with a work takes it from there."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.running import run_here
 from tests.worlds import World
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
+from xvoken.files.locks import locked
 from xvoken.files.safe import write_json
 from xvoken.machine import LOCAL, Compute, Engine, Pace, fitting
 from xvoken.work.jobs import TowerJob
@@ -62,6 +64,34 @@ def test_a_run_goes_on_as_it_was_begun(tmp_path: Path):
 def test_shares_take_what_the_first_has_written(tmp_path: Path):
     assert said(tmp_path / "out", Says(batch_size=2), engine=Engine(share=(2, 2))) == ""
     assert said(tmp_path / "out", Says(batch_size=16, pace=Pace("openvino", threads=1)), engine=Engine(share=(1, 2))) == "torch 2 1\n" * 3
+
+
+def test_a_share_does_not_write_back_an_older_plan(tmp_path: Path):
+    late = Parts(tmp_path / "out", 12, 4, {"of": "numbers"}, engine=Engine(share=(2, 2)))
+    with Parts(tmp_path / "out", 12, 4, {"of": "numbers"}, engine=Engine(share=(1, 2))) as first:
+        with ThreadPoolExecutor(1) as pool:
+            with locked(first.folder / "lock.how", "out"):
+                entering = pool.submit(late.__enter__)
+                wait([entering], timeout=0.2)
+                write_json(first.folder / "plan.json", first.plan | {"how": {"threads": 1}})
+            entering.result()
+        assert late.plan["how"] == json.loads((first.folder / "plan.json").read_text())["how"]
+        late.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        None, [], {}, {"batch_size": 0}, {"batch_size": "4"}, {"threads": None}, {"tower_engine": "tpu"}, {"tower_engine": []},
+        {"versions": 1},
+    ],
+)  # fmt: skip
+def test_a_plan_that_says_how_in_a_way_unknown(tmp_path: Path, how: Any):
+    path = stopped(tmp_path / "out")
+    plan = json.loads(path.read_text())
+    write_json(path, plan | {"how": plan["how"] | how if how else how})
+    with pytest.raises(UserError, match=rf'^{path}: "how" does not say how a tower is computed; start over with: rm -r {path.parent}$'):
+        said(tmp_path / "out", Says())
 
 
 def test_a_work_begun_before_plans_said_how(tmp_path: Path):

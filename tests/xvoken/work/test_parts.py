@@ -115,7 +115,7 @@ def test_a_share_that_comes_when_all_is_joined(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_share_is_started_once(tmp_path: Path):
     with Parts(tmp_path / "out", 7, 3, {}, engine=Engine(share=(2, 3))) as parts:
-        assert sorted(path.name for path in parts.folder.glob("lock*")) == ["lock", "lock.2-of-3"]
+        assert sorted(path.name for path in parts.folder.glob("lock*")) == ["lock", "lock.2-of-3", "lock.how"]
         with pytest.raises(UserError, match=f"another run .process {os.getpid()}. is at work on share 2 of 3 of {tmp_path}/out;"):
             names(tmp_path / "out", Names(), Engine(share=(2, 3)))
         with pytest.raises(UserError, match=f"another run .process {os.getpid()}. is at work on {tmp_path}/out;"):
