@@ -1,7 +1,7 @@
 """A frozen tower's functions on a device: by which engine, in which precision."""
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Lock
 from typing import Any
 
@@ -16,11 +16,17 @@ from xvoken.machine import Pace
 @contextmanager
 def computing(device: str, precision: str) -> Generator[None]:
     """Compute without gradients, in this precision. fp32 means fp32 on a GPU too: torch's default there is TF32 convolutions (10 bits)."""
+    with torch.inference_mode(), autocast(device, precision), nullcontext() if torch.device(device).type == "cpu" else _no_tf32():
+        yield
+
+
+@contextmanager
+def _no_tf32() -> Generator[None]:
+    """For a GPU alone: it holds for the whole process, and lanes on a CPU, which end in any order, would leave it as another set it."""
     tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
-        with torch.inference_mode(), autocast(device, precision):
-            yield
+        yield
     finally:
         torch.backends.cudnn.allow_tf32 = tf32
 

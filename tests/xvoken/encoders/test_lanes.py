@@ -8,6 +8,7 @@ from tests.worlds import World
 from xvoken.encoders.frozen import FrozenImage, FrozenText, all_batches
 from xvoken.encoders.lanes import in_lanes
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
+from xvoken.encoders.running import computing
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.machine import Pace
 from xvoken.work import trial
@@ -82,3 +83,13 @@ def test_what_a_trial_measures(world: World):
     image = FrozenImage(ImageTowerSpec("resnet18", str(world.resnet)).build(), pace=Pace(lanes=2, threads=1))
     text = FrozenText(TextTowerSpec(str(world.bert), (1,)).build(), load_tokenizer(str(world.bert)))
     assert all(0 < tower.seconds(2, tower.pace) < 60 for tower in (image, text))
+
+
+def test_lanes_leave_the_settings_of_gpus_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+
+    def one(_: int) -> bool:
+        with computing("cpu", "fp32"):
+            return torch.backends.cudnn.allow_tf32
+
+    assert all(in_lanes(one, range(4), Pace(lanes=2, threads=1))) and torch.backends.cudnn.allow_tf32
