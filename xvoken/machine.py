@@ -199,7 +199,7 @@ def resolve_precision(precision: str, device: str) -> str:
 
 def settled_precision(precision: str, device: str, begun: object) -> str:
     """The same, but "auto" goes on in the precision that a work was begun in, where it is known."""
-    return str(begun) if precision == "auto" and begun in PRECISIONS else resolve_precision(precision, device)
+    return str(begun) if precision == "auto" and begun in ("bf16", "fp32") else resolve_precision(precision, device)
 
 
 def needs_torch(precision: str) -> bool:

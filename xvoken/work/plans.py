@@ -16,6 +16,7 @@ from xvoken.files.safe import differences, quoted, read_json, write_json
 from xvoken.machine import TOWER_ENGINES, cores
 from xvoken.work.jobs import TowerJob
 
+MOST_THREADS, MOST_ITEMS = 1 << 12, 1 << 24  # of a batch that a plan can ask for
 VERSIONS = ("torch", "transformers", "openvino")
 
 
@@ -40,8 +41,8 @@ def _is_how(found: Any) -> bool:
     """Whether this part of a plan is what `agree` writes: a file on the disk may be damaged, or of a later version."""
     if not (isinstance(found, dict) and isinstance(found.get("versions", {}), dict)):
         return False
-    counts = [found.get("threads"), found.get("batch_size")]
-    return found.get("tower_engine") in TOWER_ENGINES[1:] and all(type(count) is int and count > 0 for count in counts)
+    counts = ((found.get("threads"), MOST_THREADS), (found.get("batch_size"), MOST_ITEMS))
+    return found.get("tower_engine") in TOWER_ENGINES[1:] and all(type(count) is int and 0 < count <= most for count, most in counts)
 
 
 def plan_settings(output: Path) -> dict[str, Any]:
