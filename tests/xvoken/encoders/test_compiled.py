@@ -29,7 +29,7 @@ def texts(tower: Callable[[], nn.Module], tokenizer: str) -> None:
     loaded = load_tokenizer(tokenizer)
     by_torch, by_openvino = (FrozenText(tower(), loaded, pace=pace) for pace in (Pace(), OPENVINO))
     tokens, offsets = by_torch.tokenize(SENTENCES)
-    for size in (1, 2, 5):  # other shapes than the one that was traced, with padding and without
+    for size in (1, 3):  # other shapes than the one that was traced, with padding and without
         batches = list(all_batches(np.diff(offsets), size))
         for (rows, found), (at, expected) in zip(
             by_openvino.features(tokens, offsets, batches), by_torch.features(tokens, offsets, batches), strict=True
@@ -40,9 +40,8 @@ def texts(tower: Callable[[], nn.Module], tokenizer: str) -> None:
     assert type(by_openvino.run.compiled["forward"]).__name__ == "Compiled"
 
 
-@pytest.mark.parametrize("pool", ["cls", "mean"])
-def test_bert(world: World, pool: str):
-    texts(lambda: TextTowerSpec(str(world.bert), (4, 3, 2, 1), pool).build(), str(world.bert))
+def test_bert(world: World):
+    texts(lambda: TextTowerSpec(str(world.bert), (4, 3, 2, 1), "mean").build(), str(world.bert))
 
 
 def test_every_token_of_bert(world: World):
@@ -67,7 +66,7 @@ def test_both_towers_of_dual_encoders(tmp_path: Path, save: Callable[[Path], Pat
         assert frozen and type(frozen.run.compiled["forward"]).__name__ == "Compiled"
 
 
-@pytest.mark.parametrize("pool", ["avg", "grid", "maps"])
+@pytest.mark.parametrize("pool", ["grid", "maps"])
 def test_pictures(world: World, pool: str):
     spec = ImageTowerSpec("resnet18", str(world.resnet), pool)
     by_torch, by_openvino = (FrozenImage(spec.build(), pace=pace) for pace in (Pace(), OPENVINO))

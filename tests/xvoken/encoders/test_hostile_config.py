@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from xvoken.encoders.frozen import Placed
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.matcher import build_heads, load_matcher
 from xvoken.encoders.snapshot import ModelConfig
@@ -70,7 +71,7 @@ def test_tensors_of_other_heads(what, tmp_path):
         tensors["other" if what == "more" else name] = {"shape": one[:2], "type": one.half(), "more": one.clone()}[what]
     snapshots.write(tmp_path, "BEST", {"model": said}, tensors, ["train"])
     with pytest.raises(UserError, match=str(tmp_path)):
-        load_matcher(str(tmp_path), [], "cpu", "fp32")
+        load_matcher(str(tmp_path), [], Placed("cpu", "fp32"))
 
 
 @pytest.mark.parametrize("header", [[1], {"format": snapshots.FORMAT, "model": [1]}, {"format": snapshots.FORMAT, "model": None}])
