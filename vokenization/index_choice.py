@@ -58,21 +58,24 @@ def affordable(load: str, identity: Identity, tokens: float, number: int, lines:
     expected to take fewer. It compares operations, not seconds, and asks for no files but the model's, so that all machines that work on
     a corpus choose the same kind.
     """
+    queries = 1 + tokens if identity.level == "token" else 1
+    query, building = indexes.costs(number, identity.dim)
+    exact, approximate = (2 * identity.dim * cost for cost in (lines * queries * number, lines * queries * query + building))
+    search = 2 * number * identity.dim * queries
+    told = f"exact search takes {search:,.0f} operations per line in {number:,} keys"
+    of_all = f"for {lines:,} lines {exact:,.0f}, an approximate index, built and searched, as much time as {approximate:,.0f}"
+    if exact <= approximate:  # whatever the tower takes, which is not asked for: loading it takes a second
+        say(f"--index auto: exact search (flat), since {told}; {of_all}")
+        return "flat"
     tower = text_size(load)
     seen = tower.max_tokens if tower.fixed_length else min(tokens + 2, tower.max_tokens)
-    queries = 1 + tokens if identity.level == "token" else 1
-    search, encoding = 2 * number * identity.dim * queries, 2 * tower.weights_at_work * seen
-    told = f"exact search takes {search:,.0f} operations per line in {number:,} keys, the text tower {encoding:,.0f}"
+    encoding = 2 * tower.weights_at_work * seen
+    told += f", the text tower {encoding:,.0f}"
     if search <= encoding:
         say(f"--index auto: exact search (flat), since {told}")
         return "flat"
-    query, building = indexes.costs(number, identity.dim)
-    exact, approximate = (2 * identity.dim * cost for cost in (lines * queries * number, lines * queries * query + building))
-    kind = "flat" if exact <= approximate else "ivf"
-    name = "exact search (flat)" if kind == "flat" else "approximate search (ivf)"
-    of_all = f"for {lines:,} lines {exact:,.0f}, an approximate index, built and searched, as much time as {approximate:,.0f}"
-    say(f"--index auto: {name}, since {told}; {of_all}")
-    return kind
+    say(f"--index auto: approximate search (ivf), since {told}; {of_all}")
+    return "ivf"
 
 
 def recall_name(choice: Choice, settings: dict[str, Any]) -> str:

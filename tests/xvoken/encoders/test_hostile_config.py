@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from xvoken.encoders.frozen import Placed
 from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.frozen import Placed
 from xvoken.encoders.matcher import build_heads, load_matcher
 from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError
