@@ -67,9 +67,14 @@ class TowerJob(_InBatches):
         """The same after a trial of what is fastest with so many cores, where the work is long enough; on a CPU, sets up a copy."""
         if not self.pace.tries:
             return self.how()
-        tried = replace(self)
-        prepare(cast(Job, tried), "cpu", share)
-        best = fastest(tried.frozen(), share)
+        import torch
+
+        tried, threads = replace(self), torch.get_num_threads()
+        try:
+            prepare(cast(Job, tried), "cpu", share)
+            best = fastest(tried.frozen(), share)
+        finally:
+            torch.set_num_threads(threads)
         return {**self.how(), "threads": best.threads, "batch_size": best.batch_size}
 
     def frozen(self) -> Any:
