@@ -64,7 +64,10 @@ class TowerJob(_InBatches):
         return {"tower_engine": self.pace.engine, "threads": self.pace.threads, "batch_size": self.batch_size}
 
     def fastest(self, share: int) -> dict[str, Any]:
-        """The same after a trial of what is fastest with so many cores, where the work is long enough; on a CPU, sets up a copy."""
+        """The same after a trial of what is fastest with so many cores, where the work is long enough; on a CPU, sets up a copy.
+
+        However many processes do the work, the same is tried, so that its bytes do not hang on their number.
+        """
         if not self.pace.tries:
             return self.how()
         import torch

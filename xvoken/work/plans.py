@@ -13,7 +13,7 @@ from typing import Any
 from xvoken.console import log
 from xvoken.errors import UserError
 from xvoken.files.safe import differences, quoted, read_json, write_json
-from xvoken.machine import TOWER_ENGINES, cores
+from xvoken.machine import LANES, TOWER_ENGINES, cores
 from xvoken.work.jobs import TowerJob
 
 MOST_THREADS, MOST_ITEMS = 1 << 12, 1 << 24  # of a batch that a plan can ask for
@@ -28,7 +28,7 @@ def agree(job: TowerJob, plan_file: Path, begun: bool, devices: Sequence[str]) -
     now, start_over = versions(VERSIONS), f"start over with: rm -r {quoted(plan_file.parent)}"
     plan = read_json(plan_file, start_over)
     if "how" not in plan:  # one that is begun is of an earlier version, whose plans did not say
-        plan["how"] = job.old_how(devices[0]) if begun else {**job.fastest(max(1, cores() // len(devices))), "versions": now}
+        plan["how"] = job.old_how(devices[0]) if begun else {**job.fastest(min(cores(), LANES)), "versions": now}
         write_json(plan_file, plan)
     if not _is_how(how := plan["how"]):
         raise UserError(f'{plan_file}: "how" does not say how a tower is computed; {start_over}')
