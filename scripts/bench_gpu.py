@@ -18,7 +18,6 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ import xvoken.interrupts  # noqa: F401
 from xvoken.cli.flags import Parser
 from xvoken.cli.main import run_main
 from xvoken.errors import UserError
+from xvoken.work.plans import versions
 
 PACKAGES = (
     "torch",
@@ -147,9 +147,7 @@ def facts() -> dict[str, Any]:
     import torch
 
     found = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "python": platform.python_version(), "cuda": torch.version.cuda}
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
+    found |= versions(PACKAGES)
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         return {**found, "gpu": gpu.name, "gpu_memory": gpu.total_memory, "bf16": torch.cuda.is_bf16_supported(), "device": "cuda:0"}

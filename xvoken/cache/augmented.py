@@ -92,18 +92,12 @@ def augmented_features(
     if not views.finished():
         size, pace = compute.batch_size or IMAGE_BATCH, compute.pace(len(ids) * (1 + crops.count), WORTH_IMAGES)
         job = AugmentedJob(spec, [str(p) for p in paths], crops, compute.precision, size, len(compute.devices), pace=pace)
-        job.built = tower if compute.precision == "fp32" else None  # for bf16 it would be changed in place
+        job.reuse(tower)
         wanted = [Cache(views, (len(ids), crops.count, tower.width), partial(_blocks, slice(1, None)))]
         if not evaluation.finished():
             wanted.insert(0, Cache(evaluation, (len(ids), tower.width), partial(_blocks, 0)))
-        made = make(
-            wanted,
-            job,
-            max(1, pictures_a_part(len(ids), "cpu", IMAGE_CHUNK) // (1 + crops.count)),
-            compute,
-            f"{label}, {crops.count} views",
-            "img",
-        )
+        chunk = max(1, pictures_a_part(len(ids), "cpu", IMAGE_CHUNK) // (1 + crops.count))
+        made = make(wanted, job, chunk, compute, f"{label}, {crops.count} views", "img")
         assert made, "augmented views are not done in shares"
     return AugmentedFeatures(np.load(views.path, mmap_mode="r"), load_features(evaluation.path))
 

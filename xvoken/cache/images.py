@@ -45,7 +45,7 @@ from xvoken.pictures.batches import Items, batch_readers, on_device, open_pictur
 from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member, plain
 from xvoken.work.jobs import TowerJob
-from xvoken.work.plans import plan_settings
+from xvoken.work.parts import plan_settings
 from xvoken.work.product import Product
 
 IMAGE_CHUNK = 32  # pictures a part, at least
@@ -167,7 +167,7 @@ def cut_features(
         size, workers = compute.batch_size or IMAGE_BATCH, len(compute.devices)
         pace = compute.pace(len(ids), WORTH_IMAGES)
         job = ImageJob(spec, plain(paths), compute.precision, size, workers, compute.decoder, tuple(missing), pace=pace)
-        job.built = tower if compute.precision == "fp32" else None  # for bf16 it would be changed in place
+        job.reuse(tower)
         chunk = pictures_a_part(len(ids), compute.device, IMAGE_CHUNK)
         if not make(wanted, job, chunk, compute, label if len(missing) == 1 else f"{label}, {len(missing)} views", "img"):
             return None

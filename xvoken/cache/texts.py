@@ -70,7 +70,7 @@ def text_features(
     settings = text_settings(spec, tower, tokenizer, sentences, max_len, compute.precision) | pool
     pace, size = compute.pace(len(sentences), WORTH_LINES), compute.batch_size or TEXT_BATCH
     job = TextJob(spec, tokenizer, sentences, max_len, compute.precision, size, pace=pace)
-    job.built = tower if compute.precision == "fp32" else None  # for bf16 it would be changed in place
+    job.reuse(tower)
     path = compute.cache / f"{label}-{base_name(spec.name)}-{fingerprint(settings)}.npy"
     features = cached(
         path, label, settings, job, (len(sentences), tower.width), lines_a_part(len(sentences), compute.device, TEXT_CHUNK), compute, "sent"
@@ -141,6 +141,7 @@ def token_features(
     if not product.finished():
         pace, size = compute.pace(len(sentences), WORTH_LINES), compute.batch_size or TEXT_BATCH
         job = TokenJob(spec, tokenizer, sentences, max_len, compute.precision, size, pace=pace)
+        job.reuse(tower)
         with one_pass([product], len(sentences), lines_a_part(len(sentences), compute.device, TEXT_CHUNK)) as made:
             made.run(job, compute.devices, desc=f"{label}, tokens", unit="sent")
             tokens = _join(made.parts, path, offsets_file, tower.width)

@@ -5,7 +5,7 @@ The tower is traced and converted in memory. openvino.convert_model is not used:
 
 import queue
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -81,6 +81,3 @@ class Compiled:
         found = request.infer([tensor.numpy() for tensor in inputs[: self.inputs]], share_inputs=True)[0].copy()
         self.idle.put(request)
         return torch.from_numpy(found)
-
-
-Function = Callable[..., Tensor]

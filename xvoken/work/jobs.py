@@ -41,7 +41,8 @@ class Sharing(Protocol):
 
 
 class _InBatches:
-    batch_size: int  # a field of each job, in a place of its own
+    batch_size: int  # fields of each job, in places of their own
+    precision: str
 
 
 @dataclass(kw_only=True)
@@ -58,6 +59,10 @@ class TowerJob(_InBatches):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "built": None}
+
+    def reuse(self, tower: Any) -> None:
+        """Take a tower that this process has loaded, in fp32: for bf16 it would be changed in place."""
+        self.built = tower if self.precision == "fp32" else None
 
     def how(self) -> dict[str, Any]:
         """How the tower is computed, as plans keep it: a work is gone on with as it was begun."""

@@ -250,6 +250,16 @@ def parts_folder(output: Path) -> Path:
     return output.with_name(output.name + ".parts")
 
 
+def plan_settings(output: Path) -> dict[str, Any]:
+    """The settings that an unfinished work at `output` was begun with; none where there is no such work, or its plan can't be read."""
+    try:
+        plan = json.loads((parts_folder(output) / "plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = plan.get("settings") if isinstance(plan, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def remove_leftover(output: Path) -> None:
     """Remove the parts of a finished output: a kill can come between the last rename and the clean-up."""
     folder = parts_folder(output)

@@ -4,7 +4,6 @@ A work is gone on with as it was begun, whatever another run asks for; nothing f
 """
 
 import importlib.metadata
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -43,16 +42,6 @@ def _is_how(found: Any) -> bool:
         return False
     counts = ((found.get("threads"), MOST_THREADS), (found.get("batch_size"), MOST_ITEMS))
     return found.get("tower_engine") in TOWER_ENGINES[1:] and all(type(count) is int and 0 < count <= most for count, most in counts)
-
-
-def plan_settings(output: Path) -> dict[str, Any]:
-    """The settings that an unfinished work at `output` was begun with; none where there is no such work, or its plan can't be read."""
-    try:
-        plan = json.loads(output.with_name(f"{output.name}.parts").joinpath("plan.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    found = plan.get("settings") if isinstance(plan, dict) else None
-    return found if isinstance(found, dict) else {}
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

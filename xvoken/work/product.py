@@ -19,8 +19,8 @@ from xvoken.files.locks import lock_file, locked, remove_lock, sole_writer
 from xvoken.files.safe import all_there, all_written, differences, remove_temporary, same_settings, write_json
 from xvoken.machine import LOCAL, Compute, Engine, settled_precision
 from xvoken.work.jobs import Job
-from xvoken.work.parts import Parts, remove_leftover
-from xvoken.work.plans import plan_settings, versions
+from xvoken.work.parts import Parts, plan_settings, remove_leftover
+from xvoken.work.plans import versions
 
 PACKAGES = ("torch", "transformers", "openvino", "tokenizers", "faiss-gpu", "faiss-cpu", "numpy", "h5py", "Pillow")
 
