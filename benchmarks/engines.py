@@ -142,7 +142,7 @@ def cost_of_int8(load: str, image_set: str, lxmert_root: Path) -> None:
     pairs = [(text, row["img_id"]) for row in captions for texts in row["sentf"].values() for text in texts]
     encoder = load_encoder(load, ["text"], "cpu")
     keys = read_keys(Path(load) / "keys", [image_set], encoder=encoder)
-    row = {name: at for at, name in enumerate(keys.ids)}
+    row = {name.partition("/")[2]: at for at, name in enumerate(keys.ids)}  # behind the set's name
     owner, said = [row[name] for _, name in pairs], [text for text, _ in pairs]
     for way in ("fp32", "int8"):
         if way == "int8":

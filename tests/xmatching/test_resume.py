@@ -23,7 +23,7 @@ def test_killed_at_random_moments(world: World, tmp_path: Path, script: Callable
     script("xmatching.main", *world.train_flags(tmp_path / "whole", *RECIPE))
     command = [sys.executable, "xmatching/main.py", *world.train_flags(tmp_path / "cut", *RECIPE, "--resume")]
     moments, kills = random.Random(1), 0
-    for _ in range(3):
+    for _ in range(2):
         run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not snapshots.training_file(tmp_path / "cut").exists() and run.poll() is None:
             time.sleep(0.01)  # the start takes most of the time of so small a training

@@ -3,6 +3,7 @@
 The tower is traced and converted in memory. openvino.convert_model is not used: it sends usage data.
 """
 
+import functools
 import queue
 import warnings
 from collections.abc import Sequence
@@ -60,9 +61,17 @@ def compile_tower(tower: Any, name: str, examples: Sequence[Tensor], free: Seque
             given.get_node().set_element_type(getattr(openvino.Type, OPENVINO_TYPES[example.dtype]))
             given.get_node().set_partial_shape(openvino.PartialShape(shape))
         model.validate_nodes_and_infer_types()
-        return Compiled(openvino.Core().compile_model(model, "CPU", settings))
+        return Compiled(_core().compile_model(model, "CPU", settings))
     except Exception as error:  # whatever tracing, the converter or the plugin raises: torch can do it in any case
         raise NotConvertible(one_line(error)[:200]) from None
+
+
+@functools.cache
+def _core() -> Any:
+    """One for the process: each would set the plugin up anew."""
+    import openvino
+
+    return openvino.Core()
 
 
 class Compiled:
