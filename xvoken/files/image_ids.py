@@ -14,7 +14,7 @@ from typing import Any
 
 from xvoken import commands
 from xvoken.errors import UserError
-from xvoken.files.image_sets import FOLDERS, LXMERT_NAMES, Roots, captioned_stems, lxmert_file, usual_folder
+from xvoken.files.image_sets import FOLDERS, LXMERT_NAMES, Roots, captioned_stems, lxmert_file, named_file, usual_folder
 from xvoken.files.safe import all_written, quoted, read_json, sha256_of_lines, write_json, write_lines
 from xvoken.pictures.sources import Member, expand, is_shards, size_of
 
@@ -46,8 +46,9 @@ def write(root: Path, image_set: str, ids: list[str], folder: Path | None, membe
     stands = path.exists()
     if stands:
         then = read(root, image_set)
-        if then != ids:
-            at = next((i for i, (a, b) in enumerate(zip(then, ids, strict=False)) if a != b), min(len(then), len(ids)))
+        files, files_now = ([named_file(image_set, i) for i in those] for those in (then, ids))  # older ids of a set may have endings
+        if files != files_now:
+            at = next((i for i, (a, b) in enumerate(zip(files, files_now, strict=False)) if a != b), min(len(then), len(ids)))
             raise UserError(
                 f"{path} fixes {len(then)} pictures, there are {len(ids)} now, first difference at line {at + 1}; keys made "
                 f"with it go by that order: keep it, choose another name for the new set, or start over with: rm {quoted(path)}"
@@ -93,8 +94,8 @@ def paths(root: Path, image_set: str, ids: list[str], folder: Path | None, roots
     if folder is None:
         folder = Path(source["folder"]) if "folder" in source else usual_folder(image_set)
     if folder is not None:
-        return [folder / i for i in ids]
-    return [roots.picture(i) for i in ids]
+        return [folder / named_file(image_set, i) for i in ids]
+    return [roots.picture(i, image_set) for i in ids]
 
 
 def _members(root: Path, image_set: str, ids: list[str], pattern: Path | None, source: dict[str, Any]) -> list[Path | Member]:
@@ -112,7 +113,8 @@ def _members(root: Path, image_set: str, ids: list[str], pattern: Path | None, s
             now = f"has {os.path.getsize(tar)} bytes, had {size} when its headers were read"
             raise UserError(f"{tar}: {now}; bring that shard back, or read them again with: {again}")
     places = _read_places(members_file(root, image_set), len(ids), again)
-    return [Member(tars[number], name, offset, size) for name, (number, offset, size) in zip(ids, places, strict=True)]
+    files = (named_file(image_set, i) for i in ids)
+    return [Member(tars[number], file, offset, size) for file, (number, offset, size) in zip(files, places, strict=True)]
 
 
 def _read_places(path: Path, number: int, again: str) -> list[tuple[int, ...]]:
