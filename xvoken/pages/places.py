@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from xvoken.errors import UserError
-from xvoken.files.image_sets import sets_of
+from xvoken.files.image_sets import named_file, sets_of
 from xvoken.files.keys import companions
 from xvoken.pictures.sources import Member, is_shards, list_pictures
 
@@ -17,7 +17,11 @@ def picture_paths(ids: list[str], keys: Path, moved: dict[str, Path], again: str
     found: list[Path | Member] = []
     for image_set in sets_of(ids):
         mine = [i.partition("/")[2] for i in ids if i.startswith(f"{image_set}/")]
-        found += _moved(mine, moved[image_set]) if image_set in moved else _named(mine, keys, image_set, again)
+        found += (
+            _moved([named_file(image_set, i) for i in mine], moved[image_set])
+            if image_set in moved
+            else _named(mine, keys, image_set, again)
+        )
     return found
 
 
@@ -32,6 +36,6 @@ def _named(ids: list[str], keys: Path, image_set: str, again: str) -> list[Path]
     return [Path(path) for path in paths[: len(ids)]]
 
 
-def _moved(ids: list[str], source: Path) -> list[Path | Member]:
+def _moved(files: list[str], source: Path) -> list[Path | Member]:
     there = list_pictures(source)[0] if is_shards(source) else ()
-    return [there[i] if isinstance(there, dict) and i in there else source / i for i in ids]
+    return [there[file] if isinstance(there, dict) and file in there else source / file for file in files]
