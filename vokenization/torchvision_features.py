@@ -17,6 +17,7 @@ from xvoken.cache.images import IMAGE_CHUNK, Batches, ImageJob, leave_out, tower
 from xvoken.encoders.matcher import ImageTowerSpec
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
+from xvoken.files.key_checks import RAW
 from xvoken.files.safe import save_array
 from xvoken.machine import IMAGE_BATCH, WORTH_IMAGES, Compute, Pace, pictures_a_part
 from xvoken.pictures.batches import open_pictures, require_decoder
@@ -94,7 +95,7 @@ def write_features(
         made.report(items=len(ids))
         key_files.write(
             product.path.parent, name, _usable(made.parts), [ids[r] for r in rows], [str(paths[r]) for r in rows],
-            [(ids[r], str(paths[r]), reason) for r, reason in skipped], product.settings, {key_files.RAW: spec.name, "image_set": name},
+            [(ids[r], str(paths[r]), reason) for r, reason in skipped], product.settings, {RAW: spec.name, "image_set": name},
         )  # fmt: skip
     return len(rows), len(skipped)
 

@@ -21,11 +21,9 @@ from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5, writing_hdf5
 from xvoken.files.image_sets import split_name
+from xvoken.files.key_checks import describe, require_keys
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import all_written, quoted, sha256_of_lines, sha256_of_rows, write_lines
-
-BLOCK = 1 << 16  # rows checked at once
-RAW = "raw"  # attribute of a file whose rows are a backbone's features, not keys, and not of length 1: names the backbone
 
 
 @dataclass
@@ -109,30 +107,14 @@ def read(where: Path, image_set: str, raw: bool = False) -> Keys:
     taken, and for a key that is not finite or, in a file of another tool, which does not say what it holds, not of length 1.
     """
     keys, attributes = read_vectors(where, image_set)
-    if RAW in attributes and not raw:
-        what = f"raw features of {attributes[RAW]}, not of length 1, which no sentence is searched in"
-        raise UserError(f"{keys_file(where, image_set)}: {what}; keys are made by: {commands.extract_keys('SNAPSHOT', image_set)}")
     ids, paths = (_lines(where / f"{image_set}.{ending}", len(keys)) for ending in ("ids", "path"))
     with _open(where, image_set) as file:  # files of other tools may have no ids
         inside = file["ids"].asstr(errors="surrogateescape")[:].tolist() if is_dataset(file.get("ids"), "s1") else ids
     mend = "remove the set's files beside it and extract it again"
     if inside != ids:
         raise UserError(f"{where / f'{image_set}.ids'}: its ids differ from those in {keys_file(where, image_set)}; {mend}")
-    for start in range(0, len(keys), BLOCK):  # else their scores, not finite either, would rank above all others
-        block = keys[start : start + BLOCK]
-        if not np.isfinite(block).all():
-            bad = start + int(np.argmin(np.isfinite(block).all(1)))
-            raise UserError(f"{keys_file(where, image_set)}: the key of row {bad} is not finite; {mend}")
-        if "sha256" not in attributes and (odd := _not_of_length_one(block)) is not None:
-            what = f"row {start + odd} has length {np.linalg.norm(block[odd]):.4g}, not 1 as keys have"
-            raise UserError(f"{keys_file(where, image_set)}: {what}; keys are made by: {commands.extract_keys('SNAPSHOT', image_set)}")
+    require_keys(keys_file(where, image_set), keys, attributes, raw)
     return Keys(keys, ids, paths, attributes)
-
-
-def _not_of_length_one(block: NDArray[np.float32]) -> int | None:
-    """The first row of (n, dim) whose length is not 1, as far as 16 bits keep it; None if there is none."""
-    bad = np.flatnonzero(abs(np.linalg.norm(block, axis=1) - 1) > 0.01)
-    return int(bad[0]) if len(bad) else None
 
 
 def read_vectors(where: Path, image_set: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
@@ -178,17 +160,7 @@ def _lines(path: Path, rows: int) -> list[str]:
 def check(where: Path, image_set: str) -> str:
     """Compare the files of a set with each other; returns a line that describes them, or raises UserError."""
     read_back = read(where, image_set, raw=True)
-    raw, lengths = read_back.attributes.get(RAW), np.linalg.norm(read_back.keys, axis=1)
-    if not raw and not np.allclose(lengths, 1, atol=1e-3):
-        raise UserError(
-            f"{keys_file(where, image_set)}: row {int(np.argmax(abs(lengths - 1)))} is not of length 1; remove it and make it again"
-        )
-    if read_back.attributes.get("sha256", content := sha256_of_rows(read_back.keys)) != content:
-        raise UserError(f"{keys_file(where, image_set)}: its keys are not those that were written; remove it and make it again")
-    size = f"of {read_back.keys.shape[1]} dimensions by"
-    if raw:
-        return f"{len(read_back.ids):,} raw features {size} {raw}, no keys: lengths {lengths.min():.4g} to {lengths.max():.4g}"
-    return f"{len(read_back.ids):,} keys {size} {read_back.attributes.get('snapshot', 'unknown')}"
+    return describe(keys_file(where, image_set), read_back.keys, read_back.attributes)
 
 
 @dataclass(repr=False)
