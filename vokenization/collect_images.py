@@ -25,7 +25,7 @@ from xvoken.cli.main import run_main
 from xvoken.cli.page import Given, add_given_flags, given_of
 from xvoken.console import say
 from xvoken.errors import UserError
-from xvoken.files.safe import fingerprint, quoted, read_json, sha256_of_file, sha256_of_lines, write_json, write_lines
+from xvoken.files.safe import differences, fingerprint, quoted, read_json, sha256_of_file, sha256_of_lines, write_json, write_lines
 from xvoken.pictures.sources import Member
 from xvoken.work.product import Product
 
@@ -34,7 +34,7 @@ BEGUN = ".begun.json"
 
 
 def product_of(folder: Path, given: Given, paths: list[Path | Member], how: dict[str, Any]) -> Product:
-    """The collection in a folder; how: the flags that it depends on."""
+    """The collection in a folder; how: the flags that it depends on. Raises UserError if there is one of other settings."""
     made_of = given.settings or {"vokens": sha256_of_file(given.hdf5)}  # the predecessors' files say nothing of themselves
     settings = {
         "vokens": fingerprint(made_of),
@@ -43,6 +43,10 @@ def product_of(folder: Path, given: Given, paths: list[Path | Member], how: dict
         **how,
     }
     done = folder / "pictures.json"
+    if done.exists() and (changed := differences(read_json(done, f"remove {folder}")["settings"], settings)):
+        raise UserError(
+            f"{folder}: was made with other settings ({changed}); give another --output, or make it again: rm -r {quoted(folder)}"
+        )
     return Product(
         folder / "pictures.tsv", settings, lambda: read_json(done, f"remove {folder}")["settings"], "the pictures of this voken file",
         (folder / "pictures.path", folder / "missing.tsv"), done=done,
@@ -50,7 +54,7 @@ def product_of(folder: Path, given: Given, paths: list[Path | Member], how: dict
 
 
 def require_own(folder: Path, settings: dict[str, Any]) -> None:
-    """Raise UserError for a folder that holds something else than a stopped run with these settings has left."""
+    """Raise UserError for a folder that holds something else than a run with these settings has left; then say there which they are."""
     begun = folder / BEGUN
     same = begun.is_file() and read_json(begun, f"remove {folder}") == settings
     if not same and (there := sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))):
@@ -68,9 +72,8 @@ def collect(given: Given, folder: Path, way: str, topk: int | None, shard_size: 
     if product.finished():
         return
     with importing():
-        from vokenization.collecting import LinesOfTokens, put, read_wanted, sort_out, write_shards
-        from vokenization.collecting import token_pictures as tokens_with_pictures
-    tokens = tokens_with_pictures(given.hdf5)
+        from vokenization.collecting import LinesOfTokens, put, read_wanted, sort_out, token_pictures, write_shards
+    tokens = token_pictures(given.hdf5)
     wanted = read_wanted(given.hdf5, topk, LinesOfTokens(given.text(), tokens) if tokens else None)
     there, missing = sort_out(wanted, given.ids, paths)
     if not there.names:
@@ -89,11 +92,10 @@ def collect(given: Given, folder: Path, way: str, topk: int | None, shard_size: 
         write_lines(product.path, there.rows(files))
         counts = {"pictures": len(files), "missing": len(missing.names), "lines": len(set(wanted.lines.tolist()))}
         write_json(product.last, {"settings": product.settings, **counts})
-        (folder / BEGUN).unlink()
     print(f"wrote {len(files):,} pictures that {counts['lines']:,} lines want to {folder} ({way})")
     if missing.names:
         listed = f"listed in {folder / 'missing.tsv'}"
-        say(f"warning: {len(missing.names):,} pictures are not there, {listed}; when they are, run again after: rm -r {quoted(folder)}")
+        say(f"pictures that are not there: {len(missing.names):,}, {listed}; when they are, again after: rm -r {quoted(folder)}")
 
 
 def main(argv: list[str] | None = None) -> None:

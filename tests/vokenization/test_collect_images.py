@@ -70,6 +70,11 @@ def test_pictures_in_a_folder(voken_file: Path, keyed: Path, tmp_path: Path, way
             assert Path(file).read_bytes() == original.read_bytes()
             assert Path(file).is_symlink() == (way == "symlinks") and os.path.samefile(file, original) == (way != "copies")
     assert not [path for path in (tmp_path / "out/images").iterdir() if path.name.startswith(".")]
+    before = (tmp_path / "out/pictures.tsv").read_bytes()
+    for name in ("pictures.json", "pictures.tsv", f"images/{next(iter(names))}"):  # as if a run had been stopped
+        (tmp_path / "out" / name).unlink()
+    assert "wrote" in collect(voken_file, keyed, tmp_path / "out", "--as", way).stdout
+    assert (tmp_path / "out/pictures.tsv").read_bytes() == before and len(list((tmp_path / "out/images").iterdir())) == len(names)
 
 
 def test_shards_are_a_source_of_pictures_and_of_samples(voken_file: Path, keyed: Path, tmp_path: Path):
@@ -97,7 +102,7 @@ def test_missing_pictures_are_listed_and_moved_ones_found(voken_file: Path, keye
             tar.add(file, f"{picture.partition('/')[2]}.png")
     sets = f"shapes_train={tmp_path}/moved,shapes_valid={tmp_path}/moved"
     done = collect(voken_file, keyed, tmp_path / "out", "--image-sets", sets, "--as", "copies")
-    assert done.returncode == 0 and "warning: 1 pictures are not there" in done.stderr, done.stderr
+    assert done.returncode == 0 and "pictures that are not there: 1, listed in" in done.stderr, done.stderr
     assert [row[1:] for row in listed(tmp_path / "out/missing.tsv")] == [rows[0][1:]]
     assert [row[1:] for row in listed(tmp_path / "out/pictures.tsv")] == [row[1:] for row in rows[1:]]
     (tmp_path / "empty").mkdir()
