@@ -84,11 +84,16 @@ def write(
                 if "probability" in part:
                     file.require_dataset("probability", (lines,), np.float32)[line : line + len(counts)] = part["probability"]
                 if kind == TOKEN:
-                    text.writelines(" ".join(map(str, own.tolist())) + "\n" for own in np.split(part_vokens, np.cumsum(counts)[:-1]))
+                    text.writelines(number_lines(part_vokens, counts))
                 else:
                     text.writelines("\t".join(names[r] for r in row if r >= 0) + "\n" for row in rows)
                 line, token = line + len(counts), token + len(part_vokens)
             file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True)})
+
+
+def number_lines(vokens: NDArray[np.int32], counts: NDArray[np.int64]) -> Iterator[str]:
+    """Vokens (t,) of lines with so many tokens (l,) as Vokenization writes them: a line each, numbers separated by blanks."""
+    return (" ".join(map(str, own.tolist())) + "\n" for own in np.split(vokens, np.cumsum(counts)[:-1]))
 
 
 def _vokens_of(part: Mapping[str, NDArray], kind: str | None) -> NDArray[np.int32]:
