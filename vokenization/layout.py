@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vokenization.segments import SEGMENT
 from xvoken.cli.flags import at_least
 from xvoken.console import say
 from xvoken.errors import UserError
@@ -12,7 +13,6 @@ from xvoken.files import vokens
 from xvoken.files.voken_kinds import IN_FOLDER, KINDS, NO_PICTURE, SIGNED, TOKEN
 from xvoken.work.parts import parts_folder
 
-SEGMENT = 128  # tokens, as in Vokenization
 NOT_OF_INDEX = ("min_probability", "segment", "vokens")  # settings of retrieval that an approximate index does not hang on
 
 

@@ -95,12 +95,14 @@ def revokenize(args: argparse.Namespace, identity: Identity) -> None:
     hdf5 = source.with_name(f"{source.name}.hdf5")
     if not args.corpus.is_file():
         raise UserError(f"{args.corpus} does not exist; the text is needed, as tokens are held against each other by its characters")
+    sides = [tokenizer_facts(name).hash for name in (forward, backward)]
+    if sides[0] != identity.tokenizer_hash:
+        raise UserError(f"--forward-tokenizer-name {forward}: not the tokenizer of {args.load}, whose tokens have the vokens")
     ours, theirs = read_corpus(args.corpus, forward), read_corpus(args.corpus, backward)
     for corpus in (ours, theirs):
         same_text(args.corpus, corpus.path, corpus.attributes.get("corpus"), "the same command")
     lines, settings = lines_of(source, ours, theirs), vokens.read_settings(hdf5)
     kind = kind_of(vokens.read_attributes(hdf5), settings) or (TOKEN if identity.level == TOKEN else SIGNED)
-    sides = [tokenizer_facts(name).hash for name in (forward, backward)]
     settings |= {"corpus": theirs.identity, "vokens_of": sha256_of_file(hdf5), "forward": sides[0], "backward": sides[1]}
     path = (args.output or source.parent / named) / source.name
     if path == source:

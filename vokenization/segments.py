@@ -1,9 +1,12 @@
 """Long lines in segments, each of which is searched for by itself, so that every token has a picture; as Vokenization cuts them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+SEGMENT = 128  # tokens, as in Vokenization
 
 
 @dataclass
@@ -40,3 +43,8 @@ def segments(offsets: NDArray[np.int64], most: int | None) -> Segments:
     number = np.arange(len(lines)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     starts = offsets[lines] + number * step[lines]
     return Segments(np.append(starts, offsets[-1]), lines, number == 0)
+
+
+def longest(tower: Any, segment: int) -> int | None:
+    """The most tokens of a segment that is to have `segment` at most and to fit the tower, a FrozenText; None for 0: no segments."""
+    return min(segment, tower.padding.max_tokens - tower.padding.specials) if segment else None

@@ -127,9 +127,14 @@ class RevokenizeJob:
                 lines = [text.readline().decode() for _ in range(min(LINES_AT_ONCE, stop - at))]
                 found += self._carried([line.rstrip("\r\n").replace("\t", " ") for line in lines], at)
         counts = np.diff(self.theirs.corpus.offsets[start : stop + 1])
-        vokens = np.concatenate(found)
-        save_arrays(part.with_suffix(".npz"), counts=counts, vokens=vokens)
-        return {"without": int((vokens == NO_PICTURE).sum()) if self.kind in (TOKEN, "all") else 0}
+        save_arrays(part.with_suffix(".npz"), counts=counts, vokens=np.concatenate(found))
+        return {"without": sum(self._without(line) for line in found)}
+
+    def _without(self, vokens: NDArray[np.int32]) -> int:
+        """How many tokens of a line have no picture."""
+        if self.kind in (TOKEN, "all"):
+            return int((vokens == NO_PICTURE).sum())
+        return len(vokens) if len(vokens) and vokens[0] == NO_PICTURE else 0
 
     def _carried(self, lines: list[str], start: int) -> Iterator[NDArray[np.int32]]:
         offsets = self.ours.corpus.offsets[start : start + len(lines) + 1]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vokenization.segments import Segments, segments
+from vokenization.segments import Segments, longest, segments
 from xvoken.calibration import CANDIDATES, Calibration
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import require_finite
@@ -107,8 +107,7 @@ class VokenizeJob(TowerJob):
 
     def segments(self, offsets: NDArray[np.int64]) -> Segments:
         """Lines by their offsets (L + 1,), in segments, where there are any."""
-        padding = self.frozen().padding
-        return segments(offsets, min(self.segment, padding.max_tokens - padding.specials) if self.segment else None)
+        return segments(offsets, longest(self.frozen(), self.segment))
 
     def counted(self, found: dict[str, NDArray], pieces: Segments) -> dict[str, int]:
         """How many lines are empty, cut by the tower, in several segments and without a picture, where there can be any of these."""

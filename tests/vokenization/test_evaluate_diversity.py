@@ -70,6 +70,11 @@ def measured(folder: Path, corpus: object, output: Path, *more: object) -> tuple
     return json.loads((output / f"diversity.mine_other.{Path(str(corpus)).name}.json").read_text()), done.stdout + done.stderr
 
 
+def inputs(ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.int64)
+
+
+@torch.inference_mode()
 def by_hand(folder: Path, lines: list[str]) -> tuple[Encoder, list[list[tuple[int, torch.Tensor]]]]:
     """One line at a time: of each token that has a picture, its id and its scores of all keys (N,)."""
     encoder = load_encoder(str(folder / "load"), ["text"], "cpu")
@@ -77,16 +82,16 @@ def by_hand(folder: Path, lines: list[str]) -> tuple[Encoder, list[list[tuple[in
     found = []
     for line in lines:
         ids = encoder.tokenizer(line)["input_ids"]
-        most = encoder.text.tower.max_tokens
-        seen = [*ids[: most - 1], ids[-1]] if len(ids) > most else ids
-        with torch.inference_mode():
-            inputs = torch.tensor([seen]), torch.ones(1, len(seen), dtype=torch.int64)
-            if encoder.level == "token":
-                vectors = encoder.text_head(encoder.text.tower.tokens(*inputs)[0])[1:-1]
-                found.append([(token, keys @ vector) for token, vector in zip(seen[1:-1], vectors, strict=True)])
-            else:
-                (vector,) = encoder.text_head(encoder.text.tower(*inputs))
-                found.append([(token, keys @ vector) for token in ids[1:-1]])
+        most, inner = encoder.text.tower.max_tokens - 2, ids[1:-1]
+        if encoder.level == "token":  # in pieces of equal length that the tower takes
+            step, found_here = max(len(inner) // max(-(-len(inner) // most), 1), 1), []
+            for piece in (inner[start : start + step] for start in range(0, len(inner), step)):
+                vectors = encoder.text_head(encoder.text.tower.tokens(*inputs([ids[0], *piece, ids[-1]]))[0])[1:-1]
+                found_here += [(token, keys @ vector) for token, vector in zip(piece, vectors, strict=True)]
+            found.append(found_here)
+        else:
+            (vector,) = encoder.text_head(encoder.text.tower(*inputs([ids[0], *inner[:most], ids[-1]])))
+            found.append([(token, keys @ vector) for token in inner])
     return encoder, found
 
 

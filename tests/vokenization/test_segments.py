@@ -11,7 +11,8 @@ import pytest
 
 import xvoken
 from tests.running import run_here
-from tests.vokenization.test_min_probability import SETS, SLOPES, calibrate, flags
+from tests.vokenization.test_min_probability import SETS, flags
+from tests.vokenization.varied import varied
 from tests.worlds import World
 from vokenization.layout import sets_name
 from vokenization.segments import segments
@@ -46,15 +47,14 @@ def test_lines_are_cut_as_by_vokenization():
     assert segments(np.array([0, 257, 257]), None).sizes.tolist() == [257, 0]
 
 
-@pytest.fixture(scope="module", params=["sentence", "token"])
+@pytest.fixture(scope="module", params=["sentence", "token"], ids=["lines", "tokens"])  # an id may not put "sent" into paths
 def level(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def load(keyed: Path, level: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The matcher, on each level, with a calibration."""
-    return calibrate(keyed, tmp_path_factory.mktemp(f"by_{level}") / "matcher", [-2.0, *SLOPES], level)
+def load(world: World, level: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return varied(world, tmp_path_factory, level, f"by_{level}")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,9 @@ def test_defaults(world: World, load: Path, lines: dict[str, Path], level: str, 
     settings = vokens.read_settings(vokens.hdf5_file(tmp_path / "a", "long.txt", SETS))
     if level == "token":
         assert settings["segment"] == 128 and (found.vokens >= 0).all() and "3 in segments" in printed and "note:" not in printed
-        done = run_here("vokenization/vokenize_corpus_mp.py", *flags(world, load, tmp_path / "b", "--vokens", "all"))
+        done = run_here(
+            "vokenization/vokenize_corpus_mp.py", *flags(world, load, tmp_path / "b", "--corpus", lines["long"], "--vokens", "all")
+        )
         assert done.returncode == 2 and "each token has a picture of its own" in done.stderr
         return
     assert not {"segment", "vokens"} & settings.keys() and f"{tmp_path / 'a'} has none" in printed and "3 cut to the tower's" in printed
