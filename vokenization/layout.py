@@ -10,6 +10,7 @@ from xvoken.cli.flags import at_least
 from xvoken.console import say
 from xvoken.errors import UserError
 from xvoken.files import vokens
+from xvoken.files.safe import quoted
 from xvoken.files.voken_kinds import IN_FOLDER, KINDS, NO_PICTURE, SIGNED, TOKEN
 from xvoken.work.parts import parts_folder
 
@@ -77,6 +78,14 @@ class Layout:
             return {"cut": cut}, f"{cut:,} cut to the tower's length"
         segmented = sum(summary["segmented"] for summary in summaries)
         return {"cut": cut, "segmented": segmented}, f"{segmented:,} in segments of at most {self.segment} tokens"
+
+    def tell_old(self, hdf5: Path) -> None:
+        """Say what a finished file on token level lacks that was begun before there were segments."""
+        if self.level == TOKEN and self.segment is None and hdf5.exists():
+            say(
+                f"note: {hdf5} was made before lines of more than {SEGMENT} tokens were cut into segments, and has -1 for tokens that the "
+                f"tower cut off, where Vokenization's training stops; to have a picture for each: rm {quoted(hdf5)}, then the same command"
+            )
 
     def tell(self, output: Path) -> None:
         """Say where readers may go wrong with what was written to this folder."""

@@ -259,6 +259,7 @@ def main(argv: list[str] | None = None) -> None:
     finished = vokens.hdf5_file(output, args.corpus.name, name)
     begun = begun_with(finished, lambda: vokens.read_settings(finished))
     compute, layout = settled(compute, begun), Layout.of(args, identity.level, begun)
+    layout.tell_old(finished)
     if begun and args.index == "auto":
         args.index = begun.get("index", "flat")
     again = f"rm {quoted(finished)}, then the same command" if finished.exists() else "the same command"

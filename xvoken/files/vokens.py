@@ -33,7 +33,7 @@ from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5, writing_hdf5
 from xvoken.files.ids import decoded, is_marked, mark, row_id
 from xvoken.files.safe import quoted, replacing, write_lines
 from xvoken.files.voken_check import check_text, check_vokens
-from xvoken.files.voken_kinds import NO_PICTURE, TOKEN, kind_of, line_vokens
+from xvoken.files.voken_kinds import NO_PICTURE, SIGNED, TOKEN, kind_of, line_vokens
 
 MAKE = commands.vokenize()
 
@@ -66,7 +66,7 @@ def write(
 
     parts: of each, indices (l, k), scores (l, k), token counts (l,), on token level vokens (t,), on sentence level, where lines are cut
     into segments, their best rows `best` (s,) and numbers of tokens `sizes` (s,), and probability (l,) if the model has a calibration;
-    lines, tokens: in all parts; names: the picture's file name of each row of the index; attributes: among them `level`.
+    lines, tokens: in all parts; names: the picture's file name of each row of the index; attributes: `level` among them.
     """
     kind = kind_of(attributes, settings)
     with writing_hdf5(_beside(path, "hdf5")) as file, replacing(path) as text_temporary:
@@ -99,8 +99,7 @@ def number_lines(vokens: NDArray[np.int32], counts: NDArray[np.int64]) -> Iterat
 def _vokens_of(part: Mapping[str, NDArray], kind: str | None) -> NDArray[np.int32]:
     if kind == TOKEN:  # parts of earlier versions have -1 for tokens without a picture
         return np.where(part["vokens"] < 0, NO_PICTURE, part["vokens"])
-    assert kind is not None, "attributes name the level"
-    return line_vokens(part.get("best", part["indices"][:, 0]), part.get("sizes", part["counts"]), kind)
+    return line_vokens(part.get("best", part["indices"][:, 0]), part.get("sizes", part["counts"]), kind or SIGNED)
 
 
 def write_ids(path: Path, ids: list[str]) -> dict[str, str]:
