@@ -14,7 +14,6 @@ from xvoken.files.hdf5 import open_hdf5, writing_hdf5
 from xvoken.files.safe import replacing
 from xvoken.files.voken_kinds import TOKEN
 
-COPIED = ("indices", "scores", "probability")
 ROWS = 1 << 16
 
 
@@ -35,7 +34,7 @@ def write(
         replacing(path) as temporary,
         open(temporary, "w", encoding="utf-8", newline="\n") as text,
     ):
-        for name in (name for name in COPIED if name in source):
+        for name in sorted({*source} - {"vokens"}):
             copy = file.create_dataset(name, source[name].shape, source[name].dtype)
             for start in range(0, len(copy), ROWS):
                 copy[start : start + ROWS] = source[name][start : start + ROWS]
