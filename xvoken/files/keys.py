@@ -1,7 +1,7 @@
 """Keys of an image set: one vector of length 1 a picture, in the joint space of a snapshot.
 
 snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5    keys float32 (N, dim), ids (N,) texts; attributes say what made them
-snap/xmatching/NAME/keys/{IMAGE_SET}.ids     id of each row        {IMAGE_SET}.path    its file
+snap/xmatching/NAME/keys/{IMAGE_SET}.ids     id of each row (see ids.py)   {IMAGE_SET}.path    its file
 snap/xmatching/NAME/keys/{IMAGE_SET}.skipped.tsv    id, path and reason of pictures without a row
 """
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5, writing_hdf5
+from xvoken.files.ids import encoded, stand_for
 from xvoken.files.image_sets import split_name
 from xvoken.files.key_checks import describe, require_keys
 from xvoken.files.locks import sole_writer
@@ -70,7 +71,7 @@ def write(
 
     blocks: arrays (n, dim), one after another, at least one; settings: those that decide whether a later run may skip the set.
     """
-    write_lines(where / f"{image_set}.ids", ids)
+    write_lines(where / f"{image_set}.ids", map(encoded, ids))
     write_lines(where / f"{image_set}.path", paths)
     write_lines(skipped_file(where, image_set), ("\t".join(row) for row in skipped))
     with writing_hdf5(keys_file(where, image_set)) as file:
@@ -111,10 +112,10 @@ def read(where: Path, image_set: str, raw: bool = False) -> Keys:
     with _open(where, image_set) as file:  # files of other tools may have no ids
         inside = file["ids"].asstr(errors="surrogateescape")[:].tolist() if is_dataset(file.get("ids"), "s1") else ids
     mend = "remove the set's files beside it and extract it again"
-    if inside != ids:
+    if not stand_for(ids, inside):
         raise UserError(f"{where / f'{image_set}.ids'}: its ids differ from those in {keys_file(where, image_set)}; {mend}")
     require_keys(keys_file(where, image_set), keys, attributes, raw)
-    return Keys(keys, ids, paths, attributes)
+    return Keys(keys, inside, paths, attributes)
 
 
 def read_vectors(where: Path, image_set: str) -> tuple[NDArray[np.float32], dict[str, Any]]:

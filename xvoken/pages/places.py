@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from xvoken.errors import UserError
+from xvoken.files.ids import stand_for
 from xvoken.files.image_sets import named_file, sets_of
 from xvoken.files.keys import companions
 from xvoken.pictures.sources import Member, is_shards, list_pictures
@@ -31,7 +32,7 @@ def _named(ids: list[str], keys: Path, image_set: str, again: str) -> list[Path]
         if not path.is_file():
             raise UserError(f"{path} does not exist, which says where the pictures are; give their folder: --image-sets {image_set}=FOLDER")
     there, paths = (path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] for path in (ids_file, path_file))
-    if there[: len(ids)] != ids or len(there) != len(paths):
+    if not stand_for(there[: len(ids)], ids) or len(there) != len(paths):
         raise UserError(f"{ids_file}: not the pictures that were searched; make the voken file again: {again}")
     return [Path(path) for path in paths[: len(ids)]]
 
