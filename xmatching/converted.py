@@ -18,6 +18,7 @@ from xmatching.published import (
     TEXT_TOWER,
     Heads,
     Project,
+    beyond,
     described,
     our_heads,
     put_into,
@@ -188,7 +189,7 @@ def _built_of(name: str, theirs: dict[str, Tensor], what: str) -> ImageTower:
 def _same(model: nn.Module, theirs: dict[str, Tensor]) -> bool:
     """Whether a tower of theirs is this one, to the bit or rounded to 16 bits (apex); poolers are not looked at, as no head takes them."""
     own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("pooler.") and tensor.is_floating_point()}
-    return all(
+    return not beyond(model, theirs) and all(
         name in theirs
         and tensor.shape == theirs[name].shape
         and any(torch.equal(theirs[name].float(), one) for one in (tensor, tensor.half().float()))

@@ -152,6 +152,12 @@ def put_into(model: Any, theirs: dict[str, Tensor], what: str) -> None:
     missing = [name for name in own if name not in theirs or theirs[name].shape != own[name].shape]
     if missing:
         raise UserError(f"{what} is another one than the flags' ({missing[0]} is missing or has another shape)")
-    if more := [name for name in theirs if name not in own and not name.endswith(BUFFERS)]:
+    if more := beyond(model, theirs):
         raise UserError(f"{what} is another one than the flags' ({more[0]} is not in that one)")
     model.load_state_dict({name: theirs[name] for name in own})
+
+
+def beyond(model: Any, theirs: dict[str, Tensor]) -> list[str]:
+    """Names of the weights of a tower of theirs that ours lacks, as one with fewer layers does."""
+    own = model.state_dict()
+    return [name for name in theirs if name not in own and not name.endswith(BUFFERS)]
