@@ -21,6 +21,7 @@ from xvoken.interrupts import importing
 from xmatching.conversion import Conversion
 from xmatching.kinds import LEVELS
 from xmatching.param import layers
+from xvoken import commands
 from xvoken.cli.flags import Help, Parser, at_least
 from xvoken.cli.main import run_main
 from xvoken.errors import UserError
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         converted.to_state_dict(args.source, args.to, args.position_ids)
         return
     if not args.output:
-        raise UserError(f"the folder of the snapshot is missing: python xmatching/convert.py {args.source} snap/xmatching/NAME")
+        raise UserError(f"the folder of the snapshot is missing: {commands.convert(args.source)}")
     if "lang_layers" in given:
         given["lang_layers"] = layers(args.lang_layers)
     if "lang" in given:

@@ -44,6 +44,8 @@ TEXT_TOWERS = {
     (30522, 768, 12, 512): "bert", (30522, 1024, 24, 512): "bert-large", (50265, 768, 12, 514): "roberta",
     (250002, 768, 12, 514): "xlm-roberta",
 }  # fmt: skip
+# Where a tower is from.
+PUBLISHED, OWN, UNKNOWN = "as published", "the file's own", "published, as the file holds none"
 SCRIPT_LAYERS = [4, 3, 2, 1]  # --lang-layers of both projects' scripts/run_xmatching.bash
 
 
@@ -53,8 +55,8 @@ def to_snapshot(conversion: Conversion, command: list[str]) -> None:
     state = read_state_dict(conversion.source)
     heads = described(state, load)
     given = conversion.given
-    text, kept_text = _text_tower(state, heads, given, load)
-    image, kept_image = _image_tower(state, heads, given, load)
+    text, text_from = _text_tower(state, heads, given, load)
+    image, image_from = _image_tower(state, heads, given, load)
     tokenizer = load_tokenizer(text.name)
     settings: dict[str, Any] = {
         "source": conversion.digest, "lang": text.name, "lang_layers": list(text.layers), "visn": image.name,
@@ -70,37 +72,38 @@ def to_snapshot(conversion: Conversion, command: list[str]) -> None:
     module = nn.ModuleDict(build_heads(model))
     _fill(module, our_heads(state, load), load)
     output = conversion.output
-    places = (snapshots.text_tower_folder(output, "BEST"), snapshots.image_tower_file(output, "BEST"))
-    towers = tuple(place for place, kept in zip(places, (kept_text, kept_image), strict=True) if kept)
+    places = {snapshots.text_tower_folder(output, "BEST"): text_from, snapshots.image_tower_file(output, "BEST"): image_from}
+    towers = tuple(place for place, taken in places.items() if taken == OWN)
     with conversion.product(settings, towers).alone(wait=True) as todo:
         if not todo:
             return
-        if kept_text:
+        if left := [place for place in places if place not in towers and place.exists()]:
+            raise UserError(f"{left[0]} is a tower of another matcher; choose another folder, or: rm -r {quoted(left[0])}")
+        if text_from == OWN:
             save_text_tower(output, "BEST", text)
-        if kept_image:
+        if image_from == OWN:
             save_image_tower(output, "BEST", image)
         snapshots.write_tokenizer(output, tokenizer)
         write_converted_card(output / "README.md", output.name, model, heads.project.name)
         training = {"recipe": RECIPE, "settings": settings, "towers": [place.name for place in towers]}
         snapshots.write(output, "BEST", {"model": asdict(model), "training": training}, module.state_dict(), command)
-    print(f"wrote the matcher to {output} (BEST.safetensors): {_told(model, heads, given, kept_text, kept_image)}")
+    print(f"wrote the matcher to {output} (BEST.safetensors): {_told(model, heads, given, text_from, image_from)}")
 
 
-def _told(model: ModelConfig, heads: Heads, given: dict[str, Any], kept_text: bool, kept_image: bool) -> str:
+def _told(model: ModelConfig, heads: Heads, given: dict[str, Any], text_from: str, image_from: str) -> str:
     """What it was taken for, and by which reason."""
     scripts = f"as {heads.project.name}'s scripts say"
     seen = {"level": "as its names say", "max_len": scripts, "lang_layers": scripts}
     level, length, layers = ("as asked" if name in given else reason for name, reason in seen.items())
-    states = ["as published", "the file's own"]
     return (
         f"{heads.project.name}'s heads, {model.dim} dimensions, {model.level} level ({level}), captions of at most {model.max_len} "
-        f"tokens ({length}); {model.lang}, {states[kept_text]}, layers {','.join(map(str, model.lang_layers))} ({layers}); "
-        f"{model.visn}, {states[kept_image]}"
+        f"tokens ({length}); {model.lang}, {text_from}, layers {','.join(map(str, model.lang_layers))} ({layers}); "
+        f"{model.visn}, {image_from}"
     )
 
 
-def _text_tower(state: dict[str, Tensor], heads: Heads, given: dict[str, Any], load: str) -> tuple[TextTower, bool]:
-    """The text tower, and whether it is the file's own, other than the one of that name."""
+def _text_tower(state: dict[str, Tensor], heads: Heads, given: dict[str, Any], load: str) -> tuple[TextTower, str]:
+    """The text tower, and where it is from: OWN for the file's, which is another than the one of that name."""
     theirs = tower_of(state, TEXT_TOWER)
     name = given.get("lang") or _seen_text(theirs, load)
     width = len(theirs.get("embeddings.LayerNorm.weight", [])) or TextTower(name, (1,)).width
@@ -112,9 +115,9 @@ def _text_tower(state: dict[str, Tensor], heads: Heads, given: dict[str, Any], l
             f"{tower.width}; name the tower and the layers that it was trained with"
         )
     if not theirs or _same(tower.model, theirs):
-        return tower, False
+        return tower, PUBLISHED if theirs else UNKNOWN
     put_into(tower.model, theirs, f"{load}: its text tower, lang_model.backbone,")
-    return tower, True
+    return tower, OWN
 
 
 def _seen_text(theirs: dict[str, Tensor], load: str) -> str:
@@ -140,7 +143,7 @@ def _seen_layers(inputs: int, width: int, load: str) -> list[int]:
     )
 
 
-def _image_tower(state: dict[str, Tensor], heads: Heads, given: dict[str, Any], load: str) -> tuple[ImageTower, bool]:
+def _image_tower(state: dict[str, Tensor], heads: Heads, given: dict[str, Any], load: str) -> tuple[ImageTower, str]:
     """As _text_tower. Where the published weights can't be had, the file's own are kept: they are what the heads were trained on."""
     theirs = tower_of(state, IMAGE_TOWER)
     name = given.get("visn") or _seen_image(theirs, load)
@@ -151,15 +154,14 @@ def _image_tower(state: dict[str, Tensor], heads: Heads, given: dict[str, Any], 
         if not theirs or given.get("visn_weights") or "can't be downloaded" not in str(error):
             raise
         say(f"{one_line(error)[:160]}: the file's own are written beside the heads")
-        tower = _built_of(name, theirs, what)
-        return tower, True
+        return _built_of(name, theirs, what), OWN
     tower = tower.eval().requires_grad_(False)
     if tower.width != heads.image_width:
         raise UserError(f"{load}: its image head takes {heads.image_width} numbers, --visn {name} gives {tower.width}; name its own")
     if not theirs or _same(tower.model, theirs):
-        return tower, False
+        return tower, PUBLISHED if theirs else UNKNOWN
     put_into(tower.model, theirs, what)
-    return tower, True
+    return tower, OWN
 
 
 def _seen_image(theirs: dict[str, Tensor], load: str) -> str:

@@ -138,7 +138,10 @@ def _training_flags(group: Any) -> None:
         "--batch-size", "--batchSize", type=at_least(2), default=Training.batch_size, help="pairs in a batch, over all processes"
     )
     group.add_argument(
-        "--optim", choices=sorted(OPTIMIZERS), default=Training.optim, help="optimizer; bert: adamw as Vokenization's, see docs"
+        "--optim",
+        choices=sorted(OPTIMIZERS),
+        default=Training.optim,
+        help="optimizer; bert: adamw as Vokenization has it, with its schedule",
     )
     group.add_argument("--momentum", type=at_least_nothing, default=Training.momentum, help="of --optim sgd; 0.9 in Vokenization and Maria")
     group.add_argument("--lr", type=float, default=Training.lr, help="learning rate of the heads")

@@ -131,6 +131,10 @@ def test_towers_that_were_trained_too(world: World, tmp_path: Path, script: Call
     assert done.returncode == 2 and "BEST.image_tower.safetensors is gone" in done.stderr
     (tmp_path / "tower").rename(tmp_path / "old/BEST.image_tower.safetensors")
     script("xmatching.convert", "--to", tmp_path / "back.pth", tmp_path / "old")
+    (tmp_path / "old/BEST.safetensors").unlink()
+    other = save(Joint(project, world.bert, world.resnet), tmp_path / "other")
+    done = run_here(CONVERT, other, tmp_path / "old", *named(world))
+    assert done.returncode == 2 and "BEST.text_tower is a tower of another matcher" in done.stderr
     state = torch.load(tmp_path / "back.pth", weights_only=True)
     assert all(torch.equal(state[name], one) for name, one in joint.state_dict().items())
 
@@ -172,6 +176,14 @@ def test_sizes_that_their_scripts_name_are_seen(tmp_path: Path):
 @pytest.fixture(scope="module")
 def heads(world: World) -> dict[str, torch.Tensor]:
     return Joint("vokenization", world.bert, world.resnet).state_dict()
+
+
+def test_heads_alone(world: World, heads: dict[str, torch.Tensor], tmp_path: Path, script: Callable[..., str]):
+    torch.save({name: tensor for name, tensor in heads.items() if ".mlp." in name}, tmp_path / "BEST.pth")
+    done = run_here(CONVERT, tmp_path / "BEST.pth", tmp_path / "new", "--visn", "resnet18", "--visn-weights", world.resnet)
+    assert done.returncode == 2 and "it holds no text tower of a known kind; say which" in done.stderr
+    told = script("xmatching.convert", tmp_path / "BEST.pth", tmp_path / "new", *named(world), "--visn", "resnet18", "--level", "sentence")
+    assert "sentence level (as asked)" in told and told.count("published, as the file holds none") == 2
 
 
 @pytest.mark.parametrize(
