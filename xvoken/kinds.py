@@ -80,6 +80,7 @@ SHORT_NAMES = {
     "bert": "bert-base-uncased",
     "bert-large": "bert-large-uncased",
     "roberta": "roberta-base",
+    "xlm-roberta": "xlm-roberta-base",
     "distilbert": "distilbert-base-uncased",
     "minilm": "sentence-transformers/all-MiniLM-L6-v2",
 }

@@ -32,6 +32,7 @@ def test_help_is_the_comment_on_top_and_nothing_is_started(script: Path, flag: s
     [
         (["scripts/run_xmatching.bash"], "the first argument is missing: the GPUs"),
         (["scripts/run_xmatching.bash", "one"], "expected different numbers"),
+        (["scripts/run_xmatching.bash", "cpu", "", "--tiny"], "the name of the run, is empty"),
         (["scripts/xmatching_benchmark.bash", "0"], "two arguments are needed"),
         (["scripts/xmatching_benchmark.bash", "0", "nobody"], "snap/xmatching/nobody: no such snapshot; train it with: OUTPUT="),
         (["scripts/xmatching_benchmark.bash", "one", "xmatching/"], "expected different numbers"),
@@ -73,11 +74,16 @@ def test_gpus_and_name_are_taken_as_vokenization_takes_them(arguments: list[str]
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_training_by_the_words_that_other_stages_take(world: World, tmp_path: Path, process: Callable, device: str):
-    flags = world.train_flags(tmp_path / "m", "--epochs", 1)
-    done = process("bash", "scripts/run_xmatching.bash", device, *flags)
+    """The second word is the run's name, as in Vokenization, or a path."""
+    flags = world.train_flags(tmp_path, "--epochs", 1)
+    at = flags.index("--output")
+    del flags[at : at + 2]
+    done = process("bash", "scripts/run_xmatching.bash", device, tmp_path / "m", *flags)
     assert done.returncode == 0, done.stderr
     assert "gloo" not in done.stderr
     assert (tmp_path / "m/BEST.safetensors").exists()
+    done = process("bash", "scripts/run_xmatching.bash", device, "m", *flags, OUTPUT=str(tmp_path / "m"))
+    assert done.returncode == 2 and "the run is named twice" in done.stderr
 
 
 @pytest.mark.slow
