@@ -9,16 +9,9 @@
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 bash scripts/run_xmatching.bash 0,1,2,3
 source "$(dirname "$0")/common.bash"
 (($#)) || usage_error "the first argument is missing: the GPUs, such as 0,1,2,3, or auto, or cpu"
-GPUS=$1
-shift
-if (($#)) && [[ "$1" != -* ]]; then
-    [[ -n "$1" ]] || usage_error "the second argument, the name of the run, is empty"
-    [[ -z "${OUTPUT:-}" ]] || usage_error "the run is named twice: OUTPUT=$OUTPUT and $1"
-    OUTPUT=$1
-    [[ "$1" == */* ]] || OUTPUT=snap/xmatching/$1
-    shift
-fi
-OUTPUT=${OUTPUT:-snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert}
+[[ "$1" != -* ]] || usage_error "the first argument is $1: the GPUs come first, such as 0,1,2,3, or auto, or cpu"
+take_arguments "$@"
+[[ -z "$RUN" || -z "${OUTPUT:-}" ]] || usage_error "the run is named twice: OUTPUT=$OUTPUT and $RUN"
+OUTPUT=${RUN:-${OUTPUT:-$DEFAULT_RUN}}
 
-choose_gpus "$GPUS"
-exec python xmatching/launch.py "$PROCESSES" --resume --output "$OUTPUT" "$@"
+exec python xmatching/launch.py "$PROCESSES" --resume --output "$OUTPUT" "${FLAGS[@]}"

@@ -38,7 +38,7 @@ def test_help_is_the_comment_on_top_and_nothing_is_started(script: Path, flag: s
         (["scripts/xmatching_benchmark.bash", "one", "xmatching/"], "expected different numbers"),
         (["scripts/build_context.bash", "cpu", "--k", "4"], "one argument is taken"),
         (["scripts/extract_keys.bash", "one", "NAME"], "expected different numbers"),
-        (["scripts/extract_keys.bash", "cpu", ""], "the run's name is empty"),
+        (["scripts/run_xmatching.bash", "--tiny"], "the GPUs come first"),
         (["scripts/mpvokenize_reddit.bash", "cpu", "nobody"], "snap/xmatching/nobody"),
     ],
 )
