@@ -24,12 +24,7 @@ class SentenceSplitter:
 
     def __init__(self, tokenizer: Any):
         require_spacy()
-        from spacy.lang.en import English
-
         self.tokenizer = tokenizer
-        self.english = English()
-        self.english.add_pipe("sentencizer")
-        self.english.max_length = sys.maxsize  # the limit is for pipes that need memory, which this one has not
 
     def split(self, lines: Sequence[str], ids: NDArray[np.int32], counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Lines (L), their tokens (n,), and how many each has (L,) -> of each sentence its tokens (S,) and characters of the line (S, 2)
@@ -39,8 +34,8 @@ class SentenceSplitter:
         """
         ends, filled = np.cumsum(counts), np.flatnonzero(counts)
         pieces = [self.tokenizer.convert_ids_to_tokens(ids[ends[line] - counts[line] : ends[line]].tolist()) for line in filled]
-        with self.english.memory_zone():  # else it would remember every word that it has seen
-            starts = [_starts(pieces, doc) for pieces, doc in zip(pieces, self.english.pipe(map(_joined, pieces)), strict=True)]
+        docs = _english().pipe(" ".join(_shown(line)) for line in pieces)
+        starts = [_starts(line, doc) for line, doc in zip(pieces, docs, strict=True)]
         several = [number for number, found in enumerate(starts) if len(found) > 1]
         encoded = self.tokenizer.backend_tokenizer.encode_batch([lines[filled[number]] for number in several], add_special_tokens=False)
         characters = {
@@ -54,12 +49,18 @@ class SentenceSplitter:
         return np.array(sents, np.int64), np.array(spans, np.int32).reshape(-1, 2)
 
 
-def _joined(pieces: list[str]) -> str:
-    """A line as spaCy gets it: its tokens' texts, with a blank between them."""
-    return " ".join(_shown(pieces))
+def _english() -> Any:
+    """spaCy's rules for English, a new one for each range of lines, since it keeps every word that it has seen."""
+    from spacy.lang.en import English
+
+    english = English()
+    english.add_pipe("sentencizer")
+    english.max_length = sys.maxsize  # the limit is for pipes that need memory, which this one has not
+    return english
 
 
 def _shown(pieces: list[str]) -> list[str]:
+    """Tokens as spaCy gets them, with a blank between them."""
     return [piece.replace("[UNK]", "UNK") for piece in pieces]
 
 
