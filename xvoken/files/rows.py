@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xvoken.errors import UserError
+from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5
 from xvoken.files.lines import each_line
 from xvoken.files.offsets import Offsets
 
@@ -82,7 +83,9 @@ class Rows:
         return {"line": self.numbers(start, stop), **span}
 
     def texts(self, text: Path) -> Iterator[str]:
-        """Yield the text of each row; text: the corpus. Raises UserError if it has too few lines, or a line that is not UTF-8."""
+        """Yield the text of each row; text: the corpus. Raises UserError if it is missing, too short, or not UTF-8."""
+        if not text.is_file():
+            raise UserError(f"{text} does not exist, the text whose {self.noun}s are wanted")
         lines, at, line = each_line(text, str(text), self.filtered), -1, ""
         for start in range(0, self.number, SLAB):
             stop = min(start + SLAB, self.number)
@@ -90,7 +93,8 @@ class Rows:
             for place, wanted in enumerate(self.numbers(start, stop).tolist()):
                 while at < wanted:
                     if (found := next(lines, None)) is None:
-                        raise UserError(f"{text}: has {at + 1:,} lines, and line {wanted + 1:,} is one of the {self.number:,} wanted")
+                        last = int(self.numbers(self.number - 1, self.number)[0]) + 1
+                        raise UserError(f"{text}: has {at + 1:,} lines, line {last:,} is wanted; bring back the text that was tokenized")
                     line, at = found, at + 1
                 yield line if spans is None else line[slice(*spans[place])].strip()
 
@@ -136,3 +140,21 @@ def agree(sentences: Offsets, lines: Offsets, mend: str) -> None:
                 raise UserError(f"{sentences.path}: a sentence goes over a line's end, at token {line}; {mend}")
             while line is not None and line <= offset:
                 line = next(wanted, None)
+
+
+def rows_in(file: InsideFile) -> Rows:
+    """Where the rows of an open voken file stand in the text; raises UserError if it does not say so for each of them."""
+    settings, number, line, span = file.settings(), len(file["indices"]), file.get("line"), file.get("span")
+    filtered, sentences = "filter" in settings, "sentences" in settings
+    if line is None and not filtered:
+        return Rows(number, sentences=sentences)
+    rising = is_dataset(line, "i1") and len(line) == number and not (np.diff(lines := line[:], prepend=0) < 0).any()
+    if not rising or (span is not None and not (is_dataset(span, "i2") and span.shape == (number, 2))):
+        raise UserError(f"{file.filename}: its datasets `line` and `span` do not say where each row stands; {file.mend}")
+    return Rows(number, lines, None if span is None else span[:], filtered, sentences)
+
+
+def read_rows(hdf5_path: Path, mend: str) -> Rows:
+    """`rows_in` by the voken file's name; mend: the command that makes it."""
+    with open_hdf5(hdf5_path, mend, indices="i2") as file:
+        return rows_in(file)
