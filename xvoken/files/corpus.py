@@ -105,9 +105,10 @@ class Corpus:
         line_path, sent_path = line_file(corpus, tokenizer_name), sent_file(corpus, tokenizer_name)
         if sentences and not line_path.is_file():  # as Vokenization's --lines-are-sents leaves it
             line_path = sent_path
+        again = commands.tokenize(corpus, source or tokenizer_name, sentences="spacy" if sentences else "")
         for path in (self.path, line_path):
             if not path.is_file():
-                raise UserError(f"{path} does not exist; make it with: {commands.tokenize(corpus, source or tokenizer_name)}")
+                raise UserError(f"{path} does not exist; make it with: {again}")
         self.file = open_hdf5(self.path, MAKE, tokens="iu1")
         self.tokens = self.file["tokens"]
         self.vocabulary = vocabulary
