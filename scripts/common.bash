@@ -48,7 +48,7 @@ take_arguments() {
 
 # Set RUN, the folder of a run: its name's under snap/xmatching; a path, or the hub id of a CLIP model, is taken as it is: name_run NAME
 name_run() {
-    [[ -n "$1" ]] || usage_error "the run's name is empty"
+    [[ -n "$1" ]] || usage_error "the second argument, the name of the run, is empty"
     RUN=$1
     [[ "$1" == */* ]] || RUN=snap/xmatching/$1
 }

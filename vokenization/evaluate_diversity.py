@@ -23,6 +23,7 @@ from xvoken.interrupts import importing
 
 from vokenization.diversity import table
 from vokenization.evaluate_retrieval import read_record, read_settings
+from vokenization.segments import SEGMENT
 from vokenization.sentences import Sentences, first_tokens, has_rows, open_tokens, read_sentences
 from vokenization.vokenize_corpus_mp import check_tokenizer
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, at_least, compute_of, names, precision_help, roots_of
@@ -58,9 +59,10 @@ def read_corpora(args: argparse.Namespace, identity: Identity) -> list[Sentences
 
 def settings_of(identity: Identity, gallery: Gallery, sentences: Sentences, home: str | None, precision: str) -> dict[str, Any]:
     """All that a record depends on; home: the image set that has the captions' own pictures."""
+    segment = {"segment": SEGMENT} if identity.level == "token" else {}
     return {
         "snapshot_hash": identity.hash, "keys": sha256_of_lines(gallery.made_by)[:16],
-        "corpus": sentences.hash, "lines": len(sentences), "home": home, "precision": precision,
+        "corpus": sentences.hash, "lines": len(sentences), "home": home, "precision": precision, **segment,
     }  # fmt: skip
 
 

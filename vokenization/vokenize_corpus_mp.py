@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from vokenization.hubness import Bank, require_calibration, warn_of_calibration, warn_of_few
 from vokenization.index_choice import Choice, known_record, tell
+from vokenization.layout import NOT_OF_INDEX, Layout, sets_name
 from xvoken import commands
 from xvoken.cli.flags import (
     Help,
@@ -86,7 +87,7 @@ class Retrieval:
     """A request for the best images of a gallery for the lines of a corpus.
 
     most: only the gallery's first so many images (None: all); name: the gallery's name in the names of the files.
-    bank: that in which hubness is measured, None if nothing is taken off the scores.
+    bank: that in which hubness is measured, None if nothing is taken off the scores; layout: how tokens get their vokens.
     """
 
     args: argparse.Namespace
@@ -100,6 +101,7 @@ class Retrieval:
     most: int | None
     name: str
     output: Path
+    layout: Layout
     bank: Bank | None = None
 
     @property
@@ -114,6 +116,7 @@ class Retrieval:
             "snapshot_hash": self.identity.hash, "keys": sha256_of_lines(self.gallery.made_by)[:16], "images": len(self.gallery),
             "corpus": self.corpus.identity, "lines": self.lines, **self.corpus.row_settings,
             "topk": self.args.topk, "precision": self.compute.precision, "backend": self.args.backend, **bank, **least,
+            **self.layout.settings(),
         }  # fmt: skip
 
     @property
@@ -133,6 +136,7 @@ class Retrieval:
             image_sets=self.image_sets, most=self.most, topk=self.args.topk, backend=self.args.backend, precision=self.compute.precision,
             batch_size=self.compute.batch_size or TEXT_BATCH, workers=len(self.compute.devices), expected=self.identity.hash,
             hubness=self.hubness_file, least=self.args.min_probability or 0.0, pace=self.compute.pace(self.lines, WORTH_LINES),
+            segment=self.layout.segment or 0,
         )  # fmt: skip
 
     def ready_job(self) -> Any:
@@ -159,7 +163,7 @@ def prepared_index(asked: Retrieval, choice: Choice, settings: dict[str, Any]) -
     path, job = indexes.index_file(asked.keys_dir, asked.name, choice.kind, bank), None
     if asked.hubness_file and not hubness.written(asked.hubness_file):
         job = asked.ready_job()
-    keys, settings = asked.keys(), {name: value for name, value in settings.items() if name != "min_probability"}
+    keys, settings = asked.keys(), {name: value for name, value in settings.items() if name not in NOT_OF_INDEX}
     if (record := known_record(choice, keys, path, settings)) is None:
         job = job or asked.ready_job()
         from vokenization.index_recall import prepare
@@ -177,7 +181,8 @@ def vokenize(asked: Retrieval, choice: Choice) -> None:
     holds = f"the images of these {asked.lines:,} {noun}s"
     product = Product(hdf5_path, settings, lambda: vokens.read_settings(hdf5_path), holds, (path, ids_path))
     scores = asked.bank.told() if asked.bank else "inner products of normalized vectors"
-    attributes = {"snapshot": asked.identity.name, "snapshot_hash": asked.identity.hash, "scores": scores}
+    model = {"snapshot": asked.identity.name, "snapshot_hash": asked.identity.hash, "level": asked.identity.level}
+    attributes = {**model, "scores": scores}
     job = record = None
     if choice.kind != "flat":
         settings["index"] = choice.kind
@@ -197,24 +202,18 @@ def vokenize(asked: Retrieval, choice: Choice) -> None:
     with one_pass([product], asked.lines, lines_a_part(asked.lines, asked.compute.device, CHUNK), asked.compute.engine) as made:
         if not made.run(job, asked.compute.devices, desc=path.name, unit=f"{noun}s"):
             return
-        vokens.write_ids(ids_path, asked.gallery.ids)
-        empty, cut = (sum(summary[key] for summary in made.parts.summaries()) for key in ("empty", "cut"))
-        left = sum(summary.get("without", 0) for summary in made.parts.summaries())  # only with a calibration
+        attributes |= vokens.write_ids(ids_path, asked.gallery.ids)
+        summaries = list(made.parts.summaries())
+        empty, (cut, told) = sum(summary["empty"] for summary in summaries), asked.layout.counted(summaries)
+        left = sum(summary.get("without", 0) for summary in summaries)  # only with a calibration
         without = {} if asked.args.min_probability is None else {"without_picture": left}
-        made.report(lines=asked.lines, empty=empty, cut=cut, **without, tokens=tokens, images=len(asked.gallery), index=record or "flat")
-        vokens.write(
-            path,
-            part_arrays(made.parts, asked.corpus.rows),
-            asked.lines,
-            tokens,
-            asked.args.topk,
-            asked.gallery.names,
-            settings,
-            attributes,
-        )
-    counts = f"{asked.lines:,} {noun}s ({empty:,} empty, {cut:,} cut to the tower's length)"
-    counts += f", {left:,} {noun}s left without a picture," if without else ""
-    print(f"wrote the top {asked.args.topk} of {len(asked.gallery):,} images for {counts} to {path} (and .hdf5, .ids)")
+        counts = {"lines": asked.lines, "empty": empty, **cut, **without, "tokens": tokens, "images": len(asked.gallery)}
+        made.report(**counts, index=record or "flat", vokens=asked.layout.said())
+        joined = part_arrays(made.parts, asked.corpus.rows)
+        vokens.write(path, joined, asked.lines, tokens, asked.args.topk, asked.gallery.names, settings, attributes)
+    lines = f"{asked.lines:,} {noun}s ({empty:,} empty, {told})" + (f", {left:,} {noun}s left without a picture," if without else "")
+    print(f"wrote the top {asked.args.topk} of {len(asked.gallery):,} images for {lines} to {path} (and .hdf5, .ids)")
+    asked.layout.tell(where)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -234,6 +233,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--topk", type=at_least_one, default=5, help="number of images for each line")
     parser.add_argument("--max-img-num", type=at_least(1, also=-1), default=-1, help="search only the first N images; -1: all")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="retrieve only for the first N lines, or sentences")
+    Layout.add_flags(parser)
     Choice.add_flags(parser)
     add_hubness_flag(parser, "at most 4,096 lines of the corpus, with training's captions where the snapshot has them")
     parser.add_argument(
@@ -263,11 +263,12 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--topk {args.topk}: there are only {len(gallery)} images ({', '.join(image_sets)})")
     corpus = read_corpus(args.corpus, tokenizer, args.sentences)
     check_tokenizer(corpus, identity)
-    name = "_".join(image_sets) + (f".{most}" if most else "")
     output = args.output or vokens.folder(identity.home)
+    name = sets_name(output, args.corpus.name, image_sets, most, len(gallery))
     finished = vokens.hdf5_file(output, args.corpus.name, name)
     begun = begun_with(finished, lambda: vokens.read_settings(finished))
-    compute = settled(compute, begun)
+    compute, layout = settled(compute, begun), Layout.of(args, identity.level, begun)
+    layout.tell_old(finished)
     if begun and args.index == "auto":
         args.index = begun.get("index", "flat")
     again = f"rm {quoted(finished)}, then the same command" if finished.exists() else "the same command"
@@ -280,7 +281,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.hubness is None and not corpus.offsets[len(corpus)]:
         alpha = 0.0  # nothing is searched for
     bank = Bank.of(alpha, corpus, gallery, identity.hash, compute.precision) if alpha > 0 else None
-    asked = Retrieval(args, identity, compute, corpus, base_name(tokenizer), image_sets, keys_dir, gallery, most, name, output, bank)
+    where = (image_sets, keys_dir, gallery, most, name, output)
+    asked = Retrieval(args, identity, compute, corpus, base_name(tokenizer), *where, layout, bank)
     vokenize(asked, Choice.from_args(args, identity, corpus, len(gallery)))
 
 

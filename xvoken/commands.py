@@ -18,6 +18,11 @@ def train(recipe: str = "") -> str:
     return _command("bash scripts/run_xmatching.bash 0", *(["--recipe", recipe] if recipe else []))
 
 
+def convert(weights: object = "BEST.pth", output: object = "snap/xmatching/NAME") -> str:
+    """Make a snapshot of Vokenization's or Maria's weights."""
+    return _command("python xmatching/convert.py", weights, output)
+
+
 def prepare_dialogues() -> str:
     """Turn raw dialogues into text files with a line each."""
     return _command("python tokenization/prepare_reddit.py", "RAW_DIR", "OUTPUT_DIR")

@@ -100,8 +100,8 @@ def _tokens_of(text: Path) -> list[str]:
     return [sha256_of_file(path) for path in sorted(text.parent.glob("*.hdf5")) if path.name.startswith(f"{text.name}.")]
 
 
-def _given(args: argparse.Namespace) -> Given:
-    """The voken file that the flags name: by --vokens, or by the words that retrieval was given."""
+def given_of(args: argparse.Namespace) -> Given:
+    """The voken file that the flags of `add_given_flags` name: by --vokens, or by the words that retrieval was given."""
     sets = [split_name(part) for part in listed_sets([args.image_sets])] if args.image_sets else []
     moved = {name: folder for name, folder in sets if folder}
     if args.vokens:
@@ -128,8 +128,8 @@ def _home(load: str) -> Path:
     return identify(load).home
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(description="Write a page of all lines of a corpus with the pictures that were found for them.", formatter_class=Help)
+def add_given_flags(parser: Parser) -> None:
+    """Add the flags that name a voken file and where its pictures are, see `given_of`."""
     parser.add_argument(
         "--vokens", type=some_path, metavar="FILE",
         help="the voken file: snap/xmatching/NAME/vokens/CORPUS.IMAGE_SET, or its .hdf5; or say --load, --corpus and --image-sets",
@@ -143,6 +143,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--vokens-dir", type=some_path, help="with --load: folder of the voken files (default: vokens/ in the snapshot)")
     parser.add_argument("--keys-dir", type=some_path, help="folder of the keys (default: keys/ beside vokens/)")
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(description="Write a page of all lines of a corpus with the pictures that were found for them.", formatter_class=Help)
+    add_given_flags(parser)
     parser.add_argument("--title", help="what the page is called (default: the name of the text's file)")
     parser.add_argument("--output", type=some_path, help="the HTML file to write (default: the voken file's name and .page.html)")
     parser.add_argument(
@@ -156,7 +161,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write the page that the flags ask for, unless it is there."""
     args = _parse(argv)
-    given = _given(args)
+    given = given_of(args)
     output = args.output or given.name.with_name(f"{given.name.name}.page.html")
     data_folder(output)
     text, paths = given.text(), given.paths()
