@@ -41,7 +41,7 @@ BLOCK = 1 << 22  # bytes read at once
 
 
 def line_starts(path: Path, lines: list[int], text_mode: bool = False) -> dict[int, int]:
-    """The byte at which each of these lines (ascending, from 0) starts; text_mode: \\r alone ends a line too, as where a filter was used."""
+    """The byte at which each of these lines (ascending, from 0) starts; text_mode: \\r alone ends a line too."""
     found, passed, read, left = {0: 0}, 0, 0, [line for line in lines if line]
     with open(path, "rb") as file:
         while left and (block := file.read(BLOCK)):
