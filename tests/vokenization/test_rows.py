@@ -12,6 +12,7 @@ import pytest
 import xvoken
 from tests import builder
 from tests.running import run_here
+from tests.tokenization.test_rows import byte_level
 from tests.worlds import World
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.tokenizer import load_tokenizer, tokenize, tokenizer_hash
@@ -175,3 +176,23 @@ def test_sentences_that_vokenization_left(made: Path, tmp_path: Path, script: Ca
     script("vokenization.vokenize_corpus_mp", *flags(made, str(tmp_path / "c.txt")), "--output", tmp_path, "--topk", 1, "--sentences")
     vokens = xvoken.read_vokens(tmp_path / "c.txt.mine")
     assert vokens.lines.tolist() == [0, 0, 1] and list(vokens.texts(tmp_path / "c.txt")) == [f"{name} . two"] * 2 + ["three"]
+
+
+def test_vokens_of_another_tokenizer_after_a_filter(made: Path, tmp_path: Path, script: Callable[..., str]):
+    """As of a text without the other lines; the byte-level tokenizer has a token for the newline too, which takes the voken before it."""
+    kept = ["a red circle\tand two", "a line that a return ends", "blue"]
+    (tmp_path / "c.txt").write_bytes(f"{kept[0]}\r\n\n{kept[1]}\r{kept[2]}\n \n".encode())
+    (tmp_path / "flat.txt").write_text("\n".join(kept) + "\n")
+    found = {}
+    for name, rule in (("c.txt", ["--filter", "empty"]), ("flat.txt", [])):
+        for tokenizer in (made / "tiny-bert", byte_level(tmp_path / "bytes")):
+            script("tokenization.tokenize_dataset", tmp_path, name, tokenizer, *rule)
+        where = ["--load", made / "load", "--corpus", tmp_path / name, "--image-sets", "mine"]
+        script("vokenization.vokenize_corpus_mp", *where, "--device", "cpu", "--output", tmp_path / "out")
+        there = ["--vokens-dir", tmp_path / "out", "--backward-tokenizer-name", tmp_path / "bytes", "--output", tmp_path / "bytes-out"]
+        script("vokenization.revokenize_corpus_mp", *where, *there)
+        carried = xvoken.read_vokens(tmp_path / f"bytes-out/{name}.mine")
+        offsets = xvoken.read_corpus(tmp_path / name, str(tmp_path / "bytes")).offsets[:]
+        found[name] = [carried.vokens[start:stop].tolist() for start, stop in zip(offsets, offsets[1:], strict=False)]
+    assert [line[:-1] for line in found["c.txt"]] == found["flat.txt"]
+    assert carried.indices.shape == (3, 5) and list(xvoken.read_vokens(tmp_path / "bytes-out/c.txt.mine").texts(tmp_path / "c.txt")) == kept
