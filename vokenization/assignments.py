@@ -86,6 +86,7 @@ def measure(encoder: Encoder, index: Index, sentences: Sentences, gallery: Galle
     pairs = Pairs.count(np.concatenate(types), np.concatenate(rows), len(gallery))
     return {
         "lines": len(sentences), "tokens": int(pairs.times.sum()), "types": len(np.unique(pairs.types)), "level": encoder.level,
+        **({"rows": "sentence"} if sentences.rows and sentences.rows.sentences else {}),
         **per_type(pairs), "usage": usage(pairs, len(gallery)),
         "recall": token_recall(hits[1:], owners, int(hits[0]), len(gallery)) if owners else None,
     }  # fmt: skip

@@ -40,12 +40,15 @@ CHUNK = 20_000  # lines a part
 BLOCK = 1 << 22  # bytes read at once
 
 
-def line_starts(path: Path, lines: list[int]) -> dict[int, int]:
-    """The byte at which each of these lines (ascending, from 0) starts."""
+def line_starts(path: Path, lines: list[int], text_mode: bool = False) -> dict[int, int]:
+    """The byte at which each of these lines (ascending, from 0) starts; text_mode: \\r alone ends a line too."""
     found, passed, read, left = {0: 0}, 0, 0, [line for line in lines if line]
     with open(path, "rb") as file:
         while left and (block := file.read(BLOCK)):
-            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+            block += file.readline()
+            codes = np.frombuffer(block, np.uint8)
+            returns = (codes == ord("\r")) & (np.append(codes[1:], 0) != ord("\n")) & text_mode
+            ends = np.flatnonzero((codes == ord("\n")) | returns)
             while left and left[0] <= passed + len(ends):
                 found[left[0]] = read + int(ends[left[0] - passed - 1]) + 1
                 left.pop(0)
@@ -82,6 +85,8 @@ def lines_of(source: Path, ours: Corpus, theirs: Corpus) -> int:
         )
     if len(ours) != len(theirs):
         raise UserError(f"{theirs.path}: of {len(theirs):,} lines, {ours.path} is of {len(ours):,}; tokenize the same text by both")
+    if ours.rows.filtered != theirs.rows.filtered or not np.array_equal(ours.rows.numbers(0, len(ours)), theirs.rows.numbers(0, len(ours))):
+        raise UserError(f"{theirs.path}: of other lines of the text than {ours.path}; tokenize it by both with the same --filter")
     lines = len(ours) if tokens == len(ours.tokens) else min(settings.get("lines", 0), len(ours))
     if ours.offsets[lines] != tokens:
         raise UserError(f"{hdf5}: has {tokens:,} vokens, {ours.path} has {ours.offsets[lines]:,} tokens in {lines:,} lines; make it again")
@@ -116,7 +121,8 @@ def revokenize(args: argparse.Namespace, identity: Identity) -> None:
         from vokenization.spans import RevokenizeJob, Side
     tokens = int(theirs.offsets[lines])
     with one_pass([product], lines, CHUNK, engine_of(args)) as made:
-        starts = line_starts(args.corpus, [start for start, _ in made.parts.ranges])
+        firsts = [int(ours.rows.numbers(start, start + 1)[0]) for start, _ in made.parts.ranges]
+        starts = line_starts(args.corpus, firsts, ours.rows.filtered)
         job = RevokenizeJob(args.corpus, Side(forward, sides[0]), Side(backward, sides[1]), hdf5, kind, starts)
         if not made.run(job, ["cpu"] * args.num_workers, desc=path.name, unit="lines"):
             return

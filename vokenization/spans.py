@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from xvoken.errors import UserError
 from xvoken.files import vokens as voken_files
 from xvoken.files.corpus import Corpus
 from xvoken.files.hdf5 import open_hdf5
+from xvoken.files.lines import as_in_text_mode
 from xvoken.files.safe import save_arrays
 from xvoken.files.voken_kinds import NO_PICTURE, TOKEN, line_vokens, row_of_each
 from xvoken.kinds import base_name
@@ -101,7 +103,8 @@ class Side:
 class RevokenizeJob:
     """Carries the vokens of ranges of lines over to another tokenizer's tokens; see xvoken.work.jobs.Job.
 
-    vokens: the .hdf5 whose tokens are those of `ours`, of this kind; starts: the byte at which each range of lines starts.
+    vokens: the .hdf5 whose tokens are those of `ours`, of this kind; starts: the byte at which the first line of each range starts, by
+    that line's number in the text.
     """
 
     corpus: Path
@@ -120,15 +123,27 @@ class RevokenizeJob:
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         """Write counts (l,) and vokens (t,) of these lines."""
-        found = [np.empty(0, np.int32)]
-        with open(self.corpus, "rb") as text:
-            text.seek(self.starts[start])
-            for at in range(start, stop, LINES_AT_ONCE):
-                lines = [text.readline().decode() for _ in range(min(LINES_AT_ONCE, stop - at))]
-                found += self._carried([line.rstrip("\r\n").replace("\t", " ") for line in lines], at)
+        found, texts = [np.empty(0, np.int32)], self._texts(start, stop)
+        for at in range(start, stop, LINES_AT_ONCE):
+            found += self._carried(list(islice(texts, LINES_AT_ONCE)), at)
         counts = np.diff(self.theirs.corpus.offsets[start : stop + 1])
         save_arrays(part.with_suffix(".npz"), counts=counts, vokens=np.concatenate(found))
         return {"without": sum(self._without(line) for line in found)}
+
+    def _texts(self, start: int, stop: int) -> Iterator[str]:
+        """The texts of these lines as they were tokenized; after a filter that is as text mode gives them, with their ends."""
+        filtered, numbers = self.ours.corpus.rows.filtered, self.ours.corpus.rows.numbers(start, stop).tolist()
+        with open(self.corpus, "rb") as text:
+            text.seek(self.starts[numbers[0]])
+            raw = (line.decode() for line in text)
+            lines = chain.from_iterable(map(as_in_text_mode, raw)) if filtered else (line.rstrip("\r\n").replace("\t", " ") for line in raw)
+            wanted = iter(numbers)
+            number = next(wanted)
+            for at, line in enumerate(lines, numbers[0]):
+                if at == number:
+                    yield line
+                    if (number := next(wanted, -1)) < 0:
+                        return
 
     def _without(self, vokens: NDArray[np.int32]) -> int:
         """How many tokens of a line have no picture."""

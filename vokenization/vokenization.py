@@ -33,6 +33,7 @@ class VokenizeJob(TowerJob):
     most: only the first so many keys (None: all); saved: an approximate index to search instead of all keys;
     hubness: the file of what is taken off the scores (None: nothing); expected: the hash that the model must have;
     least: lines whose best picture is right with a lower probability are left without; of use where the model has a calibration.
+    sentences: what is called a line here is a sentence of the corpus.
     segment: lines with more tokens, or more than the tower takes, are cut into segments (0: none is, the tower takes what it can);
     a line has what is found for its first one.
     """
@@ -52,6 +53,7 @@ class VokenizeJob(TowerJob):
     expected: str | None = None
     hubness: Path | None = None
     least: float = 0.0
+    sentences: bool = False
     segment: int = 0
     OLD_BATCH: ClassVar[int | None] = 64
 
@@ -69,7 +71,8 @@ class VokenizeJob(TowerJob):
     def setup_encoder(self, device: str) -> None:
         self.batch_size = lines_on(device, self.batch_size)
         self.encoder = load_encoder(self.load, ["text"], device, self.precision, self.expected, self.pace)
-        self.lines = Corpus(self.corpus, self.tokenizer_name, vocabulary=vocabulary_size(self.encoder.tokenizer))
+        vocabulary = vocabulary_size(self.encoder.tokenizer)
+        self.lines = Corpus(self.corpus, self.tokenizer_name, vocabulary=vocabulary, sentences=self.sentences)
 
     def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
         """Queries that the index gets for these lines (L, none empty), all of them or a part -> (Q, dim)"""
@@ -78,7 +81,7 @@ class VokenizeJob(TowerJob):
     def require_finite(self, vectors: NDArray[np.float32], lines: NDArray[np.int64], part: Path, unit: bool = True) -> None:
         """Raise UserError if one of the vectors (n, dim) of these lines (n,) is not finite or, with `unit`, not of length 1."""
         again = f", after: rm -r {quoted(part.parent)}"
-        require_finite(vectors, lambda row: f"{self.corpus}: line {lines[row] + 1}", self.precision, again, unit)
+        require_finite(vectors, lambda row: f"{self.corpus}: {self.lines.rows.named(int(lines[row]))}", self.precision, again, unit)
 
     def no_answers(self, lines: int) -> dict[str, NDArray]:
         """What is found for lines: -1 and NaN, as it stays for empty ones; indices and scores (L, k), probability (L,) if there is one."""

@@ -123,6 +123,23 @@ def test_tokenizing_and_retrieving_reddit(world: World, keyed: Path, tmp_path: P
 
 
 @pytest.mark.slow
+def test_tokenizing_and_retrieving_wikipedia(world: World, keyed: Path, tmp_path: Path, process: Callable):
+    for split in ("valid", "test", "train"):
+        (tmp_path / f"wiki.{split}.raw").write_text(f" = Title = \n\n a red circle in {split} \n short \n")
+    places = {"DATA_DIR": str(tmp_path), "IMAGE_SETS": "shapes_train"}
+    tokenize = ["bash", "tokenization/tokenize_wiki103_bert.bash", "--num-workers", 1, "--no-sentences"]
+    done = process(*tokenize, TOKENIZER=str(world.bert), **places)
+    assert done.returncode == 0, done.stderr
+    output, flags = tmp_path / "vokens", ["--output", tmp_path / "vokens", "--num-workers", 1]
+    done = process("bash", "scripts/mpvokenize_wiki103.bash", "cpu", f"{keyed}/", *flags, **places)
+    assert done.returncode == 2 and "wiki.valid.raw.tiny-bert.sent does not exist; to have sentences, tokenize again: rm" in done.stderr
+    done = process("bash", "scripts/mpvokenize_wiki103.bash", "cpu", f"{keyed}/", *flags, "--no-sentences", **places)
+    assert done.returncode == 0, done.stderr
+    texts = [path for path in output.iterdir() if path.name.startswith("wiki.") and path.with_name(f"{path.name}.hdf5").exists()]
+    assert len(texts) == 3 and all(path.read_text().count("\n") == 1 for path in texts)
+
+
+@pytest.mark.slow
 def test_judging_a_matcher(world: World, keyed: Path, tmp_path: Path, process: Callable):
     """By its folder here; the log is written when all tables are there, and the same when run again; nothing is removed."""
     shutil.copytree(keyed, tmp_path / "m")

@@ -12,6 +12,9 @@
                              image is right, NaN for an empty line. With --min-probability, a line below it
                              has -1 and NaN in indices and scores, and NO_PICTURE for each of its tokens:
                              a line's first token tells, as -100 behind one with a picture is row 99
+                             Where row i is not line i of the corpus, after a filter or of sentences
+                             (xvoken/files/rows.py), also line int64 (L,), the number of each row's line,
+                             from 0, and span int32 (L, 2), which of its characters are the row
 {corpus}.{IMAGE_SET}.ids     line r + 1: {IMAGE_SET}/{image id} of row r of the index, see xvoken/files/ids.py
 
 Where several sets are searched together, {IMAGE_SET} is their names, sorted and joined with `_`. Where --max-img-num N is given, the
@@ -20,7 +23,7 @@ number of images that are searched follows behind a point: at most N, and less w
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +32,16 @@ from numpy.typing import NDArray
 
 from xvoken import commands
 from xvoken.errors import UserError
+from xvoken.files.corpus import same_text
 from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5, writing_hdf5
 from xvoken.files.ids import decoded, is_marked, mark, row_id
+from xvoken.files.rows import Rows, read_rows, rows_in
 from xvoken.files.safe import quoted, replacing, write_lines
 from xvoken.files.voken_check import check_text, check_vokens
 from xvoken.files.voken_kinds import NO_PICTURE, SIGNED, TOKEN, kind_of, line_vokens
 
 MAKE = commands.vokenize()
+PER_ROW = ("probability", "line", "span")  # of each row, where there is such a thing
 
 
 def folder(load: Path) -> Path:
@@ -65,8 +71,9 @@ def write(
     """Join parts to the text file `path` and the hdf5 file beside it, which is renamed last.
 
     parts: of each, indices (l, k), scores (l, k), token counts (l,), on token level vokens (t,), on sentence level, where lines are cut
-    into segments, their best rows `best` (s,) and numbers of tokens `sizes` (s,), and probability (l,) if the model has a calibration;
-    lines, tokens: in all parts; names: the picture's file name of each row of the index; attributes: `level` among them.
+    into segments, their best rows `best` (s,) and numbers of tokens `sizes` (s,), probability (l,) if the model has a calibration, and
+    what Rows.arrays gives; lines, tokens: in all parts; names: the picture's file name of each row of the index; attributes: `level`
+    among them.
     """
     kind = kind_of(attributes, settings)
     with writing_hdf5(_beside(path, "hdf5")) as file, replacing(path) as text_temporary:
@@ -81,8 +88,9 @@ def write(
                 indices[line : line + len(counts)] = rows
                 scores[line : line + len(counts)] = part["scores"]
                 vokens[token : token + len(part_vokens)] = part_vokens
-                if "probability" in part:
-                    file.require_dataset("probability", (lines,), np.float32)[line : line + len(counts)] = part["probability"]
+                for name in filter(part.__contains__, PER_ROW):
+                    array = part[name]
+                    file.require_dataset(name, (lines, *array.shape[1:]), array.dtype)[line : line + len(counts)] = array
                 if kind == TOKEN:
                     text.writelines(number_lines(part_vokens, counts))
                 else:
@@ -126,7 +134,8 @@ class Vokens:
     """The images retrieved for a corpus; indices int32 (L, k) and scores float32 (L, k), best first, -1 and NaN for a line without.
 
     vokens: int32 (N,), one a token, see above; ids: `{IMAGE_SET}/{image id}` of each row of the index; attributes: the hdf5 file's;
-    probability: float32 (L,), that a line's best image is right, NaN for an empty line; None if the model had no calibration.
+    probability: float32 (L,), that a line's best image is right, NaN for an empty line; None if the model had no calibration; rows: where
+    they stand in the text; path: of the hdf5 file.
     """
 
     indices: NDArray[np.int32]
@@ -135,12 +144,25 @@ class Vokens:
     ids: list[str]
     attributes: dict[str, Any]
     probability: NDArray[np.float32] | None = None
+    rows: Rows = field(default_factory=lambda: Rows(0))
+    path: Path = Path()
 
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def lines(self) -> NDArray[np.int64]:
+        """The number of the line, from 0, that each row is, or is a sentence of: int64 (L,)"""
+        return self.rows.numbers(0, len(self))
+
+    def texts(self, corpus: str | Path) -> Iterator[str]:
+        """Yield the text of each row; raises UserError if the corpus is not the one that images were retrieved for."""
+        then = json.loads(self.attributes.get("settings", "{}")).get("corpus")
+        same_text(Path(corpus), self.path, then, f"rm {quoted(self.path)} && {MAKE}")
+        return self.rows.texts(Path(corpus))
+
     def __repr__(self) -> str:
-        return f"<images of {len(self):,} lines, top {self.indices.shape[1]} of {len(self.ids):,}>"
+        return f"<images of {len(self):,} {self.rows.noun}s, top {self.indices.shape[1]} of {len(self.ids):,}>"
 
     def images(self, line: int) -> list[str]:
         """Ids of the images of a line, best first; an empty list for an empty line, or one that was left without."""
@@ -160,8 +182,8 @@ def read_vokens(path: str | Path) -> Vokens:
         raise UserError(f"{_beside(text, 'hdf5')} does not exist; there are: {', '.join(there)}")
     with open_hdf5(_beside(text, "hdf5"), MAKE, indices="i2", scores="f2", vokens="i1") as file:
         sure = file["probability"][:] if _has_probability(file) else None
-        ids = _read_ids(text, is_marked(file.attributes()))
-        found = Vokens(file["indices"][:], file["scores"][:], file["vokens"][:], ids, file.attributes(), sure)
+        ids, arrays = _read_ids(text, is_marked(file.attributes())), (file[name][:] for name in ("indices", "scores", "vokens"))
+        found = Vokens(*arrays, ids, file.attributes(), sure, rows_in(file), _beside(text, "hdf5"))
     if found.indices.shape != found.scores.shape or found.indices.max(initial=-1) >= len(found.ids):
         raise UserError(f"{text}.hdf5: does not belong to {text}.ids; make both again with: {MAKE}, after: rm {quoted(text)}.hdf5")
     return found
@@ -227,11 +249,12 @@ def check(where: Path, corpus_name: str, sets: str) -> str:
         raise UserError(
             f"{ids_path}: {len(ids)} ids, {images} images were searched; make both again with: {MAKE}, after: rm {quoted(path)}"
         )
+    rows = read_rows(path, MAKE)
     for start, indices, scores in slabs(path):
         if indices.max(initial=-1) >= len(ids):
             raise UserError(f"{path}: row {indices.max()} is beyond the {len(ids)} ids")
         if (rising := (np.diff(scores, axis=1) > 0).any(1)).any():
-            raise UserError(f"{path}: scores of line {start + int(rising.argmax()) + 1} do not descend")
+            raise UserError(f"{path}: scores of {rows.named(start + int(rising.argmax()))} do not descend")
         if not ((indices < 0) == np.isnan(scores)).all():
             raise UserError(f"{path}: an empty line with scores, or a line without")
         total, k = start + len(indices), indices.shape[1]
@@ -242,7 +265,7 @@ def check(where: Path, corpus_name: str, sets: str) -> str:
     if lines != total:
         raise UserError(f"{text_path}: {lines} lines, the hdf5 file has {total}; make both again with: {MAKE}, after: rm {quoted(path)}")
     answered = _check_probability(path)
-    return f"top {k} of {len(ids):,} images for {lines:,} lines{answered}"
+    return f"top {k} of {len(ids):,} images for {lines:,} {rows.noun}s{answered}"
 
 
 def _check_probability(path: Path, lines: int = 1 << 16) -> str:
