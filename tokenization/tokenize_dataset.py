@@ -45,7 +45,7 @@ from xvoken.files.lines import as_in_text_mode
 from xvoken.files.safe import replacing, save_arrays
 from xvoken.kinds import base_name, full_name
 from xvoken.machine import LOCAL, Engine, cores
-from xvoken.work.parts import Parts
+from xvoken.work.parts import Parts, discard
 from xvoken.work.product import Product, one_pass
 
 CHUNK = 20_000  # lines per part
@@ -147,7 +147,7 @@ class TokenizeJob:
         arrays = (arrays if self.rule else {}) | self._sentences(blocks, ids, counts)
         save_arrays(part.with_suffix(".npz"), ids=ids, counts=counts, **arrays)
         dropped = sum((block.dropped for block in blocks), Counter())
-        return {"empty": int((counts == 0).sum()), **({"dropped": dropped} if self.rule else {})}
+        return {"empty": int((counts == 0).sum()), **({"kept": len(counts), "dropped": dropped} if self.rule else {})}
 
     def _lines(self, start: int, stop: int) -> list[str]:
         """A range of the lines that newlines end, as they are tokenized; with a filter as text mode gives them, which may be more."""
@@ -222,12 +222,14 @@ def tokenize_corpus(
         if not made.run(job, ["cpu"] * workers, desc=path.name, unit="lines"):
             return
         attributes = {**settings, "limit": limit or 0, "source": full_name(tokenizer_name)}
-        empty = sum(summary["empty"] for summary in made.parts.summaries())
-        dropped = sum((Counter(summary.get("dropped", {})) for summary in made.parts.summaries()), Counter())
+        summaries = list(made.parts.summaries())
+        empty = sum(summary["empty"] for summary in summaries)
+        dropped = sum((Counter(summary.get("dropped", {})) for summary in summaries), Counter())
+        if not any(summary.get("kept", 1) for summary in summaries):
+            discard(made.parts.folder)  # or another filter would be refused
+            raise UserError(f"corpus {path}: --filter {rule} leaves none of its lines ({dict(dropped)})")
 
         def report(lines: int, tokens: int) -> None:
-            if not lines:
-                raise UserError(f"corpus {path}: --filter {rule} leaves none of its lines ({dict(dropped)})")
             made.report(lines=lines, empty=empty, tokens=tokens, **({"dropped": dropped} if rule else {}))
 
         lines, tokens = token_files.write(path, name, part_arrays(made.parts), attributes, report)

@@ -1,9 +1,11 @@
 """Filters and sentences: against the rules of Vokenization's own scripts, written down here once more, and against plain tokenization."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -125,9 +127,8 @@ def test_lines_that_are_sentences(world: World, tmp_path: Path, script: Callable
 
 
 def test_without_spacy(world: World, tmp_path: Path, script: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, found=module.require_spacy.__globals__["importlib"].util.find_spec: (
-        None if name == "spacy" else found(name)
-    ))  # fmt: skip
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "spacy" else find(name, *more))
     (tmp_path / "c.txt").write_text("one two\n")
     with pytest.raises(UserError, match=r"split by spaCy, which is missing; pip install -e '\.\[sentences\]'"):
         script(SCRIPT, tmp_path, "c.txt", world.bert, "--sentences")
@@ -165,7 +166,7 @@ def test_sentences(world: World, tmp_path: Path, script: Callable[..., str], mon
     script(SCRIPT, tmp_path, "c.txt", world.bert, "--sentences")
     assert made == {end: path.read_bytes() for end, path in files.items()}
     inside = module.SentenceSplitter(tokenizer)
-    tokenizer.add_tokens([".end", "x"])
-    ids = tokenizer.convert_tokens_to_ids(["red", ".end", "x", "blue"])
-    sents, _ = inside.split(["red .end x blue"], module.np.array(ids, "int32"), module.np.array([4]))
+    tokenizer.add_tokens(["!end", "x"])
+    ids = tokenizer.convert_tokens_to_ids(["red", "!end", "x", "blue"])
+    sents, _ = inside.split(["red !end x blue"], np.array(ids, np.int32), np.array([4]))
     assert sents.tolist() == [2, 2]
