@@ -39,7 +39,7 @@ mutants:
 # Whether every Python that README.md names finds all packages: ray, and test, which has the other extras in it.
 resolve:
 	for v in 3.11 3.12 3.13 3.14; do \
-	    python -m pip install --dry-run --quiet --python-version $$v --only-binary=:all: --target build/none '.[ray,test]' -c constraints.txt \
+	    python -m pip install --dry-run --quiet --python-version $$v --only-binary=:all: --target build/none '.[ray,sentences,test]' -c constraints.txt \
 	        || exit 1; \
 	done
 

@@ -52,9 +52,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each recipe, at least two")
     parser.add_argument("--recipes", default="published,best", help="recipes with a training, separated by commas")
     parser.add_argument("--epochs", type=int, help="number of epochs, instead of each recipe's own")
+    parser.add_argument("--loss", help="objective, instead of each recipe's own")
     args = parser.parse_args(argv)
     bench, results = Bench(), {}
     more = ["--epochs", str(args.epochs)] if args.epochs else []
+    more += ["--loss", args.loss] if args.loss else []
     seeds = range(1, (2 if args.small else args.seeds) + 1)
     with tempfile.TemporaryDirectory() as folder, threads(1):
         for source in [small_source(Path(folder))] if args.small else sources():

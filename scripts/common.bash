@@ -31,6 +31,29 @@ choose_gpus() {
     esac
 }
 
+# Take a call as Vokenization's scripts take it, `bash SCRIPT GPUS NAME FLAGS...`: take_arguments "$@"
+# GPUS is the first argument, unless that begins with a dash: only these are made visible, and PROCESSES is set (see choose_gpus), else
+# empty. NAME is the second, unless that begins with a dash: RUN is set (see name_run), else empty. FLAGS: an array of all that follows.
+take_arguments() {
+    PROCESSES= RUN= FLAGS=("$@")
+    [[ $# -gt 0 && "$1" != -* ]] || return 0
+    if [[ $# -gt 1 && "$2" != -* ]]; then
+        name_run "$2"
+    fi
+    choose_gpus "$1"
+    shift
+    [[ -z "$RUN" ]] || shift
+    FLAGS=("$@")
+}
+
+# Set RUN, the folder of a run: its name's under snap/xmatching; a path, or the hub id of a CLIP model, is taken as it is: name_run NAME
+name_run() {
+    [[ -n "$1" ]] || usage_error "the second argument, the name of the run, is empty"
+    RUN=$1
+    [[ "$1" == */* ]] || RUN=snap/xmatching/$1
+}
+DEFAULT_RUN=snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert # as in xmatching/param.py
+
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ -z "${VIRTUAL_ENV:-}" && -x .venv/bin/python ]]; then
     export PATH="$PWD/.venv/bin:$PATH"

@@ -55,19 +55,16 @@ def read_lines(corpus: Path, load: Path, sets: list[str]) -> list[Line]:
     same_text(corpus, results, made_of.get("corpus"), retrieve)
     same_training(load, results, made_of, retrieve)
     read = vokens.read(where, corpus.name, "_".join(sets))
-    indices, scores, ids = read.indices, read.scores, read.ids
+    indices, scores, ids, rows, numbers = read.indices, read.scores, read.ids, read.rows, read.lines
     read = [key_files.read(key_files.folder(load), image_set) for image_set in sets]
     paths = [Path(path) for part in read for path in part.paths]
-    texts = corpus.read_text(encoding="utf-8").split("\n")
     if ids != [f"{image_set}/{i}" for image_set, part in zip(sets, read, strict=True) for i in part.ids]:
         raise UserError(f"{results}: made with other keys than there are now; make it again: {retrieve}")
-    if len(texts) < len(indices):
-        raise UserError(f"{corpus}: has {len(texts)} lines, {where} images for {len(indices)}; bring back the corpus of these images")
     lines = []
-    for number, (row, score) in enumerate(zip(indices, scores, strict=True)):
+    for number, text, row, score in zip(numbers.tolist(), rows.texts(corpus), indices, scores, strict=True):
         if row[0] >= 0:
             found = [(paths[r], float(s)) for r, s in zip(row, score, strict=True)]
-            lines.append(Line(number + 1, texts[number].split("\t"), found))
+            lines.append(Line(number + 1, text.split("\t"), found))
     return lines
 
 

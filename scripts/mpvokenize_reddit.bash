@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # Retrieve the top 5 images for every line of the three Reddit files; finished files are skipped.
 #   bash scripts/mpvokenize_reddit.bash [flags of vokenization/vokenize_corpus_mp.py]
-# LOAD=: the snapshot, by default the one that run_xmatching.bash trains; IMAGE_SETS=: separated by commas, open_images by default;
+#   bash scripts/mpvokenize_reddit.bash 0,1,2,3 NAME [flags]
+# 0,1,2,3 are the GPUs; cpu and auto (all GPUs, else the CPU; the default) work too. NAME is the run under snap/xmatching, or a path; without it
+# LOAD= is taken, by default the snapshot that run_xmatching.bash trains. IMAGE_SETS=: separated by commas, open_images by default;
 # DATA_DIR=: folder of the three files, data/reddit by default; TOKENIZER=: whose tokens to read, by default the snapshot's tokenizer.
 source "$(dirname "$0")/common.bash"
-LOAD=${LOAD:-snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert}
+take_arguments "$@"
+LOAD=${RUN:-${LOAD:-$DEFAULT_RUN}}
 DATA_DIR=${DATA_DIR:-data/reddit}
 IMAGE_SETS=${IMAGE_SETS:-open_images}
 
@@ -15,5 +18,5 @@ for DATA_NAME in valid.pkl.txt test.pkl.txt train.pkl.txt; do
         --corpus "$DATA_DIR/$DATA_NAME" \
         ${TOKENIZER:+--tokenizer-name "$TOKENIZER"} \
         --image-sets "$IMAGE_SETS" \
-        --topk 5 "$@"
+        --topk 5 "${FLAGS[@]}"
 done

@@ -9,9 +9,9 @@
 # The tables are shown, and written to snap/xmatching/NAME/analysis.log when all are there; measured figures are not measured again.
 source "$(dirname "$0")/common.bash"
 (($# >= 2)) || usage_error "two arguments are needed: the GPUs, such as 0, or auto, or cpu, and the snapshot's name"
-LOAD=$2
-[[ "$2" == */* ]] || LOAD=snap/xmatching/$2
-[[ -n "$2" && -d "$LOAD" ]] || usage_error "$LOAD: no such snapshot; train it with: OUTPUT=$LOAD bash scripts/run_xmatching.bash $1"
+name_run "$2"
+LOAD=$RUN
+[[ -d "$LOAD" ]] || usage_error "$LOAD: no such snapshot; train it with: OUTPUT=$LOAD bash scripts/run_xmatching.bash $1"
 PROTOCOLS=${PROTOCOLS:-}
 [[ -n "${IMAGE_SETS:-}" || (-n "$PROTOCOLS" && -z "${CORPORA:-}") ]] || IMAGE_SETS=coco_minival
 read -r -a DIVERSITY_FLAGS <<< "${CORPORA_FLAGS:-}"

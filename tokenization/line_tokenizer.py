@@ -23,7 +23,7 @@ class LineTokenizer:
         self.tokenizer = tokenizer
         self.past_normalizer: Tokenizer | None = None
         if tokenizer.is_fast and isinstance(normalizer := tokenizer.backend_tokenizer.normalizer, BertNormalizer):
-            self.lowercase = normalizer.lowercase
+            self.lowercase, self.cleans = normalizer.lowercase, normalizer.clean_text
             self.past_normalizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
             self.past_normalizer.normalizer = None
             self.added = [token.content.lower() for token in tokenizer.backend_tokenizer.get_added_tokens_decoder().values()]
@@ -32,6 +32,8 @@ class LineTokenizer:
         """Token ids without special ones, one line after another: int32 (N,), and offsets: int64 (len(lines) + 1,)."""
         if self.past_normalizer is None:
             return joined(token_lists(self.tokenizer, lines))
+        if self.cleans:  # as the normalizer itself does; a line that ends with it would not be printable
+            lines = [line.replace("\n", " ") for line in lines]
         plain = [self._is_plain(line) for line in lines]
         ready = [line.lower() if self.lowercase else line for line, is_plain in zip(lines, plain, strict=True) if is_plain]
         past = iter(self.past_normalizer.encode_batch_fast(ready, add_special_tokens=False))

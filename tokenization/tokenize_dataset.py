@@ -1,18 +1,24 @@
 """Tokenize a corpus, line by line, to text, hdf5 and line offsets.
 
     python tokenization/tokenize_dataset.py data/reddit train.pkl.txt bert-base-uncased
+    python tokenization/tokenize_dataset.py data/wiki103-cased wiki.train.raw bert-base-uncased --filter wiki103 --sentences
 
 reads   DATA_DIR/FILE, UTF-8, one text per line (tabs between utterances count as blanks)
 writes  DATA_DIR/FILE.TOK, FILE.TOK.hdf5 (tokens int32), FILE.TOK.line; see xvoken/files/corpus.py
+        with --filter also FILE.TOK.kept, with --sentences or --lines-are-sents FILE.TOK.sent; see xvoken/files/rows.py
+With --filter, lines are what Vokenization tokenizes, to the last byte: as Python's text mode gives them, tabs and newlines included
+(RoBERTa has tokens for these), without those that it leaves out.
 """
 
 import codecs
 import hashlib
 import os
 import sys
+from argparse import BooleanOptionalAction
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +29,9 @@ import xvoken.interrupts  # noqa: F401
 import numpy as np
 from numpy.typing import NDArray
 
+from tokenization.filters import FILTERS, reason
 from tokenization.line_tokenizer import LineTokenizer
+from tokenization.sentence_splitter import SentenceSplitter, require_spacy
 from xvoken import commands
 from xvoken.cli.flags import Parser, add_engine_flags, at_least_one, engine_of
 from xvoken.cli.main import run_main
@@ -31,11 +39,13 @@ from xvoken.encoders.identity import tokenizer_facts
 from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
 from xvoken.errors import UserError
 from xvoken.files import corpus as corpora
+from xvoken.files import tokens as token_files
 from xvoken.files.hdf5 import open_hdf5
+from xvoken.files.lines import as_in_text_mode
 from xvoken.files.safe import replacing, save_arrays
 from xvoken.kinds import base_name, full_name
 from xvoken.machine import LOCAL, Engine, cores
-from xvoken.work.parts import Parts
+from xvoken.work.parts import Parts, discard
 from xvoken.work.product import Product, one_pass
 
 CHUNK = 20_000  # lines per part
@@ -84,8 +94,26 @@ def scan(path: Path, limit: int | None = None) -> Scan:
 
 
 @dataclass
+class Block:
+    """Lines that were tokenized together, as they were given to the tokenizer: text: their ids as bytes, ids (n,), counts (l,).
+
+    kept: with a filter, their numbers among the lines read; dropped: how many others there were, by reason.
+    """
+
+    lines: list[str]
+    text: NDArray[np.uint8]
+    ids: NDArray[np.int32]
+    counts: NDArray[np.int64]
+    kept: list[int] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
 class TokenizeJob:
-    """Tokenizes ranges of lines to token ids, as text and as arrays; see xvoken.work.jobs.Job."""
+    """Tokenizes ranges of lines to token ids, as text and as arrays; see xvoken.work.jobs.Job.
+
+    rule: of the filter, "" for none; sentences: "spacy" splits lines into them, "lines" takes lines for sentences, "" looks for none.
+    """
 
     path: Path
     starts: list[int]
@@ -93,6 +121,8 @@ class TokenizeJob:
     tokenizer: str
     workers: int
     expected: str | None = None  # the hash of the tokenizer
+    rule: str = ""
+    sentences: str = ""
     uses_gpu: ClassVar[bool] = False
 
     def setup(self, device: str) -> None:
@@ -104,64 +134,108 @@ class TokenizeJob:
             change = f"({self.expected} then, {found} now)"
             raise UserError(f"tokenizer {self.tokenizer}: has become another one since this run began {change}; run the same command again")
         self.tokenize = LineTokenizer(tokenizer)
-        self.text = corpora.IdText(vocabulary_size(tokenizer))
+        self.text = token_files.IdText(vocabulary_size(tokenizer))
+        self.splitter = SentenceSplitter(tokenizer) if self.sentences == "spacy" else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
+        lines = self._lines(start, stop)
+        blocks = list(self.threads.map(self._encode, range(0, len(lines), LINES_AT_ONCE), self._cut(lines)))
+        with replacing(part.with_suffix(".txt")) as temporary, open(temporary, "wb") as file:
+            file.writelines(block.text.data for block in blocks)
+        ids, counts = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("ids", "counts"))
+        arrays = {"kept": np.array([number for block in blocks for number in block.kept], np.int64), "read": np.array(len(lines))}
+        arrays = (arrays if self.rule else {}) | self._sentences(blocks, ids, counts)
+        save_arrays(part.with_suffix(".npz"), ids=ids, counts=counts, **arrays)
+        dropped = sum((block.dropped for block in blocks), Counter())
+        return {"empty": int((counts == 0).sum()), **({"kept": len(counts), "dropped": dropped} if self.rule else {})}
+
+    def _lines(self, start: int, stop: int) -> list[str]:
+        """A range of the lines that newlines end, as they are tokenized; with a filter as text mode gives them, which may be more."""
         first = start // CHUNK
         end = self.starts[first + 1] if first + 1 < len(self.starts) else self.size
         with open(self.path, "rb") as file:
             file.seek(self.starts[first])
-            lines = file.read(end - self.starts[first]).decode().split("\n")[: stop - start]
-        blocks = [lines[at : at + LINES_AT_ONCE] for at in range(0, len(lines), LINES_AT_ONCE)]
-        texts, ids, counts = zip(*self.threads.map(self._encode, blocks), strict=True)
-        with replacing(part.with_suffix(".txt")) as temporary, open(temporary, "wb") as file:
-            file.writelines(texts)
-        counts = np.concatenate(counts)
-        save_arrays(part.with_suffix(".npz"), ids=np.concatenate(ids), counts=counts)
-        return {"empty": int((counts == 0).sum())}
+            lines = file.read(end - self.starts[first]).decode().split("\n")
+        if self.rule:
+            return as_in_text_mode("\n".join(lines[: stop - start] + [""] * (len(lines) > stop - start)))
+        return [line.rstrip("\r").replace("\t", " ") for line in lines[: stop - start]]
 
-    def _encode(self, lines: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int64]]:
-        ids, offsets = self.tokenize([line.rstrip("\r").replace("\t", " ") for line in lines])
-        counts = np.diff(offsets)
-        return self.text.lines(ids, counts), ids, counts
+    @staticmethod
+    def _cut(lines: list[str]) -> Iterator[list[str]]:
+        return (lines[at : at + LINES_AT_ONCE] for at in range(0, len(lines), LINES_AT_ONCE))
+
+    def _encode(self, first: int, lines: list[str]) -> Block:
+        """Tokenize lines; first: the number of the first one."""
+        if not self.rule:
+            ids, offsets = self.tokenize(lines)
+            return Block(lines, self.text.lines(ids, counts := np.diff(offsets)), ids, counts)
+        reasons = [reason(self.rule, line) for line in lines]
+        rest = [number for number, why in enumerate(reasons) if not why]
+        ids, offsets = self.tokenize([lines[number] for number in rest])
+        filled = np.flatnonzero(counts := np.diff(offsets))
+        dropped = Counter(filter(None, reasons)) + Counter({"without tokens": len(rest) - len(filled)})
+        kept, counts = [rest[number] for number in filled], counts[filled]
+        return Block([lines[n] for n in kept], self.text.lines(ids, counts), ids, counts, [first + n for n in kept], dropped)
+
+    def _sentences(self, blocks: list[Block], ids: NDArray[np.int32], counts: NDArray[np.int64]) -> dict[str, NDArray]:
+        """How many tokens each sentence has, and where it stands in its line, as arrays of xvoken.files.tokens.Part."""
+        if self.splitter:
+            sents, spans = self.splitter.split([line for block in blocks for line in block.lines], ids, counts)
+            return {"sents": sents, "spans": spans}
+        return {"sents": counts[counts > 0]} if self.sentences else {}
 
 
-def part_arrays(parts: Parts) -> Iterator[tuple[Path, NDArray[np.int32], NDArray[np.int64]]]:
+def part_arrays(parts: Parts) -> Iterator[token_files.Part]:
     for number in range(len(parts.ranges)):
         arrays = parts.load(number)
-        yield parts.part(number).with_suffix(".txt"), arrays["ids"], arrays["counts"]
+        read = int(arrays.pop("read", 0))
+        yield token_files.Part(parts.part(number).with_suffix(".txt"), read=read, **arrays)
 
 
 def read_settings(output: Path) -> dict[str, Any]:
     """The settings that a tokens file was made with, read from its attributes."""
     with open_hdf5(output, corpora.MAKE, tokens="iu1") as file:
         made = file.attributes()
-    return {key: made.get(key) for key in ("tokenizer", "tokenizer_hash", "corpus")} | {"limit": made.get("limit") or "all"}
+    found = {key: made.get(key) for key in ("tokenizer", "tokenizer_hash", "corpus")} | {"limit": made.get("limit") or "all"}
+    return found | {key: made[key] for key in ("filter", "sentences") if key in made}
 
 
-def tokenize_corpus(path: Path, tokenizer_name: str, workers: int, limit: int | None, engine: Engine = LOCAL) -> None:
+def tokenize_corpus(
+    path: Path, tokenizer_name: str, workers: int, limit: int | None, engine: Engine = LOCAL, rule: str = "", sentences: str = ""
+) -> None:
+    """Write the files of a corpus, unless they are there; rule, sentences: as TokenizeJob has them."""
     name = base_name(tokenizer_name)
     found = scan(path, limit)
-    settings = {"tokenizer": name, "tokenizer_hash": tokenizer_facts(tokenizer_name).hash, "corpus": found.sha256, "limit": limit}
+    more = {key: value for key, value in (("filter", rule), ("sentences", sentences)) if value}
+    settings = {"tokenizer": name, "tokenizer_hash": tokenizer_facts(tokenizer_name).hash, "corpus": found.sha256, "limit": limit, **more}
     output = corpora.tokens_file(path, name)
     product = Product(
         output, settings | {"limit": limit or "all"}, lambda: read_settings(output), "these lines",
-        (corpora.text_file(path, name), corpora.line_file(path, name)),
+        tuple(token_files.files(path, name, settings).values()),
     )  # fmt: skip
     if product.finished():
         return
+    if sentences == "spacy":
+        require_spacy()
     with one_pass([product], found.lines, CHUNK, engine, settings) as made:
-        job = TokenizeJob(path, found.starts, found.size, tokenizer_name, workers, settings["tokenizer_hash"])
+        job = TokenizeJob(path, found.starts, found.size, tokenizer_name, workers, settings["tokenizer_hash"], rule, sentences)
         if not made.run(job, ["cpu"] * workers, desc=path.name, unit="lines"):
             return
         attributes = {**settings, "limit": limit or 0, "source": full_name(tokenizer_name)}
-        empty = sum(summary["empty"] for summary in made.parts.summaries())
+        summaries = list(made.parts.summaries())
+        empty = sum(summary["empty"] for summary in summaries)
+        dropped = sum((Counter(summary.get("dropped", {})) for summary in summaries), Counter())
+        if not any(summary.get("kept", 1) for summary in summaries):
+            discard(made.parts.folder)  # or another filter would be refused
+            raise UserError(f"corpus {path}: --filter {rule} leaves none of its lines ({dict(dropped)})")
 
         def report(lines: int, tokens: int) -> None:
-            made.report(lines=lines, empty=empty, tokens=tokens)
+            made.report(lines=lines, empty=empty, tokens=tokens, **({"dropped": dropped} if rule else {}))
 
-        lines, tokens = corpora.write(path, name, part_arrays(made.parts), attributes, report)
-    print(f"wrote {lines:,} lines ({empty:,} without tokens), {tokens:,} tokens to {output} (and .line, and the ids as text)")
+        lines, tokens = token_files.write(path, name, part_arrays(made.parts), attributes, report)
+    beside = "".join(f", {ending}" for ending in (".kept" * bool(rule), ".sent" * bool(sentences)) if ending)
+    told = f"left out: {', '.join(f'{many:,} {why}' for why, many in dropped.items()) or 'none'}" if rule else f"{empty:,} without tokens"
+    print(f"wrote {lines:,} lines ({told}), {tokens:,} tokens to {output} (and .line{beside}, and the ids as text)")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -173,9 +247,23 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--num-workers", type=at_least_one, default=1, help="processes; a single one uses all cores already (default: 1)")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="tokenize only the first N lines (default: all)")
+    parser.add_argument(
+        "--filter", choices=FILTERS, default="",
+        help="leave lines out as Vokenization does, and write FILE.TOK.kept, the numbers of the others; wiki103: titles (lines that start "
+        'with " = ") and lines of fewer than five words; wiki: lines of fewer than five words; empty: empty lines; each of them also '
+        "lines without tokens",
+    )  # fmt: skip
+    of_lines = parser.add_mutually_exclusive_group()
+    of_lines.add_argument(
+        "--sentences", action=BooleanOptionalAction, default=False,
+        help="split lines into sentences, and write FILE.TOK.sent, where each starts; by spaCy (pip install -e '.[sentences]'), a process "
+        "at a time: take several --num-workers",
+    )  # fmt: skip
+    of_lines.add_argument("--lines-are-sents", action="store_true", help="write FILE.TOK.sent of the lines themselves, each a sentence")
     add_engine_flags(parser)
     args = parser.parse_args(argv)
-    tokenize_corpus(Path(args.data_dir) / args.file, args.tokenizer, args.num_workers, args.limit, engine_of(args))
+    path, sentences = Path(args.data_dir) / args.file, "spacy" if args.sentences else "lines" if args.lines_are_sents else ""
+    tokenize_corpus(path, args.tokenizer, args.num_workers, args.limit, engine_of(args), args.filter, sentences)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from vokenization.diversity import Pairs, per_type, token_recall, usage
+from vokenization.segments import SEGMENT, longest, segments
 from vokenization.sentences import Sentences
-from vokenization.token_vokens import seen_tokens, token_batches
+from vokenization.token_vokens import token_batches
 from xvoken.cache.texts import flat_rows
 from xvoken.console import progress
 from xvoken.encoders.encoder import Encoder
@@ -47,12 +48,13 @@ def line_queries(encoder: Encoder, tokens: NDArray[np.int32], offsets: NDArray[n
 
 
 def token_queries(encoder: Encoder, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batch_size: int) -> Queries:
-    """A query for each token that the tower sees, which cuts long lines; tokens (n,), offsets (L + 1,) from 0, not all lines empty."""
-    kept = seen_tokens(encoder, np.diff(offsets))
-    batches, _, words = zip(*token_batches(encoder, tokens, offsets, batch_size), strict=True)
+    """A query for each token, of long lines in segments as in retrieval; tokens (n,), offsets (L + 1,) from 0, not all lines empty."""
+    pieces = segments(offsets, longest(encoder.text, SEGMENT))
+    batches, _, words = zip(*token_batches(encoder, tokens, pieces.offsets, batch_size), strict=True)
     order = np.concatenate(batches)
-    vectors, types = np.concatenate(words), tokens[flat_rows(offsets[order], kept[order])]
-    return Queries(vectors, np.repeat(order, kept[order]), types, np.arange(len(types)))
+    sizes = pieces.sizes[order]
+    vectors, types = np.concatenate(words), tokens[flat_rows(pieces.offsets[order], sizes)]
+    return Queries(vectors, np.repeat(pieces.lines[order], sizes), types, np.arange(len(types)))
 
 
 def measure(encoder: Encoder, index: Index, sentences: Sentences, gallery: Gallery, own: NDArray[np.int64]) -> dict[str, Any]:
@@ -84,6 +86,7 @@ def measure(encoder: Encoder, index: Index, sentences: Sentences, gallery: Galle
     pairs = Pairs.count(np.concatenate(types), np.concatenate(rows), len(gallery))
     return {
         "lines": len(sentences), "tokens": int(pairs.times.sum()), "types": len(np.unique(pairs.types)), "level": encoder.level,
+        **({"rows": "sentence"} if sentences.rows and sentences.rows.sentences else {}),
         **per_type(pairs), "usage": usage(pairs, len(gallery)),
         "recall": token_recall(hits[1:], owners, int(hits[0]), len(gallery)) if owners else None,
     }  # fmt: skip

@@ -97,5 +97,6 @@ def table(record: dict[str, Any]) -> str:
         of_tokens = f"recall of {found['tokens']:,} captions' tokens"
         for name, of in ((of_tokens, found), ("  chance", found["chance"])):
             rows.append((f"{name}: R@1, R@5, R@10", ", ".join(f"{of[f'R{k}']:.2f}" for k in TOP)))
-    title = f"{record['lines']:,} lines, {record['tokens']:,} tokens of {record['types']:,} types, a picture for each {record['level']}"
+    read = f"{record['lines']:,} {record.get('rows', 'line')}s"
+    title = f"{read}, {record['tokens']:,} tokens of {record['types']:,} types, a picture for each {record['level']}"
     return "\n".join([title, *(f"  {label:<48} {value:>24}" for label, value in rows)])

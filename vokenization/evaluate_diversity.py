@@ -2,8 +2,8 @@
 
     python vokenization/evaluate_diversity.py --load snap/xmatching/NAME --image-sets coco_minival --corpus coco_minival,text/lines.txt
 
-reads   data/lxmert/*.json (captions) or text files (CORPUS.TOK.hdf5 and .line where the text is not here); snap/xmatching/NAME and
-        its keys/{IMAGE_SET}.hdf5
+reads   data/lxmert/*.json (captions) or text files; instead CORPUS.TOK.hdf5 and .line where the text is not here or a filter has left
+        lines of it out, and .sent with --sentences; snap/xmatching/NAME and its keys/{IMAGE_SET}.hdf5
 writes  snap/xmatching/NAME/eval/diversity.{IMAGE_SET}.{CORPUS}.json: lines, tokens, types, level, averages (as Vokenization reports),
         pictures_per_type, usage, recall (of captions whose pictures are searched, else null; percent); settings: all they depend on
 Each token has one picture, found by exact search: its line's, or by a matcher on token level its own. [CLS] and [SEP] have none.
@@ -23,7 +23,8 @@ from xvoken.interrupts import importing
 
 from vokenization.diversity import table
 from vokenization.evaluate_retrieval import read_record, read_settings
-from vokenization.sentences import Sentences, first_tokens, open_tokens, read_sentences
+from vokenization.segments import SEGMENT
+from vokenization.sentences import Sentences, first_tokens, has_rows, open_tokens, read_sentences
 from vokenization.vokenize_corpus_mp import check_tokenizer
 from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, at_least, compute_of, names, precision_help, roots_of
 from xvoken.cli.main import run_main
@@ -43,9 +44,10 @@ def read_corpora(args: argparse.Namespace, identity: Identity) -> list[Sentences
     found, roots, most = [], roots_of(args), None if args.maxsents == -1 else args.maxsents
     tokenizer = args.tokenizer_name or identity.tokenizer_name
     for name in args.corpus:
-        sentences = read_sentences(name, most, args.langs, roots)
+        from_tokens = has_rows(name, tokenizer, args.sentences, roots)
+        sentences = None if from_tokens else read_sentences(name, most, args.langs, roots)
         if sentences is None:
-            tokens = open_tokens(name, tokenizer, identity.vocabulary, roots)
+            tokens = open_tokens(name, tokenizer, identity.vocabulary, roots, args.sentences)
             check_tokenizer(tokens, identity)
             sentences = first_tokens(tokens, name, most)
         found.append(sentences)
@@ -57,9 +59,10 @@ def read_corpora(args: argparse.Namespace, identity: Identity) -> list[Sentences
 
 def settings_of(identity: Identity, gallery: Gallery, sentences: Sentences, home: str | None, precision: str) -> dict[str, Any]:
     """All that a record depends on; home: the image set that has the captions' own pictures."""
+    segment = {"segment": SEGMENT} if identity.level == "token" else {}
     return {
         "snapshot_hash": identity.hash, "keys": sha256_of_lines(gallery.made_by)[:16],
-        "corpus": sentences.hash, "lines": len(sentences), "home": home, "precision": precision,
+        "corpus": sentences.hash, "lines": len(sentences), "home": home, "precision": precision, **segment,
     }  # fmt: skip
 
 
@@ -72,9 +75,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--corpus", required=True, type=names, help="sets with captions, and text files (a sentence a line), separated by commas"
     )
-    parser.add_argument("--maxsents", type=at_least(1, also=-1), default=10000, help="lines of a text file that are evaluated; -1: all")
+    parser.add_argument(
+        "--sentences", action=argparse.BooleanOptionalAction, default=False,
+        help="of a text, evaluate its sentences instead of its lines: those of CORPUS.TOK.sent",
+    )  # fmt: skip
+    parser.add_argument(
+        "--maxsents", type=at_least(1, also=-1), default=10000, help="lines or sentences of a text that are evaluated; -1: all"
+    )
     parser.add_argument("--langs", type=names, default="mscoco", help="sources of captions (keys of sentf), separated by commas")
-    parser.add_argument("--tokenizer-name", help="where the text is not here: tokenizer whose tokens are read (default: the snapshot's)")
+    parser.add_argument("--tokenizer-name", help="where tokens are read: the tokenizer that made them (default: the snapshot's)")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: eval/ in the snapshot)")
     add_roots_flags(parser)

@@ -21,6 +21,7 @@ import numpy as np
 from xvoken import commands
 from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least_one, names, roots_of
 from xvoken.cli.main import run_main
+from xvoken.encoders.identity import identify
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files.image_sets import Roots, listed_sets, lxmert_file, read_captioned, split_name
@@ -76,9 +77,17 @@ def no_others(folder: Path, files: set[Path]) -> None:
         raise UserError(f"{others[0]} belongs to another export ({len(others)} such files), and readers take all that they find; {mend}")
 
 
+def keys_of(load: str) -> Path:
+    """The folder of the keys: in a folder that has some, else where all stages look for this model's."""
+    own = key_files.folder(Path(load))
+    return own if any(own.glob("*.hdf5")) else key_files.folder(identify(load).home)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Write keys in the layout that clip-retrieval and autofaiss read.", formatter_class=Help)
-    parser.add_argument("--load", required=True, type=Path, help="a matcher's snapshot, such as snap/xmatching/NAME")
+    parser.add_argument(
+        "--load", required=True, help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
+    )
     parser.add_argument("--image-sets", default="open_images", help="image sets, separated by commas")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: export/ in the snapshot)")
@@ -86,9 +95,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--langs", type=names, default="mscoco", help="sources of sentences (keys of sentf), separated by commas")
     add_roots_flags(parser)
     args = parser.parse_args(argv)
-    keys_dir = args.keys_dir or key_files.folder(args.load)
+    keys_dir = args.keys_dir or keys_of(args.load)
     for image_set in listed_sets([args.image_sets]):
         name, _ = split_name(image_set)
+        key_files.require(keys_dir, name, args.load)
         keys = key_files.read(keys_dir, name)
         folder = (args.output or keys_dir.parent / "export") / name
         files = export(keys, captions_of(name, args.langs, roots_of(args)), folder, args.rows_per_file)

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from xvoken.errors import UserError
 from xvoken.files import corpus as corpora
 from xvoken.files.corpus import Corpus
+from xvoken.files.hdf5 import open_hdf5
 from xvoken.files.image_sets import Roots, captioned_sets, is_captioned, lxmert_file, read_captioned
 from xvoken.files.lines import text_lines
+from xvoken.files.rows import Rows
 from xvoken.files.safe import quoted, sha256_of_lines, sha256_of_rows
 from xvoken.kinds import base_name
 from xvoken.measures import spread
@@ -24,8 +26,8 @@ Tokenized = tuple[NDArray[np.int32], NDArray[np.int64]]  # tokens (n,), offsets 
 class Sentences:
     """name: the corpus' name in the names of files; source: where its lines stand, for messages; hash: of all lines, 16 hex digits.
 
-    lines: the texts, or their tokens where there is no text; captioned: the caption file, None for a corpus; pictures: id of each
-    caption's own picture.
+    lines: the texts, or the tokens of a corpus' rows; captioned: the caption file, None for a corpus; pictures: id of each caption's own
+    picture; rows: where the rows of tokens stand in their text.
     """
 
     name: str
@@ -34,13 +36,16 @@ class Sentences:
     lines: list[str] | Tokenized
     captioned: Path | None = None
     pictures: list[str] | None = None
+    rows: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.lines) if isinstance(self.lines, list) else len(self.lines[1]) - 1
 
     def named(self, line: int) -> str:
         """What a line is called in messages."""
-        return f"{self.source}: {'caption' if self.captioned else 'line'} {line + 1}"
+        if self.captioned:
+            return f"{self.source}: caption {line + 1}"
+        return f"{self.source}: {(self.rows or Rows(len(self))).named(line)}"
 
     def slab(self, start: int, stop: int, tokenize: Callable[[list[str]], Tokenized]) -> Tokenized:
         """Lines start to stop: their tokens (n,), without special ones, and offsets into them; tokenize: for lines that are texts."""
@@ -80,24 +85,34 @@ def read_sentences(name: str, most: int | None, langs: list[str], roots: Roots) 
     return Sentences(path.name, str(path), sha256_of_lines(lines)[:16], lines)
 
 
-def open_tokens(name: str, tokenizer: str, vocabulary: int, roots: Roots) -> Corpus:
-    """The tokenized form of a corpus whose text is not here; raises UserError if there is none either.
+def has_rows(name: str, tokenizer: str, sentences: bool, roots: Roots) -> bool:
+    """Whether a corpus' tokens are to be read, though its text may be here: for its sentences, or for the lines that a filter has kept."""
+    if "/" not in name and is_captioned(name, roots):
+        return False
+    tokens = corpora.tokens_file(Path(name), base_name(tokenizer))
+    return sentences or (tokens.is_file() and "filter" in open_hdf5(tokens, corpora.MAKE).attributes())
 
-    tokenizer: as it was given to tokenize_dataset.py; vocabulary: all ids must be below it.
+
+def open_tokens(name: str, tokenizer: str, vocabulary: int, roots: Roots, sentences: bool = False) -> Corpus:
+    """The tokenized form of a corpus; raises UserError if it is not here, or of another text than is here.
+
+    tokenizer: as it was given to tokenize_dataset.py; vocabulary: all ids must be below it; sentences: a row is a sentence.
     """
     path, tokens = Path(name), corpora.tokens_file(Path(name), base_name(tokenizer))
-    if not tokens.is_file():
+    if not (tokens.is_file() or path.is_file()):
         sets = f"a set with captions (in {roots.lxmert} there are: {captioned_sets(roots)})"
         raise UserError(f"--corpus {name}: neither {sets}, nor a text file, and its tokens are not here either ({tokens})")
-    return Corpus(path, base_name(tokenizer), tokenizer, vocabulary)
+    corpus = Corpus(path, base_name(tokenizer), tokenizer, vocabulary, sentences)
+    corpora.same_text(path, corpus.path, corpus.attributes.get("corpus"), "the same command")
+    return corpus
 
 
 def first_tokens(corpus: Corpus, name: str, most: int | None) -> Sentences:
-    """The first lines of a tokenized corpus (None: all)."""
+    """The first rows of a tokenized corpus (None: all)."""
     tokens, offsets = corpus.slab(0, min(len(corpus), most or len(corpus)))
     tokens, offsets = np.asarray(tokens, np.int32), np.asarray(offsets, np.int64)
     named = sha256_of_lines([sha256_of_rows(tokens), sha256_of_rows(offsets)])[:16]
-    return Sentences(Path(name).name, str(corpus.path), named, (tokens, offsets))
+    return Sentences(Path(name).name, str(corpus.path), named, (tokens, offsets), rows=corpus.rows)
 
 
 def sample_lines(corpus: Corpus, lines: int, most: int) -> Tokenized:

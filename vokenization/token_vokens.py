@@ -13,7 +13,7 @@ from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import batches_by_length
 from xvoken.encoders.text import masked_mean
 from xvoken.files.safe import save_arrays
-from xvoken.files.vokens import NO_PICTURE
+from xvoken.files.voken_kinds import NO_PICTURE
 
 
 def seen_tokens(encoder: Encoder, counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -45,17 +45,16 @@ class TokenVokenizeJob(VokenizeJob):
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         tokens, offsets = self.lines.slab(start, stop)
-        offsets = offsets - offsets[0]
-        counts = np.diff(offsets)
-        kept = seen_tokens(self.encoder, counts)
-        found = self.no_answers(stop - start)
-        vokens = np.full(offsets[-1], -1, np.int32)
-        for batch, lines, words in token_batches(self.encoder, tokens, offsets, self.batch_size):
-            self.require_finite(lines, start + batch, part, unit=False)  # means of unit vectors
-            self.require_finite(words, start + np.repeat(batch, kept[batch]), part)
-            self.answer(found, batch, lines)
-            vokens[flat_rows(offsets[batch], kept[batch])] = self.search(words, 1)[1][:, 0]
-        without = self.without(found)
+        pieces, found = self.segments(offsets), self.no_answers(stop - start)
+        kept = seen_tokens(self.encoder, pieces.sizes)
+        vokens = np.full(offsets[-1], NO_PICTURE, np.int32)
+        for batch, lines, words in token_batches(self.encoder, tokens, pieces.offsets, self.batch_size):
+            self.require_finite(lines, start + pieces.lines[batch], part, unit=False)  # means of unit vectors
+            self.require_finite(words, start + np.repeat(pieces.lines[batch], kept[batch]), part)
+            if (first := pieces.first[batch]).any():
+                self.answer(found, pieces.lines[batch[first]], lines[first])
+            vokens[flat_rows(pieces.offsets[batch], kept[batch])] = self.search(words, 1)[1][:, 0]
+        without, counts = self.without(found), np.diff(offsets)
         vokens[flat_rows(offsets[without], counts[without])] = NO_PICTURE
         save_arrays(part.with_suffix(".npz"), **found, counts=counts, vokens=vokens)
-        return {"empty": int((counts == 0).sum()), "cut": int((counts > kept).sum()), **self.counted(found)}
+        return self.counted(found, pieces)

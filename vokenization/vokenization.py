@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vokenization.segments import Segments, longest, segments
 from xvoken.calibration import CANDIDATES, Calibration
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import require_finite
@@ -32,6 +33,9 @@ class VokenizeJob(TowerJob):
     most: only the first so many keys (None: all); saved: an approximate index to search instead of all keys;
     hubness: the file of what is taken off the scores (None: nothing); expected: the hash that the model must have;
     least: lines whose best picture is right with a lower probability are left without; of use where the model has a calibration.
+    sentences: what is called a line here is a sentence of the corpus.
+    segment: lines with more tokens, or more than the tower takes, are cut into segments (0: none is, the tower takes what it can);
+    a line has what is found for its first one.
     """
 
     load: str
@@ -49,6 +53,8 @@ class VokenizeJob(TowerJob):
     expected: str | None = None
     hubness: Path | None = None
     least: float = 0.0
+    sentences: bool = False
+    segment: int = 0
     OLD_BATCH: ClassVar[int | None] = 64
 
     def setup(self, device: str) -> None:
@@ -65,7 +71,8 @@ class VokenizeJob(TowerJob):
     def setup_encoder(self, device: str) -> None:
         self.batch_size = lines_on(device, self.batch_size)
         self.encoder = load_encoder(self.load, ["text"], device, self.precision, self.expected, self.pace)
-        self.lines = Corpus(self.corpus, self.tokenizer_name, vocabulary=vocabulary_size(self.encoder.tokenizer))
+        vocabulary = vocabulary_size(self.encoder.tokenizer)
+        self.lines = Corpus(self.corpus, self.tokenizer_name, vocabulary=vocabulary, sentences=self.sentences)
 
     def sample_queries(self, tokens: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.float32]:
         """Queries that the index gets for these lines (L, none empty), all of them or a part -> (Q, dim)"""
@@ -74,7 +81,7 @@ class VokenizeJob(TowerJob):
     def require_finite(self, vectors: NDArray[np.float32], lines: NDArray[np.int64], part: Path, unit: bool = True) -> None:
         """Raise UserError if one of the vectors (n, dim) of these lines (n,) is not finite or, with `unit`, not of length 1."""
         again = f", after: rm -r {quoted(part.parent)}"
-        require_finite(vectors, lambda row: f"{self.corpus}: line {lines[row] + 1}", self.precision, again, unit)
+        require_finite(vectors, lambda row: f"{self.corpus}: {self.lines.rows.named(int(lines[row]))}", self.precision, again, unit)
 
     def no_answers(self, lines: int) -> dict[str, NDArray]:
         """What is found for lines: -1 and NaN, as it stays for empty ones; indices and scores (L, k), probability (L,) if there is one."""
@@ -101,9 +108,16 @@ class VokenizeJob(TowerJob):
         """The lines that were left without a picture, for their probability; there are none if the model has no calibration."""
         return np.flatnonzero(found["probability"] < self.least) if self.calibration else np.empty(0, np.int64)
 
-    def counted(self, found: dict[str, NDArray]) -> dict[str, int]:
-        """The number of these lines, where there can be any."""
-        return {"without": len(self.without(found))} if self.calibration else {}
+    def segments(self, offsets: NDArray[np.int64]) -> Segments:
+        """Lines by their offsets (L + 1,), in segments, where there are any."""
+        return segments(offsets, longest(self.frozen(), self.segment))
+
+    def counted(self, found: dict[str, NDArray], pieces: Segments) -> dict[str, int]:
+        """How many lines are empty, cut by the tower, in several segments and without a picture, where there can be any of these."""
+        counts = pieces.sizes
+        segmented = {"segmented": len(np.unique(pieces.lines[~pieces.first]))} if self.segment else {}
+        without = {"without": len(self.without(found))} if self.calibration else {}
+        return {"empty": int((counts == 0).sum()), "cut": self.frozen().cut(counts), **segmented, **without}
 
     def frozen(self) -> Any:
         """The tower at work."""
@@ -111,12 +125,17 @@ class VokenizeJob(TowerJob):
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         tokens, offsets = self.lines.slab(start, stop)
-        counts = np.diff(offsets)
-        filled = np.flatnonzero(counts)
-        queries = self.encoder.encode_ids(tokens, offsets, self.batch_size)
-        found = self.no_answers(stop - start)
-        if len(filled):
-            self.require_finite(queries[filled], start + filled, part)
-            self.answer(found, filled, queries[filled])
-        save_arrays(part.with_suffix(".npz"), **found, counts=counts)
-        return {"empty": int((counts == 0).sum()), "cut": self.encoder.text.cut(counts), **self.counted(found)}
+        pieces, found = self.segments(offsets), self.no_answers(stop - start)
+        best, sizes = np.full(len(pieces.lines), -1, np.int32), pieces.sizes
+        queries = self.encoder.encode_ids(tokens, pieces.offsets, self.batch_size)
+        first, later = np.flatnonzero(pieces.first & (sizes > 0)), np.flatnonzero(~pieces.first)
+        if len(first):
+            filled = np.flatnonzero(sizes)
+            self.require_finite(queries[filled], start + pieces.lines[filled], part)
+            self.answer(found, pieces.lines[first], queries[first])
+        best[pieces.first] = found["indices"][:, 0]
+        if len(later):
+            best[later] = np.where(best[pieces.first][pieces.lines[later]] < 0, -1, self.search(queries[later], 1)[1][:, 0])
+        in_segments = {"best": best, "sizes": sizes} if self.segment else {}
+        save_arrays(part.with_suffix(".npz"), **found, counts=np.diff(offsets), **in_segments)
+        return self.counted(found, pieces)

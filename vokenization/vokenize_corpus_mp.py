@@ -2,8 +2,9 @@
 
     python vokenization/vokenize_corpus_mp.py --load snap/xmatching/NAME --corpus data/reddit/valid.pkl.txt
 
-reads   CORPUS.TOK.hdf5 and .line; snap/xmatching/NAME and its keys/{IMAGE_SET}.hdf5
+reads   CORPUS.TOK.hdf5 and .line (with --sentences .sent); snap/xmatching/NAME and its keys/{IMAGE_SET}.hdf5
 writes  snap/xmatching/NAME/vokens/{corpus}.{IMAGE_SET}, .hdf5 (indices, scores, vokens), .ids; see xvoken/files/vokens.py
+        where a row is not a line of the text also .hdf5's line and span, which say where it stands; see xvoken/files/rows.py
         with a calibration in the snapshot also .hdf5's probability, that a line's best image is right
         with an approximate --index also keys/{IMAGE_SET}.{KIND}.faiss and .json; see xvoken/search/approximate.py
         with --hubness also keys/{IMAGE_SET}.{BANK}.hubness.npy and .json; see xvoken/files/hubness.py
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from vokenization.hubness import Bank, require_calibration, warn_of_calibration, warn_of_few
 from vokenization.index_choice import Choice, known_record, tell
+from vokenization.layout import NOT_OF_INDEX, Layout, sets_name
 from xvoken import commands
 from xvoken.cli.flags import (
     Help,
@@ -48,6 +50,7 @@ from xvoken.files import keys as key_files
 from xvoken.files.corpus import Corpus, read_corpus, same_text
 from xvoken.files.image_sets import listed_sets, split_name
 from xvoken.files.keys import Gallery, read_keys
+from xvoken.files.rows import Rows
 from xvoken.files.safe import quoted, sha256_of_lines
 from xvoken.kinds import BACKENDS, base_name
 from xvoken.machine import TEXT_BATCH, TEXT_ON_GPU, WORTH_LINES, Compute, lines_a_part, suggest_bf16
@@ -74,9 +77,9 @@ def check_tokenizer(corpus: Corpus, identity: Identity) -> None:
         )
 
 
-def part_arrays(parts: Parts) -> Iterator[dict[str, NDArray]]:
-    for number in range(len(parts.ranges)):
-        yield parts.load(number)
+def part_arrays(parts: Parts, rows: Rows) -> Iterator[dict[str, NDArray]]:
+    for number, (start, stop) in enumerate(parts.ranges):
+        yield {**parts.load(number), **rows.arrays(start, stop)}
 
 
 @dataclass
@@ -84,7 +87,7 @@ class Retrieval:
     """A request for the best images of a gallery for the lines of a corpus.
 
     most: only the gallery's first so many images (None: all); name: the gallery's name in the names of the files.
-    bank: that in which hubness is measured, None if nothing is taken off the scores.
+    bank: that in which hubness is measured, None if nothing is taken off the scores; layout: how tokens get their vokens.
     """
 
     args: argparse.Namespace
@@ -98,6 +101,7 @@ class Retrieval:
     most: int | None
     name: str
     output: Path
+    layout: Layout
     bank: Bank | None = None
 
     @property
@@ -110,8 +114,9 @@ class Retrieval:
         least = {} if self.args.min_probability is None else {"min_probability": self.args.min_probability}
         return {
             "snapshot_hash": self.identity.hash, "keys": sha256_of_lines(self.gallery.made_by)[:16], "images": len(self.gallery),
-            "corpus": self.corpus.identity, "lines": self.lines,
+            "corpus": self.corpus.identity, "lines": self.lines, **self.corpus.row_settings,
             "topk": self.args.topk, "precision": self.compute.precision, "backend": self.args.backend, **bank, **least,
+            **self.layout.settings(),
         }  # fmt: skip
 
     @property
@@ -127,9 +132,11 @@ class Retrieval:
         require_backend(self.args.backend)  # before a plan is written that keeps the backend
         return (TokenVokenizeJob if self.identity.level == "token" else VokenizeJob)(
             load=self.args.load, corpus=self.args.corpus, tokenizer_name=self.tokenizer_name, keys_dir=self.keys_dir,
+            sentences=self.args.sentences,
             image_sets=self.image_sets, most=self.most, topk=self.args.topk, backend=self.args.backend, precision=self.compute.precision,
             batch_size=self.compute.batch_size or TEXT_BATCH, workers=len(self.compute.devices), expected=self.identity.hash,
             hubness=self.hubness_file, least=self.args.min_probability or 0.0, pace=self.compute.pace(self.lines, WORTH_LINES),
+            segment=self.layout.segment or 0,
         )  # fmt: skip
 
     def ready_job(self) -> Any:
@@ -156,7 +163,7 @@ def prepared_index(asked: Retrieval, choice: Choice, settings: dict[str, Any]) -
     path, job = indexes.index_file(asked.keys_dir, asked.name, choice.kind, bank), None
     if asked.hubness_file and not hubness.written(asked.hubness_file):
         job = asked.ready_job()
-    keys, settings = asked.keys(), {name: value for name, value in settings.items() if name != "min_probability"}
+    keys, settings = asked.keys(), {name: value for name, value in settings.items() if name not in NOT_OF_INDEX}
     if (record := known_record(choice, keys, path, settings)) is None:
         job = job or asked.ready_job()
         from vokenization.index_recall import prepare
@@ -170,10 +177,12 @@ def vokenize(asked: Retrieval, choice: Choice) -> None:
     """Write the three files, unless they exist already."""
     where, name, sets, settings = asked.output, asked.args.corpus.name, asked.name, asked.settings()
     path, hdf5_path, ids_path = (file(where, name, sets) for file in (vokens.text_file, vokens.hdf5_file, vokens.ids_file))
-    holds = f"the images of these {asked.lines:,} lines"
+    noun = asked.corpus.rows.noun
+    holds = f"the images of these {asked.lines:,} {noun}s"
     product = Product(hdf5_path, settings, lambda: vokens.read_settings(hdf5_path), holds, (path, ids_path))
     scores = asked.bank.told() if asked.bank else "inner products of normalized vectors"
-    attributes = {"snapshot": asked.identity.name, "snapshot_hash": asked.identity.hash, "scores": scores}
+    model = {"snapshot": asked.identity.name, "snapshot_hash": asked.identity.hash, "level": asked.identity.level}
+    attributes = {**model, "scores": scores}
     job = record = None
     if choice.kind != "flat":
         settings["index"] = choice.kind
@@ -191,17 +200,20 @@ def vokenize(asked: Retrieval, choice: Choice) -> None:
     suggest_bf16(asked.compute)
     tokens = int(asked.corpus.offsets[asked.lines])
     with one_pass([product], asked.lines, lines_a_part(asked.lines, asked.compute.device, CHUNK), asked.compute.engine) as made:
-        if not made.run(job, asked.compute.devices, desc=path.name, unit="lines"):
+        if not made.run(job, asked.compute.devices, desc=path.name, unit=f"{noun}s"):
             return
-        vokens.write_ids(ids_path, asked.gallery.ids)
-        empty, cut = (sum(summary[key] for summary in made.parts.summaries()) for key in ("empty", "cut"))
-        left = sum(summary.get("without", 0) for summary in made.parts.summaries())  # only with a calibration
+        attributes |= vokens.write_ids(ids_path, asked.gallery.ids)
+        summaries = list(made.parts.summaries())
+        empty, (cut, told) = sum(summary["empty"] for summary in summaries), asked.layout.counted(summaries)
+        left = sum(summary.get("without", 0) for summary in summaries)  # only with a calibration
         without = {} if asked.args.min_probability is None else {"without_picture": left}
-        made.report(lines=asked.lines, empty=empty, cut=cut, **without, tokens=tokens, images=len(asked.gallery), index=record or "flat")
-        vokens.write(path, part_arrays(made.parts), asked.lines, tokens, asked.args.topk, asked.gallery.names, settings, attributes)
-    counts = f"{asked.lines:,} lines ({empty:,} empty, {cut:,} cut to the tower's length)"
-    counts += f", {left:,} lines left without a picture," if without else ""
-    print(f"wrote the top {asked.args.topk} of {len(asked.gallery):,} images for {counts} to {path} (and .hdf5, .ids)")
+        counts = {"lines": asked.lines, "empty": empty, **cut, **without, "tokens": tokens, "images": len(asked.gallery)}
+        made.report(**counts, index=record or "flat", vokens=asked.layout.said())
+        joined = part_arrays(made.parts, asked.corpus.rows)
+        vokens.write(path, joined, asked.lines, tokens, asked.args.topk, asked.gallery.names, settings, attributes)
+    lines = f"{asked.lines:,} {noun}s ({empty:,} empty, {told})" + (f", {left:,} {noun}s left without a picture," if without else "")
+    print(f"wrote the top {asked.args.topk} of {len(asked.gallery):,} images for {lines} to {path} (and .hdf5, .ids)")
+    asked.layout.tell(where)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -210,13 +222,18 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--load", required=True, help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
     )
     parser.add_argument("--corpus", required=True, type=Path, help="text file of the corpus, which tokenize_dataset.py has tokenized")
+    parser.add_argument(
+        "--sentences", action=argparse.BooleanOptionalAction, default=False,
+        help="retrieve for every sentence of the corpus instead of every line: a row is one of CORPUS.TOK.sent",
+    )  # fmt: skip
     parser.add_argument("--tokenizer-name", help="tokenizer whose tokens are read (default: that of the snapshot's text tower)")
     parser.add_argument("--image-sets", default="open_images", help="image sets, separated by commas; they are searched together")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: vokens/ in the snapshot)")
     parser.add_argument("--topk", type=at_least_one, default=5, help="number of images for each line")
     parser.add_argument("--max-img-num", type=at_least(1, also=-1), default=-1, help="search only the first N images; -1: all")
-    parser.add_argument("--limit", type=at_least_one, metavar="N", help="retrieve only for the first N lines")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="retrieve only for the first N lines, or sentences")
+    Layout.add_flags(parser)
     Choice.add_flags(parser)
     add_hubness_flag(parser, "at most 4,096 lines of the corpus, with training's captions where the snapshot has them")
     parser.add_argument(
@@ -244,13 +261,14 @@ def main(argv: list[str] | None = None) -> None:
     gallery = read_keys(keys_dir, image_sets, identity, most)
     if args.topk > len(gallery):
         raise UserError(f"--topk {args.topk}: there are only {len(gallery)} images ({', '.join(image_sets)})")
-    corpus = read_corpus(args.corpus, tokenizer)
+    corpus = read_corpus(args.corpus, tokenizer, args.sentences)
     check_tokenizer(corpus, identity)
-    name = "_".join(image_sets) + (f".{most}" if most else "")
     output = args.output or vokens.folder(identity.home)
+    name = sets_name(output, args.corpus.name, image_sets, most, len(gallery))
     finished = vokens.hdf5_file(output, args.corpus.name, name)
     begun = begun_with(finished, lambda: vokens.read_settings(finished))
-    compute = settled(compute, begun)
+    compute, layout = settled(compute, begun), Layout.of(args, identity.level, begun)
+    layout.tell_old(finished)
     if begun and args.index == "auto":
         args.index = begun.get("index", "flat")
     again = f"rm {quoted(finished)}, then the same command" if finished.exists() else "the same command"
@@ -263,7 +281,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.hubness is None and not corpus.offsets[len(corpus)]:
         alpha = 0.0  # nothing is searched for
     bank = Bank.of(alpha, corpus, gallery, identity.hash, compute.precision) if alpha > 0 else None
-    asked = Retrieval(args, identity, compute, corpus, base_name(tokenizer), image_sets, keys_dir, gallery, most, name, output, bank)
+    where = (image_sets, keys_dir, gallery, most, name, output)
+    asked = Retrieval(args, identity, compute, corpus, base_name(tokenizer), *where, layout, bank)
     vokenize(asked, Choice.from_args(args, identity, corpus, len(gallery)))
 
 

@@ -19,13 +19,18 @@ class Loss:
 
 LOSSES = {
     "paired_hinge": Loss("xmatching.loss:paired_hinge", ("margin",), by_token="xmatching.loss:token_hinge"),
+    "summed_hinge": Loss("xmatching.loss:summed_hinge", ("margin",)),
     "hardest_hinge": Loss("xmatching.loss:hardest_hinge", ("margin", "hardest")),
     "infonce": Loss("xmatching.loss:infonce", ("scale",)),
     "sigmoid": Loss("xmatching.loss:sigmoid", ("scale", "bias")),
 }
-OPTIMIZERS = {"adam": "torch.optim:Adam", "adamw": "torch.optim:AdamW", "sgd": "torch.optim:SGD"}
-# Step (from 0) and number of steps -> factor on the learning rates.
-SCHEDULES = {"constant": "xmatching.settings:constant", "cosine": "xmatching.settings:cosine"}
+OPTIMIZERS = {
+    "adam": "torch.optim:Adam", "adamw": "torch.optim:AdamW", "sgd": "torch.optim:SGD", "adamax": "torch.optim:Adamax",
+    "rms": "torch.optim:RMSprop",
+    "bert": "torch.optim:AdamW",  # decays neither biases nor the weights of layer normalizations: xmatching/training.py
+}  # fmt: skip
+# Step (from 0), number of steps, share of them in which the rate rises -> factor on the learning rates.
+SCHEDULES = {"constant": "xmatching.settings:constant", "cosine": "xmatching.settings:cosine", "linear": "xmatching.settings:linear"}
 # Folder of the snapshot and config -> a tracker, see xmatching/report.py.
 REPORTS = {
     "none": "xmatching.report:Tracker",

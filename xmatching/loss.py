@@ -33,6 +33,16 @@ def paired_hinge(text: Tensor, image: Tensor, owner: Tensor, margin: float = 0.5
     return (hinge * different).sum() / (2 * different.sum()).clamp(min=1)
 
 
+def summed_hinge(text: Tensor, image: Tensor, owner: Tensor, margin: float = 0.5) -> Tensor:
+    """The pairwise hinge as Maria's code has it (sent_paired_hinge_rank_loss): the sum over the batch, not the mean.
+
+    Its gradients are so large that clipping at norm 5 brings each to the same length; see docs/training.md.
+    """
+    half = len(text) // 2
+    pairs = 2 * (owner[:half] != owner[half : 2 * half]).sum().clamp(min=1)
+    return paired_hinge(text, image, owner, margin) * pairs
+
+
 def token_hinge(text: Tensor, mask: Tensor, image: Tensor, owner: Tensor, margin: float = 0.5) -> Tensor:
     """The pairwise hinge for every token by itself, averaged over the tokens (Tan & Bansal, EMNLP 2020, eq. 3).
 

@@ -3,9 +3,11 @@
 import argparse
 from typing import Any
 
-from xmatching.kinds import LEVELS, LOSSES, OPTIMIZERS, REPORTS, SCHEDULES, losses_by_token, losses_with
-from xmatching.recipes import RECIPES
-from xmatching.settings import Training, is_fitted
+from xmatching.checks import check, require_no_training
+from xmatching.kinds import LEVELS, LOSSES, OPTIMIZERS, REPORTS, SCHEDULES, losses_with
+from xmatching.recipes import BERT_OPTIMIZER, RECIPES
+from xmatching.settings import Training
+from xmatching.their_flags import add_their_flags, heed
 from xvoken.cli.flags import (
     KEY_VIEWS,
     WORKERS,
@@ -17,13 +19,12 @@ from xvoken.cli.flags import (
     at_least_nothing,
     at_least_one,
     names,
+    share,
 )
 from xvoken.errors import UserError
-from xvoken.kinds import HEADS, IMAGE_POOLS, TEXT_POOLS
+from xvoken.kinds import HEADS, IMAGE_POOLS, SHORT_NAMES, TEXT_POOLS
 from xvoken.machine import PRECISIONS
 
-# The flags that --recipe zeroshot reads, and --resume, which run_xmatching.bash always gives.
-ZEROSHOT_FLAGS = {"recipe", "visn", "visn_weights", "lang", "lang_layers", "text_pool", "max_len", "key_views", "output", "resume"}
 FEW_PICTURES = 1000  # of a training set for which --key-views auto takes 2
 DEFAULT_OUTPUT = "snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert"
 
@@ -31,14 +32,18 @@ DEFAULT_OUTPUT = "snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resne
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Flags as a namespace; an unknown flag or choice ends with exit code 2."""
     parser = build_parser()
-    recipe = parser.parse_known_args(argv)[0].recipe
-    parser.set_defaults(**RECIPES[recipe])  # flags of the command line still override the recipe
+    first = parser.parse_known_args(argv)[0]
+    # Flags of the command line still override the recipe.
+    parser.set_defaults(**RECIPES[first.recipe], **(BERT_OPTIMIZER if first.optim == "bert" else {}))
     args = parser.parse_args(argv)
     if trains_nothing(args):
-        _require_no_training(args, parser)
+        require_no_training(args, parser.parse_args([]))
         args.key_views = args.key_views or 1
     args.limit = args.limit or (1000 if args.tiny else 10_000 if args.fast else None)
-    _check(args)
+    args.level_given, args.level = args.level is not None, args.level or "sentence"
+    args.lang_layers = layers(args.lang_layers)
+    heed(args)
+    check(args, trains_nothing(args))
     return args
 
 
@@ -62,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     _model_flags(parser.add_argument_group("model"))
     _training_flags(parser.add_argument_group("training"))
     _run_flags(parser.add_argument_group("run"))
+    add_their_flags(parser.add_argument_group("of Vokenization and Maria, so that their commands are taken"))
     return parser
 
 
@@ -91,7 +97,7 @@ def _model_flags(group: Any) -> None:
     group.add_argument(
         "--visn-weights", metavar="FILE", help="the image tower's weights, .safetensors or .pth state dict (default: published)"
     )
-    group.add_argument("--lang", default="bert", help="text tower: bert, bert-large, roberta, distilbert, minilm, a hub id or a folder")
+    group.add_argument("--lang", default="bert", help=f"text tower: {', '.join(SHORT_NAMES)}, a hub id or a folder")
     group.add_argument("--lang-layers", default="4,3,2,1", help="layers whose states are concatenated, counted from the last")
     group.add_argument(
         "--text-pool", choices=TEXT_POOLS, default="cls", help="which states of the tokens are taken: the first one, or the mean of all"
@@ -108,7 +114,7 @@ def _model_flags(group: Any) -> None:
         "--key-views", type=key_views, default=1, metavar="{1,2,4,auto}",
         help=f"how many views of a picture its vector is the mean of; auto: 2 for at most {FEW_PICTURES:,} pictures to train on, else 1",
     )  # fmt: skip
-    group.add_argument("--level", choices=LEVELS, default="sentence", help="whether a caption is matched as a whole or token by token")
+    group.add_argument("--level", choices=LEVELS, help="whether a caption is matched as a whole or token by token (default: sentence)")
     group.add_argument("--dim", type=at_least_one, default=512, help="size of the joint space")
     group.add_argument("--hidden", type=at_least_one, default=1024, help="size of the heads' hidden layers")
     group.add_argument("--hidden-layers", type=at_least_one, default=2, help="hidden layers of --head mlp: 2 in Maria, 1 in Vokenization")
@@ -131,10 +137,19 @@ def _training_flags(group: Any) -> None:
     group.add_argument(
         "--batch-size", "--batchSize", type=at_least(2), default=Training.batch_size, help="pairs in a batch, over all processes"
     )
-    group.add_argument("--optim", choices=sorted(OPTIMIZERS), default=Training.optim, help="optimizer")
+    group.add_argument(
+        "--optim",
+        choices=sorted(OPTIMIZERS),
+        default=Training.optim,
+        help="optimizer; bert: adamw as Vokenization has it, with its schedule",
+    )
+    group.add_argument("--momentum", type=at_least_nothing, default=Training.momentum, help="of --optim sgd; 0.9 in Vokenization and Maria")
     group.add_argument("--lr", type=float, default=Training.lr, help="learning rate of the heads")
     group.add_argument(
-        "--schedule", choices=SCHEDULES, default=Training.schedule, help="course of the learning rates; cosine starts with a short rise"
+        "--schedule", choices=SCHEDULES, default=Training.schedule, help="course of the learning rates; cosine and linear start with a rise"
+    )
+    group.add_argument(
+        "--warmup-ratio", type=share, default=Training.warmup_ratio, help="share of the steps in which --schedule cosine, linear rise"
     )
     group.add_argument(
         "--weight-decay", type=float, default=Training.weight_decay, help="adam, sgd: weight of an L2 penalty; adamw: decoupled decay"
@@ -200,6 +215,20 @@ def heads(text: str) -> str:
     return ",".join(found)
 
 
+def layers(text: str) -> tuple[int, ...]:
+    """The value of --lang-layers; raises UserError for anything but numbers from 1 on."""
+    try:
+        found = tuple(int(layer) for layer in text.split(","))
+    except ValueError:
+        raise UserError(f"--lang-layers {text}: expected numbers separated by commas, such as 4,3,2,1") from None
+    if min(found) < 0:
+        raise UserError(
+            f"--lang-layers {text}: layers are counted from the last, without a sign: 1 is the last one. Vokenization takes -1, its "
+            "default, for the first one: that is 12 of bert and roberta"
+        )
+    return found
+
+
 def key_views(text: str) -> int | None:
     """The value of --key-views; None for auto."""
     if text == "auto":
@@ -228,62 +257,3 @@ def weights_or_auto(text: str) -> list[float] | None:
     if len(weights) < len(found) or not any(weights):
         raise argparse.ArgumentTypeError(f"{text!r}: numbers of at least 0 were expected, not all 0, or auto alone")
     return weights
-
-
-def _require_no_training(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Raise UserError for a flag that --recipe zeroshot would not read."""
-    for name, unsaid in vars(parser.parse_args([])).items():
-        if name not in ZEROSHOT_FLAGS and getattr(args, name) != unsaid:
-            raise UserError(f"--{name.replace('_', '-')}: --recipe zeroshot trains nothing and reads no captions; leave it out")
-
-
-def _check(args: argparse.Namespace) -> None:
-    try:
-        args.lang_layers = tuple(abs(int(layer)) for layer in args.lang_layers.split(","))
-    except ValueError:
-        raise UserError(f"--lang-layers {args.lang_layers}: expected numbers separated by commas, such as 4,3,2,1") from None
-    if args.level == "token" and (args.loss not in losses_by_token() or args.text_pool != "cls"):
-        raise UserError(
-            f"--level token: works only with --loss {', '.join(losses_by_token())} and --text-pool cls; leave out --loss, --text-pool "
-            "and --recipe best"
-        )
-    if args.temperature <= 0:
-        raise UserError(f"--temperature {args.temperature}: more than 0 is needed")
-    if not 0 < args.crop_scale <= 1:
-        raise UserError(f"--crop-scale {args.crop_scale}: expected a share above 0, at most 1")
-    if args.views and args.visn_finetune:
-        raise UserError("--views: augmented views are cached for a frozen tower only; leave out --visn-finetune or --views")
-    if not 0 <= args.dropout < 1:
-        raise UserError(f"--dropout {args.dropout}: expected a share from 0 to below 1")
-    _check_heads(args)
-
-
-def _check_heads(args: argparse.Namespace) -> None:
-    """Raise UserError for flags that do not go with the kinds of heads."""
-    named = args.head.split(",")
-    if args.key_views != 1 and args.visn_finetune:
-        raise UserError("--key-views: views are cached for a frozen tower only; leave out --visn-finetune or --key-views")
-    if not is_fitted(args.head):
-        unread = {
-            "--epochs 0": args.epochs == 0, "--early-stop": args.early_stop, "--hubness": args.hubness != 0,
-            "--ridge": args.ridge is not None, "--power": args.power is not None, "--part-weights": args.part_weights,
-            "--other-lines": args.other_lines,
-        }  # fmt: skip
-        if found := [flag for flag, given in unread.items() if given]:
-            mend = "leave out --recipe best, whose flags are for heads in closed form" if args.recipe == "best" else "leave it out"
-            raise UserError(f"{found[0]}: only with --head cca or classes; {args.head} is trained, and nothing is held out; {mend}")
-        return
-    if "cca" not in named and (args.ridge is not None or args.power is not None):
-        raise UserError(f"--ridge, --power: of --head cca, which is not in {args.head}; leave them out")
-    if args.head == "classes" and not trains_nothing(args):
-        raise UserError("--head classes: nothing to train; take --recipe zeroshot, or join it with another: --head cca,classes")
-    wrong = {
-        "--level token": args.level == "token", "--lang-finetune": args.lang_finetune, "--visn-finetune": args.visn_finetune,
-        "--views": args.views, "--load": args.load and not args.test_only,
-    }  # fmt: skip
-    if found := [flag for flag, given in wrong.items() if given]:
-        raise UserError(f"{found[0]}: not with --head {args.head}, which is made of frozen towers' outputs in closed form; leave it out")
-    if args.epochs == 0 and any(HEADS[name].made == "trained" for name in named):
-        raise UserError(f"--epochs 0: --head {args.head} has one that is trained; leave it out, or give it epochs")
-    if args.part_weights and len(args.part_weights) != len(named):
-        raise UserError(f"--part-weights: {len(args.part_weights)} weights for the {len(named)} heads {args.head}")

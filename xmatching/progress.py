@@ -13,6 +13,8 @@ from xvoken.files.safe import all_there, differences
 if TYPE_CHECKING:
     from torch import Tensor
 
+UNTRAINED = {"zeroshot": "a matcher of --recipe zeroshot", "converted": "converted weights"}  # by config["training"]["recipe"]
+
 
 @dataclass
 class Progress:
@@ -61,8 +63,9 @@ def require_same(output: Path, header: dict[str, Any], config: dict[str, Any]) -
 def require_trained(output: Path) -> None:
     """Raise UserError if `output` holds a matcher that no training has made, which one would overwrite."""
     best = snapshots.tensors_file(output, "BEST")
-    if best.exists() and snapshots.read_header(best).get("training", {}).get("recipe") == "zeroshot":
-        raise UserError(f"{output} holds a matcher of --recipe zeroshot; choose another --output, or: rm -r {output}")
+    made = snapshots.read_header(best).get("training", {}).get("recipe") if best.exists() else None
+    if made in UNTRAINED:
+        raise UserError(f"{output} holds {UNTRAINED[made]}; choose another --output, or: rm -r {output}")
 
 
 def require_resume(output: Path, progress: Progress, epochs: int, resume: bool) -> None:

@@ -30,3 +30,6 @@ BEST: dict[str, Any] = {
 ZEROSHOT: dict[str, Any] = {"head": "classes", "lang_layers": "1", "text_pool": "mean", "visn_pool": "avg"}
 
 RECIPES = {"published": PUBLISHED, "best": BEST, "zeroshot": ZEROSHOT}
+
+# What --optim bert means in Vokenization and Maria besides the optimizer itself.
+BERT_OPTIMIZER: dict[str, Any] = {"schedule": "linear", "weight_decay": 0.01}

@@ -170,6 +170,12 @@ def write_zeroshot_card(path: Path, name: str, model: ModelConfig) -> None:
     write_text(path, _about(name, model, heads, "zeroshot: no training, no captions"))
 
 
+def write_converted_card(path: Path, name: str, model: ModelConfig, project: str) -> None:
+    """README.md of a snapshot of another project's weights."""
+    heads = ", ".join(f"{key} {getattr(model, key)}" for key in ("head", "hidden", "hidden_layers", "dim", "dropout"))
+    write_text(path, _about(name, model, f"{heads}; level {model.level}", f"weights of {project}, converted"))
+
+
 def _about(name: str, model: ModelConfig, heads: str, recipe: str) -> str:
     """The part of a card that tells what the matcher is and how to use it."""
     import torch

@@ -15,7 +15,9 @@ from xmatching.progress import Progress, require_resume, require_same, require_t
 from xmatching.training import Learner
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.image import ImageTower
 from xvoken.encoders.snapshot import Bank
+from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.files.safe import replacing_files, write_lines
 from xvoken.records import rsum
 
@@ -84,12 +86,20 @@ def save_epoch(
 
 def _save_towers(output: Path, tag: str, matcher: Matcher, config: dict[str, Any]) -> None:
     """Write trained towers beside the heads, and put their hashes into the config."""
-    from xvoken.encoders.text import weights_hash
-
     if matcher.text_tower:
-        with replacing_files(snapshots.text_tower_folder(output, tag)) as folder:
-            matcher.text_tower.model.save_pretrained(folder)
+        save_text_tower(output, tag, matcher.text_tower)
         config["model"] = {**config["model"], "lang_hash": weights_hash(matcher.text_tower)}
     if matcher.image_tower:
-        snapshots.write_tensors(snapshots.image_tower_file(output, tag), matcher.image_tower.model.state_dict(), {})
+        save_image_tower(output, tag, matcher.image_tower)
         config["model"] = {**config["model"], "visn_hash": weights_hash(matcher.image_tower)}
+
+
+def save_text_tower(output: Path, tag: str, tower: TextTower) -> None:
+    """Write a text tower beside the heads, from where a snapshot is loaded with it."""
+    with replacing_files(snapshots.text_tower_folder(output, tag)) as folder:
+        tower.model.save_pretrained(folder)
+
+
+def save_image_tower(output: Path, tag: str, tower: ImageTower) -> None:
+    """As save_text_tower."""
+    snapshots.write_tensors(snapshots.image_tower_file(output, tag), tower.model.state_dict(), {})

@@ -13,8 +13,6 @@ from xvoken.files.image_sets import CaptionedSet
 from xvoken.files.safe import sha256_of_lines
 from xvoken.kinds import HEADS, full_name, made_by
 
-RAMP = 0.05  # share of the steps in which the cosine schedule rises from zero
-
 
 @dataclass
 class Training:
@@ -47,6 +45,8 @@ class Training:
     part_weights: list[float] | None = None
     early_stop: bool = False
     hubness: float | None = 0.0
+    momentum: float = 0.0
+    warmup_ratio: float = 0.05
 
     @classmethod
     def from_args(cls, args: Namespace) -> "Training":
@@ -54,16 +54,23 @@ class Training:
 
     def learning_rate(self, step: int, steps: int) -> float:
         """Factor on the learning rates at `step` (from 0) of `steps`."""
-        return made_by(SCHEDULES[self.schedule])(step, steps)
+        return made_by(SCHEDULES[self.schedule])(step, steps, self.warmup_ratio)
 
 
-def constant(step: int, steps: int) -> float:
+def constant(step: int, steps: int, warmup: float) -> float:
     return 1.0
 
 
-def cosine(step: int, steps: int) -> float:
-    """A linear rise over the first RAMP of the steps, and half a cosine down to 0."""
-    return min(1.0, (step + 1) / (RAMP * steps)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+def cosine(step: int, steps: int, warmup: float) -> float:
+    """A linear rise over the first share `warmup` of the steps, and half a cosine down to 0."""
+    rise = min(1.0, (step + 1) / (warmup * steps)) if warmup else 1.0
+    return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def linear(step: int, steps: int, warmup: float) -> float:
+    """A linear rise from 0 over the first share `warmup` of the steps, and a linear fall to 0, as in Vokenization (--optim bert)."""
+    rising = int(steps * warmup)
+    return step / rising if step < rising else max(0.0, (steps - step) / max(1, steps - rising))
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from xmatching.launch import LOST
 from xmatching.metric import validate
 from xmatching.model import Matcher
 from xmatching.pairs import Towers, load_pairs
-from xmatching.predecessors import STATE_DICT_ENDINGS, start_from
+from xmatching.predecessors import start_from
 from xmatching.progress import Progress, card_missing, curves_missing, skipped
+from xmatching.published import STATE_DICT_ENDINGS
 from xmatching.report import Reporter, draw_curves, epoch_line, write_card
 from xmatching.resume import load_progress, restore, save_epoch
 from xmatching.settings import Training, describe, is_fitted, model_of, said_of
@@ -151,7 +152,7 @@ def make_learner(
         checkpointing=args.checkpointing,
     )
     if args.load:
-        start_from(args.load, matcher, model, towers.modules())
+        start_from(args.load, matcher, model, towers.modules(), args.level_given)
     return Learner.to_train(matcher, training, device)
 
 
@@ -189,7 +190,7 @@ def test(args: Namespace, device: str) -> None:
     model = replace(snapshot.model, lang=towers.text.name, **said_of(text, image)) if snapshot else model_of(args, text, image)
     args.key_views = model.key_views
     matcher = Matcher(model)
-    start_from(load, matcher, model, towers.modules())
+    start_from(load, matcher, model, towers.modules(), args.level_given)
     valid_data = load_pairs(args, towers, model.level, valid_sets, augment=False)
     print(table(validate(matcher.to(device), valid_data, device, snapshot and snapshot.bank, model.hubness)))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,15 +21,21 @@ from xvoken.machine import cores
 
 def make_optimizer(matcher: Matcher, objective: Objective, training: Training) -> torch.optim.Optimizer:
     """An optimizer of the heads, the trained towers and the objective's parameters (never decayed), each with its learning rate."""
-    towers = [p for tower in (matcher.text_tower, matcher.image_tower) if tower for p in tower.parameters()]
-    groups = [
-        {"params": list(matcher.heads.parameters()), "lr": training.lr, "weight_decay": training.weight_decay},
-        {"params": towers, "lr": training.tower_lr, "weight_decay": training.weight_decay},
-        {"params": list(objective.parameters()), "lr": training.lr, "weight_decay": 0.0},
-    ]
+    towers = nn.ModuleList(tower for tower in (matcher.text_tower, matcher.image_tower) if tower)
+    groups = [*_decayed(matcher.heads, training, training.lr), *_decayed(towers, training, training.tower_lr)]
+    groups.append({"params": list(objective.parameters()), "lr": training.lr, "weight_decay": 0.0})
     for group in groups:
         group["peak"] = group["lr"]
+        group |= {"momentum": training.momentum} if training.optim == "sgd" else {}
     return made_by(OPTIMIZERS[training.optim])([group for group in groups if group["params"]])
+
+
+def _decayed(module: nn.Module, training: Training, lr: float) -> list[dict[str, Any]]:
+    """Parameters with their rate and decay; of --optim bert, biases and the weights of layer normalizations apart, which do not decay."""
+    named = list(module.named_parameters())
+    spared = [p for name, p in named if training.optim == "bert" and name.endswith(("bias", "LayerNorm.weight"))]
+    rest = [p for _, p in named if not any(p is other for other in spared)]
+    return [{"params": rest, "lr": lr, "weight_decay": training.weight_decay}, {"params": spared, "lr": lr, "weight_decay": 0.0}]
 
 
 @dataclass

@@ -6,6 +6,8 @@ Words in capital letters are to be filled in by the user.
 from pathlib import Path
 from shlex import quote
 
+SENTENCES = {"spacy": ["--sentences"], "lines": ["--lines-are-sents"]}  # flags by which tokenizing was told how to find sentences
+
 
 def _command(script: str, *words: object) -> str:
     return " ".join([script, *(quote(str(word)) for word in words)])
@@ -16,15 +18,26 @@ def train(recipe: str = "") -> str:
     return _command("bash scripts/run_xmatching.bash 0", *(["--recipe", recipe] if recipe else []))
 
 
+def convert(weights: object = "BEST.pth", output: object = "snap/xmatching/NAME") -> str:
+    """Make a snapshot of Vokenization's or Maria's weights."""
+    return _command("python xmatching/convert.py", weights, output)
+
+
 def prepare_dialogues() -> str:
     """Turn raw dialogues into text files with a line each."""
     return _command("python tokenization/prepare_reddit.py", "RAW_DIR", "OUTPUT_DIR")
 
 
-def tokenize(corpus: Path = Path("DATA_DIR/FILE"), tokenizer: str = "TOKENIZER", limit: object = None) -> str:
-    """Tokenize a text file; tokenizer: its hub id, folder or short name; limit: only the first lines, None for all."""
+def tokenize(
+    corpus: Path = Path("DATA_DIR/FILE"), tokenizer: str = "TOKENIZER", limit: object = None, rule: str = "", sentences: str = ""
+) -> str:  # fmt: skip
+    """Tokenize a text file; tokenizer: its hub id, folder or short name; limit: only the first lines, None for all.
+
+    rule: of the filter, empty for none; sentences: "spacy" splits lines, "lines" takes lines for sentences, empty writes none.
+    """
     only = ["--limit", limit] if limit else []
-    return _command("python tokenization/tokenize_dataset.py", corpus.parent, corpus.name, tokenizer, *only)
+    more = [*only, *(["--filter", rule] if rule else []), *SENTENCES.get(sentences, [])]
+    return _command("python tokenization/tokenize_dataset.py", corpus.parent, corpus.name, tokenizer, *more)
 
 
 def fix_order(image_set: str) -> str:
@@ -38,10 +51,13 @@ def extract_keys(load: object, image_set: str, output: Path | None = None) -> st
     return _command("python vokenization/extract_vision_keys.py", "--load-dir", load, "--image-sets", image_set, *elsewhere)
 
 
-def vokenize(load: object = "SNAPSHOT", corpus: object = "CORPUS", image_sets: str = "") -> str:
-    """Retrieve images for every line of a corpus; image_sets: names joined by commas, empty for the stage's default."""
-    sets = ["--image-sets", image_sets] if image_sets else []
-    return _command("python vokenization/vokenize_corpus_mp.py", "--load", load, "--corpus", corpus, *sets)
+def vokenize(load: object = "SNAPSHOT", corpus: object = "CORPUS", image_sets: str = "", sentences: bool = False) -> str:
+    """Retrieve images for every line of a corpus; image_sets: names joined by commas, empty for the stage's default.
+
+    sentences: for every sentence instead.
+    """
+    more = [*(["--image-sets", image_sets] if image_sets else []), *(["--sentences"] if sentences else [])]
+    return _command("python vokenization/vokenize_corpus_mp.py", "--load", load, "--corpus", corpus, *more)
 
 
 def evaluate(load: object, image_set: str) -> str:

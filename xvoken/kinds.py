@@ -60,7 +60,7 @@ SOURCES = {
     "folder": ("xvoken.pictures.sources:is_folder", "xvoken.pictures.sources:folder_ids"),
 }
 # Formats of captioned pictures: the function that reads one, by the ending of the file.
-CAPTION_FORMATS = {".json": "xvoken.files.image_sets:read_lxmert"}
+CAPTION_FORMATS = {".json": "xvoken.files.image_sets:read_lxmert", ".tsv": "xvoken.files.image_sets:read_conceptual"}
 # Kinds of index over keys; all but flat are approximate.
 INDEXES = {
     "flat": "xvoken.search.index:build_joined",
@@ -80,6 +80,7 @@ SHORT_NAMES = {
     "bert": "bert-base-uncased",
     "bert-large": "bert-large-uncased",
     "roberta": "roberta-base",
+    "xlm-roberta": "xlm-roberta-base",
     "distilbert": "distilbert-base-uncased",
     "minilm": "sentence-transformers/all-MiniLM-L6-v2",
 }

@@ -32,10 +32,14 @@ def test_help_is_the_comment_on_top_and_nothing_is_started(script: Path, flag: s
     [
         (["scripts/run_xmatching.bash"], "the first argument is missing: the GPUs"),
         (["scripts/run_xmatching.bash", "one"], "expected different numbers"),
+        (["scripts/run_xmatching.bash", "cpu", "", "--tiny"], "the name of the run, is empty"),
         (["scripts/xmatching_benchmark.bash", "0"], "two arguments are needed"),
         (["scripts/xmatching_benchmark.bash", "0", "nobody"], "snap/xmatching/nobody: no such snapshot; train it with: OUTPUT="),
         (["scripts/xmatching_benchmark.bash", "one", "xmatching/"], "expected different numbers"),
         (["scripts/build_context.bash", "cpu", "--k", "4"], "one argument is taken"),
+        (["scripts/extract_keys.bash", "one", "NAME"], "expected different numbers"),
+        (["scripts/run_xmatching.bash", "--tiny"], "the GPUs come first"),
+        (["scripts/mpvokenize_reddit.bash", "cpu", "nobody"], "snap/xmatching/nobody"),
     ],
 )
 def test_a_mistake_in_the_call_is_one_line_and_code_2(arguments: list[str], said: str, process: Callable):
@@ -44,14 +48,42 @@ def test_a_mistake_in_the_call_is_one_line_and_code_2(arguments: list[str], said
     assert len(done.stderr.splitlines()) == 1 and said in done.stderr
 
 
+TAKEN = """
+source scripts/common.bash
+take_arguments "$@"
+printf '%s|%s|%s|%s' "$PROCESSES" "$RUN" "${#FLAGS[@]}" "${FLAGS[*]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "taken"),
+    [
+        ([], "||0|"),
+        (["--limit", "5"], "||2|--limit 5"),
+        (["cpu"], "1||0|"),
+        (["cpu", "--limit", "5"], "1||2|--limit 5"),
+        (["cpu", "bert_resnext"], "1|snap/xmatching/bert_resnext|0|"),
+        (["cpu", "my/run", "--limit", "a b"], "1|my/run|2|--limit a b"),
+    ],
+)
+def test_gpus_and_name_are_taken_as_vokenization_takes_them(arguments: list[str], taken: str, process: Callable):
+    done = process("bash", "-c", TAKEN, "bash", *arguments)
+    assert (done.returncode, done.stdout) == (0, taken), done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_training_by_the_words_that_other_stages_take(world: World, tmp_path: Path, process: Callable, device: str):
-    flags = world.train_flags(tmp_path / "m", "--epochs", 1)
-    done = process("bash", "scripts/run_xmatching.bash", device, *flags)
+    """The second word is the run's name, as in Vokenization, or a path."""
+    flags = world.train_flags(tmp_path, "--epochs", 1)
+    at = flags.index("--output")
+    del flags[at : at + 2]
+    done = process("bash", "scripts/run_xmatching.bash", device, tmp_path / "m", *flags)
     assert done.returncode == 0, done.stderr
     assert "gloo" not in done.stderr
     assert (tmp_path / "m/BEST.safetensors").exists()
+    done = process("bash", "scripts/run_xmatching.bash", device, "m", *flags, OUTPUT=str(tmp_path / "m"))
+    assert done.returncode == 2 and "the run is named twice" in done.stderr
 
 
 @pytest.mark.slow
@@ -76,16 +108,35 @@ def test_a_mistake_in_two_processes_is_one_line_and_code_2(world: World, tmp_pat
 def test_tokenizing_and_retrieving_reddit(world: World, keyed: Path, tmp_path: Path, process: Callable):
     for split in ("valid", "test", "train"):
         (tmp_path / f"{split}.pkl.txt").write_text(f"a red circle\tin {split}\n\n")
-    places = {"DATA_DIR": str(tmp_path), "LOAD": str(keyed), "IMAGE_SETS": "shapes_train"}
-    done = process("bash", "tokenization/tokenize_reddit_bert.bash", "--num-workers", 1, TOKENIZER=str(world.bert), **places)
+    places = {"DATA_DIR": str(tmp_path), "IMAGE_SETS": "shapes_train"}
+    done = process(
+        "bash", "tokenization/tokenize_reddit_bert.bash", "--num-workers", 1, TOKENIZER=str(world.bert), LOAD=str(keyed), **places
+    )
     assert done.returncode == 0, done.stderr
     output = tmp_path / "vokens"
-    done = process("bash", "scripts/mpvokenize_reddit.bash", "--output", output, "--num-workers", 1, **places)
+    done = process("bash", "scripts/mpvokenize_reddit.bash", "cpu", keyed, "--output", output, "--num-workers", 1, LOAD="another", **places)
     assert done.returncode == 0, done.stderr
     for split in ("valid", "test", "train"):
         first, second, end = (output / f"{split}.pkl.txt.shapes_train").read_text().split("\n")
         assert len(first.split("\t")) == 5
         assert second == end == ""
+
+
+@pytest.mark.slow
+def test_tokenizing_and_retrieving_wikipedia(world: World, keyed: Path, tmp_path: Path, process: Callable):
+    for split in ("valid", "test", "train"):
+        (tmp_path / f"wiki.{split}.raw").write_text(f" = Title = \n\n a red circle in {split} \n short \n")
+    places = {"DATA_DIR": str(tmp_path), "IMAGE_SETS": "shapes_train"}
+    tokenize = ["bash", "tokenization/tokenize_wiki103_bert.bash", "--num-workers", 1, "--no-sentences"]
+    done = process(*tokenize, TOKENIZER=str(world.bert), **places)
+    assert done.returncode == 0, done.stderr
+    output, flags = tmp_path / "vokens", ["--output", tmp_path / "vokens", "--num-workers", 1]
+    done = process("bash", "scripts/mpvokenize_wiki103.bash", "cpu", f"{keyed}/", *flags, **places)
+    assert done.returncode == 2 and "wiki.valid.raw.tiny-bert.sent does not exist; to have sentences, tokenize again: rm" in done.stderr
+    done = process("bash", "scripts/mpvokenize_wiki103.bash", "cpu", f"{keyed}/", *flags, "--no-sentences", **places)
+    assert done.returncode == 0, done.stderr
+    texts = [path for path in output.iterdir() if path.name.startswith("wiki.") and path.with_name(f"{path.name}.hdf5").exists()]
+    assert len(texts) == 3 and all(path.read_text().count("\n") == 1 for path in texts)
 
 
 @pytest.mark.slow

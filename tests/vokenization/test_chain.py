@@ -229,5 +229,5 @@ def test_coco_pictures_lie_in_their_split(tmp_path: Path):
     from xvoken.files.image_sets import Roots
 
     roots = Roots(tmp_path, tmp_path / "coco", tmp_path / "vg")
-    assert roots.picture("COCO_val2014_000000000785") == tmp_path / "coco/val2014/COCO_val2014_000000000785.jpg"
-    assert roots.picture("2331999") == tmp_path / "vg/2331999.jpg"
+    assert roots.picture("COCO_val2014_000000000785", "coco_minival") == tmp_path / "coco/val2014/COCO_val2014_000000000785.jpg"
+    assert roots.picture("2331999", "vg_nococo") == tmp_path / "vg/2331999.jpg"

@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
+from tests import builder
+from tests.running import run_here
 from vokenization import export_embeddings
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
@@ -35,3 +37,18 @@ def test_export_writes_what_readers_expect(tmp_path: Path, monkeypatch) -> None:
     export_embeddings.main(flags)  # the same files again
     with pytest.raises(UserError, match=r"img_emb_0001.npy belongs to another export \(4 such files\).* rm -r "):
         export_embeddings.main(flags[:4])
+
+
+def test_keys_of_a_clip_folder_are_found_where_stages_put_them(tmp_path: Path) -> None:
+    """The command that an error names makes what is missing."""
+    builder.save_clip(tmp_path / "models/clip")
+    builder.save_pictures(tmp_path / "photos", {"a": (40, 30), "b": (30, 40)})
+    assert run_here("vokenization/create_image_ids.py", "--image-sets", "album=photos", cwd=tmp_path).returncode == 0
+    export = ["vokenization/export_embeddings.py", "--load", "models/clip", "--image-sets", "album"]
+    missing = run_here(*export, cwd=tmp_path)
+    mend = missing.stderr.partition("make it with: python ")[2].split()
+    assert missing.returncode == 2 and mend[0] == "vokenization/extract_vision_keys.py", missing.stderr
+    assert run_here(*mend, "--num-workers", 1, cwd=tmp_path).returncode == 0
+    assert "wrote 2 keys" in run_here(*export, cwd=tmp_path).stdout
+    assert (tmp_path / "snap/xmatching/clip/export/album/img_emb/img_emb_0000.npy").is_file()
+    assert "wrote 2 keys" in run_here(*export[:2], "snap/xmatching/clip", *export[3:], cwd=tmp_path).stdout  # the folder with the keys

@@ -197,7 +197,7 @@ def test_token_level(world: World, tmp_path: Path, script: Callable[..., str]):
     shutil.copy(world.folder / "corpus/lines.txt", tmp_path)
     script("tokenization.tokenize_dataset", tmp_path, "lines.txt", world.bert)
     flags = ["--keys-dir", tmp_path / "keys", "--image-sets", "made", "--num-workers", 1, "--corpus", tmp_path / "lines.txt"]
-    flags += ["--tokenizer-name", world.bert, "--index", "flat"]
+    flags += ["--tokenizer-name", world.bert, "--index", "flat", "--segment", 0]
     script("vokenization.vokenize_corpus_mp", "--load", load, *flags, "--output", tmp_path / "out", "--hubness", 0.5)
     (path,) = (tmp_path / "keys").glob("*.hubness.npy")
     off, found, at, said = np.load(path), vokens.read(tmp_path / "out", "lines.txt", "made"), 0, {}

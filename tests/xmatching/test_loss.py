@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from xmatching.loss import Objective, hardest_hinge, infonce, paired_hinge, sigmoid, token_hinge
+from xmatching.loss import Objective, hardest_hinge, infonce, paired_hinge, sigmoid, summed_hinge, token_hinge
 
 # Scores text @ image.T of the matrices below:  [[1, 0, .6], [0, 1, .8], [.6, .8, 1]]
 TEXT = IMAGE = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
@@ -18,6 +18,15 @@ def test_paired_hinge_by_hand():
     assert paired_hinge(TEXT, IMAGE, APART, margin=1.5).item() == pytest.approx(0.5)
     assert paired_hinge(TEXT[[1, 2]], IMAGE[[1, 2]], APART[:2], margin=0.5).item() == pytest.approx(0.3)
     assert paired_hinge(TEXT[[1, 2]], IMAGE[[1, 2]], torch.tensor([4, 4]), margin=0.5).item() == 0
+
+
+def test_summed_hinge_is_marias():
+    """As its sent_paired_hinge_rank_loss: both halves' hinges, added up."""
+    torch.manual_seed(0)
+    text, image = (torch.nn.functional.normalize(torch.randn(6, 4), dim=-1) for _ in range(2))
+    hinges = [max(0, 0.5 - float(text[i] @ image[i]) + float(text[i] @ image[(i + 3) % 6])) for i in range(6)]
+    assert summed_hinge(text, image, torch.arange(6), margin=0.5).item() == pytest.approx(sum(hinges))
+    assert summed_hinge(text, image, torch.zeros(6).long(), margin=0.5).item() == 0
 
 
 def test_hardest_hinge_by_hand():

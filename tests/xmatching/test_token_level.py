@@ -48,20 +48,20 @@ def test_chain(world: World, token_matcher: Path, script: Callable[..., str]):
         vokens, indices = file["vokens"][:], file["indices"][:]
     encoder, at = load_encoder(str(token_matcher), ["text"], "cpu"), 0
     for number, line in enumerate(LINES):
-        ids = encoder.tokenizer(line)["input_ids"]
-        count, most = len(ids) - 2, encoder.text.tower.max_tokens
+        ids, pieces = encoder.tokenizer(line)["input_ids"], []
+        count, most = len(ids) - 2, encoder.text.tower.max_tokens - 2
         own, at = vokens[at : at + count], at + count
         if not line:
             assert (indices[number] == -1).all()
             continue
-        ids = [*ids[: min(count, most - 2) + 1], ids[-1]]
-        with torch.inference_mode():
-            vectors = encoder.text_head(encoder.text.tower.tokens(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.int64))[0])
-        scores = vectors[1:-1] @ keys.T
-        taken = torch.from_numpy(own[: len(scores)]).long()
-        torch.testing.assert_close(scores.gather(1, taken[:, None])[:, 0], scores.max(1).values, atol=1e-5, rtol=0)
-        assert (own[len(scores) :] == -1).all()  # the tower never saw these
-        mean = (vectors @ keys.T).mean(0)
+        step = count // -(-count // most)  # of equal length, as many as the tower takes
+        for start in range(0, count, step):
+            piece = torch.tensor([[ids[0], *ids[1:-1][start : start + step], ids[-1]]])
+            with torch.inference_mode():
+                pieces.append(encoder.text_head(encoder.text.tower.tokens(piece, torch.ones_like(piece))[0]))
+        scores = torch.cat([vectors[1:-1] for vectors in pieces]) @ keys.T
+        torch.testing.assert_close(scores.gather(1, torch.from_numpy(own).long()[:, None])[:, 0], scores.max(1).values, atol=1e-5, rtol=0)
+        mean = (pieces[0] @ keys.T).mean(0)
         torch.testing.assert_close(mean[torch.from_numpy(indices[number]).long()], mean.topk(2).values, atol=1e-5, rtol=0)
     assert at == len(vokens)
     record = script(

@@ -21,9 +21,14 @@ GIVEN = {
     "serve": [("--load", "snap/xmatching/best", "--image-sets", "mine,yours", "--port", 8001), ("--images", "my photos")],
     "split_karpathy": [("dataset_coco.json",)],
     "demo_data": [(Path("data/demo"),)],
-    "tokenize": [(), (Path("my data/lines.txt"), "minilm", 5)],
+    "tokenize": [
+        (),
+        (Path("my data/lines.txt"), "minilm", 5),
+        (Path("a.txt"), "bert", None, "wiki", "spacy"),
+        (Path("a.txt"), "bert", 1, "", "lines"),
+    ],
     "encode_captions": [(), ("models/clip", "other")],
-    "vokenize": [(), ("snap/xmatching/best", Path("my data/lines.txt"), "mine,yours")],
+    "vokenize": [(), ("snap/xmatching/best", Path("my data/lines.txt"), "mine,yours"), ("m", "a.txt", "mine", True)],
     "page_of_context": [(Path("my outputs/txt_ctx.hdf5"), "my photos"), (Path("txt_ctx.hdf5"), None, ["mine", "yours"])],
     "install": [(), *((extra,) for extra in EXTRAS)],
 }

@@ -73,14 +73,15 @@ class Batches:
 
 
 def tower_rows(
-    pictures: Items, how: Batches, embed: Callable[[Tensor], Tensor], shape: tuple[int, int]
-) -> tuple[NDArray[np.float16], list[list[Any]]]:
+    pictures: Items, how: Batches, embed: Callable[[Tensor], Tensor], shape: tuple[int, int], whole: bool = False
+) -> tuple[NDArray[np.floating], list[list[Any]]]:
     """Views of pictures through a tower, in batches: float16 (n, V, width), NaN for a picture that can't be used.
 
     pictures: items uint8 (V, 3, H, W), or why a picture can't be used (str); shape: (V, width);
-    embed: uint8 (B, V, 3, H, W) -> (B, V, width), on the tower's device. Returns [row, reason] of the pictures left out too.
+    embed: uint8 (B, V, 3, H, W) -> (B, V, width), on the tower's device; whole: float32 rows instead, all that a tower computes.
+    Returns [row, reason] of the pictures left out too.
     """
-    rows = np.full((len(pictures), *shape), np.nan, np.float16)
+    rows = np.full((len(pictures), *shape), np.nan, np.float32 if whole else np.float16)
     skipped: list[list[Any]] = []
 
     def one(batch: Callable[[], tuple[int, list[Any]]]) -> tuple[list[int], Tensor | None]:
@@ -92,7 +93,7 @@ def tower_rows(
     found = list(in_lanes(one, batch_readers(pictures, how.at_once, how.threads), how.pace))
     for places, out in found:  # after all batches, so that a GPU is not waited for between them
         if out is not None:
-            rows[places] = as_float16(out)
+            rows[places] = out.float().cpu().numpy() if whole else as_float16(out)
     return rows, sorted(skipped)
 
 

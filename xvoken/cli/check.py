@@ -65,25 +65,27 @@ def _check(path: Path, given: Sequence[Path]) -> str:
 
 def _same_lines(path: Path, given: Sequence[Path]) -> None:
     """Compare retrieved images with the tokens and the text of their corpus, given or in the same folder; raises UserError."""
-    then, named, faults = vokens.read_settings(path).get("corpus"), [], []
+    settings, named, faults = vokens.read_settings(path), [], []
+    then, rows = settings.get("corpus"), {key: settings[key] for key in ("filter", "sentences") if key in settings}
     first_set = next(iter(vokens.read_ids(path.parent, *path.stem.rsplit(".", 1))), "").partition("/")[0]
     for other in dict.fromkeys([*given, *sorted(path.parent.glob("*.hdf5"))]):
         name, _, tokenizer = _split(other.name.removesuffix(".hdf5"), other.parent)
         # The file is named {corpus}.{IMAGE_SET}; another corpus' name may be a prefix of this corpus' name.
         if other.suffix == ".hdf5" and path.name.startswith(f"{name}.{first_set}") and _holds_tokens(other):
-            named.append(corpus.Corpus(other.parent / name, tokenizer))
             try:
+                named.append(corpus.Corpus(other.parent / name, tokenizer, sentences="sentences" in rows))
                 corpus.same_text(other.parent / name, path, then, f"rm {quoted(path)} && {vokens.MAKE} (and the flags it had)")
             except UserError as error:  # two folders may each have a train.pkl.txt, and the images belong to one of them
                 faults.append(error)
                 continue
-            if named[-1].identity == then:
+            if named[-1].identity == then and named[-1].row_settings == rows:
                 return
     if faults:
         raise faults[0]
     if then and named:
         mend = f"make them again with: {vokens.MAKE} (and the flags it had), after: rm {quoted(path)}"
-        raise UserError(f"{path}: its images are of other lines than those of {named[0].path}; {mend}")
+        what = f"other {named[0].rows.noun}s than those of {named[0].path}"
+        raise UserError(f"{path}: its images are of {what}; {mend}")
 
 
 def _holds_tokens(path: Path) -> bool:

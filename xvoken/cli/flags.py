@@ -149,18 +149,22 @@ def names(text: str) -> list[str]:
 
 
 def add_roots_flags(parser: ArgumentParser) -> None:
-    """Add --lxmert-root, --coco-root and --image-root: where the LXMERT files and their pictures lie."""
+    """Add --lxmert-root, --coco-root, --image-root and --cc-root: where captioned sets and their pictures lie."""
     parser.add_argument("--lxmert-root", default="data/lxmert", help="folder of the LXMERT files (default: %(default)s)")
     parser.add_argument("--coco-root", default="data/mscoco/images", help="folder with train2014/ and val2014/ (default: %(default)s)")
     parser.add_argument(
         "--image-root", default="data/vg/images",
         help="folder of the pictures whose id is not one of COCO's: {img_id}.jpg, .png, ... (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--cc-root", default="data/cc",
+        help="folder of Conceptual Captions: training.tsv, validation.tsv, images/training/ and images/validation/ (default: %(default)s)",
+    )  # fmt: skip
 
 
 def roots_of(args: Namespace) -> Roots:
     """The folders given with the flags of `add_roots_flags`."""
-    return Roots(Path(args.lxmert_root), Path(args.coco_root), Path(args.image_root))
+    return Roots(Path(args.lxmert_root), Path(args.coco_root), Path(args.image_root), Path(args.cc_root))
 
 
 def add_engine_flags(parser: ArgumentParser) -> None:

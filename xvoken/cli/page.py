@@ -17,6 +17,8 @@ from xvoken.files import image_ids, vokens
 from xvoken.files import keys as key_files
 from xvoken.files.corpus import same_text
 from xvoken.files.image_sets import listed_sets, sets_of, split_name
+from xvoken.files.lines import each_line
+from xvoken.files.rows import read_rows
 from xvoken.files.safe import quoted, read_json, sha256_of_file
 from xvoken.pages.document import data_folder, made
 from xvoken.pages.places import picture_paths
@@ -77,7 +79,7 @@ class Given:
             same_text(self.corpus, self.hdf5, then, self.again())
             if then is None:
                 log.warning(f"{self.hdf5} does not say which text it was made of; it must be {self.corpus}")
-            return self.corpus
+            return self._with_all_lines(self.corpus)
         corpus = self.name.name.removesuffix("." + "_".join(self.sets))
         for path in [
             self.name.with_name(corpus),
@@ -85,10 +87,20 @@ class Given:
             *(path for where in LIKELY for path in sorted(Path().glob(f"{where}/{corpus}"))),
         ]:
             if path.is_file() and then in (sha256_of_file(path), *_tokens_of(path)):
-                return path
+                return self._with_all_lines(path)
         raise UserError(
             f"{self.hdf5}: the text that it was made of is not where it is looked for; say where it is: --corpus FOLDER/{corpus}"
         )
+
+    def _with_all_lines(self, text: Path) -> Path:
+        """The same; says so where the tokens are of another tool, and that may have left lines out without saying which."""
+        if self.settings.get("corpus") != sha256_of_file(text):
+            rows, lines = read_rows(self.hdf5, vokens.MAKE).number, sum(1 for _ in each_line(text, str(text)))
+            if lines > rows:
+                left = "if its tokens were made with lines left out, as by Vokenization, pictures stand beside other lines"
+                mend = "tokenize the text here, with --filter empty"
+                log.warning(f"{text}: has {lines:,} lines, {self.hdf5} has {rows:,}; {left}: {mend}")
+        return text
 
     def paths(self) -> list[Path | Member]:
         """The file of each row's picture; raises UserError if the keys are not those that were searched."""
@@ -100,8 +112,8 @@ def _tokens_of(text: Path) -> list[str]:
     return [sha256_of_file(path) for path in sorted(text.parent.glob("*.hdf5")) if path.name.startswith(f"{text.name}.")]
 
 
-def _given(args: argparse.Namespace) -> Given:
-    """The voken file that the flags name: by --vokens, or by the words that retrieval was given."""
+def given_of(args: argparse.Namespace) -> Given:
+    """The voken file that the flags of `add_given_flags` name: by --vokens, or by the words that retrieval was given."""
     sets = [split_name(part) for part in listed_sets([args.image_sets])] if args.image_sets else []
     moved = {name: folder for name, folder in sets if folder}
     if args.vokens:
@@ -128,8 +140,8 @@ def _home(load: str) -> Path:
     return identify(load).home
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(description="Write a page of all lines of a corpus with the pictures that were found for them.", formatter_class=Help)
+def add_given_flags(parser: Parser) -> None:
+    """Add the flags that name a voken file and where its pictures are, see `given_of`."""
     parser.add_argument(
         "--vokens", type=some_path, metavar="FILE",
         help="the voken file: snap/xmatching/NAME/vokens/CORPUS.IMAGE_SET, or its .hdf5; or say --load, --corpus and --image-sets",
@@ -143,6 +155,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--vokens-dir", type=some_path, help="with --load: folder of the voken files (default: vokens/ in the snapshot)")
     parser.add_argument("--keys-dir", type=some_path, help="folder of the keys (default: keys/ beside vokens/)")
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = Parser(description="Write a page of all lines of a corpus with the pictures that were found for them.", formatter_class=Help)
+    add_given_flags(parser)
     parser.add_argument("--title", help="what the page is called (default: the name of the text's file)")
     parser.add_argument("--output", type=some_path, help="the HTML file to write (default: the voken file's name and .page.html)")
     parser.add_argument(
@@ -156,7 +173,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write the page that the flags ask for, unless it is there."""
     args = _parse(argv)
-    given = _given(args)
+    given = given_of(args)
     output = args.output or given.name.with_name(f"{given.name.name}.page.html")
     data_folder(output)
     text, paths = given.text(), given.paths()

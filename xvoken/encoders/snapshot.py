@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from xvoken import commands
+from xvoken.encoders.foreign import refuse_their_folder, refuse_torch_file
 from xvoken.encoders.parts import Part, require_head, require_parts
 from xvoken.encoders.typed import mistyped
 from xvoken.errors import UserError
@@ -244,8 +245,11 @@ def require_snapshot(load: str | Path) -> Path:
     path = Path(load)
     if path.is_dir():
         path = tensors_file(path, "BEST")
+        if not path.exists():
+            refuse_their_folder(path.parent)
     if not path.is_file():
         raise UserError(f"no snapshot at {load} ({path.absolute()} is missing); train one: {commands.train()}")
+    refuse_torch_file(path)
     return path
 
 
@@ -283,4 +287,5 @@ def check(folder: Path) -> str:
     model = snapshot.model
     if not has_tokenizer(snapshot.folder):
         raise UserError(f"{snapshot.folder}: its tokenizer/ is missing")
-    return f"matcher {model.visn} + {model.lang}, {model.dim}-d, epoch {snapshot.config.get('epoch')}, {snapshot.hash}"
+    epoch = f"epoch {snapshot.config['epoch']}" if "epoch" in snapshot.config else "converted"
+    return f"matcher {model.visn} + {model.lang}, {model.dim}-d, {epoch}, {snapshot.hash}"

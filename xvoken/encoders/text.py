@@ -1,6 +1,7 @@
 """Pretrained text towers of transformers, and their pooling."""
 
 import hashlib
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,17 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
+def _settle_missing(model: nn.Module, missing: Iterable[str], name: str) -> None:
+    """Set a pooler that the files lack, as RoBERTa's do, to 0: no state depends on it, but random weights would be others each time.
+
+    Raises UserError where anything else is missing.
+    """
+    if others := sorted(key for key in missing if not key.startswith("pooler.")):
+        raise UserError(f"text model {name}: its files lack weights ({others[0]}), which would be random; take a whole model")
+    for key in missing:
+        nn.init.zeros_(model.get_parameter(key))
+
+
 class TextTower(nn.Module):
     """Hidden states of some layers, concatenated, at the first token or averaged over all tokens.
 
@@ -45,7 +57,8 @@ class TextTower(nn.Module):
         from transformers import AutoModel
 
         self.name, self.layers, self.pool, self.pooling = full_name(name), layers, pool, made_by(TEXT_POOLS[pool])
-        self.model = _load(AutoModel, name, "text model", use_safetensors=True).float()
+        self.model, found = _load(AutoModel, name, "text model", use_safetensors=True, output_loading_info=True)
+        _settle_missing(self.model.float(), found["missing_keys"], name)
         config = self.model.config
         if not layers or min(layers) < 1 or max(layers) > config.num_hidden_layers:
             raise UserError(f"--lang-layers {','.join(map(str, layers))}: {name} has layers 1 to {config.num_hidden_layers}")

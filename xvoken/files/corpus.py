@@ -4,10 +4,11 @@
     FILE.TOK.hdf5    dataset `tokens`, int32 (N,): the lines one after another; attributes say what made it
     FILE.TOK.line    L + 1 offsets, one a line: line i is tokens[line[i] : line[i + 1]]
 
-L is the number of lines of FILE, empty ones included.
+L is the number of lines of FILE, empty ones included, or of those that a filter has kept: then, and where lines are split into sentences,
+there is more, see xvoken/files/rows.py.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from glob import escape
 from itertools import islice
 from pathlib import Path
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 
 from xvoken import commands
 from xvoken.errors import UserError
-from xvoken.files.hdf5 import open_hdf5, writing_hdf5
+from xvoken.files.hdf5 import is_dataset, open_hdf5
 from xvoken.files.offsets import Offsets
-from xvoken.files.safe import quoted, replacing, sha256_of_file
+from xvoken.files.rows import LinesOfSentences, Rows, agree, kept_file, sent_file
+from xvoken.files.safe import quoted, sha256_of_file
 from xvoken.kinds import base_name
 
 SLAB = 1 << 14  # lines that `check` reads at once
@@ -72,90 +74,78 @@ def _make_again(corpus: Path, tokens: Path, now: str) -> str:
         return ""
     source = made.get("source", tokens.name.removeprefix(f"{corpus.name}.").removesuffix(".hdf5"))
     files = [path for path in (tokens, tokens.with_suffix(".line"), tokens.with_suffix("")) if path.exists()]
-    return f"rm {' '.join(map(quoted, files))} && {commands.tokenize(corpus, source, made.get('limit'))}"
+    again = commands.tokenize(corpus, source, made.get("limit"), made.get("filter", ""), made.get("sentences", ""))
+    return f"rm {' '.join(map(quoted, files))} && {again}"
 
 
-class IdText:
-    """Writes token ids as text, by table lookup, without Python work for each token; vocabulary: all ids are below it."""
-
-    def __init__(self, vocabulary: int):
-        digits = [f"{i} ".encode() for i in range(vocabulary)]
-        self.lengths = np.array([len(word) for word in digits], np.int64)
-        self.table = np.array(digits, dtype=f"S{self.lengths.max()}").view(np.uint8).reshape(vocabulary, -1)
-
-    def lines(self, ids: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Tokens (n,), number of tokens of each line (l,) -> bytes uint8: ids separated by blanks, every line ended by a newline"""
-        padded = self.table[ids]
-        text = padded[padded != 0]
-        ends = np.zeros(len(ids) + 1, np.int64)  # where the text of each token ends, with its blank
-        np.cumsum(self.lengths[ids], out=ends[1:])
-        line_ends = ends[np.cumsum(counts)]
-        text[line_ends[counts > 0] - 1] = ord("\n")
-        return np.insert(text, line_ends[counts == 0], ord("\n")) if (counts == 0).any() else text
-
-
-def write(
-    corpus: Path, tokenizer_name: str, parts: Iterable[tuple[Path, NDArray[np.int32], NDArray[np.int64]]],
-    attributes: dict[str, Any], report: Callable[[int, int], object],
-) -> tuple[int, int]:  # fmt: skip
-    """Join parts (text file, tokens (n,), token counts of the lines) to the three files; returns lines, tokens.
-
-    The hdf5 file is renamed last: if it exists, the other two are whole, and `report` was called with lines and tokens.
-    """
-    lines = total = 0
-    with (
-        writing_hdf5(tokens_file(corpus, tokenizer_name)) as file,
-        replacing(line_file(corpus, tokenizer_name)) as line_path,
-        replacing(text_file(corpus, tokenizer_name)) as text_path,
-    ):
-        with open(line_path, "wb") as line_out, open(text_path, "wb") as text_out:
-            tokens = file.create_dataset("tokens", (0,), np.int32, maxshape=(None,), chunks=(1 << 18,))
-            line_out.write(b"0\n")
-            for text_part, ids, counts in parts:
-                text_out.write(text_part.read_bytes())
-                line_out.write(("\n".join(map(str, (total + np.cumsum(counts)).tolist())) + "\n").encode())
-                tokens.resize((total + len(ids),))
-                tokens[total:] = ids
-                lines, total = lines + len(counts), total + len(ids)
-            file.attrs.update({**attributes, "lines": lines})
-        report(lines, total)
-    return lines, total
-
-
-def read_corpus(corpus: str | Path, tokenizer: str) -> "Corpus":
+def read_corpus(corpus: str | Path, tokenizer: str, sentences: bool = False) -> "Corpus":
     """Open a tokenized corpus; corpus: its text file; tokenizer: as it was given to tokenize_dataset.py.
 
-    Raises xvoken.Error when a file is missing or the files disagree.
+    sentences: a row is a sentence instead of a line. Raises xvoken.Error when a file is missing or the files disagree.
     """
     if not isinstance(corpus, str | Path) or not isinstance(tokenizer, str | Path):
         raise UserError("read_corpus: the text file's path and the tokenizer's name were expected, as given to tokenize_dataset.py")
-    return Corpus(Path(corpus), base_name(str(tokenizer)), str(tokenizer))
+    return Corpus(Path(corpus), base_name(str(tokenizer)), str(tokenizer), sentences=sentences)
 
 
 class Corpus:
     """A tokenized corpus, open for reading. Raises UserError when a file is missing or the files disagree.
 
-    source: the tokenizer as it is given to tokenize_dataset.py, for messages; vocabulary: all ids must be below it (None: any are taken).
-    tokens: the dataset, integers (N,); offsets: L + 1 of them, see Offsets; attributes: those of the hdf5 file (in files of other
-    tools there are none).
+    source: the tokenizer as it is given to tokenize_dataset.py, for messages; vocabulary: all ids must be below it (None: any are taken);
+    sentences: a row is a sentence, instead of a line.
+    tokens: the dataset, integers (N,); offsets: one more than rows, see Offsets; attributes: those of the hdf5 file (in files of other
+    tools there are none); rows: where the rows stand in the text.
     """
 
-    def __init__(self, corpus: Path, tokenizer_name: str, source: str | None = None, vocabulary: int | None = None):
-        self.made_with = (corpus, tokenizer_name, source, vocabulary)
-        self.path = tokens_file(corpus, tokenizer_name)
-        line_path = line_file(corpus, tokenizer_name)
+    def __init__(
+        self, corpus: Path, tokenizer_name: str, source: str | None = None, vocabulary: int | None = None, sentences: bool = False
+    ):  # fmt: skip
+        self.made_with = (corpus, tokenizer_name, source, vocabulary, sentences)
+        self.text, self.path = corpus, tokens_file(corpus, tokenizer_name)
+        line_path, sent_path = line_file(corpus, tokenizer_name), sent_file(corpus, tokenizer_name)
+        if sentences and not line_path.is_file():  # as Vokenization's --lines-are-sents leaves it
+            line_path = sent_path
+        again = commands.tokenize(corpus, source or tokenizer_name, sentences="spacy" if sentences else "")
         for path in (self.path, line_path):
             if not path.is_file():
-                raise UserError(f"{path} does not exist; make it with: {commands.tokenize(corpus, source or tokenizer_name)}")
+                raise UserError(f"{path} does not exist; make it with: {again}")
         self.file = open_hdf5(self.path, MAKE, tokens="iu1")
         self.tokens = self.file["tokens"]
         self.vocabulary = vocabulary
         self.attributes = self.file.attributes()
-        self.offsets = Offsets(line_path, f"make it again: {MAKE}")
-        if self.offsets[-1] != len(self.tokens):
-            raise UserError(
-                f"{line_path}: ends at token {self.offsets[-1]}, but {self.path} holds {len(self.tokens)}; make both again: {MAKE}"
-            )
+        self.lines = self._offsets(line_path)
+        self.offsets = self._sentences(sent_path, source or tokenizer_name) if sentences else self.lines
+        self.rows = self._rows(kept_file(corpus, tokenizer_name), sentences)
+
+    def _offsets(self, path: Path) -> Offsets:
+        found = Offsets(path, f"make it again: {MAKE}")
+        if found[-1] != len(self.tokens):
+            raise UserError(f"{path}: ends at token {found[-1]}, but {self.path} holds {len(self.tokens)}; make both again: {MAKE}")
+        return found
+
+    def _sentences(self, path: Path, source: str) -> Offsets:
+        if not path.is_file():
+            made = self.attributes
+            again = commands.tokenize(self.text, made.get("source", source), made.get("limit"), made.get("filter", ""), "spacy")
+            raise UserError(f"{path} does not exist; to have sentences, tokenize again: rm {quoted(self.path)} && {again}")
+        return self._offsets(path)
+
+    def _rows(self, kept_path: Path, sentences: bool) -> Rows:
+        """Where the rows stand; raises UserError if the file that says so is missing or does not belong to the tokens."""
+        kept, number, again = None, len(self), f"make all again after: rm {quoted(self.path)}"
+        if self.attributes.get("filter"):
+            if not kept_path.is_file():
+                raise UserError(f"{kept_path} is gone, which says where the lines stand in the text; {again}")
+            kept = Offsets(kept_path, f"make it again: {MAKE}", rising=True)
+            if len(kept) != len(self.lines) - 1:
+                what = f"{len(kept)} lines, {self.lines.path} has {len(self.lines) - 1}"
+                raise UserError(f"{kept_path}: {what}; {again}")
+        if not sentences or self.lines.path == self.offsets.path:
+            return Rows(number, kept, filtered=kept is not None, sentences=sentences)
+        spans = self.file.get("spans")
+        if spans is not None and not (is_dataset(spans, "i2") and spans.shape == (number, 2)):
+            raise UserError(f"{self.path}: its dataset `spans` is not two numbers a sentence of {self.offsets.path}; {again}")
+        return Rows(number, LinesOfSentences(self.offsets, self.lines, kept), spans, kept is not None, True)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -164,10 +154,21 @@ class Corpus:
         """Another process opens it by itself."""
         return Corpus, self.made_with
 
-    def __getitem__(self, line: int) -> NDArray[np.int32]:
-        """Token ids of a line, without special ones: (n,)"""
-        line = range(len(self))[line]
-        return self.slab(line, line + 1)[0]
+    def __getitem__(self, row: int) -> NDArray[np.int32]:
+        """Token ids of a row, without special ones: (n,)"""
+        row = range(len(self))[row]
+        return self.slab(row, row + 1)[0]
+
+    def texts(self) -> Iterator[str]:
+        """Yield the text of each row; raises UserError if the text is missing, or another one than was tokenized."""
+        same_text(self.text, self.path, self.attributes.get("corpus"), "what was made of its tokens")
+        return self.rows.texts(self.text)
+
+    @property
+    def row_settings(self) -> dict[str, str]:
+        """What files made of these rows keep besides `identity`: nothing where rows are the text's lines, all of them."""
+        rule = {"filter": self.attributes["filter"]} if self.rows.filtered else {}
+        return {**rule, "sentences": sha256_of_file(self.offsets.path)[:16]} if self.rows.sentences else rule
 
     @property
     def identity(self) -> str:
@@ -180,7 +181,7 @@ class Corpus:
         return max((int(self.tokens[i : i + step].max()) for i in range(0, len(self.tokens), step)), default=-1)
 
     def slab(self, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Lines start to stop: their tokens (n,), read at once, and offsets into them (stop - start + 1,).
+        """Rows start to stop: their tokens (n,), read at once, and offsets into them (stop - start + 1,).
 
         Raises UserError for an id that is negative or not below `vocabulary`.
         """
@@ -193,7 +194,7 @@ class Corpus:
 
 
 def check(corpus: Path, tokenizer_name: str) -> str:
-    """Compare the three files with each other and with the text; returns a line that describes them, or raises UserError."""
+    """Compare the files with each other and with the text; returns a line that describes them, or raises UserError."""
     read = Corpus(corpus, tokenizer_name)
     retrieve = f"{commands.vokenize(corpus=corpus)} (and the flags it had), after rm of the images retrieved for it"
     same_text(corpus, read.path, read.attributes.get("corpus"), retrieve)
@@ -210,4 +211,21 @@ def check(corpus: Path, tokenizer_name: str) -> str:
             at += len(lines)
     if at != len(read):
         raise UserError(f"{path}: has {at} lines, {line_file(corpus, tokenizer_name)} has {len(read)}; make them again: {MAKE}")
-    return f"corpus of {len(read):,} lines, {len(read.tokens):,} tokens of {read.attributes.get('tokenizer', 'unknown')}"
+    return f"corpus of {len(read):,} lines, {len(read.tokens):,} tokens of {read.attributes.get('tokenizer', 'unknown')}{_check_rows(read)}"
+
+
+def _check_rows(read: Corpus) -> str:
+    """Hold the sentences, and what is said of where the rows stand, against lines and text; says what there is besides lines."""
+    told, again = "", f"make all again after: rm {quoted(read.path)}"
+    if rule := read.attributes.get("filter"):
+        told = f", kept by --filter {rule}"
+    if sent_file(read.text, read.made_with[1]).is_file():
+        read = Corpus(*read.made_with[:-1], sentences=True)
+        agree(read.offsets, read.lines, again)
+        told += f", {len(read):,} sentences"
+    elif read.attributes.get("sentences"):
+        raise UserError(f"{sent_file(read.text, read.made_with[1])} is gone, {read.path} was made with it; {again}")
+    if not read.rows.plain and read.text.is_file():
+        for _ in read.rows.texts(read.text):
+            pass
+    return told

@@ -25,7 +25,7 @@ KINDS = {"f": "floats", "i": "whole numbers", "s": "texts"}
 # The attributes that stages write and read.
 OURS = (
     "settings", "sha256", "snapshot", "snapshot_hash", "corpus", "tokenizer", "tokenizer_hash", "limit", "source", "model", "model_hash",
-    "fdim",
+    "fdim", "level", "ids", "filter", "sentences",
 )  # fmt: skip
 
 

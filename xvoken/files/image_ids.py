@@ -1,8 +1,9 @@
 """The fixed order of an image set on disk.
 
-data/vokenization/images/{IMAGE_SET}.ids     one id a line; its line number is the picture's number for good
+data/vokenization/images/{IMAGE_SET}.ids     one id a line (see ids.py); its line number is the picture's number for good
 data/vokenization/images/{IMAGE_SET}.json    where the pictures come from: {"folder": ...}, {"lxmert": ...} or
-                                              {"pattern": FOLDER/*.tar, "shards": {path of a tar: its size in bytes, ...}}
+                                              {"pattern": FOLDER/*.tar, "shards": {path of a tar: its size in bytes, ...}},
+                                              and ids.MARK where an id is written otherwise than it is
 data/vokenization/images/{IMAGE_SET}.members for shards, a line an id: number of its tar, byte offset, size, tab-separated
 """
 
@@ -14,7 +15,8 @@ from typing import Any
 
 from xvoken import commands
 from xvoken.errors import UserError
-from xvoken.files.image_sets import FOLDERS, LXMERT_NAMES, Roots, captioned_stems, lxmert_file, usual_folder
+from xvoken.files.ids import decoded, encoded, is_marked, mark
+from xvoken.files.image_sets import FOLDERS, LXMERT_NAMES, Roots, captioned_stems, lxmert_file, named_file, usual_folder
 from xvoken.files.safe import all_written, quoted, read_json, sha256_of_lines, write_json, write_lines
 from xvoken.pictures.sources import Member, expand, is_shards, size_of
 
@@ -46,22 +48,24 @@ def write(root: Path, image_set: str, ids: list[str], folder: Path | None, membe
     stands = path.exists()
     if stands:
         then = read(root, image_set)
-        if then != ids:
-            at = next((i for i, (a, b) in enumerate(zip(then, ids, strict=False)) if a != b), min(len(then), len(ids)))
+        files, files_now = ([named_file(image_set, i) for i in those] for those in (then, ids))  # older ids of a set may have endings
+        if files != files_now:
+            at = next((i for i, (a, b) in enumerate(zip(files, files_now, strict=False)) if a != b), min(len(then), len(ids)))
             raise UserError(
                 f"{path} fixes {len(then)} pictures, there are {len(ids)} now, first difference at line {at + 1}; keys made "
                 f"with it go by that order: keep it, choose another name for the new set, or start over with: rm {quoted(path)}"
             )
+    said = mark(ids) if not stands or _is_marked(root, image_set) else {}
     if members is not None:
         assert folder is not None, "shards are given by a pattern"
         numbers = {tar: number for number, tar in enumerate(expand(folder))}
         write_lines(members_file(root, image_set), (f"{numbers[m.tar]}\t{m.offset}\t{m.size}" for m in members))
         sizes = {tar: os.path.getsize(tar) for tar in numbers}
-        write_json(source_file(root, image_set), {"pattern": str(folder), "shards": sizes})
+        write_json(source_file(root, image_set), {"pattern": str(folder), "shards": sizes, **said})
     if not stands:
         if members is None:
-            write_json(source_file(root, image_set), {"folder": str(folder)} if folder else {"lxmert": image_set})
-        write_lines(path, ids)
+            write_json(source_file(root, image_set), ({"folder": str(folder)} if folder else {"lxmert": image_set}) | said)
+        write_lines(path, map(encoded, ids))
         all_written(path, source_file(root, image_set), *([] if members is None else [members_file(root, image_set)]))
     return not stands
 
@@ -77,7 +81,13 @@ def read(root: Path, image_set: str) -> list[str]:
         raise UserError(f"{path} is not UTF-8 text; make it again after: rm {quoted(path)}") from None
     if not ids:
         raise UserError(f"{path} is empty; make it again after: rm {quoted(path)}")
-    return ids
+    return list(map(decoded, ids)) if _is_marked(root, image_set) else ids
+
+
+def _is_marked(root: Path, image_set: str) -> bool:
+    """Whether the ids of a set that is there are written in another way than they are; old files hold them as they are."""
+    path = source_file(root, image_set)
+    return path.exists() and is_marked(read_json(path, f"remove {path}"))
 
 
 def paths(root: Path, image_set: str, ids: list[str], folder: Path | None, roots: Roots) -> list[Path | Member]:
@@ -93,8 +103,8 @@ def paths(root: Path, image_set: str, ids: list[str], folder: Path | None, roots
     if folder is None:
         folder = Path(source["folder"]) if "folder" in source else usual_folder(image_set)
     if folder is not None:
-        return [folder / i for i in ids]
-    return [roots.picture(i) for i in ids]
+        return [folder / named_file(image_set, i) for i in ids]
+    return [roots.picture(i, image_set) for i in ids]
 
 
 def _members(root: Path, image_set: str, ids: list[str], pattern: Path | None, source: dict[str, Any]) -> list[Path | Member]:
@@ -112,7 +122,8 @@ def _members(root: Path, image_set: str, ids: list[str], pattern: Path | None, s
             now = f"has {os.path.getsize(tar)} bytes, had {size} when its headers were read"
             raise UserError(f"{tar}: {now}; bring that shard back, or read them again with: {again}")
     places = _read_places(members_file(root, image_set), len(ids), again)
-    return [Member(tars[number], name, offset, size) for name, (number, offset, size) in zip(ids, places, strict=True)]
+    files = (named_file(image_set, i) for i in ids)
+    return [Member(tars[number], file, offset, size) for file, (number, offset, size) in zip(files, places, strict=True)]
 
 
 def _read_places(path: Path, number: int, again: str) -> list[tuple[int, ...]]:

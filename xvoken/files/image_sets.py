@@ -1,7 +1,9 @@
-"""Named sets of pictures, with captions (LXMERT layout) or without (any folder, or tar shards).
+"""Named sets of pictures, with captions (LXMERT layout, Conceptual Captions) or without (any folder, or tar shards).
 
 LXMERT_ROOT/mscoco_train.json    a list of {img_id, sentf: {mscoco: [sentences]}}
 COCO_ROOT/train2014/COCO_train2014_000000000009.jpg     pictures whose img_id is COCO_{split}_{12 digits}
+CC_ROOT/training.tsv             cc_train: lines of a sentence, a tab and the picture's id; validation.tsv: cc_valid
+CC_ROOT/images/training/training_00009486               pictures of these sets, without an ending
 IMAGE_ROOT/2331999.jpg           all other pictures: {img_id}.jpg or another usual ending
 """
 
@@ -26,20 +28,28 @@ LXMERT_NAMES = {
     "coco_minival": "mscoco_minival",
     "vg_nococo": "vgnococo",
 }
+# Conceptual Captions, named as Vokenization names its parts.
+CONCEPTUAL = {"cc_train": "training.tsv", "cc_valid": "validation.tsv"}
 FOLDERS = {"open_images": "data/open_images/images"}
+NO_ENDING = {"open_images": ".jpg"}  # of the pictures of a set without captions: what Maria's ids of it leave out
 COCO_ID = re.compile(r"COCO_(\w+)_\d{12}")
 
 
 @dataclass(frozen=True)
 class Roots:
-    """The folders of LXMERT files, of COCO's pictures by split, and of all other pictures."""
+    """The folders of LXMERT files, of COCO's pictures by split, of all other pictures, and of Conceptual Captions."""
 
     lxmert: Path
     coco: Path
     images: Path
+    cc: Path = Path("data/cc")
 
-    def picture(self, img_id: str) -> Path:
-        """The path of a picture by its id; if there is no such file, the path it should have."""
+    def picture(self, img_id: str, image_set: str) -> Path:
+        """The path of a picture of a set by its id; if there is no such file, the path it should have."""
+        if image_set in CONCEPTUAL:
+            folder = self.cc / "images" / img_id.partition("_")[0]
+            paths = [folder / f"{img_id}{ending}" for ending in ("", *ENDINGS)]
+            return next((path for path in paths if path.is_file()), paths[0])
         if coco := COCO_ID.fullmatch(img_id):
             return self.coco / coco[1] / f"{img_id}.jpg"
         paths = [self.images / f"{img_id}{ending}" for ending in ENDINGS]
@@ -58,18 +68,21 @@ class CaptionedSet:
 
 def lxmert_file(name: str, roots: Roots) -> Path:
     """The caption file of a set, in whichever format there is one; if there is none, the path it should have."""
+    if name in CONCEPTUAL:
+        return roots.cc / CONCEPTUAL[name]
     paths = [roots.lxmert / f"{LXMERT_NAMES.get(name, name)}{ending}" for ending in CAPTION_FORMATS]
     return next((path for path in paths if path.exists()), paths[0])
 
 
 def is_captioned(name: str, roots: Roots) -> bool:
-    """Whether a set has captions: its file is there, or it is one of LXMERT's, whose file `read_captioned` says how to get."""
-    return name in LXMERT_NAMES or lxmert_file(name, roots).exists()
+    """Whether a set has captions: its file is there, or it is one whose file `read_captioned` says how to get."""
+    return name in (*LXMERT_NAMES, *CONCEPTUAL) or lxmert_file(name, roots).exists()
 
 
 def captioned_stems(roots: Roots) -> set[str]:
-    """The names, without ending, of the caption files in roots.lxmert."""
-    return {path.stem for ending in CAPTION_FORMATS for path in roots.lxmert.glob(f"*{ending}")}
+    """The names, without ending, of the caption files in roots.lxmert, and the sets of Conceptual Captions that are there."""
+    there = {name for name in CONCEPTUAL if lxmert_file(name, roots).exists()}
+    return there | {path.stem for ending in CAPTION_FORMATS for path in roots.lxmert.glob(f"*{ending}")}
 
 
 def captioned_sets(roots: Roots) -> str:
@@ -80,7 +93,8 @@ def captioned_sets(roots: Roots) -> str:
 def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None = None) -> CaptionedSet:
     """Read a captioned set: all its pictures, and their sentences from the sources `langs`.
 
-    name: of the image set, or of its file without the ending; limit: only the first pictures.
+    name: of the image set, or of its file without the ending; limit: only the first pictures. The sentences of Conceptual Captions are
+    read whatever sources are asked for, as its file names none.
     Raises UserError for a missing file, another layout, a picture listed twice, or no sentence at all.
     """
     path = lxmert_file(name, roots)
@@ -93,10 +107,10 @@ def read_captioned(name: str, langs: list[str], roots: Roots, limit: int | None 
         sources |= known
     if len(set(found.ids)) < len(found.ids):
         twice = Counter(found.ids).most_common(1)[0][0]
-        raise UserError(f"{path}: picture {twice} is listed twice; join its entries to one")
+        raise UserError(f"{path}: picture {twice} is listed twice; join its entries to one, or remove one")
     if not found.captions:
         raise UserError(f"{path}: no sentence of {', '.join(langs)} in it; its sources are: {', '.join(sorted(sources)) or 'none'}")
-    found.paths = [roots.picture(i) for i in found.ids]
+    found.paths = [roots.picture(i, name) for i in found.ids]
     return found
 
 
@@ -138,6 +152,43 @@ def _parse(row: Any, langs: list[str], where: str) -> tuple[str, list[str]]:
     if not img_id.isprintable():
         raise UserError(f"{where}: img_id {img_id!r} has a character that can't stand in a list of ids")
     return img_id, sentences
+
+
+def read_conceptual(path: Path, langs: list[str], mend: str) -> Iterator[tuple[str, list[str], set[str]]]:
+    """As `read_lxmert`, of lines of a sentence, a tab and an id such as training_00009486, whatever `langs` are."""
+    try:
+        with open(path, encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                sentence, tab, img_id = line.partition("\t")
+                img_id = img_id.strip()
+                if not tab or not img_id or "/" in img_id or not img_id.isprintable():  # a tab more, or the URL of Google's own files
+                    wanted = "a sentence, a tab and an id such as training_00009486 were expected"
+                    raise UserError(f"{path}: line {number}: {wanted}, as Vokenization's files have them; {_short(line)} is there")
+                yield img_id, [sentence], {"cc"}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; {mend}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; {mend}") from None
+
+
+def _short(line: str) -> str:
+    return json.dumps(line.strip() if len(line) <= 100 else f"{line[:97]}...", ensure_ascii=False)
+
+
+def named_file(image_set: str, picture_id: str) -> str:
+    """The file, below its folder or in its shard, of an id of a set without captions.
+
+    It is the id itself, but for open_images, whose ids lack the file's .jpg: an id that ends as a picture is one of an older file.
+    """
+    ending = NO_ENDING.get(image_set)
+    return picture_id if ending is None or picture_id.lower().endswith(ENDINGS) else f"{picture_id}{ending}"
+
+
+def named_id(image_set: str, file: str) -> str:
+    """The id of such a file: the one that `named_file` gives it for."""
+    ending = NO_ENDING.get(image_set)
+    without = file.removesuffix(ending) if ending else file
+    return without if named_file(image_set, without) == file else file
 
 
 def listed_sets(words: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """Keys of an image set: one vector of length 1 a picture, in the joint space of a snapshot.
 
 snap/xmatching/NAME/keys/{IMAGE_SET}.hdf5    keys float32 (N, dim), ids (N,) texts; attributes say what made them
-snap/xmatching/NAME/keys/{IMAGE_SET}.ids     id of each row        {IMAGE_SET}.path    its file
+snap/xmatching/NAME/keys/{IMAGE_SET}.ids     id of each row (see ids.py)   {IMAGE_SET}.path    its file
 snap/xmatching/NAME/keys/{IMAGE_SET}.skipped.tsv    id, path and reason of pictures without a row
 """
 
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5, writing_hdf5
+from xvoken.files.ids import encoded, stand_for
 from xvoken.files.image_sets import split_name
+from xvoken.files.key_checks import describe, require_keys
 from xvoken.files.locks import sole_writer
 from xvoken.files.safe import all_written, quoted, sha256_of_lines, sha256_of_rows, write_lines
-
-BLOCK = 1 << 16  # rows checked at once
 
 
 @dataclass
@@ -71,7 +71,7 @@ def write(
 
     blocks: arrays (n, dim), one after another, at least one; settings: those that decide whether a later run may skip the set.
     """
-    write_lines(where / f"{image_set}.ids", ids)
+    write_lines(where / f"{image_set}.ids", map(encoded, ids))
     write_lines(where / f"{image_set}.path", paths)
     write_lines(skipped_file(where, image_set), ("\t".join(row) for row in skipped))
     with writing_hdf5(keys_file(where, image_set)) as file:
@@ -101,23 +101,21 @@ def read_settings(where: Path, image_set: str) -> dict[str, Any]:
         return file.settings()
 
 
-def read(where: Path, image_set: str) -> Keys:
+def read(where: Path, image_set: str, raw: bool = False) -> Keys:
     """The keys of one image set, mapped into memory, so that all processes share one copy.
 
-    Raises UserError for a file that is missing or damaged, and for a key that is not finite.
+    raw: whether raw features are taken too. Raises UserError for a file that is missing or damaged, for raw features where they are not
+    taken, and for a key that is not finite or, in a file of another tool, which does not say what it holds, not of length 1.
     """
     keys, attributes = read_vectors(where, image_set)
     ids, paths = (_lines(where / f"{image_set}.{ending}", len(keys)) for ending in ("ids", "path"))
     with _open(where, image_set) as file:  # files of other tools may have no ids
         inside = file["ids"].asstr(errors="surrogateescape")[:].tolist() if is_dataset(file.get("ids"), "s1") else ids
     mend = "remove the set's files beside it and extract it again"
-    if inside != ids:
+    if not stand_for(ids, inside):
         raise UserError(f"{where / f'{image_set}.ids'}: its ids differ from those in {keys_file(where, image_set)}; {mend}")
-    for start in range(0, len(keys), BLOCK):  # else their scores, not finite either, would rank above all others
-        if not np.isfinite(keys[start : start + BLOCK]).all():
-            bad = start + int(np.argmin(np.isfinite(keys[start : start + BLOCK]).all(1)))
-            raise UserError(f"{keys_file(where, image_set)}: the key of row {bad} is not finite; {mend}")
-    return Keys(keys, ids, paths, attributes)
+    require_keys(keys_file(where, image_set), keys, attributes, raw)
+    return Keys(keys, inside, paths, attributes)
 
 
 def read_vectors(where: Path, image_set: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
@@ -162,15 +160,8 @@ def _lines(path: Path, rows: int) -> list[str]:
 
 def check(where: Path, image_set: str) -> str:
     """Compare the files of a set with each other; returns a line that describes them, or raises UserError."""
-    read_back = read(where, image_set)
-    lengths = np.linalg.norm(read_back.keys, axis=1)
-    if not np.allclose(lengths, 1, atol=1e-3):
-        raise UserError(
-            f"{keys_file(where, image_set)}: row {int(np.argmax(abs(lengths - 1)))} is not of length 1; remove it and make it again"
-        )
-    if read_back.attributes.get("sha256", content := sha256_of_rows(read_back.keys)) != content:
-        raise UserError(f"{keys_file(where, image_set)}: its keys are not those that were written; remove it and make it again")
-    return f"{len(read_back.ids):,} keys of {read_back.keys.shape[1]} dimensions by {read_back.attributes.get('snapshot', 'unknown')}"
+    read_back = read(where, image_set, raw=True)
+    return describe(keys_file(where, image_set), read_back.keys, read_back.attributes)
 
 
 @dataclass(repr=False)

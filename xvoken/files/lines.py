@@ -9,17 +9,27 @@ from xvoken.errors import UserError
 MOST = 10_000  # other lines that are read
 
 
-def each_line(path: Path, called: str) -> Iterator[str]:
+def each_line(path: Path, called: str, text_mode: bool = False) -> Iterator[str]:
     """Yield the lines as they are, without their ends; called: what messages call the file.
 
-    Raises UserError for a line that is not UTF-8.
+    text_mode: \\r alone ends a line too, see as_in_text_mode. Raises UserError for a line that is not UTF-8.
     """
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield line.decode().rstrip("\r\n")
+                read = line.decode()
             except UnicodeDecodeError:
                 raise UserError(f"{called}: line {number} is not UTF-8; convert it, for example: iconv -f LATIN1 -t UTF-8") from None
+            if text_mode:
+                yield from (part.removesuffix("\n") for part in as_in_text_mode(read))
+            else:
+                yield read.rstrip("\r\n")
+
+
+def as_in_text_mode(text: str) -> list[str]:
+    """The lines of a text as Python reads a file in text mode, with their ends: \\n, \\r\\n and \\r end a line, and come as \\n."""
+    *lines, rest = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [f"{line}\n" for line in lines] + ([rest] if rest else [])
 
 
 def text_lines(path: Path, called: str, most: int | None = None) -> list[str]:

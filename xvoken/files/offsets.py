@@ -20,11 +20,13 @@ class Offsets:
     """The numbers in the file `path`; they must start with 0 and never shrink, which is checked on opening.
 
     Raises UserError for any other file; mend: what to do about it, for the message. offsets[i] is an int, offsets[a:b] int64 (b - a,).
+    rising: they may start with any number from 0 on, and none may stand there twice.
     """
 
-    def __init__(self, path: Path, mend: str):
-        self.path = path
-        self.wrong = UserError(f"{path}: not a list of growing offsets that starts with 0; {mend}")
+    def __init__(self, path: Path, mend: str, rising: bool = False):
+        self.path, self.rising = path, rising
+        what = "rising numbers" if rising else "growing offsets that starts with 0"
+        self.wrong = UserError(f"{path}: not a list of {what}; {mend}")
         self.starts, self.size, self.last = [0], 0, 0
         with open(path, "rb") as file:
             at = 0
@@ -40,7 +42,9 @@ class Offsets:
         ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
         lines = len(ends) + (not block.endswith(b"\n"))
         numbers = self._parse(block, lines)
-        if (self.size == 0 and numbers[0] != 0) or numbers[0] < self.last or (np.diff(numbers) < 0).any():
+        least = int(self.rising)  # from one number to the next
+        begins = numbers[0] >= self.last + least if self.size else numbers[0] >= 0 if self.rising else numbers[0] == 0
+        if not begins or (np.diff(numbers) < least).any():
             raise self.wrong
         ahead = range(EVERY - self.size % EVERY, len(ends) + 1, EVERY)  # lines of this block before each start
         self.starts += [at + int(ends[line - 1]) + 1 for line in ahead]

@@ -1,23 +1,29 @@
 """The images retrieved for a corpus.
 
-{corpus}.{IMAGE_SET}         line i: file names of the best images of line i, best first, tab-separated;
-                             empty for an empty line, and for one that was left without a picture
-{corpus}.{IMAGE_SET}.hdf5    indices int32 (L, k), scores float32 (L, k) (inner products, or less what the
-                             attribute `scores` says; -1 and NaN for an empty line), vokens int32 (N,), one
-                             a token: the first token of a line carries the row r of its best image, every
-                             further one -r - 1. By a matcher on token level: each token's own best row, -1
-                             for tokens cut off a line. Attribute `index`, after approximate search: the
-                             index' kind and its recall of the exact images.
+{corpus}.{IMAGE_SET}         sentence level, line i: file names of the best images of line i, best first, tab-separated; empty for
+                             an empty line, and for one that was left without a picture
+                             token level, line i: the vokens of its tokens, separated by blanks, as Vokenization writes them (files of
+                             earlier versions hold names as above)
+{corpus}.{IMAGE_SET}.hdf5    indices int32 (L, k), scores float32 (L, k) (inner products, or less what the attribute `scores` says; -1
+                             and NaN for an empty line), vokens int32 (N,), one a token, see xvoken/files/voken_kinds.py.
+                             Attributes `level`, sentence or token; `index`, after approximate search: the index' kind and its recall
+                             of the exact images.
                              By a matcher with a calibration also probability float32 (L,), that the best
                              image is right, NaN for an empty line. With --min-probability, a line below it
                              has -1 and NaN in indices and scores, and NO_PICTURE for each of its tokens:
                              a line's first token tells, as -100 behind one with a picture is row 99
-{corpus}.{IMAGE_SET}.ids     line r + 1: {IMAGE_SET}/{image id} of row r of the index
+                             Where row i is not line i of the corpus, after a filter or of sentences
+                             (xvoken/files/rows.py), also line int64 (L,), the number of each row's line,
+                             from 0, and span int32 (L, 2), which of its characters are the row
+{corpus}.{IMAGE_SET}.ids     line r + 1: {IMAGE_SET}/{image id} of row r of the index, see xvoken/files/ids.py
+
+Where several sets are searched together, {IMAGE_SET} is their names, sorted and joined with `_`. Where --max-img-num N is given, the
+number of images that are searched follows behind a point: at most N, and less where there are not so many.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +32,16 @@ from numpy.typing import NDArray
 
 from xvoken import commands
 from xvoken.errors import UserError
+from xvoken.files.corpus import same_text
 from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5, writing_hdf5
+from xvoken.files.ids import decoded, is_marked, mark, row_id
+from xvoken.files.rows import Rows, read_rows, rows_in
 from xvoken.files.safe import quoted, replacing, write_lines
+from xvoken.files.voken_check import check_text, check_vokens
+from xvoken.files.voken_kinds import NO_PICTURE, SIGNED, TOKEN, kind_of, line_vokens
 
 MAKE = commands.vokenize()
-NO_PICTURE = -100  # the voken that Vokenization's language-model training, and PyTorch's cross entropy, leave out
+PER_ROW = ("probability", "line", "span")  # of each row, where there is such a thing
 
 
 def folder(load: Path) -> Path:
@@ -53,27 +64,18 @@ def ids_file(where: Path, corpus_name: str, sets: str) -> Path:
     return where / f"{corpus_name}.{sets}.ids"
 
 
-def line_vokens(best: NDArray[np.int32], counts: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Best row of each line (L,), -1 if it has none, and its number of tokens (L,) -> a voken for each token (counts.sum(),)
-
-    Of sentence level, as Vokenization's language-model training reads it: r at the first token of a line, -r - 1 at all others;
-    NO_PICTURE at all tokens of a line without a row.
-    """
-    vokens = np.repeat(np.where(best < 0, NO_PICTURE, -best - 1), counts)
-    firsts = (np.cumsum(counts) - counts)[counts > 0]
-    vokens[firsts] = np.where(best < 0, NO_PICTURE, best)[counts > 0]
-    return vokens.astype(np.int32)
-
-
 def write(
     path: Path, parts: Iterable[Mapping[str, NDArray]], lines: int, tokens: int, k: int, names: list[str],
     settings: dict[str, Any], attributes: dict[str, Any],
 ) -> None:  # fmt: skip
     """Join parts to the text file `path` and the hdf5 file beside it, which is renamed last.
 
-    parts: of each, indices (l, k), scores (l, k), token counts (l,), on token level vokens (t,), and probability (l,) if the model has
-    a calibration; lines, tokens: in all parts; names: the picture's file name of each row of the index.
+    parts: of each, indices (l, k), scores (l, k), token counts (l,), on token level vokens (t,), on sentence level, where lines are cut
+    into segments, their best rows `best` (s,) and numbers of tokens `sizes` (s,), probability (l,) if the model has a calibration, and
+    what Rows.arrays gives; lines, tokens: in all parts; names: the picture's file name of each row of the index; attributes: `level`
+    among them.
     """
+    kind = kind_of(attributes, settings)
     with writing_hdf5(_beside(path, "hdf5")) as file, replacing(path) as text_temporary:
         with open(text_temporary, "w", encoding="utf-8", newline="\n") as text:
             indices = file.create_dataset("indices", (lines, k), np.int32)
@@ -82,20 +84,37 @@ def write(
             line = token = 0
             for part in parts:
                 rows, counts = part["indices"], part["counts"]
-                part_vokens = part["vokens"] if "vokens" in part else line_vokens(rows[:, 0], counts)
+                part_vokens = _vokens_of(part, kind)
                 indices[line : line + len(counts)] = rows
                 scores[line : line + len(counts)] = part["scores"]
                 vokens[token : token + len(part_vokens)] = part_vokens
-                if "probability" in part:
-                    file.require_dataset("probability", (lines,), np.float32)[line : line + len(counts)] = part["probability"]
-                text.writelines("\t".join(names[r] for r in row if r >= 0) + "\n" for row in rows)
+                for name in filter(part.__contains__, PER_ROW):
+                    array = part[name]
+                    file.require_dataset(name, (lines, *array.shape[1:]), array.dtype)[line : line + len(counts)] = array
+                if kind == TOKEN:
+                    text.writelines(number_lines(part_vokens, counts))
+                else:
+                    text.writelines("\t".join(names[r] for r in row if r >= 0) + "\n" for row in rows)
                 line, token = line + len(counts), token + len(part_vokens)
             file.attrs.update({**attributes, "settings": json.dumps(settings, sort_keys=True)})
 
 
-def write_ids(path: Path, ids: list[str]) -> None:
-    """Write the ids of the rows, one a line."""
-    write_lines(path, ids)
+def number_lines(vokens: NDArray[np.int32], counts: NDArray[np.int64]) -> Iterator[str]:
+    """Vokens (t,) of lines with so many tokens (l,) as Vokenization writes them: a line each, numbers separated by blanks."""
+    return (" ".join(map(str, own.tolist())) + "\n" for own in np.split(vokens, np.cumsum(counts)[:-1]))
+
+
+def _vokens_of(part: Mapping[str, NDArray], kind: str | None) -> NDArray[np.int32]:
+    if kind == TOKEN:  # parts of earlier versions have -1 for tokens without a picture
+        return np.where(part["vokens"] < 0, NO_PICTURE, part["vokens"])
+    return line_vokens(part.get("best", part["indices"][:, 0]), part.get("sizes", part["counts"]), kind or SIGNED)
+
+
+def write_ids(path: Path, ids: list[str]) -> dict[str, str]:
+    """Write the ids of the rows, one a line; returns attributes for the .hdf5, which say how they are written."""
+    split = [i.partition("/") for i in ids]
+    write_lines(path, (row_id(image_set, image_id) for image_set, _, image_id in split))
+    return mark(image_id for _, _, image_id in split)
 
 
 def read_attributes(hdf5_path: Path) -> dict[str, Any]:
@@ -115,7 +134,8 @@ class Vokens:
     """The images retrieved for a corpus; indices int32 (L, k) and scores float32 (L, k), best first, -1 and NaN for a line without.
 
     vokens: int32 (N,), one a token, see above; ids: `{IMAGE_SET}/{image id}` of each row of the index; attributes: the hdf5 file's;
-    probability: float32 (L,), that a line's best image is right, NaN for an empty line; None if the model had no calibration.
+    probability: float32 (L,), that a line's best image is right, NaN for an empty line; None if the model had no calibration; rows: where
+    they stand in the text; path: of the hdf5 file.
     """
 
     indices: NDArray[np.int32]
@@ -124,12 +144,25 @@ class Vokens:
     ids: list[str]
     attributes: dict[str, Any]
     probability: NDArray[np.float32] | None = None
+    rows: Rows = field(default_factory=lambda: Rows(0))
+    path: Path = Path()
 
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def lines(self) -> NDArray[np.int64]:
+        """The number of the line, from 0, that each row is, or is a sentence of: int64 (L,)"""
+        return self.rows.numbers(0, len(self))
+
+    def texts(self, corpus: str | Path) -> Iterator[str]:
+        """Yield the text of each row; raises UserError if the corpus is not the one that images were retrieved for."""
+        then = json.loads(self.attributes.get("settings", "{}")).get("corpus")
+        same_text(Path(corpus), self.path, then, f"rm {quoted(self.path)} && {MAKE}")
+        return self.rows.texts(Path(corpus))
+
     def __repr__(self) -> str:
-        return f"<images of {len(self):,} lines, top {self.indices.shape[1]} of {len(self.ids):,}>"
+        return f"<images of {len(self):,} {self.rows.noun}s, top {self.indices.shape[1]} of {len(self.ids):,}>"
 
     def images(self, line: int) -> list[str]:
         """Ids of the images of a line, best first; an empty list for an empty line, or one that was left without."""
@@ -149,7 +182,8 @@ def read_vokens(path: str | Path) -> Vokens:
         raise UserError(f"{_beside(text, 'hdf5')} does not exist; there are: {', '.join(there)}")
     with open_hdf5(_beside(text, "hdf5"), MAKE, indices="i2", scores="f2", vokens="i1") as file:
         sure = file["probability"][:] if _has_probability(file) else None
-        found = Vokens(file["indices"][:], file["scores"][:], file["vokens"][:], _read_ids(text), file.attributes(), sure)
+        ids, arrays = _read_ids(text, is_marked(file.attributes())), (file[name][:] for name in ("indices", "scores", "vokens"))
+        found = Vokens(*arrays, ids, file.attributes(), sure, rows_in(file), _beside(text, "hdf5"))
     if found.indices.shape != found.scores.shape or found.indices.max(initial=-1) >= len(found.ids):
         raise UserError(f"{text}.hdf5: does not belong to {text}.ids; make both again with: {MAKE}, after: rm {quoted(text)}.hdf5")
     return found
@@ -162,16 +196,17 @@ def read(where: Path, corpus_name: str, sets: str) -> Vokens:
 
 def read_ids(where: Path, corpus_name: str, sets: str) -> list[str]:
     """The ids of the rows; raises UserError if the file is missing."""
-    return _read_ids(text_file(where, corpus_name, sets))
+    return _read_ids(text_file(where, corpus_name, sets), is_marked(read_attributes(hdf5_file(where, corpus_name, sets))))
 
 
-def _read_ids(text: Path) -> list[str]:
+def _read_ids(text: Path, marked: bool) -> list[str]:
     path = _beside(text, "ids")
     _require(path, _beside(text, "hdf5"))
     try:
-        return path.read_text(encoding="utf-8").split("\n")[:-1]
+        ids = path.read_text(encoding="utf-8").split("\n")[:-1]
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8, which it was written in; make it again with its .hdf5: {MAKE}") from None
+    return list(map(decoded, ids)) if marked else ids
 
 
 def _has_probability(file: InsideFile) -> bool:
@@ -214,22 +249,23 @@ def check(where: Path, corpus_name: str, sets: str) -> str:
         raise UserError(
             f"{ids_path}: {len(ids)} ids, {images} images were searched; make both again with: {MAKE}, after: rm {quoted(path)}"
         )
+    rows = read_rows(path, MAKE)
     for start, indices, scores in slabs(path):
         if indices.max(initial=-1) >= len(ids):
             raise UserError(f"{path}: row {indices.max()} is beyond the {len(ids)} ids")
         if (rising := (np.diff(scores, axis=1) > 0).any(1)).any():
-            raise UserError(f"{path}: scores of line {start + int(rising.argmax()) + 1} do not descend")
+            raise UserError(f"{path}: scores of {rows.named(start + int(rising.argmax()))} do not descend")
         if not ((indices < 0) == np.isnan(scores)).all():
             raise UserError(f"{path}: an empty line with scores, or a line without")
         total, k = start + len(indices), indices.shape[1]
     text_path = text_file(where, corpus_name, sets)
     _require(text_path, path)
-    with open(text_path, encoding="utf-8") as text:
-        lines = sum(1 for _ in text)
+    with open_hdf5(path, MAKE, indices="i2", vokens="i1") as file:
+        lines = check_text(file, text_path, numbers=check_vokens(file, len(ids)) == TOKEN)
     if lines != total:
         raise UserError(f"{text_path}: {lines} lines, the hdf5 file has {total}; make both again with: {MAKE}, after: rm {quoted(path)}")
     answered = _check_probability(path)
-    return f"top {k} of {len(ids):,} images for {lines:,} lines{answered}"
+    return f"top {k} of {len(ids):,} images for {lines:,} {rows.noun}s{answered}"
 
 
 def _check_probability(path: Path, lines: int = 1 << 16) -> str:

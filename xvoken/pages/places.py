@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from xvoken.errors import UserError
-from xvoken.files.image_sets import sets_of
+from xvoken.files.ids import stand_for
+from xvoken.files.image_sets import named_file, sets_of
 from xvoken.files.keys import companions
 from xvoken.pictures.sources import Member, is_shards, list_pictures
 
@@ -17,7 +18,11 @@ def picture_paths(ids: list[str], keys: Path, moved: dict[str, Path], again: str
     found: list[Path | Member] = []
     for image_set in sets_of(ids):
         mine = [i.partition("/")[2] for i in ids if i.startswith(f"{image_set}/")]
-        found += _moved(mine, moved[image_set]) if image_set in moved else _named(mine, keys, image_set, again)
+        found += (
+            _moved([named_file(image_set, i) for i in mine], moved[image_set])
+            if image_set in moved
+            else _named(mine, keys, image_set, again)
+        )
     return found
 
 
@@ -27,11 +32,11 @@ def _named(ids: list[str], keys: Path, image_set: str, again: str) -> list[Path]
         if not path.is_file():
             raise UserError(f"{path} does not exist, which says where the pictures are; give their folder: --image-sets {image_set}=FOLDER")
     there, paths = (path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] for path in (ids_file, path_file))
-    if there[: len(ids)] != ids or len(there) != len(paths):
+    if not stand_for(there[: len(ids)], ids) or len(there) != len(paths):
         raise UserError(f"{ids_file}: not the pictures that were searched; make the voken file again: {again}")
     return [Path(path) for path in paths[: len(ids)]]
 
 
-def _moved(ids: list[str], source: Path) -> list[Path | Member]:
+def _moved(files: list[str], source: Path) -> list[Path | Member]:
     there = list_pictures(source)[0] if is_shards(source) else ()
-    return [there[i] if isinstance(there, dict) and i in there else source / i for i in ids]
+    return [there[file] if isinstance(there, dict) and file in there else source / file for file in files]

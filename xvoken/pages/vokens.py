@@ -19,7 +19,7 @@ from xvoken.console import progress
 from xvoken.errors import UserError
 from xvoken.files import vokens
 from xvoken.files.image_sets import sets_of
-from xvoken.files.lines import each_line
+from xvoken.files.rows import Rows, read_rows
 from xvoken.files.safe import fingerprint, sha256_of_file
 from xvoken.pages import pictures
 from xvoken.pages.chunks import literal, packed, write_chunk
@@ -97,7 +97,7 @@ class VokenPage:
     @property
     def holds(self) -> str:
         """What is on the page."""
-        return f"{self.usage.total:,} lines and {len(self.usage.rows):,} pictures"
+        return f"{self.usage.total:,} {self._rows.noun}s and {len(self.usage.rows):,} pictures"
 
     @cached_property
     def made_of(self) -> str:
@@ -126,31 +126,36 @@ class VokenPage:
     def _about(self, folder: str, broken: int) -> dict[str, Any]:
         """What the page's script has to know before it loads anything."""
         usage = self.usage
+        noun = {} if self._rows.plain else {"noun": "sentence" if self._rows.sentences else "kept line"}
         return {
             "kind": "vokens", "data": f"{folder}/{self.made_of}", "thumbs": f"{folder}/thumbs", "lines": usage.total, "k": usage.k,
             "answered": usage.answered, "gallery": len(self.ids), "pictures": len(usage.rows), "broken": broken,
             "top": int(usage.lines[:10].sum()), "places": int(usage.lines.sum()), "sure": self._sure is not None,
             "sizes": {"text": TEXT, "found": FOUND, "best": BEST, "pictures": PICTURES}, "named": self.named,
+            **noun,
         }  # fmt: skip
 
     @cached_property
     def _sure(self) -> NDArray[np.float32] | None:
         return vokens.read_probability(self.hdf5)
 
+    @cached_property
+    def _rows(self) -> Rows:
+        return read_rows(self.hdf5, vokens.MAKE)
+
     def _write_lines(self, chunks: Path) -> None:
         """The texts, the pictures of each line, and the best scores by which lines are sorted."""
-        slots, texts = self.usage.slots(len(self.ids)), each_line(self.text, str(self.text))
+        slots, texts = self.usage.slots(len(self.ids)), self._rows.texts(self.text)
         best = np.full(self.usage.total, np.nan, np.float32)
         with progress(total=self.usage.total, desc="page", unit="lines") as bar:
             for start, indices, scores in vokens.slabs(self.hdf5, TEXT):
                 lines = list(islice(texts, len(indices)))
-                if len(lines) < len(indices):
-                    have, need = start + len(lines), self.usage.total
-                    raise UserError(f"{self.text}: has {have:,} lines, {self.hdf5} has {need:,}; bring back the text that it was made of")
                 write_chunk(chunks, "text", start // TEXT, "\n".join(lines))
                 for at in range(0, len(lines), FOUND):
                     rows, values = slots[indices[at : at + FOUND]], scores[at : at + FOUND].astype(np.float32)
-                    write_chunk(chunks, "found", (start + at) // FOUND, {"rows": packed(rows), "scores": packed(values)})
+                    places = self._rows.arrays(start + at, start + at + len(rows)).get("line")
+                    where = {} if places is None else {"lines": packed(places.astype(np.int32))}
+                    write_chunk(chunks, "found", (start + at) // FOUND, {"rows": packed(rows), "scores": packed(values), **where})
                 best[start : start + len(lines)] = scores[:, 0]
                 bar.update(len(lines))
         for start in range(0, len(best), BEST):

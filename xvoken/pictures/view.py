@@ -105,6 +105,32 @@ class View:
         return (pixels.float() / 255 - mean) / std
 
 
+@dataclass(frozen=True)
+class WholeView:
+    """The whole picture in its own ratio, as large as these limits of its sides allow: shortest, longest, in pixels.
+
+    For one picture at a time: pictures of other ratios become views of other sizes. As Vokenization has it, with 400 and 600.
+    """
+
+    shortest: int
+    longest: int
+    resize: ClassVar[None] = None  # full size: nothing is cut off, and nothing is decoded at less
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """RGB picture -> uint8 (1, 3, height, width)"""
+        cut = picture.resize(self._size(*picture.size), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.asarray(cut).copy()).permute(2, 0, 1)[None]
+
+    def of_pixels(self, pictures: Tensor) -> Tensor:
+        """Views of decoded pictures, computed on their device: uint8 (B, 3, H, W) -> uint8 (B, 1, 3, height, width)"""
+        width, height = self._size(*reversed(pictures.shape[2:]))
+        return _bytes(_scaled(pictures, [height, width], "bilinear"))[:, None]
+
+    def _size(self, width: int, height: int) -> tuple[int, int]:
+        scale = min(self.shortest / min(width, height), self.longest / max(width, height))
+        return max(1, int(width * scale)), max(1, int(height * scale))
+
+
 @cache
 def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Values as (1, 3, 1, 1) on the device, cached: each copy to a GPU would wait for all its work."""

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from xvoken.encoders.precision import autocast, cast_weights
-from xvoken.files.corpus import IdText
+from xvoken.files.tokens import IdText
 from xvoken.pictures.batches import Pictures, batches_ahead
 from xvoken.pictures.decode import load_picture
 from xvoken.pictures.view import View

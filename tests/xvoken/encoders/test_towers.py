@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
 
 from tests.worlds import World
@@ -37,6 +37,16 @@ def test_other_text_models_load(tmp_path: Path):
     DistilBertModel(DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=32)).save_pretrained(tmp_path / "distil")
     tower = TextTower(str(tmp_path / "distil"), (1,))
     assert tower(torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.int64)).shape == (2, 16)
+
+
+def test_weights_that_files_lack(world: World, tmp_path: Path):
+    """Those of a pooler, as RoBERTa's lack, are not random: the tower is the same each time. Others are refused."""
+    folder, whole = shutil.copytree(world.bert, tmp_path / "bert"), load_file(world.bert / "model.safetensors")
+    save_file({name: one for name, one in whole.items() if "pooler" not in name}, folder / "model.safetensors", {"format": "pt"})
+    assert weights_hash(TextTower(str(folder))) == weights_hash(TextTower(str(folder)))
+    save_file({name: one for name, one in whole.items() if "layer.3" not in name}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"its files lack weights \(encoder.layer.3.attention"):
+        TextTower(str(folder))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tests.running import run_script
 from xvoken.cli.check import check
 from xvoken.errors import UserError
 from xvoken.files import context as context_files
-from xvoken.files import corpus, keys, vokens
+from xvoken.files import corpus, keys, tokens, vokens
 from xvoken.files import phrases as caption_db
 from xvoken.files.context import Context
 from xvoken.files.hdf5 import open_hdf5
@@ -35,9 +35,8 @@ def write_keys(folder: Path) -> Path:
 def write_tokens(folder: Path) -> Path:
     (folder / "part").write_bytes(b"7 8\n9\n")
     (folder / "c.txt").write_text("x y\nz\n")
-    corpus.write(
-        folder / "c.txt", "t", [(folder / "part", np.array([7, 8, 9], np.int32), np.array([2, 1]))], {}, lambda lines, tokens: None
-    )
+    part = tokens.Part(folder / "part", np.array([7, 8, 9], np.int32), np.array([2, 1]))
+    tokens.write(folder / "c.txt", "t", [part], {}, lambda lines, tokens: None)
     return corpus.tokens_file(folder / "c.txt", "t")
 
 

@@ -154,7 +154,7 @@ def test_lists_beside_the_keys_that_do_not_go_with_them(tmp_path: Path):
 
 @pytest.mark.parametrize("row", [0, 1, 2, 4, 6])
 def test_a_key_that_is_not_finite_is_found_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int):
-    monkeypatch.setattr(keys, "BLOCK", 3)
+    monkeypatch.setattr("xvoken.files.key_checks.BLOCK", 3)
     vectors = unit(7)
     vectors[row, 2] = np.inf
     write_set(tmp_path, vectors)

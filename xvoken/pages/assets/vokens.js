@@ -1,7 +1,10 @@
 // The page of a voken file: lines of a corpus with the pictures found for them.
 const [LINES, PICTURES] = [about.sizes.found, about.sizes.pictures];
 const MOST = 8; // pictures in a row of the list; further ones follow in the enlarged view
-const unpackFound = (value) => ({ rows: integers(value.rows), scores: floats(value.scores) });
+// A row of the list is a line of the text, or, where the page says so, a sentence or one of the lines that a filter has kept.
+const noun = about.noun ?? "line";
+const Nouns = `${noun[0].toUpperCase()}${noun.slice(1)}s`;
+const unpackFound = (value) => ({ rows: integers(value.rows), scores: floats(value.scores), lines: value.lines && integers(value.lines) });
 
 // The pictures of a line, best first: [{slot, score}], undefined while they are loaded.
 function foundFor(line) {
@@ -10,6 +13,11 @@ function foundFor(line) {
   const from = (line % LINES) * about.k;
   const places = Array.from({ length: about.k }, (_, i) => ({ slot: chunk.rows[from + i], score: chunk.scores[from + i] }));
   return places.filter(({ slot }) => slot >= 0);
+}
+// Of a row that is not simply a line: where it stands in the text.
+function standsAt(line) {
+  const lines = peekDecoded("found", Math.floor(line / LINES), unpackFound)?.lines;
+  return lines ? ` · line ${number(lines[line % LINES] + 1)} of the text` : "";
 }
 const pictureOf = (slot) => peek("pictures", Math.floor(slot / PICTURES))?.[slot % PICTURES];
 
@@ -34,12 +42,12 @@ function fill(row, line) {
   const ready = text !== undefined && sure !== undefined && infos?.every(Boolean);
   const active = row.tabIndex === 0;
   for (const button of row.querySelectorAll("button")) button.tabIndex = active ? 0 : -1;
-  const shown = `${line} ${ready} ${text !== undefined} ${chosen}`;
+  const shown = `${line} ${ready} ${found !== undefined} ${text !== undefined} ${chosen}`;
   if (row.shown === shown) return;
   row.shown = shown;
   const [[numbered, said], pictures] = [row.firstChild.children, row.lastChild];
-  row.ariaLabel = `line ${number(line + 1)}`;
-  numbered.replaceChildren(element("a", { href: address({ line: line + 1 }), textContent: `line ${number(line + 1)}`, tabIndex: -1 }));
+  row.ariaLabel = `${noun} ${number(line + 1)}`;
+  numbered.replaceChildren(element("a", { href: address({ line: line + 1 }), textContent: row.ariaLabel, tabIndex: -1 }), standsAt(line));
   if (text !== undefined) say(said, text.slice(0, 2000));
   else said.textContent = "…";
   if (!ready) return pictures.replaceChildren();
@@ -65,7 +73,7 @@ function fill(row, line) {
 // The utterances of a line, which tabs separate.
 function say(place, text) {
   const { q } = state();
-  if (!text.trim()) return place.replaceChildren(element("p", { className: "quiet", textContent: "empty line" }));
+  if (!text.trim()) return place.replaceChildren(element("p", { className: "quiet", textContent: `empty ${noun}` }));
   place.replaceChildren(...text.split("\t").map((said) => {
     const made = element("p", { dir: "auto" });
     marked(made, said, q);
@@ -119,15 +127,15 @@ function drawDialog(inside, now) {
   const facts = element("dl");
   const fact = (name, ...what) => facts.append(element("dt", { textContent: name }), element("dd", {}, ...what));
   const place = ofLine ? foundFor(line).findIndex((one) => one.slot === slot) : -1;
-  if (place >= 0) fact("Score", `${foundFor(line)[place].score.toFixed(4)}, ${place + 1} of ${about.k} for line ${number(line + 1)}`);
-  fact("Used by", `${plural(info.lines, "line")} (${percent(info.lines)}), best for ${number(info.firsts)}`);
+  if (place >= 0) fact("Score", `${foundFor(line)[place].score.toFixed(4)}, ${place + 1} of ${about.k} for ${noun} ${number(line + 1)}${standsAt(line)}`);
+  fact("Used by", `${plural(info.lines, noun)} (${percent(info.lines)}), best for ${number(info.firsts)}`);
   fact("File", fileLink(info));
   const credit = info.credit ?? {};
   if (credit.title) fact("Title", linked(credit.title));
   if (credit.author) fact("Author", linked(credit.author, credit.profile));
   if (credit.license) fact("Licence", linked(licence(credit.license), credit.license));
   if (credit.source) fact("Source", linked(/^https?:..([^/?#]+)/i.exec(credit.source)?.[1] ?? "", credit.source));
-  const all = element("button", { type: "button", textContent: `Show the ${plural(info.lines, "line")} with it` });
+  const all = element("button", { type: "button", textContent: `Show the ${plural(info.lines, noun)} with it` });
   all.addEventListener("click", () => go({ show: "", of: "", view: "", q: "", line: "", picture: slot }));
   const uses = element("ol", { className: "uses" });
   const text = place >= 0 ? lineOf(line) : undefined;
@@ -140,7 +148,7 @@ function drawDialog(inside, now) {
     for (const one of found.subarray(0, 6)) {
       await load("text", Math.floor(one / about.sizes.text));
       const text = element("a", { href: `#line=${one + 1}`, dir: "auto" });
-      marked(text, lineOf(one).replaceAll("\t", " · ").slice(0, 160) || "empty line", "");
+      marked(text, lineOf(one).replaceAll("\t", " · ").slice(0, 160) || `empty ${noun}`, "");
       uses.append(element("li", {}, text));
     }
   });
@@ -153,13 +161,13 @@ async function drawView(view) {
   if (view !== "pictures" || hubsShown) return;
   if (!about.pictures) {
     $("more").hidden = true;
-    $("hubs-told").textContent = "No line has a picture.";
+    $("hubs-told").textContent = `No ${noun} has a picture.`;
     return;
   }
   const top = Math.round((100 * about.top) / Math.max(1, about.places));
   const most = about.pictures > 10 ? `; ${top} of every 100 pictures beside the lines are one of the 10 most used` : "";
   $("hubs-told").textContent = `${plural(about.pictures, "picture")} of ${number(about.gallery)} ${about.pictures === 1 ? "is" : "are"} found for `
-    + `${plural(about.answered, "line")}${most}.`;
+    + `${plural(about.answered, noun)}${most}.`;
   $("more").addEventListener("click", moreHubs);
   await moreHubs();
 }
@@ -171,24 +179,24 @@ async function moreHubs() {
   for (let slot = from; slot < hubsShown; slot++) {
     const info = (await load("pictures", Math.floor(slot / PICTURES)))[slot % PICTURES];
     const bar = element("span", { className: "share" }, element("i", { style: `width:${((100 * info.lines) / highest).toFixed(2)}%` }));
-    const under = [bar, `${plural(info.lines, "line")} · ${percent(info.lines)}`];
-    $("hubs").append(element("li", {}, tile(info, under, `${info.id}, ${plural(info.lines, "line")}, ${percent(info.lines)}`, () => go({ show: slot, of: "" }))));
+    const under = [bar, `${plural(info.lines, noun)} · ${percent(info.lines)}`];
+    $("hubs").append(element("li", {}, tile(info, under, `${info.id}, ${plural(info.lines, noun)}, ${percent(info.lines)}`, () => go({ show: slot, of: "" }))));
   }
 }
 
 start({
-  noun: "line",
+  noun,
   searched: "text",
   holds: "contains",
-  summary: `${plural(about.lines, "line")}, for each the best ${about.k === 1 ? "picture" : about.k} of ${plural(about.gallery, "picture")}${about.named.model && `, found by ${modelName(about.named.model)}`}`,
-  views: { "": "Lines", pictures: "Pictures", ...($("view-good").children.length > 1 ? { good: "How good" } : {}), about: "About" },
+  summary: `${plural(about.lines, noun)}, for each the best ${about.k === 1 ? "picture" : about.k} of ${plural(about.gallery, "picture")}${about.named.model && `, found by ${modelName(about.named.model)}`}`,
+  views: { "": Nouns, pictures: "Pictures", ...($("view-good").children.length > 1 ? { good: "How good" } : {}), about: "About" },
   orders: {
     "": "As in the file", high: "Highest score first", low: "Lowest score first",
     ...(about.sure ? { sure: "Surest first", unsure: "Least sure first" } : {}),
   },
   told: [
     ["Text", about.named.text], ["Pictures", about.named.sets], ["Found by", about.named.model], ["Precision", about.named.precision], ["Scores", about.named.scores],
-    ["Lines with a picture", `${number(about.answered)} of ${number(about.lines)}`],
+    [`${Nouns} with a picture`, `${number(about.answered)} of ${number(about.lines)}`],
     ["Pictures used", `${number(about.pictures)} of ${number(about.gallery)}`],
     ["Can't be shown", about.broken && plural(about.broken, "picture")],
   ],
