@@ -48,7 +48,9 @@ def made(request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.
     encoder = load_encoder(str(folder / "load"), ["text"], "cpu")
     photos = builder.save_pictures(folder / "photos", {f"p{number}": (30, 20) for number in range(30)})
     paths = sorted(photos.iterdir())
-    key_files.write_keys(folder / "load/keys", "mine", encoder.encode_texts(builder.phrases(30)), [p.stem for p in paths], paths, encoder)
+    vectors = encoder.encode_texts(builder.phrases(60)[:30])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    key_files.write_keys(folder / "load/keys", "mine", vectors, [path.stem for path in paths], paths, encoder)
     (folder / "flat.txt").write_text("\n".join(SENTENCES) + "\n")
     (folder / "text.txt").write_text("\n".join(" ".join(line) for line in TEXT) + "\n")
     assert run_here("tokenization/tokenize_dataset.py", folder, "flat.txt", folder / "tiny-bert").returncode == 0
