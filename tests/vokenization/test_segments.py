@@ -163,7 +163,7 @@ def test_what_was_begun_without_segments(world: World, load: Path, lines: dict[s
     (part,) = plan.parent.glob("*.npz")
     with np.load(part) as arrays:
         old = dict(arrays)
-    assert (old["vokens"] == -100).sum() == 65 * len(old["counts"]) // 9 or (old["vokens"] == -100).any()
+    assert (old["vokens"] == -100).any()
     old["vokens"] = np.where(old["vokens"] < 0, -1, old["vokens"]).astype(np.int32)
     np.savez(part, **old)
     script(STAGE, *share(2))
