@@ -37,8 +37,10 @@ def found(lines: int = len(LINES), pictures: int = len(NAMES)) -> tuple[np.ndarr
     return rows, scores, sure
 
 
-def voken_page(folder: Path, good: str = "", texts: list[str] = LINES, names: list[str] = NAMES) -> VokenPage:
-    """A voken file with its text and pictures in a folder, and the page of it."""
+def voken_page(
+    folder: Path, good: str = "", texts: list[str] = LINES, names: list[str] = NAMES, lines_of: list[int] | None = None
+) -> VokenPage:
+    """A voken file with its text and pictures in a folder, and the page of it; lines_of: each row a sentence of these lines."""
     folder.mkdir(parents=True, exist_ok=True)
     text, name = folder / "lines.txt", folder / "vokens" / "lines.txt.album"
     text.write_text("\n".join(texts) + "\n", encoding="utf-8")
@@ -46,10 +48,13 @@ def voken_page(folder: Path, good: str = "", texts: list[str] = LINES, names: li
     for number, file in enumerate(names):
         if file != "gone.png":
             Image.new("RGB", (90 + number, 60), (40 * number, 90, 160)).save(folder / "photos" / file)
-    rows, scores, sure = found(len(texts), len(names))
-    counts = np.ones(len(texts), np.int64)
-    part = {"indices": rows, "scores": scores, "counts": counts, "probability": sure}
-    vokens.write(name, [part], len(texts), len(texts), rows.shape[1], names, {"images": len(names)}, {"snapshot": "small"})
+    number = len(lines_of or texts)
+    rows, scores, sure = found(number, len(names))
+    part = {"indices": rows, "scores": scores, "counts": np.ones(number, np.int64), "probability": sure}
+    settings = {"images": len(names)}
+    if lines_of:
+        part, settings = {**part, "line": np.array(lines_of)}, {**settings, "sentences": "of a hash"}
+    vokens.write(name, [part], number, number, rows.shape[1], names, settings, {"snapshot": "small"})
     ids = [f"album/{Path(file).stem}" for file in names]
     vokens.write_ids(name.with_name(f"{name.name}.ids"), ids)
     (folder / "credits.csv").write_text(CREDITS)

@@ -27,6 +27,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     charts = curve("Loss", "of training", [(1, 2.0), (2, 1.0)], 2) + bars("R", "percent", [Bar("R@1", 20, 10, 30, 1)], 30)
     made.voken_page(folder / "lines", good=f"<h3>Charts</h3>{charts}").write(folder / "lines.html")
+    made.voken_page(folder / "sentences", lines_of=[0, 0, 3]).write(folder / "sentences.html")
     one = made.voken_page(folder / "one", texts=made.LINES[:1], names=made.NAMES[:1])
     one.write(folder / "one.html")
     made.context_page(folder / "context").write(folder / "context.html")
@@ -213,6 +214,15 @@ def test_one_line_and_one_picture_at_a_time(opened):
     assert page.inner_text("#nothing-told") == "No line contains “nothing like it”"
     page.click("#clear")
     first(page, "line 1 ·")
+
+
+def test_sentences_say_where_they_stand(opened):
+    page = opened("sentences.html")
+    first(page, "sentence 1 · line 1 of the text ·")
+    count(page, "3 sentences")
+    assert "sentence 3 · line 4 of the text" in page.inner_text("#list") and page.inner_text("text=שלום")
+    page.click("#list .tile >> nth=0")
+    assert "of 3 for sentence 1 · line 1 of the text" in page.inner_text(".enlarged")
 
 
 def test_context(opened):
