@@ -46,36 +46,6 @@ class Project:
 VOKENIZATION = Project("Vokenization", "token", "0", hidden=256, hidden_layers=1, dropout=0.3, max_len=20)
 MARIA = Project("Maria", "sentence", "linears.0", hidden=1024, hidden_layers=2, dropout=0.2, max_len=75)
 PROJECTS = (VOKENIZATION, MARIA)
-# A tensor that tells of a text tower which is none here, below TEXT_TOWER -> the tower. Their other names (gpt, xl, xlm, distil) end with
-# an error there.
-OTHER_TOWERS = {"wte.weight": "GPT-2", "w.weight": "CTRL", "word_embedding.weight": "XLNet"}
-BUFFERS = ("position_ids", "token_type_ids", "num_batches_tracked")  # that towers have or have not, by the version of their library
-
-
-@dataclass(frozen=True)
-class Project:
-    """What one project's code fixes about its heads.
-
-    level: its text model takes a vector a token, or that of [CLS]; first: how the first linear map of a head is called below `mlp.`;
-    hidden, hidden_layers, dropout: of the heads, in its classes; max_len: in its scripts/run_xmatching.bash.
-    """
-
-    name: str
-    level: str
-    first: str
-    hidden: int
-    hidden_layers: int
-    dropout: float
-    max_len: int
-
-    def layer(self, number: int) -> str:
-        """The name below `mlp.` of our layer `number`: 0, 3, 6, as activation and dropout count too."""
-        return f"linears.{number // 3}" if self.first == "linears.0" else str(number)
-
-
-VOKENIZATION = Project("Vokenization", "token", "0", hidden=256, hidden_layers=1, dropout=0.3, max_len=20)
-MARIA = Project("Maria", "sentence", "linears.0", hidden=1024, hidden_layers=2, dropout=0.2, max_len=75)
-PROJECTS = (VOKENIZATION, MARIA)
 # A tensor that tells of a text tower which is none here, below TEXT_TOWER -> the tower (transformers 3.3.0, which Vokenization names).
 OTHER_TOWERS = {
     "wte.weight": "GPT-2", "tokens_embed.weight": "GPT", "w.weight": "CTRL", "word_emb.emb_layers.0.weight": "Transformer-XL",
