@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xvoken.encoders.foreign import PICKLED_MODEL
+from xvoken.encoders.foreign import PICKLED_MODEL, require_file
 from xvoken.errors import UserError, one_line
 
 STATE_DICT_ENDINGS = (".pth", ".pt", ".bin")
@@ -72,13 +72,15 @@ class Heads:
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors by name, `module.` of DistributedDataParallel removed; never runs code that a file holds."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    require_file(path)
     if path.suffix == ".model":
         raise UserError(f"{path}: {PICKLED_MODEL}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickled classes and files of other formats raise different errors
+        if not str(error).startswith("Weights only load failed"):
+            size = f"{path.stat().st_size:,} bytes"
+            raise UserError(f"{path}: {size} that are no whole file of torch (cut off, or of another kind); copy it again") from None
         raise UserError(f"{path}: not a state dict of plain tensors ({one_line(error)[:100]}). {PICKLED_MODEL}") from None
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise UserError(f"{path}: not a state dict (tensors by their names); save model.state_dict() and give that file")
@@ -86,7 +88,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def described(state: dict[str, Tensor], load: str) -> Heads:
-    """What the file's heads say of themselves; raises UserError for names that neither project has, and for text towers unknown here."""
+    """What the file's heads say of themselves; raises UserError for other names, unknown text towers, and numbers not finite."""
     below = "lang_model.mlp."
     found = [project for project in PROJECTS if f"{below}{project.first}.weight" in state]
     if not found or not any(name.startswith("visn_model.mlp.") for name in state):
@@ -98,6 +100,10 @@ def described(state: dict[str, Tensor], load: str) -> Heads:
                 f"{load}: its text tower is {tower} ({TEXT_TOWER}{name}), and only BERT, RoBERTa and XLM-RoBERTa are taken over; a "
                 "matcher of such a tower is to be trained anew, for example with --lang bert"
             )
+    if unread := [name for name in state if not name.startswith((*HEADS.values(), TEXT_TOWER, IMAGE_TOWER))]:
+        raise UserError(f"{load}: {unread[0]} is neither of the towers nor of the heads, and their classes have none; it would be left out")
+    if bad := [name for name, tensor in state.items() if name.startswith(tuple(HEADS.values())) and not tensor.isfinite().all()]:
+        raise UserError(f"{load}: {bad[0]} has numbers that are not finite, as a training leaves that has failed; take other weights")
     text, image = (_sizes(state, prefix, found[0], load) for prefix in HEADS.values())
     return Heads(found[0], text[0], image[0], text[1], len(text) - 2, text[-1])
 
