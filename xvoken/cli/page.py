@@ -118,6 +118,9 @@ def given_of(args: argparse.Namespace) -> Given:
     moved = {name: folder for name, folder in sets if folder}
     if args.vokens:
         name = args.vokens.with_suffix("") if args.vokens.suffix in (".hdf5", ".ids") else args.vokens
+        if not name.with_name(f"{name.name}.hdf5").exists():
+            there = ", ".join(sorted(path.stem for path in name.parent.glob("*.hdf5"))) or "none"
+            raise UserError(f"--vokens {name}: {name}.hdf5 does not exist (there are: {there}); make it with: {commands.vokenize()}")
         beside = name.parent.parent if len(name.parts) > 2 else name.absolute().parent.parent
         keys = args.keys_dir or key_files.folder(_home(args.load) if args.load else beside)
         return Given(name, keys, args.corpus, moved)
