@@ -6,6 +6,7 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xvoken.console import progress
-from xvoken.errors import UserError
+from xvoken.errors import UserError, one_line
 from xvoken.files.hdf5 import is_dataset, open_hdf5
 from xvoken.files.offsets import Offsets
 from xvoken.files.rows import Rows
@@ -185,6 +186,8 @@ def _link(place: Path, path: Path, how: str) -> None:
     try:
         os.link(place.resolve(), temporary) if how == "hardlinks" else os.symlink(place.absolute(), temporary)
     except OSError as error:
+        with suppress(OSError):  # not empty
+            path.parent.rmdir()  # so that another way of --as may write here
         raise UserError(f"{place}: can't be linked to from {path.parent} ({error.strerror}); take --as copies, or --as shards") from None
     os.replace(temporary, path)
     temporary.unlink(missing_ok=True)  # still there where both were the same file
@@ -221,8 +224,12 @@ def _stem(name: str, data: bytes) -> tuple[str, str]:
     stem, ending = os.path.splitext(name)
     if ending.lower() in ENDINGS:
         return stem.replace(".", "%2E"), ending
-    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-        kind = ".jpg" if picture.format in REDUCED else f".{str(picture.format).lower()}"
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            kind = ".jpg" if picture.format in REDUCED else f".{str(picture.format).lower()}"
+    except (OSError, Image.DecompressionBombError) as error:
+        what = f"{name}: has no ending, and what it holds is no picture ({one_line(error)[:80]})"
+        raise UserError(f"{what}; bring the picture back, or take --as copies") from None
     return name.replace(".", "%2E"), kind
 
 

@@ -12,6 +12,8 @@ import pytest
 from tests.running import run_here
 from tests.worlds import World
 from vokenization.collecting import LinesOfTokens, Pictures, read_wanted, token_pictures, write_shards
+from xvoken.cli.page import corpus_in
+from xvoken.errors import UserError
 from xvoken.files import keys, vokens
 from xvoken.files.rows import read_rows
 from xvoken.pictures.sources import list_pictures
@@ -98,6 +100,9 @@ def test_a_sample_of_a_shard_holds_one_picture(world: World, tmp_path: Path):
     with tarfile.open(tmp_path / "00000.tar") as tar:
         assert sorted(tar.getnames()) == sorted(f"{key}.{end}" for key, ending in (("a%2Epng", "png"), ("a%2Ejpg", "jpg"), ("a%2Eb", "png"))
                                                 for end in (ending, "json"))  # fmt: skip
+    (tmp_path / "broken").write_text("no picture")
+    with pytest.raises(UserError, match="broken: has no ending, and what it holds is no picture"):
+        write_shards(Pictures(["broken"], ["x"], [tmp_path / "broken"], [np.array([0])]), tmp_path / "more", 3)
 
 
 def test_missing_pictures_are_listed_and_moved_ones_found(voken_file: Path, keyed: Path, world: World, tmp_path: Path):
@@ -122,6 +127,23 @@ def test_missing_pictures_are_listed_and_moved_ones_found(voken_file: Path, keye
     (tmp_path / "empty").mkdir()
     none = collect(voken_file, keyed, tmp_path / "none", "--image-sets", sets.replace("moved", "empty"))
     assert none.returncode == 2 and "none of the" in none.stderr and not (tmp_path / "none/pictures.tsv").exists()
+
+
+def test_where_links_can_not_be_made_copies_may(voken_file: Path, keyed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def link(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", link)
+    done = collect(voken_file, keyed, tmp_path / "out", "--as", "hardlinks")
+    assert done.returncode == 2 and "(Invalid cross-device link); take --as copies" in done.stderr
+    assert collect(voken_file, keyed, tmp_path / "out", "--as", "copies").returncode == 0
+
+
+def test_the_corpus_is_known_by_the_name():
+    for name, sets, images in (
+        ("a.txt.t_s", ["t_s"], 9), ("a.txt.s_t", ["t", "s"], 9), ("a.txt.s.9", ["s"], 9), ("a.txt.s_t.9", ["s"], 9), ("a.txt.9", ["9"], 9),
+    ):  # fmt: skip
+        assert corpus_in(name, sets, images) == "a.txt"
 
 
 def test_another_folder_is_left_alone(voken_file: Path, keyed: Path, tmp_path: Path):

@@ -80,7 +80,7 @@ class Given:
             if then is None:
                 log.warning(f"{self.hdf5} does not say which text it was made of; it must be {self.corpus}")
             return self._with_all_lines(self.corpus)
-        corpus = self.name.name.removesuffix("." + "_".join(self.sets))
+        corpus = corpus_in(self.name.name, self.sets, len(self.ids))
         for path in [
             self.name.with_name(corpus),
             Path(corpus),
@@ -105,6 +105,17 @@ class Given:
     def paths(self) -> list[Path | Member]:
         """The file of each row's picture; raises UserError if the keys are not those that were searched."""
         return picture_paths(self.ids, self.keys, self.moved, self.again())
+
+
+def corpus_in(name: str, sets: list[str], images: int) -> str:
+    """The corpus that a voken file's name begins with: {corpus}.{IMAGE_SETS}, or with .{images} behind it (--max-img-num).
+
+    sets: those that have a row; with --max-img-num the name may have others too.
+    """
+    named = f".{'_'.join(sorted(sets))}"
+    if not name.endswith(named) and name.endswith(f".{images}"):
+        name = name.removesuffix(f".{images}")
+    return name.removesuffix(named) if name.endswith(named) else name.rpartition(".")[0] or name
 
 
 def _tokens_of(text: Path) -> list[str]:
