@@ -82,9 +82,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             size = f"{path.stat().st_size:,} bytes"
             raise UserError(f"{path}: {size} that are no whole file of torch (cut off, or of another kind); copy it again") from None
         raise UserError(f"{path}: not a state dict of plain tensors ({one_line(error)[:100]}). {PICKLED_MODEL}") from None
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(tensor) for name, tensor in state.items()):
         raise UserError(f"{path}: not a state dict (tensors by their names); save model.state_dict() and give that file")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _is_plain(tensor: object) -> bool:
+    return isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
 def described(state: dict[str, Tensor], load: str) -> Heads:
@@ -102,7 +106,7 @@ def described(state: dict[str, Tensor], load: str) -> Heads:
             )
     if unread := [name for name in state if not name.startswith((*HEADS.values(), TEXT_TOWER, IMAGE_TOWER))]:
         raise UserError(f"{load}: {unread[0]} is neither of the towers nor of the heads, and their classes have none; it would be left out")
-    if bad := [name for name, tensor in state.items() if name.startswith(tuple(HEADS.values())) and not tensor.isfinite().all()]:
+    if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise UserError(f"{load}: {bad[0]} has numbers that are not finite, as a training leaves that has failed; take other weights")
     text, image = (_sizes(state, prefix, found[0], load) for prefix in HEADS.values())
     return Heads(found[0], text[0], image[0], text[1], len(text) - 2, text[-1])
@@ -112,7 +116,7 @@ def _sizes(state: dict[str, Tensor], prefix: str, project: Project, load: str) -
     """Input, hidden layers and output of a head."""
     names = [f"{prefix}{project.layer(3 * number)}.weight" for number in range(len(state))]
     weights = [state[name] for name in names if name in state]
-    if any(weight.ndim != 2 for weight in weights) or len(weights) < 2:
+    if any(weight.ndim != 2 or not weight.is_floating_point() for weight in weights) or len(weights) < 2:
         raise UserError(f"{load}: {prefix}* are not the linear maps of {project.name}'s heads")
     return [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
 

@@ -139,6 +139,12 @@ def test_where_links_can_not_be_made_copies_may(voken_file: Path, keyed: Path, t
     assert collect(voken_file, keyed, tmp_path / "out", "--as", "copies").returncode == 0
 
 
+def test_a_file_of_fewer_images_is_named(keyed: Path, tmp_path: Path):
+    (tmp_path / "x.txt.s.9.hdf5").touch()
+    words = ["--load", keyed, "--corpus", tmp_path / "x.txt", "--image-sets", "s", "--vokens-dir", tmp_path]
+    assert f"there is --vokens {tmp_path}/x.txt.s.9.hdf5" in run_here("vokenization/collect_images.py", *words).stderr
+
+
 def test_the_corpus_is_known_by_the_name():
     for name, sets, images in (
         ("a.txt.t_s", ["t_s"], 9), ("a.txt.s_t", ["t", "s"], 9), ("a.txt.s.9", ["s"], 9), ("a.txt.s_t.9", ["s"], 9), ("a.txt.9", ["9"], 9),

@@ -248,6 +248,9 @@ def test_where_a_snapshot_is_expected(world: World, matcher: Path, heads: dict[s
         assert done.returncode == 2 and "A pickled model (BEST.pth.model) can run code" in done.stderr, done.stderr
     (folder / "cut.pth").write_bytes((folder / "BEST.pth").read_bytes()[:9000])
     assert "9,000 bytes that are no whole file of torch" in run_here(CONVERT, folder / "cut.pth", tmp_path / "new").stderr
+    for number, odd in enumerate(({1: torch.ones(1)}, {"lang_model.mlp.0.weight": torch.ones(2, 2).to_sparse()}, [torch.ones(1)])):
+        torch.save(odd, folder / f"{number}.pth")
+        assert "not a state dict (tensors by their names)" in run_here(CONVERT, folder / f"{number}.pth", tmp_path / "new").stderr
     assert f"{folder}: a folder; give the file in it, such as {folder}/BEST.pth" in run_here(CONVERT, folder, tmp_path / "new").stderr
     assert "holds another matcher" in run_here(CONVERT, folder / "BEST.pth", matcher).stderr
     assert "its heads are none that" in run_here(CONVERT, "--to", folder / "back.pth", matcher).stderr

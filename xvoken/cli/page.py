@@ -4,6 +4,7 @@ import argparse
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,8 @@ def given_of(args: argparse.Namespace) -> Given:
     name = vokens.text_file(args.vokens_dir or vokens.folder(home), args.corpus.name, names)
     if not vokens.hdf5_file(name.parent, args.corpus.name, names).exists():
         there = ", ".join(sorted(path.stem for path in name.parent.glob("*.hdf5"))) or "none"
+        if fewer := [path for path in sorted(name.parent.glob(f"{escape(name.name)}.*.hdf5")) if path.stem.rpartition(".")[2].isdigit()]:
+            raise UserError(f"{name}.hdf5 does not exist, of so many images only (--max-img-num) there is --vokens {quoted(fewer[0])}")
         mend = commands.vokenize(args.load, args.corpus, args.image_sets or "")
         raise UserError(f"{name}.hdf5 does not exist; make it with: {mend} (there are: {there})")
     return Given(name, args.keys_dir or key_files.folder(home), args.corpus, moved)
