@@ -4,7 +4,7 @@ from pathlib import Path
 
 from xvoken.errors import UserError
 from xvoken.files.ids import stand_for
-from xvoken.files.image_sets import named_file, sets_of
+from xvoken.files.image_sets import in_folder, named_file, sets_of
 from xvoken.files.keys import companions
 from xvoken.pictures.sources import ENDINGS, Member, is_shards, list_pictures
 
@@ -44,9 +44,7 @@ def _moved(files: list[str], source: Path) -> list[Path | Member]:
 
 def _found(file: str, source: Path, members: dict[str, Member] | None) -> Path | Member:
     """A picture below a folder or in shards; ids of captioned sets lack the ending that the file may have."""
-    for ending in ("",) if file.lower().endswith(ENDINGS) else ("", *ENDINGS):
-        if members is not None and (member := members.get(f"{file}{ending}")):
-            return member
-        if members is None and ending and (path := source / f"{file}{ending}").is_file():
-            return path
-    return source / file
+    if members is None:
+        return in_folder(source, file)
+    endings = ("",) if file.lower().endswith(ENDINGS) else ("", *ENDINGS)
+    return next((members[name] for ending in endings if (name := f"{file}{ending}") in members), source / file)
