@@ -25,7 +25,9 @@ from xvoken.cli.main import run_main
 from xvoken.cli.page import Given, add_given_flags, given_of
 from xvoken.console import say
 from xvoken.errors import UserError
+from xvoken.files.rows import read_rows
 from xvoken.files.safe import differences, fingerprint, quoted, read_json, sha256_of_file, sha256_of_lines, write_json, write_lines
+from xvoken.files.vokens import MAKE
 from xvoken.pictures.sources import Member
 from xvoken.work.product import Product
 
@@ -72,13 +74,14 @@ def collect(given: Given, folder: Path, way: str, topk: int | None, shard_size: 
     if product.finished():
         return
     with importing():
-        from vokenization.collecting import LinesOfTokens, put, read_wanted, sort_out, token_pictures, write_shards
+        from vokenization.collecting import LinesOfTokens, put, read_wanted, require_files, sort_out, token_pictures, write_shards
     tokens = token_pictures(given.hdf5)
-    wanted = read_wanted(given.hdf5, topk, LinesOfTokens(given.text(), tokens) if tokens else None)
+    wanted = read_wanted(given.hdf5, topk, LinesOfTokens(given.text(), tokens, read_rows(given.hdf5, MAKE)) if tokens else None)
     there, missing = sort_out(wanted, given.ids, paths)
     if not there.names:
         first = f"; the first: {missing.places[0]}" if missing.names else ""
         raise UserError(f"{given.name}: none of the {len(missing.names):,} pictures that it names is there{first}")
+    require_files(there, way)
     with product.alone() as todo:
         if not todo:
             return

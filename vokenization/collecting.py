@@ -6,6 +6,7 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xvoken.console import progress
-from xvoken.errors import UserError
+from xvoken.errors import UserError, one_line
 from xvoken.files.hdf5 import is_dataset, open_hdf5
 from xvoken.files.offsets import Offsets
+from xvoken.files.rows import Rows
 from xvoken.files.safe import replacing
 from xvoken.files.vokens import MAKE
 from xvoken.pictures.decode import FORMATS, REDUCED
@@ -44,19 +46,21 @@ class Wanted:
 
 
 class LinesOfTokens:
-    """The line that each token of a corpus is in. text: the corpus; tokens: how many have vokens, by which its FILE.TOK.line is known.
+    """The line that each token of a corpus is in. text: the corpus; rows, tokens: how many tokens the rows of the voken file have.
 
-    Raises UserError if there is no such file beside the text.
+    That tells which tokenizer's FILE.TOK.line is meant. Raises UserError if there is no such file beside the text.
     """
 
-    def __init__(self, text: Path, tokens: int):
+    def __init__(self, text: Path, tokens: int, rows: Rows):
         for path in sorted(text.parent.glob(f"{text.name}.*.line")):
-            offsets = Offsets(path, "tokenize again")
-            self.starts = offsets[0 : len(offsets)]
-            if tokens in self.starts:
+            lines, sentences = Offsets(path, "tokenize again"), path.with_suffix(".sent")
+            ends = Offsets(sentences, "tokenize again") if rows.sentences and sentences.is_file() else lines
+            # Of sentences of another tokenizer (vokens that were carried over) only the end of all is known.
+            if (rows.number < len(ends) and ends[rows.number] == tokens) or (rows.sentences and lines.last == tokens):
+                self.starts = lines[0 : len(lines)]
                 break
         else:
-            what = f"no {text}.TOK.line of {tokens:,} tokens"
+            what = f"no {text}.TOK.line of {tokens:,} tokens in {rows.number:,} {rows.noun}s"
             raise UserError(f"{what}, which says in which lines the tokens are that have pictures of their own; tokenize {text} again")
         kept = path.with_suffix(".kept")  # where a filter has left lines out
         self.numbers = np.fromfile(kept, np.int64, sep="\n") if kept.is_file() else np.arange(len(self.starts))
@@ -150,12 +154,16 @@ def _long_name(picture: str, name: str) -> str:
     return long if long.lower().endswith(ENDINGS) else f"{long}{ending}"
 
 
+def require_files(pictures: Pictures, way: str) -> None:
+    """Raise UserError for pictures in tar shards that are to be linked to."""
+    inside = next((place for place in pictures.places if isinstance(place, Member)), None)
+    if inside and way.endswith("links"):
+        raise UserError(f"{inside}: a picture inside a tar can't be linked to; take --as copies, or --as shards")
+
+
 def put(pictures: Pictures, folder: Path, how: str) -> list[Path]:
     """Put the pictures into a folder as symlinks, hardlinks or copies; returns their paths. Raises UserError for links that can't be."""
     folder.mkdir(parents=True, exist_ok=True)
-    inside = next((place for place in pictures.places if isinstance(place, Member)), None)
-    if inside and how != "copies":
-        raise UserError(f"{inside}: a picture inside a tar can't be linked to; take --as copies, or --as shards")
     paths = []
     for name, place in progress(list(zip(pictures.names, pictures.places, strict=True)), desc=how, unit="img"):
         paths.append(path := folder / name)
@@ -178,6 +186,8 @@ def _link(place: Path, path: Path, how: str) -> None:
     try:
         os.link(place.resolve(), temporary) if how == "hardlinks" else os.symlink(place.absolute(), temporary)
     except OSError as error:
+        with suppress(OSError):  # not empty
+            path.parent.rmdir()  # so that another way of --as may write here
         raise UserError(f"{place}: can't be linked to from {path.parent} ({error.strerror}); take --as copies, or --as shards") from None
     os.replace(temporary, path)
     temporary.unlink(missing_ok=True)  # still there where both were the same file
@@ -187,9 +197,9 @@ def write_shards(pictures: Pictures, folder: Path, size: int) -> list[str]:
     """Write tar shards of `size` pictures, 00000.tar and so on, each picture with a .json of its id and lines; returns its place in them.
 
     A place is SHARD/NAME. In names a dot before the ending is written as %2E, since readers of webdataset take what is before the first
-    dot for a sample's key; a file without an ending gets that of its kind.
+    dot for a sample's key; a file without an ending gets that of its kind. Of names that differ in their ending alone, keys have it too.
     """
-    places = []
+    places, times = [], Counter(os.path.splitext(name)[0] for name in pictures.names)
     starts = range(0, len(pictures.names), size)
     with progress(total=len(pictures.names), desc="shards", unit="img") as bar:
         for number, start in enumerate(starts):
@@ -198,7 +208,10 @@ def write_shards(pictures: Pictures, folder: Path, size: int) -> list[str]:
                 for row in range(start, min(start + size, len(pictures.names))):
                     with _opened(pictures.places[row]) as file:
                         data = file.read()
-                    stem, ending = _stem(pictures.names[row], data)
+                    name = pictures.names[row]
+                    stem, ending = _stem(name, data)
+                    if times[os.path.splitext(name)[0]] > 1:
+                        stem = name.replace(".", "%2E")
                     _add(tar, f"{stem}{ending}", data)
                     _add(tar, f"{stem}.json", dumps({"id": pictures.ids[row], "lines": pictures.lines[row].tolist()}).encode())
                     places.append(f"{path}/{stem}{ending}")
@@ -211,8 +224,12 @@ def _stem(name: str, data: bytes) -> tuple[str, str]:
     stem, ending = os.path.splitext(name)
     if ending.lower() in ENDINGS:
         return stem.replace(".", "%2E"), ending
-    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-        kind = ".jpg" if picture.format in REDUCED else f".{str(picture.format).lower()}"
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            kind = ".jpg" if picture.format in REDUCED else f".{str(picture.format).lower()}"
+    except (OSError, Image.DecompressionBombError) as error:
+        what = f"{name}: has no ending, and what it holds is no picture ({one_line(error)[:80]})"
+        raise UserError(f"{what}; bring the picture back, or take --as copies") from None
     return name.replace(".", "%2E"), kind
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.foreign import require_file
 from xvoken.errors import UserError
 from xvoken.files.safe import sha256_of_file
 from xvoken.work.product import Product
@@ -24,8 +25,7 @@ class Conversion:
     @cached_property
     def digest(self) -> str:
         """Hash of the source's bytes; raises UserError if there is no such file."""
-        if not self.source.is_file():
-            raise UserError(f"{self.source}: no such file")
+        require_file(self.source)
         return sha256_of_file(self.source)[:16]
 
     def product(self, settings: dict[str, Any] | None = None, towers: tuple[Path, ...] = ()) -> Product:

@@ -153,7 +153,7 @@ def _image_tower(state: dict[str, Tensor], heads: Heads, given: dict[str, Any], 
     except UserError as error:
         if not theirs or given.get("visn_weights") or "can't be downloaded" not in str(error):
             raise
-        say(f"{one_line(error)[:160]}: the file's own are written beside the heads")
+        say(f"{one_line(error).partition(';')[0]}: the file's own are written beside the heads")
         return _built_of(name, theirs, what), OWN
     tower = tower.eval().requires_grad_(False)
     if tower.width != heads.image_width:

@@ -13,42 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xvoken.encoders.foreign import PICKLED_MODEL
+from xvoken.encoders.foreign import PICKLED_MODEL, require_file
 from xvoken.errors import UserError, one_line
 
 STATE_DICT_ENDINGS = (".pth", ".pt", ".bin")
 HEADS = {"text_head.layers.": "lang_model.mlp.", "image_head.layers.": "visn_model.mlp."}
 TEXT_TOWER, IMAGE_TOWER = "lang_model.backbone.", "visn_model.backbone."
-BUFFERS = ("position_ids", "token_type_ids", "num_batches_tracked")  # that towers have or have not, by the version of their library
-
-
-@dataclass(frozen=True)
-class Project:
-    """What one project's code fixes about its heads.
-
-    level: its text model takes a vector a token, or that of [CLS]; first: how the first linear map of a head is called below `mlp.`;
-    hidden, hidden_layers, dropout: of the heads, in its classes; max_len: in its scripts/run_xmatching.bash.
-    """
-
-    name: str
-    level: str
-    first: str
-    hidden: int
-    hidden_layers: int
-    dropout: float
-    max_len: int
-
-    def layer(self, number: int) -> str:
-        """The name below `mlp.` of our layer `number`: 0, 3, 6, as activation and dropout count too."""
-        return f"linears.{number // 3}" if self.first == "linears.0" else str(number)
-
-
-VOKENIZATION = Project("Vokenization", "token", "0", hidden=256, hidden_layers=1, dropout=0.3, max_len=20)
-MARIA = Project("Maria", "sentence", "linears.0", hidden=1024, hidden_layers=2, dropout=0.2, max_len=75)
-PROJECTS = (VOKENIZATION, MARIA)
-# A tensor that tells of a text tower which is none here, below TEXT_TOWER -> the tower. Their other names (gpt, xl, xlm, distil) end with
-# an error there.
-OTHER_TOWERS = {"wte.weight": "GPT-2", "w.weight": "CTRL", "word_embedding.weight": "XLNet"}
 BUFFERS = ("position_ids", "token_type_ids", "num_batches_tracked")  # that towers have or have not, by the version of their library
 
 
@@ -102,21 +72,27 @@ class Heads:
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors by name, `module.` of DistributedDataParallel removed; never runs code that a file holds."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    require_file(path)
     if path.suffix == ".model":
         raise UserError(f"{path}: {PICKLED_MODEL}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickled classes and files of other formats raise different errors
+        if not str(error).startswith("Weights only load failed"):
+            size = f"{path.stat().st_size:,} bytes"
+            raise UserError(f"{path}: {size} that are no whole file of torch (cut off, or of another kind); copy it again") from None
         raise UserError(f"{path}: not a state dict of plain tensors ({one_line(error)[:100]}). {PICKLED_MODEL}") from None
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(tensor) for name, tensor in state.items()):
         raise UserError(f"{path}: not a state dict (tensors by their names); save model.state_dict() and give that file")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
+def _is_plain(tensor: object) -> bool:
+    return isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+
+
 def described(state: dict[str, Tensor], load: str) -> Heads:
-    """What the file's heads say of themselves; raises UserError for names that neither project has, and for text towers unknown here."""
+    """What the file's heads say of themselves; raises UserError for other names, unknown text towers, and numbers not finite."""
     below = "lang_model.mlp."
     found = [project for project in PROJECTS if f"{below}{project.first}.weight" in state]
     if not found or not any(name.startswith("visn_model.mlp.") for name in state):
@@ -128,6 +104,10 @@ def described(state: dict[str, Tensor], load: str) -> Heads:
                 f"{load}: its text tower is {tower} ({TEXT_TOWER}{name}), and only BERT, RoBERTa and XLM-RoBERTa are taken over; a "
                 "matcher of such a tower is to be trained anew, for example with --lang bert"
             )
+    if unread := [name for name in state if not name.startswith((*HEADS.values(), TEXT_TOWER, IMAGE_TOWER))]:
+        raise UserError(f"{load}: {unread[0]} is neither of the towers nor of the heads, and their classes have none; it would be left out")
+    if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise UserError(f"{load}: {bad[0]} has numbers that are not finite, as a training leaves that has failed; take other weights")
     text, image = (_sizes(state, prefix, found[0], load) for prefix in HEADS.values())
     return Heads(found[0], text[0], image[0], text[1], len(text) - 2, text[-1])
 
@@ -136,7 +116,7 @@ def _sizes(state: dict[str, Tensor], prefix: str, project: Project, load: str) -
     """Input, hidden layers and output of a head."""
     names = [f"{prefix}{project.layer(3 * number)}.weight" for number in range(len(state))]
     weights = [state[name] for name in names if name in state]
-    if any(weight.ndim != 2 for weight in weights) or len(weights) < 2:
+    if any(weight.ndim != 2 or not weight.is_floating_point() for weight in weights) or len(weights) < 2:
         raise UserError(f"{load}: {prefix}* are not the linear maps of {project.name}'s heads")
     return [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
 

@@ -11,8 +11,11 @@ import pytest
 
 from tests.running import run_here
 from tests.worlds import World
-from vokenization.collecting import LinesOfTokens, read_wanted, token_pictures
+from vokenization.collecting import LinesOfTokens, Pictures, read_wanted, token_pictures, write_shards
+from xvoken.cli.page import corpus_in
+from xvoken.errors import UserError
 from xvoken.files import keys, vokens
+from xvoken.files.rows import read_rows
 from xvoken.pictures.sources import list_pictures
 
 SETS = "shapes_train_shapes_valid"
@@ -90,6 +93,18 @@ def test_shards_are_a_source_of_pictures_and_of_samples(voken_file: Path, keyed:
             assert inside.read(4) == b"\x89PNG"
 
 
+def test_a_sample_of_a_shard_holds_one_picture(world: World, tmp_path: Path):
+    """Readers of webdataset join files whose names differ behind the first dot."""
+    names, picture = ["a.png", "a.jpg", "a.b.png"], next((world.folder / "images").iterdir())
+    write_shards(Pictures(names, names, [picture] * 3, [np.array([0])] * 3), tmp_path, 3)
+    with tarfile.open(tmp_path / "00000.tar") as tar:
+        assert sorted(tar.getnames()) == sorted(f"{key}.{end}" for key, ending in (("a%2Epng", "png"), ("a%2Ejpg", "jpg"), ("a%2Eb", "png"))
+                                                for end in (ending, "json"))  # fmt: skip
+    (tmp_path / "broken").write_text("no picture")
+    with pytest.raises(UserError, match="broken: has no ending, and what it holds is no picture"):
+        write_shards(Pictures(["broken"], ["x"], [tmp_path / "broken"], [np.array([0])]), tmp_path / "more", 3)
+
+
 def test_missing_pictures_are_listed_and_moved_ones_found(voken_file: Path, keyed: Path, world: World, tmp_path: Path):
     """From a folder, and from tar shards, that the pictures have moved to."""
     whole = collect(voken_file, keyed, tmp_path / "whole")
@@ -98,16 +113,43 @@ def test_missing_pictures_are_listed_and_moved_ones_found(voken_file: Path, keye
     (tmp_path / "moved").mkdir()
     with tarfile.open(tmp_path / "moved.tar", "w") as tar:
         for file, picture, _ in rows[1:]:
-            os.link(file, tmp_path / "moved" / picture.partition("/")[2])  # the ids of these sets have no ending
+            os.link(file, tmp_path / "moved" / f"{picture.partition('/')[2]}.png")  # the ids of these sets have no ending
             tar.add(file, f"{picture.partition('/')[2]}.png")
     sets = f"shapes_train={tmp_path}/moved,shapes_valid={tmp_path}/moved"
     done = collect(voken_file, keyed, tmp_path / "out", "--image-sets", sets, "--as", "copies")
     assert done.returncode == 0 and "pictures that are not there: 1, listed in" in done.stderr, done.stderr
     assert [row[1:] for row in listed(tmp_path / "out/missing.tsv")] == [rows[0][1:]]
     assert [row[1:] for row in listed(tmp_path / "out/pictures.tsv")] == [row[1:] for row in rows[1:]]
+    linked = collect(voken_file, keyed, tmp_path / "tars", "--image-sets", sets.replace("moved,", "moved.tar,"), "--as", "symlinks")
+    assert linked.returncode == 2 and "take --as copies" in linked.stderr and not (tmp_path / "tars").exists()
+    absent = collect(tmp_path / "nothing", keyed, tmp_path / "none")
+    assert absent.returncode == 2 and f"--vokens {tmp_path}/nothing: {tmp_path}/nothing.hdf5 does not exist" in absent.stderr
     (tmp_path / "empty").mkdir()
     none = collect(voken_file, keyed, tmp_path / "none", "--image-sets", sets.replace("moved", "empty"))
     assert none.returncode == 2 and "none of the" in none.stderr and not (tmp_path / "none/pictures.tsv").exists()
+
+
+def test_where_links_can_not_be_made_copies_may(voken_file: Path, keyed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def link(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", link)
+    done = collect(voken_file, keyed, tmp_path / "out", "--as", "hardlinks")
+    assert done.returncode == 2 and "(Invalid cross-device link); take --as copies" in done.stderr
+    assert collect(voken_file, keyed, tmp_path / "out", "--as", "copies").returncode == 0
+
+
+def test_a_file_of_fewer_images_is_named(keyed: Path, tmp_path: Path):
+    (tmp_path / "x.txt.s.9.hdf5").touch()
+    words = ["--load", keyed, "--corpus", tmp_path / "x.txt", "--image-sets", "s", "--vokens-dir", tmp_path]
+    assert f"there is --vokens {tmp_path}/x.txt.s.9.hdf5" in run_here("vokenization/collect_images.py", *words).stderr
+
+
+def test_the_corpus_is_known_by_the_name():
+    for name, sets, images in (
+        ("a.txt.t_s", ["t_s"], 9), ("a.txt.s_t", ["t", "s"], 9), ("a.txt.s.9", ["s"], 9), ("a.txt.s_t.9", ["s"], 9), ("a.txt.9", ["9"], 9),
+    ):  # fmt: skip
+        assert corpus_in(name, sets, images) == "a.txt"
 
 
 def test_another_folder_is_left_alone(voken_file: Path, keyed: Path, tmp_path: Path):
@@ -126,12 +168,12 @@ def test_pictures_of_tokens(tmp_path: Path, kept: list[int] | None):
         if kept:
             file["line"] = np.array(kept)
     (tmp_path / "t.txt").write_text("")
-    (tmp_path / "t.txt.other.line").write_text("0\n9\n")
+    (tmp_path / "t.txt.another.line").write_text("0\n2\n4\n7\n8\n")  # another tokenizer's lines may end at the same number of tokens
     (tmp_path / "t.txt.bert.line").write_text("0\n3\n3\n6\n7\n")
     if kept:
         (tmp_path / "t.txt.bert.kept").write_text("".join(f"{line}\n" for line in kept))
     assert token_pictures(tmp_path / "v.hdf5") == 7
-    wanted = read_wanted(tmp_path / "v.hdf5", None, LinesOfTokens(tmp_path / "t.txt", 7))
+    wanted = read_wanted(tmp_path / "v.hdf5", None, LinesOfTokens(tmp_path / "t.txt", 7, read_rows(tmp_path / "v.hdf5", "")))
     found = {row: wanted.of(place).tolist() for place, row in enumerate(wanted.rows.tolist())}
     lines = kept or [0, 1, 2, 3]
     assert found == {

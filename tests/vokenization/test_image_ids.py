@@ -50,6 +50,8 @@ def test_ids_of_open_images_are_marias(open_images: Path, photos: list[Path], tm
     assert all((tmp_path / maria_path(i)).is_file() for i in ids[:3])
     found = image_ids.paths(root, "open_images", ids, None, ROOTS)
     assert all((tmp_path / path).is_file() for path in found)
+    image_ids.ids_file(root, "open_images_500k").write_text("".join(f"{i}\n" for i in ids[:3]))  # as its script names it
+    assert all(path.is_file() for path in image_ids.paths(root, "open_images_500k", ids[:3], open_images, ROOTS))
     image_ids.source_file(root, "open_images").unlink()  # its own file has none beside it
     assert image_ids.paths(root, "open_images", ids, None, ROOTS) == found
     old = [path.name for path in found]

@@ -196,6 +196,8 @@ def test_heads_alone(world: World, heads: dict[str, torch.Tensor], tmp_path: Pat
         ({}, ["--lang", "BERT", "--lang-layers", "1"], "takes 128 numbers, --lang .* --lang-layers 1 gives 32"),
         ({}, ["--lang", "BERT", "--lang-layers", "-1"], "without a sign: 1 is the last one. Vokenization takes -1"),
         ({"visn_model.backbone.conv1.weight": torch.ones(1)}, ["--lang", "BERT"], "no image tower of a known kind; .*--visn"),
+        ({"lang_model.proj.weight": torch.ones(1)}, [], "lang_model.proj.weight is neither of the towers nor of the heads"),
+        ({"visn_model.mlp.3.bias": torch.full((64,), torch.nan)}, [], "visn_model.mlp.3.bias has numbers that are not finite"),
         ({}, ["--lang", "BERT", "--visn", "resnet34"], "its image tower, .* is another one .*layer1.2.conv1"),
         ({}, ["--lang", "SHALLOW"], "its text tower, .* is another one than the flags' .encoder.layer.4"),
     ],
@@ -244,5 +246,11 @@ def test_where_a_snapshot_is_expected(world: World, matcher: Path, heads: dict[s
     ):
         done = run_here(*command, *(world.towers if "main" in str(command[0]) else []))
         assert done.returncode == 2 and "A pickled model (BEST.pth.model) can run code" in done.stderr, done.stderr
+    (folder / "cut.pth").write_bytes((folder / "BEST.pth").read_bytes()[:9000])
+    assert "9,000 bytes that are no whole file of torch" in run_here(CONVERT, folder / "cut.pth", tmp_path / "new").stderr
+    for number, odd in enumerate(({1: torch.ones(1)}, {"lang_model.mlp.0.weight": torch.ones(2, 2).to_sparse()}, [torch.ones(1)])):
+        torch.save(odd, folder / f"{number}.pth")
+        assert "not a state dict (tensors by their names)" in run_here(CONVERT, folder / f"{number}.pth", tmp_path / "new").stderr
+    assert f"{folder}: a folder; give the file in it, such as {folder}/BEST.pth" in run_here(CONVERT, folder, tmp_path / "new").stderr
     assert "holds another matcher" in run_here(CONVERT, folder / "BEST.pth", matcher).stderr
     assert "its heads are none that" in run_here(CONVERT, "--to", folder / "back.pth", matcher).stderr

@@ -4,6 +4,7 @@ import argparse
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Given:
             if then is None:
                 log.warning(f"{self.hdf5} does not say which text it was made of; it must be {self.corpus}")
             return self._with_all_lines(self.corpus)
-        corpus = self.name.name.removesuffix("." + "_".join(self.sets))
+        corpus = corpus_in(self.name.name, self.sets, len(self.ids))
         for path in [
             self.name.with_name(corpus),
             Path(corpus),
@@ -107,6 +108,17 @@ class Given:
         return picture_paths(self.ids, self.keys, self.moved, self.again())
 
 
+def corpus_in(name: str, sets: list[str], images: int) -> str:
+    """The corpus that a voken file's name begins with: {corpus}.{IMAGE_SETS}, or with .{images} behind it (--max-img-num).
+
+    sets: those that have a row; with --max-img-num the name may have others too.
+    """
+    named = f".{'_'.join(sorted(sets))}"
+    if not name.endswith(named) and name.endswith(f".{images}"):
+        name = name.removesuffix(f".{images}")
+    return name.removesuffix(named) if name.endswith(named) else name.rpartition(".")[0] or name
+
+
 def _tokens_of(text: Path) -> list[str]:
     """Hashes of the tokens files of a text, one of which stands for it where they do not name it."""
     return [sha256_of_file(path) for path in sorted(text.parent.glob("*.hdf5")) if path.name.startswith(f"{text.name}.")]
@@ -118,6 +130,9 @@ def given_of(args: argparse.Namespace) -> Given:
     moved = {name: folder for name, folder in sets if folder}
     if args.vokens:
         name = args.vokens.with_suffix("") if args.vokens.suffix in (".hdf5", ".ids") else args.vokens
+        if not name.with_name(f"{name.name}.hdf5").exists():
+            there = ", ".join(sorted(path.stem for path in name.parent.glob("*.hdf5"))) or "none"
+            raise UserError(f"--vokens {name}: {name}.hdf5 does not exist (there are: {there}); make it with: {commands.vokenize()}")
         beside = name.parent.parent if len(name.parts) > 2 else name.absolute().parent.parent
         keys = args.keys_dir or key_files.folder(_home(args.load) if args.load else beside)
         return Given(name, keys, args.corpus, moved)
@@ -128,6 +143,8 @@ def given_of(args: argparse.Namespace) -> Given:
     name = vokens.text_file(args.vokens_dir or vokens.folder(home), args.corpus.name, names)
     if not vokens.hdf5_file(name.parent, args.corpus.name, names).exists():
         there = ", ".join(sorted(path.stem for path in name.parent.glob("*.hdf5"))) or "none"
+        if fewer := [path for path in sorted(name.parent.glob(f"{escape(name.name)}.*.hdf5")) if path.stem.rpartition(".")[2].isdigit()]:
+            raise UserError(f"{name}.hdf5 does not exist, of so many images only (--max-img-num) there is --vokens {quoted(fewer[0])}")
         mend = commands.vokenize(args.load, args.corpus, args.image_sets or "")
         raise UserError(f"{name}.hdf5 does not exist; make it with: {mend} (there are: {there})")
     return Given(name, args.keys_dir or key_files.folder(home), args.corpus, moved)

@@ -13,6 +13,13 @@ PICKLED_MODEL = (
 TORCH = (b"PK\x03\x04", b"\x80\x02\x8a\n")
 
 
+def require_file(path: Path) -> None:
+    """Raise UserError if there is no such file of weights, a folder for example."""
+    if not path.is_file():
+        folder = f"a folder; give the file in it, such as {path / 'BEST.pth'}"
+        raise UserError(f"{path}: {folder if path.is_dir() else 'no such file'}")
+
+
 def refuse_torch_file(path: Path) -> None:
     """Raise UserError, with the command that converts it, for a file that torch.save has written."""
     if path.suffix == ".model":
@@ -24,9 +31,11 @@ def refuse_torch_file(path: Path) -> None:
 
 
 def refuse_their_folder(folder: Path) -> None:
-    """Raise UserError for a folder with BEST.pth, as Vokenization and Maria leave one; it is to hold no snapshot."""
+    """Raise UserError for a folder with BEST.pth or BEST.pth.model, as Vokenization and Maria leave one; it is to hold no snapshot."""
     if (path := folder / "BEST.pth").is_file():
         raise UserError(f"{folder} holds no snapshot but Vokenization's or Maria's weights; make one: {commands.convert(path, folder)}")
+    if (path := folder / "BEST.pth.model").is_file():
+        refuse_torch_file(path)
 
 
 def snapshot_of(path: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.ids import decoded, encoded, is_marked, mark
-from xvoken.files.image_sets import FOLDERS, LXMERT_NAMES, Roots, captioned_stems, lxmert_file, named_file, usual_folder
+from xvoken.files.image_sets import FOLDERS, LXMERT_NAMES, Roots, captioned_stems, in_folder, lxmert_file, named_file, usual_folder
 from xvoken.files.safe import all_written, quoted, read_json, sha256_of_lines, write_json, write_lines
 from xvoken.pictures.sources import Member, expand, is_shards, size_of
 
@@ -103,7 +103,7 @@ def paths(root: Path, image_set: str, ids: list[str], folder: Path | None, roots
     if folder is None:
         folder = Path(source["folder"]) if "folder" in source else usual_folder(image_set)
     if folder is not None:
-        return [folder / named_file(image_set, i) for i in ids]
+        return [in_folder(folder, named_file(image_set, i)) for i in ids]
     return [roots.picture(i, image_set) for i in ids]
 
 

@@ -191,6 +191,13 @@ def named_id(image_set: str, file: str) -> str:
     return without if named_file(image_set, without) == file else file
 
 
+def in_folder(folder: Path, file: str) -> Path:
+    """The file below a folder where an id may lack the ending, as those of captioned sets and of Maria's lists do; else as it is named."""
+    if file.lower().endswith(ENDINGS):
+        return folder / file
+    return next((path for ending in ("", *ENDINGS) if (path := folder / f"{file}{ending}").is_file()), folder / file)
+
+
 def listed_sets(words: list[str]) -> list[str]:
     """The image sets of a flag, as several words or with commas; raises UserError for a name given twice."""
     sets = [image_set.strip() for word in words for image_set in word.split(",")]

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shlex
+import shutil
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from glob import escape
@@ -43,11 +44,14 @@ def replacing(path: Path) -> Generator[Path]:
 
 
 def remove_temporary(path: Path) -> None:
-    """Remove the temporary files of `replacing` for `path` that killed runs have left, and no file whose name only begins alike."""
+    """Remove what killed runs of `replacing` and `replacing_files` have left for `path`, and nothing whose name only begins alike."""
     ours = re.compile(rf"\.{re.escape(path.name)}\.\d+(-[0-9a-f]{{8}})?\.tmp")
+    folder = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.tmp")  # as TemporaryDirectory names it
     for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         if ours.fullmatch(leftover.name) and leftover.is_file():
             leftover.unlink(missing_ok=True)
+        elif folder.fullmatch(leftover.name) and leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager

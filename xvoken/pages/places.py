@@ -4,9 +4,9 @@ from pathlib import Path
 
 from xvoken.errors import UserError
 from xvoken.files.ids import stand_for
-from xvoken.files.image_sets import named_file, sets_of
+from xvoken.files.image_sets import in_folder, named_file, sets_of
 from xvoken.files.keys import companions
-from xvoken.pictures.sources import Member, is_shards, list_pictures
+from xvoken.pictures.sources import ENDINGS, Member, is_shards, list_pictures
 
 
 def picture_paths(ids: list[str], keys: Path, moved: dict[str, Path], again: str) -> list[Path | Member]:
@@ -38,5 +38,13 @@ def _named(ids: list[str], keys: Path, image_set: str, again: str) -> list[Path]
 
 
 def _moved(files: list[str], source: Path) -> list[Path | Member]:
-    there = list_pictures(source)[0] if is_shards(source) else ()
-    return [there[file] if isinstance(there, dict) and file in there else source / file for file in files]
+    members = list_pictures(source)[0] if is_shards(source) else None
+    return [_found(file, source, members if isinstance(members, dict) else None) for file in files]
+
+
+def _found(file: str, source: Path, members: dict[str, Member] | None) -> Path | Member:
+    """A picture below a folder or in shards; ids of captioned sets lack the ending that the file may have."""
+    if members is None:
+        return in_folder(source, file)
+    endings = ("",) if file.lower().endswith(ENDINGS) else ("", *ENDINGS)
+    return next((members[name] for ending in endings if (name := f"{file}{ending}") in members), source / file)

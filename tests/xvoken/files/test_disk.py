@@ -86,6 +86,8 @@ def test_only_temporary_files_of_this_name_are_removed(tmp_path: Path):
     for name in (ours, theirs, ".lines.album.notes.tmp"):
         (tmp_path / name).touch()
     (tmp_path / ".lines.album.4712.tmp").mkdir()
+    (tmp_path / ".lines.album.62tix56a.tmp").mkdir()
+    (tmp_path / ".lines.album.62tix56a.tmp/model").touch()  # of replacing_files
     remove_temporary(tmp_path / "lines.album")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lines.album.4712.tmp", theirs, ".lines.album.notes.tmp"]
 
