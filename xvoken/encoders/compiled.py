@@ -68,7 +68,11 @@ def compile_tower(tower: Any, name: str, examples: Sequence[Tensor], free: Seque
 
 @functools.cache
 def _core() -> Any:
-    """One for the process: each would set the plugin up anew."""
+    """One for the process, as long as it lives.
+
+    The CPU plugin sets a stack for signals, and when it goes sets back the one that was there before. With a plugin for each tower that
+    can be one of a plugin that is gone: the next signal, a Ctrl-C or a child that ends, would kill the process without a word.
+    """
     import openvino
 
     return openvino.Core()

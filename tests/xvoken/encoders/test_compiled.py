@@ -1,5 +1,7 @@
 """Towers by OpenVINO against the same towers by torch."""
 
+import ctypes
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,3 +97,27 @@ def test_what_openvino_can_not_take_is_computed_by_torch(world: World, caplog: p
     pixels = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
     assert image.features(pixels).to_dense().shape == (2, 3)
     assert "computing with torch: OpenVINO can't take ImageTower" in caplog.text
+
+
+class Halves(nn.Module):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.float() / 2
+
+
+class SignalStack(ctypes.Structure):
+    """stack_t of sigaltstack(2)."""
+
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+def test_towers_that_go_leave_a_stack_for_signals():
+    """Without one, the next signal that has a handler kills the process."""
+    example = (torch.ones(2, 4, dtype=torch.uint8),)
+    towers = [compile_tower(Halves(), "forward", example, (0,), OPENVINO, "fp32") for _ in range(2)]
+    while towers:
+        del towers[0]
+        gc.collect()
+    stack = SignalStack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    mapped = [[int(end, 16) for end in line.split()[0].split("-")] for line in Path("/proc/self/maps").read_text().splitlines()]
+    assert stack.flags or any(start <= stack.start and stack.start + stack.size <= stop for start, stop in mapped)
