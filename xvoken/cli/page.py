@@ -18,8 +18,7 @@ from xvoken.files import image_ids, vokens
 from xvoken.files import keys as key_files
 from xvoken.files.corpus import same_text
 from xvoken.files.image_sets import listed_sets, sets_of, split_name
-from xvoken.files.lines import each_line
-from xvoken.files.rows import read_rows
+from xvoken.files.rows import read_rows, warn_of_left_lines
 from xvoken.files.safe import quoted, read_json, sha256_of_file
 from xvoken.pages.document import data_folder, made
 from xvoken.pages.places import picture_paths
@@ -88,20 +87,11 @@ class Given:
             *(path for where in LIKELY for path in sorted(Path().glob(f"{where}/{corpus}"))),
         ]:
             if path.is_file() and then in (sha256_of_file(path), *_tokens_of(path)):
-                return self._with_all_lines(path)
+                warn_of_left_lines(path, self.hdf5, self.settings.get("corpus"), read_rows(self.hdf5, vokens.MAKE))
+                return path
         raise UserError(
             f"{self.hdf5}: the text that it was made of is not where it is looked for; say where it is: --corpus FOLDER/{corpus}"
         )
-
-    def _with_all_lines(self, text: Path) -> Path:
-        """The same; says so where the tokens are of another tool, and that may have left lines out without saying which."""
-        if self.settings.get("corpus") != sha256_of_file(text):
-            rows, lines = read_rows(self.hdf5, vokens.MAKE).number, sum(1 for _ in each_line(text, str(text)))
-            if lines > rows:
-                left = "if its tokens were made with lines left out, as by Vokenization, pictures stand beside other lines"
-                mend = "tokenize the text here, with --filter empty"
-                log.warning(f"{text}: has {lines:,} lines, {self.hdf5} has {rows:,}; {left}: {mend}")
-        return text
 
     def paths(self) -> list[Path | Member]:
         """The file of each row's picture; raises UserError if the keys are not those that were searched."""

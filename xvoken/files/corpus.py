@@ -21,7 +21,7 @@ from xvoken import commands
 from xvoken.errors import UserError
 from xvoken.files.hdf5 import is_dataset, open_hdf5
 from xvoken.files.offsets import Offsets
-from xvoken.files.rows import LinesOfSentences, Rows, agree, kept_file, sent_file
+from xvoken.files.rows import LinesOfSentences, Rows, agree, kept_file, sent_file, warn_of_left_lines
 from xvoken.files.safe import quoted, sha256_of_file
 from xvoken.kinds import base_name
 
@@ -161,7 +161,9 @@ class Corpus:
 
     def texts(self) -> Iterator[str]:
         """Yield the text of each row; raises UserError if the text is missing, or another one than was tokenized."""
-        same_text(self.text, self.path, self.attributes.get("corpus"), "what was made of its tokens")
+        same_text(self.text, self.path, then := self.attributes.get("corpus"), "what was made of its tokens")
+        if self.text.is_file():
+            warn_of_left_lines(self.text, self.path, then, self.rows)
         return self.rows.texts(self.text)
 
     @property

@@ -8,6 +8,7 @@ A row is what gets pictures: a line of the text; where a filter has left lines o
 With a filter the lines of FILE are those of Python's text mode: \\n, \\r\\n and \\r end one, as in Vokenization; else \\n alone.
 """
 
+import logging
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,9 @@ from xvoken.errors import UserError
 from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5
 from xvoken.files.lines import each_line
 from xvoken.files.offsets import Offsets
+from xvoken.files.safe import sha256_of_file
+
+log = logging.getLogger(__name__)
 
 SLAB = 1 << 16  # rows whose places are in memory at once
 LONGEST = 1 << 14  # lines whose offsets are read at once
@@ -97,6 +101,17 @@ class Rows:
                         raise UserError(f"{text}: has {at + 1:,} lines, line {last:,} is wanted; bring back the text that was tokenized")
                     line, at = found, at + 1
                 yield line if spans is None else line[slice(*spans[place])].strip()
+
+
+def warn_of_left_lines(text: Path, made: Path, then: object, rows: Rows) -> None:
+    """Log a warning where rows are of another tool's tokens, which may have left lines of the text out without saying which.
+
+    then: the sha256 of the text that `made` keeps; another one, or none, if its tokens are another tool's.
+    """
+    if rows.plain and then != sha256_of_file(text) and (lines := sum(1 for _ in each_line(text, str(text)))) > rows.number:
+        left = "if its tokens were made with lines left out, as by Vokenization, rows stand beside other lines"
+        mend = "tokenize the text here, with --filter empty"
+        log.warning(f"{text}: has {lines:,} lines, {made} has {rows.number:,}; {left}: {mend}")
 
 
 class LinesOfSentences:

@@ -35,7 +35,7 @@ from xvoken.errors import UserError
 from xvoken.files.corpus import same_text
 from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5, writing_hdf5
 from xvoken.files.ids import decoded, is_marked, mark, row_id
-from xvoken.files.rows import Rows, read_rows, rows_in
+from xvoken.files.rows import Rows, read_rows, rows_in, warn_of_left_lines
 from xvoken.files.safe import quoted, replacing, write_lines
 from xvoken.files.voken_check import check_text, check_vokens
 from xvoken.files.voken_kinds import NO_PICTURE, SIGNED, TOKEN, kind_of, line_vokens
@@ -158,8 +158,10 @@ class Vokens:
     def texts(self, corpus: str | Path) -> Iterator[str]:
         """Yield the text of each row; raises UserError if the corpus is not the one that images were retrieved for."""
         then = json.loads(self.attributes.get("settings", "{}")).get("corpus")
-        same_text(Path(corpus), self.path, then, f"rm {quoted(self.path)} && {MAKE}")
-        return self.rows.texts(Path(corpus))
+        same_text(text := Path(corpus), self.path, then, f"rm {quoted(self.path)} && {MAKE}")
+        if text.is_file():
+            warn_of_left_lines(text, self.path, then, self.rows)
+        return self.rows.texts(text)
 
     def __repr__(self) -> str:
         return f"<images of {len(self):,} {self.rows.noun}s, top {self.indices.shape[1]} of {len(self.ids):,}>"
