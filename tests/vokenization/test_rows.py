@@ -48,7 +48,9 @@ def made(request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.
     encoder = load_encoder(str(folder / "load"), ["text"], "cpu")
     photos = builder.save_pictures(folder / "photos", {f"p{number}": (30, 20) for number in range(30)})
     paths = sorted(photos.iterdir())
-    key_files.write_keys(folder / "load/keys", "mine", encoder.encode_texts(builder.phrases(30)), [p.stem for p in paths], paths, encoder)
+    near = encoder.encode_texts(builder.phrases(60)[:30])
+    near /= np.linalg.norm(near, axis=1, keepdims=True)  # on token level they are means of unit vectors
+    key_files.write_keys(folder / "load/keys", "mine", near, [p.stem for p in paths], paths, encoder)
     (folder / "flat.txt").write_text("\n".join(SENTENCES) + "\n")
     (folder / "text.txt").write_text("\n".join(" ".join(line) for line in TEXT) + "\n")
     assert run_here("tokenization/tokenize_dataset.py", folder, "flat.txt", folder / "tiny-bert").returncode == 0
@@ -68,7 +70,7 @@ def write_tokens(path: Path) -> None:
         sents = np.diff(offsets)
         counts = np.add.reduceat(sents, np.cumsum([0, *(len(TEXT[line]) for line in lines[:-1])]))
         spans = [
-            (sum(len(one) + 1 for one in TEXT[n][:i]), sum(len(one) + 1 for one in TEXT[n][: i + 1]))
+            (sum(len(one) + 1 for one in TEXT[n][:i]), min(sum(len(one) + 1 for one in TEXT[n][: i + 1]), len(" ".join(TEXT[n]))))
             for n in lines
             for i in range(len(TEXT[n]))
         ]
