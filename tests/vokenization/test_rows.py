@@ -20,6 +20,8 @@ from xvoken.encoders.tokenizer import load_tokenizer, tokenize, tokenizer_hash
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files import tokens as token_files
+from xvoken.files.offsets import Offsets
+from xvoken.files.rows import LinesOfSentences, Rows
 from xvoken.files.safe import sha256_of_file
 
 # Lines of sentences; the filter left the empty ones and the title out.
@@ -199,3 +201,20 @@ def test_vokens_of_another_tokenizer_after_a_filter(made: Path, tmp_path: Path, 
         found[name] = [carried.vokens[start:stop].tolist() for start, stop in zip(offsets, offsets[1:], strict=False)]
     assert [line[:-1] for line in found["c.txt"]] == found["flat.txt"]
     assert carried.indices.shape == (3, 5) and list(xvoken.read_vokens(tmp_path / "bytes-out/c.txt.mine").texts(tmp_path / "c.txt")) == kept
+
+
+def test_sentences_that_are_none_in_the_text(tmp_path: Path):
+    """Characters that a line has not, and sentences that are empty or go over a line's end: refused, not shown as something else."""
+    (tmp_path / "t").write_text("one two\nthree\n")
+    for span in ((-3, 4), (4, 3), (0, 8)):
+        with pytest.raises(UserError, match=rf"t: line 1 has 7 characters, a sentence is said to be its characters {span[0]} to {span[1]}"):
+            list(Rows(1, np.zeros(1, np.int64), np.array([span])).texts(tmp_path / "t"))
+    offsets = []
+    for name, numbers in (("line", "0 2 2 3"), ("over.sent", "0 3"), ("empty.sent", "0 2 3 3"), ("right.sent", "0 1 2 3")):
+        (tmp_path / name).write_text(numbers.replace(" ", "\n") + "\n")
+        offsets.append(Offsets(tmp_path / name, ""))
+    lines, over, empty, right = offsets
+    for wrong, what in ((over, "a sentence goes over a line's end, at token 2"), (empty, "sentence 3 is empty")):
+        with pytest.raises(UserError, match=rf"{wrong.path}: {what}; make all again after: rm .*{wrong.path.stem}.hdf5"):
+            LinesOfSentences(wrong, lines, None)[0:9]
+    assert LinesOfSentences(right, lines, None)[1:3].tolist() == [0, 2] and not len(LinesOfSentences(right, lines, None)[3:3])
