@@ -15,6 +15,7 @@ from tests import builder
 from tests.running import run_here
 from tests.tokenization.test_rows import byte_level
 from tests.worlds import World
+from xvoken.cli.check import check
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.tokenizer import load_tokenizer, tokenize, tokenizer_hash
 from xvoken.errors import UserError
@@ -201,6 +202,20 @@ def test_vokens_of_another_tokenizer_after_a_filter(made: Path, tmp_path: Path, 
         found[name] = [carried.vokens[start:stop].tolist() for start, stop in zip(offsets, offsets[1:], strict=False)]
     assert [line[:-1] for line in found["c.txt"]] == found["flat.txt"]
     assert carried.indices.shape == (3, 5) and list(xvoken.read_vokens(tmp_path / "bytes-out/c.txt.mine").texts(tmp_path / "c.txt")) == kept
+
+
+def test_revokenized_sentences_are_checked(made: Path, tmp_path: Path, script: Callable[..., str]):
+    """Beside the second tokenizer's tokens, which know other sentences or none."""
+    (tmp_path / "c.txt").write_text("a red circle . two\n")
+    for tokenizer in (made / "tiny-bert", byte_level(tmp_path / "bytes")):
+        script("tokenization.tokenize_dataset", tmp_path, "c.txt", tokenizer)
+    (tmp_path / "c.txt.tiny-bert.sent").write_text("0\n4\n5\n")
+    where = ["--load", made / "load", "--corpus", tmp_path / "c.txt", "--image-sets", "mine"]
+    script("vokenization.vokenize_corpus_mp", *where, "--device", "cpu", "--output", tmp_path / "out", "--sentences")
+    script("vokenization.revokenize_corpus_mp", *where, "--vokens-dir", tmp_path / "out", "--backward-tokenizer-name", tmp_path / "bytes")
+    carried, tokens = tmp_path / "out/bytes/c.txt.mine.hdf5", tmp_path / "c.txt.bytes.hdf5"
+    assert "for 2 sentences" in check(carried, [carried, tokens])
+    assert "for 2 sentences" in check(carried.parents[1] / carried.name, [tmp_path / "c.txt.tiny-bert.hdf5"])
 
 
 def test_sentences_that_are_none_in_the_text(tmp_path: Path):
