@@ -15,6 +15,7 @@ from tests import builder
 from tests.running import run_here
 from tests.tokenization.test_rows import byte_level
 from tests.worlds import World
+from vokenization.revokenize_corpus_mp import lines_of
 from xvoken.cli.check import check
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.tokenizer import load_tokenizer, tokenize, tokenizer_hash
@@ -202,6 +203,17 @@ def test_vokens_of_another_tokenizer_after_a_filter(made: Path, tmp_path: Path, 
         found[name] = [carried.vokens[start:stop].tolist() for start, stop in zip(offsets, offsets[1:], strict=False)]
     assert [line[:-1] for line in found["c.txt"]] == found["flat.txt"]
     assert carried.indices.shape == (3, 5) and list(xvoken.read_vokens(tmp_path / "bytes-out/c.txt.mine").texts(tmp_path / "c.txt")) == kept
+    one = tmp_path / "one.txt"  # with a line that is control characters, of which BERT's tokenizer makes nothing
+    one.write_text("a red circle\n\x01 \x02\nblue\n")
+    for tokenizer in (made / "tiny-bert", tmp_path / "bytes"):
+        script("tokenization.tokenize_dataset", tmp_path, one.name, tokenizer, "--filter", "empty")
+    ours, theirs = (xvoken.read_corpus(one, name) for name in ("tiny-bert", "bytes"))
+    (tmp_path / "v").mkdir()
+    with h5py.File(tmp_path / "v/one.txt.mine.hdf5", "w") as file:
+        file["vokens"] = np.zeros(len(ours.tokens), np.int32)
+        file.attrs["settings"] = json.dumps({"corpus": ours.identity})
+    with pytest.raises(UserError, match=r"bytes.hdf5: line 2 of the text, as 1 in all, has tokens by one of the two tokenizers"):
+        lines_of(tmp_path / "v/one.txt.mine", ours, theirs)
 
 
 def test_revokenized_sentences_are_checked(made: Path, tmp_path: Path, script: Callable[..., str]):
