@@ -84,7 +84,7 @@ def lines_of(source: Path, ours: Corpus, theirs: Corpus) -> int:
             f"{hdf5}: not of the tokens in {ours.path} ({then}, these are {ours.identity}); give the tokenizer that it was made with"
         )
     if ours.rows.filtered and all(ours.attributes.get(key) == theirs.attributes.get(key) for key in ("filter", "limit")):
-        once = np.setxor1d(*(corpus.rows.numbers(0, len(corpus)) for corpus in (ours, theirs)))
+        once = np.setxor1d(ours.rows.numbers(0, len(ours)), theirs.rows.numbers(0, len(theirs)))
         if len(once):  # a filter leaves out lines without tokens, and what has tokens is up to the tokenizer
             raise UserError(
                 f"{theirs.path}: line {once[0] + 1} of the text, as {len(once):,} in all, has tokens by one of the two tokenizers and none "
