@@ -95,6 +95,8 @@ def lines_of(source: Path, ours: Corpus, theirs: Corpus) -> int:
     if ours.rows.filtered != theirs.rows.filtered or not np.array_equal(ours.rows.numbers(0, len(ours)), theirs.rows.numbers(0, len(ours))):
         raise UserError(f"{theirs.path}: of other lines of the text than {ours.path}; tokenize it by both with the same --filter")
     lines = len(ours) if tokens == len(ours.tokens) else min(settings.get("lines", 0), len(ours))
+    if ours.offsets[lines] != tokens and "sentences" in settings:
+        raise UserError(f"{hdf5}: of the first {settings.get('lines')} sentences only, where lines are needed; retrieve without --limit")
     if ours.offsets[lines] != tokens:
         raise UserError(f"{hdf5}: has {tokens:,} vokens, {ours.path} has {ours.offsets[lines]:,} tokens in {lines:,} lines; make it again")
     return lines

@@ -214,6 +214,12 @@ def test_vokens_of_another_tokenizer_after_a_filter(made: Path, tmp_path: Path, 
         file.attrs["settings"] = json.dumps({"corpus": ours.identity})
     with pytest.raises(UserError, match=r"bytes.hdf5: line 2 of the text, as 1 in all, has tokens by one of the two tokenizers"):
         lines_of(tmp_path / "v/one.txt.mine", ours, theirs)
+    with h5py.File(tmp_path / "v/one.txt.mine.hdf5", "r+") as file:
+        del file["vokens"]
+        file["vokens"] = np.zeros(2, np.int32)
+        file.attrs["settings"] = json.dumps({"corpus": ours.identity, "sentences": "of these", "lines": 1})
+    with pytest.raises(UserError, match="of the first 1 sentences only, where lines are needed"):
+        lines_of(tmp_path / "v/one.txt.mine", ours, ours)
 
 
 def test_revokenized_sentences_are_checked(made: Path, tmp_path: Path, script: Callable[..., str]):
