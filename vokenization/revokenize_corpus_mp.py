@@ -83,11 +83,20 @@ def lines_of(source: Path, ours: Corpus, theirs: Corpus) -> int:
         raise UserError(
             f"{hdf5}: not of the tokens in {ours.path} ({then}, these are {ours.identity}); give the tokenizer that it was made with"
         )
+    if ours.rows.filtered and all(ours.attributes.get(key) == theirs.attributes.get(key) for key in ("filter", "limit")):
+        once = np.setxor1d(ours.rows.numbers(0, len(ours)), theirs.rows.numbers(0, len(theirs)))
+        if len(once):  # a filter leaves out lines without tokens, and what has tokens is up to the tokenizer
+            raise UserError(
+                f"{theirs.path}: line {once[0] + 1} of the text, as {len(once):,} in all, has tokens by one of the two tokenizers and none "
+                "by the other, which left it out; take such lines out of the text, and make all again"
+            )
     if len(ours) != len(theirs):
         raise UserError(f"{theirs.path}: of {len(theirs):,} lines, {ours.path} is of {len(ours):,}; tokenize the same text by both")
     if ours.rows.filtered != theirs.rows.filtered or not np.array_equal(ours.rows.numbers(0, len(ours)), theirs.rows.numbers(0, len(ours))):
         raise UserError(f"{theirs.path}: of other lines of the text than {ours.path}; tokenize it by both with the same --filter")
     lines = len(ours) if tokens == len(ours.tokens) else min(settings.get("lines", 0), len(ours))
+    if ours.offsets[lines] != tokens and "sentences" in settings:
+        raise UserError(f"{hdf5}: of the first {settings.get('lines')} sentences only, where lines are needed; retrieve without --limit")
     if ours.offsets[lines] != tokens:
         raise UserError(f"{hdf5}: has {tokens:,} vokens, {ours.path} has {ours.offsets[lines]:,} tokens in {lines:,} lines; make it again")
     return lines

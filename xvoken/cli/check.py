@@ -67,6 +67,8 @@ def _same_lines(path: Path, given: Sequence[Path]) -> None:
     """Compare retrieved images with the tokens and the text of their corpus, given or in the same folder; raises UserError."""
     settings, named, faults = vokens.read_settings(path), [], []
     then, rows = settings.get("corpus"), {key: settings[key] for key in ("filter", "sentences") if key in settings}
+    if "vokens_of" in settings:  # revokenized: rows may be sentences by the first tokenizer's tokens, these are the second one's
+        rows.pop("sentences", None)
     first_set = next(iter(vokens.read_ids(path.parent, *path.stem.rsplit(".", 1))), "").partition("/")[0]
     for other in dict.fromkeys([*given, *sorted(path.parent.glob("*.hdf5"))]):
         name, _, tokenizer = _split(other.name.removesuffix(".hdf5"), other.parent)

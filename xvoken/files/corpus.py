@@ -114,29 +114,33 @@ class Corpus:
         self.vocabulary = vocabulary
         self.attributes = self.file.attributes()
         self.lines = self._offsets(line_path)
-        self.offsets = self._sentences(sent_path, source or tokenizer_name) if sentences else self.lines
+        self.offsets = self._sentences(sent_path) if sentences else self.lines
         self.rows = self._rows(kept_file(corpus, tokenizer_name), sentences)
 
+    def _again(self, sentences: str | None = None) -> str:
+        """The commands that make the files again as they were made; sentences: with these instead."""
+        made, (text, name, source, *_) = self.attributes, self.made_with
+        how = made.get("limit"), made.get("filter", ""), made.get("sentences", "") if sentences is None else sentences
+        return f"rm {quoted(self.path)} && {commands.tokenize(text, made.get('source', source or name), *how)}"
+
     def _offsets(self, path: Path) -> Offsets:
-        found = Offsets(path, f"make it again: {MAKE}")
+        found = Offsets(path, f"make all again: {self._again()}")
         if found[-1] != len(self.tokens):
-            raise UserError(f"{path}: ends at token {found[-1]}, but {self.path} holds {len(self.tokens)}; make both again: {MAKE}")
+            raise UserError(f"{path}: ends at token {found[-1]}, but {self.path} holds {len(self.tokens)}; make all again: {self._again()}")
         return found
 
-    def _sentences(self, path: Path, source: str) -> Offsets:
+    def _sentences(self, path: Path) -> Offsets:
         if not path.is_file():
-            made = self.attributes
-            again = commands.tokenize(self.text, made.get("source", source), made.get("limit"), made.get("filter", ""), "spacy")
-            raise UserError(f"{path} does not exist; to have sentences, tokenize again: rm {quoted(self.path)} && {again}")
+            raise UserError(f"{path} does not exist; to have sentences, tokenize again: {self._again('spacy')}")
         return self._offsets(path)
 
     def _rows(self, kept_path: Path, sentences: bool) -> Rows:
         """Where the rows stand; raises UserError if the file that says so is missing or does not belong to the tokens."""
-        kept, number, again = None, len(self), f"make all again after: rm {quoted(self.path)}"
+        kept, number, again = None, len(self), f"make all again: {self._again()}"
         if self.attributes.get("filter"):
             if not kept_path.is_file():
                 raise UserError(f"{kept_path} is gone, which says where the lines stand in the text; {again}")
-            kept = Offsets(kept_path, f"make it again: {MAKE}", rising=True)
+            kept = Offsets(kept_path, f"make all again: {self._again()}", rising=True)
             if len(kept) != len(self.lines) - 1:
                 what = f"{len(kept)} lines, {self.lines.path} has {len(self.lines) - 1}"
                 raise UserError(f"{kept_path}: {what}; {again}")

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from xvoken.errors import UserError
 from xvoken.files.hdf5 import InsideFile, is_dataset, open_hdf5
 from xvoken.files.lines import each_line
 from xvoken.files.offsets import Offsets
-from xvoken.files.safe import sha256_of_file
+from xvoken.files.safe import quoted, sha256_of_file
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,15 @@ class Rows:
                         last = int(self.numbers(self.number - 1, self.number)[0]) + 1
                         raise UserError(f"{text}: has {at + 1:,} lines, line {last:,} is wanted; bring back the text that was tokenized")
                     line, at = found, at + 1
-                yield line if spans is None else line[slice(*spans[place])].strip()
+                yield line if spans is None else _part(text, wanted, line, *spans[place])
+
+
+def _part(text: Path, number: int, line: str, start: int, stop: int) -> str:
+    """A sentence by its characters of a line; raises UserError if the line has no such ones."""
+    if not 0 <= start <= stop <= len(line):
+        what = f"a sentence is said to be its characters {start} to {stop}"
+        raise UserError(f"{text}: line {number + 1:,} has {len(line):,} characters, {what}; tokenize the text again, then retrieve again")
+    return line[start:stop].strip()
 
 
 def warn_of_left_lines(text: Path, made: Path, then: object, rows: Rows) -> None:
@@ -115,22 +123,36 @@ def warn_of_left_lines(text: Path, made: Path, then: object, rows: Rows) -> None
 
 
 class LinesOfSentences:
-    """The number of the line of each sentence, as Slices; sentences, lines: offsets of both, kept: numbers of the lines (None: all)."""
+    """The number of the line of each sentence, as Slices; sentences, lines: offsets of both, kept: numbers of the lines (None: all).
+
+    Raises UserError for a sentence that is empty or goes over its line's end.
+    """
 
     def __init__(self, sentences: Offsets, lines: Offsets, kept: Offsets | None):
         self.sentences, self.lines, self.kept = sentences, lines, kept
 
     def __getitem__(self, which: slice) -> NDArray[np.int64]:
-        starts = self.sentences[which]
-        if not len(starts):
-            return starts
+        start, stop, _ = which.indices(len(self.sentences) - 1)
+        offsets = self.sentences[start : stop + 1]
+        starts, stops = offsets[:-1], offsets[1:]
+        if start >= stop:
+            return starts[:0]
+        if (starts == stops).any():
+            self._wrong(f"sentence {start + int((starts == stops).argmax()) + 1} is empty")
         first = self._line_at(int(starts[0]))
         ends, last = [], first
         while last < len(self.lines) - 1 and (not ends or ends[-1][-1] <= starts[-1]):
             ends.append(self.lines[last + 1 : last + 1 + LONGEST])
             last += len(ends[-1])
-        found = first + np.searchsorted(np.concatenate(ends), starts, "right")  # an empty line holds no sentence
+        found = np.searchsorted(ends := np.concatenate(ends), starts, "right")  # an empty line holds no sentence
+        if (over := ends[found] < stops).any():
+            self._wrong(f"a sentence goes over a line's end, at token {ends[found][over][0]}")
+        found += first
         return found if self.kept is None else self.kept[int(found[0]) : int(found[-1]) + 1][found - found[0]]
+
+    def _wrong(self, what: str) -> NoReturn:
+        path = self.sentences.path
+        raise UserError(f"{path}: {what}; make all again after: rm {quoted(path.with_suffix('.hdf5'))}")
 
     def _line_at(self, token: int) -> int:
         """The line that holds a token, by halving."""
