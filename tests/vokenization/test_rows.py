@@ -15,11 +15,15 @@ from tests import builder
 from tests.running import run_here
 from tests.tokenization.test_rows import byte_level
 from tests.worlds import World
+from vokenization.revokenize_corpus_mp import lines_of
+from xvoken.cli.check import check
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.tokenizer import load_tokenizer, tokenize, tokenizer_hash
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files import tokens as token_files
+from xvoken.files.offsets import Offsets
+from xvoken.files.rows import LinesOfSentences, Rows
 from xvoken.files.safe import sha256_of_file
 
 # Lines of sentences; the filter left the empty ones and the title out.
@@ -48,9 +52,9 @@ def made(request: pytest.FixtureRequest, world: World, tmp_path_factory: pytest.
     encoder = load_encoder(str(folder / "load"), ["text"], "cpu")
     photos = builder.save_pictures(folder / "photos", {f"p{number}": (30, 20) for number in range(30)})
     paths = sorted(photos.iterdir())
-    vectors = encoder.encode_texts(builder.phrases(60)[:30])
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    key_files.write_keys(folder / "load/keys", "mine", vectors, [path.stem for path in paths], paths, encoder)
+    near = encoder.encode_texts(builder.phrases(60)[:30])
+    near /= np.linalg.norm(near, axis=1, keepdims=True)  # on token level they are means of unit vectors
+    key_files.write_keys(folder / "load/keys", "mine", near, [p.stem for p in paths], paths, encoder)
     (folder / "flat.txt").write_text("\n".join(SENTENCES) + "\n")
     (folder / "text.txt").write_text("\n".join(" ".join(line) for line in TEXT) + "\n")
     assert run_here("tokenization/tokenize_dataset.py", folder, "flat.txt", folder / "tiny-bert").returncode == 0
@@ -70,7 +74,7 @@ def write_tokens(path: Path) -> None:
         sents = np.diff(offsets)
         counts = np.add.reduceat(sents, np.cumsum([0, *(len(TEXT[line]) for line in lines[:-1])]))
         spans = [
-            (sum(len(one) + 1 for one in TEXT[n][:i]), sum(len(one) + 1 for one in TEXT[n][: i + 1]))
+            (sum(len(one) + 1 for one in TEXT[n][:i]), min(sum(len(one) + 1 for one in TEXT[n][: i + 1]), len(" ".join(TEXT[n]))))
             for n in lines
             for i in range(len(TEXT[n]))
         ]
@@ -199,3 +203,51 @@ def test_vokens_of_another_tokenizer_after_a_filter(made: Path, tmp_path: Path, 
         found[name] = [carried.vokens[start:stop].tolist() for start, stop in zip(offsets, offsets[1:], strict=False)]
     assert [line[:-1] for line in found["c.txt"]] == found["flat.txt"]
     assert carried.indices.shape == (3, 5) and list(xvoken.read_vokens(tmp_path / "bytes-out/c.txt.mine").texts(tmp_path / "c.txt")) == kept
+    one = tmp_path / "one.txt"  # with a line that is control characters, of which BERT's tokenizer makes nothing
+    one.write_text("a red circle\n\x01 \x02\nblue\n")
+    for tokenizer in (made / "tiny-bert", tmp_path / "bytes"):
+        script("tokenization.tokenize_dataset", tmp_path, one.name, tokenizer, "--filter", "empty")
+    ours, theirs = (xvoken.read_corpus(one, name) for name in ("tiny-bert", "bytes"))
+    (tmp_path / "v").mkdir()
+    with h5py.File(tmp_path / "v/one.txt.mine.hdf5", "w") as file:
+        file["vokens"] = np.zeros(len(ours.tokens), np.int32)
+        file.attrs["settings"] = json.dumps({"corpus": ours.identity})
+    with pytest.raises(UserError, match=r"bytes.hdf5: line 2 of the text, as 1 in all, has tokens by one of the two tokenizers"):
+        lines_of(tmp_path / "v/one.txt.mine", ours, theirs)
+    with h5py.File(tmp_path / "v/one.txt.mine.hdf5", "r+") as file:
+        del file["vokens"]
+        file["vokens"] = np.zeros(2, np.int32)
+        file.attrs["settings"] = json.dumps({"corpus": ours.identity, "sentences": "of these", "lines": 1})
+    with pytest.raises(UserError, match="of the first 1 sentences only, where lines are needed"):
+        lines_of(tmp_path / "v/one.txt.mine", ours, ours)
+
+
+def test_revokenized_sentences_are_checked(made: Path, tmp_path: Path, script: Callable[..., str]):
+    """Beside the second tokenizer's tokens, which know other sentences or none."""
+    (tmp_path / "c.txt").write_text("a red circle . two\n")
+    for tokenizer in (made / "tiny-bert", byte_level(tmp_path / "bytes")):
+        script("tokenization.tokenize_dataset", tmp_path, "c.txt", tokenizer)
+    (tmp_path / "c.txt.tiny-bert.sent").write_text("0\n4\n5\n")
+    where = ["--load", made / "load", "--corpus", tmp_path / "c.txt", "--image-sets", "mine"]
+    script("vokenization.vokenize_corpus_mp", *where, "--device", "cpu", "--output", tmp_path / "out", "--sentences")
+    script("vokenization.revokenize_corpus_mp", *where, "--vokens-dir", tmp_path / "out", "--backward-tokenizer-name", tmp_path / "bytes")
+    carried, tokens = tmp_path / "out/bytes/c.txt.mine.hdf5", tmp_path / "c.txt.bytes.hdf5"
+    assert "for 2 sentences" in check(carried, [carried, tokens])
+    assert "for 2 sentences" in check(carried.parents[1] / carried.name, [tmp_path / "c.txt.tiny-bert.hdf5"])
+
+
+def test_sentences_that_are_none_in_the_text(tmp_path: Path):
+    """Characters that a line has not, and sentences that are empty or go over a line's end: refused, not shown as something else."""
+    (tmp_path / "t").write_text("one two\nthree\n")
+    for span in ((-3, 4), (4, 3), (0, 8)):
+        with pytest.raises(UserError, match=rf"t: line 1 has 7 characters, a sentence is said to be its characters {span[0]} to {span[1]}"):
+            list(Rows(1, np.zeros(1, np.int64), np.array([span])).texts(tmp_path / "t"))
+    offsets = []
+    for name, numbers in (("line", "0 2 2 3"), ("over.sent", "0 3"), ("empty.sent", "0 2 3 3"), ("right.sent", "0 1 2 3")):
+        (tmp_path / name).write_text(numbers.replace(" ", "\n") + "\n")
+        offsets.append(Offsets(tmp_path / name, ""))
+    lines, over, empty, right = offsets
+    for wrong, what in ((over, "a sentence goes over a line's end, at token 2"), (empty, "sentence 3 is empty")):
+        with pytest.raises(UserError, match=rf"{wrong.path}: {what}; make all again after: rm .*{wrong.path.stem}.hdf5"):
+            LinesOfSentences(wrong, lines, None)[0:9]
+    assert LinesOfSentences(right, lines, None)[1:3].tolist() == [0, 2] and not len(LinesOfSentences(right, lines, None)[3:3])
