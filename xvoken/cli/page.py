@@ -79,7 +79,7 @@ class Given:
             same_text(self.corpus, self.hdf5, then, self.again())
             if then is None:
                 log.warning(f"{self.hdf5} does not say which text it was made of; it must be {self.corpus}")
-            return self._with_all_lines(self.corpus)
+            return self._warned_of(self.corpus)
         corpus = corpus_in(self.name.name, self.sets, len(self.ids))
         for path in [
             self.name.with_name(corpus),
@@ -87,11 +87,14 @@ class Given:
             *(path for where in LIKELY for path in sorted(Path().glob(f"{where}/{corpus}"))),
         ]:
             if path.is_file() and then in (sha256_of_file(path), *_tokens_of(path)):
-                warn_of_left_lines(path, self.hdf5, self.settings.get("corpus"), read_rows(self.hdf5, vokens.MAKE))
-                return path
+                return self._warned_of(path)
         raise UserError(
             f"{self.hdf5}: the text that it was made of is not where it is looked for; say where it is: --corpus FOLDER/{corpus}"
         )
+
+    def _warned_of(self, text: Path) -> Path:
+        warn_of_left_lines(text, self.hdf5, self.settings.get("corpus"), read_rows(self.hdf5, vokens.MAKE))
+        return text
 
     def paths(self) -> list[Path | Member]:
         """The file of each row's picture; raises UserError if the keys are not those that were searched."""
