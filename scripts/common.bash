@@ -54,6 +54,24 @@ name_run() {
 }
 DEFAULT_RUN=snap/xmatching/clsmlp_sent-level_b1024_embed512_maxlen75_resnext_bert # as in xmatching/param.py
 
+# Retrieve images for files of $DATA_DIR, one after the other: vokenize_files FILE... -- FLAGS...
+# LOAD, IMAGE_SETS and TOKENIZER as the scripts that call it say; FLAGS of vokenization/vokenize_corpus_mp.py.
+vokenize_files() {
+    local file files=()
+    while [[ "$1" != -- ]]; do
+        files+=("$1")
+        shift
+    done
+    for file in "${files[@]}"; do
+        python vokenization/vokenize_corpus_mp.py \
+            --load "$LOAD" \
+            --corpus "$DATA_DIR/$file" \
+            ${TOKENIZER:+--tokenizer-name "$TOKENIZER"} \
+            --image-sets "$IMAGE_SETS" \
+            "${@:2}"
+    done
+}
+
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ -z "${VIRTUAL_ENV:-}" && -x .venv/bin/python ]]; then
     export PATH="$PWD/.venv/bin:$PATH"

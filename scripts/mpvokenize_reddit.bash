@@ -11,12 +11,5 @@ LOAD=${RUN:-${LOAD:-$DEFAULT_RUN}}
 DATA_DIR=${DATA_DIR:-data/reddit}
 IMAGE_SETS=${IMAGE_SETS:-open_images}
 
-for DATA_NAME in valid.pkl.txt test.pkl.txt train.pkl.txt; do
-    # $LOAD/vokens/$DATA_NAME.$IMAGE_SETS
-    python vokenization/vokenize_corpus_mp.py \
-        --load "$LOAD" \
-        --corpus "$DATA_DIR/$DATA_NAME" \
-        ${TOKENIZER:+--tokenizer-name "$TOKENIZER"} \
-        --image-sets "$IMAGE_SETS" \
-        --topk 5 "${FLAGS[@]}"
-done
+# $LOAD/vokens/FILE.$IMAGE_SETS
+vokenize_files valid.pkl.txt test.pkl.txt train.pkl.txt -- --topk 5 "${FLAGS[@]}"

@@ -12,11 +12,5 @@ LOAD=${RUN:-${LOAD:-$DEFAULT_RUN}}
 DATA_DIR=${DATA_DIR:-data/wiki-cased}
 IMAGE_SETS=${IMAGE_SETS:-vg_nococo}
 
-for DATA_NAME in en.valid.raw en.test.raw en.train.raw; do
-    python vokenization/vokenize_corpus_mp.py \
-        --load "$LOAD" \
-        --corpus "$DATA_DIR/$DATA_NAME" \
-        ${TOKENIZER:+--tokenizer-name "$TOKENIZER"} \
-        --image-sets "$IMAGE_SETS" \
-        --max-img-num 50000 --sentences "${FLAGS[@]}"
-done
+# $LOAD/vokens/FILE.$IMAGE_SETS
+vokenize_files en.valid.raw en.test.raw en.train.raw -- --max-img-num 50000 --sentences "${FLAGS[@]}"

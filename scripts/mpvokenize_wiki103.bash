@@ -12,11 +12,5 @@ LOAD=${RUN:-${LOAD:-$DEFAULT_RUN}}
 DATA_DIR=${DATA_DIR:-data/wiki103-cased}
 IMAGE_SETS=${IMAGE_SETS:-vg_nococo}
 
-for DATA_NAME in wiki.valid.raw wiki.test.raw wiki.train.raw; do
-    python vokenization/vokenize_corpus_mp.py \
-        --load "$LOAD" \
-        --corpus "$DATA_DIR/$DATA_NAME" \
-        ${TOKENIZER:+--tokenizer-name "$TOKENIZER"} \
-        --image-sets "$IMAGE_SETS" \
-        --max-img-num 50000 --sentences "${FLAGS[@]}"
-done
+# $LOAD/vokens/FILE.$IMAGE_SETS
+vokenize_files wiki.valid.raw wiki.test.raw wiki.train.raw -- --max-img-num 50000 --sentences "${FLAGS[@]}"
