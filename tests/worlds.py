@@ -96,7 +96,7 @@ class ScaleWorld:
     def retrieve(self, *flags: str) -> list[str]:
         return script(
             "vokenization/vokenize_corpus_mp.py", "--load", self.load, "--corpus", self.corpus, "--tokenizer-name", "minilm",
-            "--image-sets", "pics", "--device", "cpu", "--limit", 20_000, *flags,
+            "--image-sets", "pics", "--device", "cpu", "--limit", 12_000, *flags,
         )  # fmt: skip
 
     def command(self, stage: str, *flags: str) -> list[str]:

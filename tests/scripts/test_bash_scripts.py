@@ -72,17 +72,16 @@ def test_gpus_and_name_are_taken_as_vokenization_takes_them(arguments: list[str]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", ["cpu", "auto"])
-def test_training_by_the_words_that_other_stages_take(world: World, tmp_path: Path, process: Callable, device: str):
+def test_training_by_the_words_that_other_stages_take(world: World, tmp_path: Path, process: Callable):
     """The second word is the run's name, as in Vokenization, or a path."""
     flags = world.train_flags(tmp_path, "--epochs", 1)
     at = flags.index("--output")
     del flags[at : at + 2]
-    done = process("bash", "scripts/run_xmatching.bash", device, tmp_path / "m", *flags)
+    done = process("bash", "scripts/run_xmatching.bash", "auto", tmp_path / "m", *flags, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert "gloo" not in done.stderr
     assert (tmp_path / "m/BEST.safetensors").exists()
-    done = process("bash", "scripts/run_xmatching.bash", device, "m", *flags, OUTPUT=str(tmp_path / "m"))
+    done = process("bash", "scripts/run_xmatching.bash", "cpu", "m", *flags, OUTPUT=str(tmp_path / "m"))
     assert done.returncode == 2 and "the run is named twice" in done.stderr
 
 
@@ -133,10 +132,11 @@ def test_tokenizing_and_retrieving_wikipedia(world: World, keyed: Path, tmp_path
     output, flags = tmp_path / "vokens", ["--output", tmp_path / "vokens", "--num-workers", 1]
     done = process("bash", "scripts/mpvokenize_wiki103.bash", "cpu", f"{keyed}/", *flags, **places)
     assert done.returncode == 2 and "wiki.valid.raw.tiny-bert.sent does not exist; to have sentences, tokenize again: rm" in done.stderr
+    (tmp_path / "wiki.test.raw.tiny-bert.hdf5").unlink()  # of three files the first is done, and the second ends it
     done = process("bash", "scripts/mpvokenize_wiki103.bash", "cpu", f"{keyed}/", *flags, "--no-sentences", **places)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2 and "wiki.test.raw.tiny-bert.hdf5 does not exist; make it with: " in done.stderr
     texts = [path for path in output.iterdir() if path.name.startswith("wiki.") and path.with_name(f"{path.name}.hdf5").exists()]
-    assert len(texts) == 3 and all(path.read_text().count("\n") == 1 for path in texts)
+    assert [path.name for path in texts] == ["wiki.valid.raw.shapes_train.18"] and texts[0].read_text().count("\n") == 1
 
 
 @pytest.mark.slow

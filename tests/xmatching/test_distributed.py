@@ -87,9 +87,12 @@ def start_machine(rank: int, port: int, flags: list[str], output: Path) -> subpr
 
 @pytest.mark.slow
 def test_two_machines_train_as_one(world: World, tmp_path: Path, script: Callable[..., str]):
-    """Two launchers that meet at an address; the second has neither the snapshot's folder nor the cache of the first, nor its solution."""
+    """Two launchers that meet at an address; the second has neither the snapshot's folder nor the cache of the first, nor its solution.
+
+    Nor does it choose: the first trains on the rest of a fold by itself (--early-stop), and the second waits for what it chose.
+    """
     heads = ["--head", "cca,classes", "--ridge", 1, "--power", 1, "--part-weights", "1,0.5", "--visn-pool", "stages"]  # solved by one
-    more = ["--dropout", 0, "--optim", "sgd", "--lr", 0.5, "--loss", "infonce", *heads]
+    more = ["--dropout", 0, "--optim", "sgd", "--lr", 0.5, "--loss", "infonce", *heads, "--epochs", 3, "--early-stop"]
     script("xmatching.main", *world.train_flags(tmp_path / "one", *more))
     flags = world.train_flags(tmp_path / "two", *more)
     flags = flags[: flags.index("--output")] + flags[flags.index("--output") + 2 :]
@@ -98,27 +101,15 @@ def test_two_machines_train_as_one(world: World, tmp_path: Path, script: Callabl
     machines.append(start_machine(1, port, [*flags, "--cache", str(tmp_path / "cache")], tmp_path / "nothing"))
     ends = [machine.communicate(timeout=120) for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], ends
-    one, two = (snapshots.read_tensors(snapshots.tensors_file(tmp_path / name, "LAST"))[0] for name in ("one", "two"))
+    one, two = (snapshots.read(tmp_path / name / "LAST.safetensors") for name in ("one", "two"))
+    assert one.config["choice"]["scores"]["epochs"] and one.config["choice"]["epochs"] == two.config["choice"]["epochs"]
+    one, two = one.tensors, two.tensors
     for name, tensor in one.items():
         near = {"atol": 1e-3, "rtol": 0} if name.startswith("bank.") else {"atol": 1e-5, "rtol": 1e-4}  # float16
         torch.testing.assert_close(two[name], tensor, **near)
         if ".out." not in name and ".names" not in name and not name.startswith("bank."):  # neither trained nor a tower's output
             assert two[name].equal(tensor), name
     assert not (tmp_path / "nothing").exists()
-
-
-@pytest.mark.slow
-def test_what_is_chosen_by_training_is_chosen_in_the_first_process(world: World, tmp_path: Path, process: Callable, script: Callable):
-    """Two processes with --early-stop: the first trains on the rest of a fold by itself, and the second waits for what it chose."""
-    heads = ["--head", "cca,classes", "--ridge", 1, "--power", 1, "--part-weights", "1,0.5", "--visn-pool", "stages"]
-    more = ["--loss", "infonce", *heads, "--epochs", 3, "--early-stop"]
-    done = process(sys.executable, "xmatching/launch.py", 2, *world.train_flags(tmp_path / "two", *more), timeout=120)
-    assert done.returncode == 0, done.stderr
-    script("xmatching.main", *world.train_flags(tmp_path / "one", *more))
-    one, two = (snapshots.read(tmp_path / name / "LAST.safetensors") for name in ("one", "two"))
-    assert one.config["choice"]["scores"]["epochs"] and one.config["choice"]["epochs"] == two.config["choice"]["epochs"]
-    for name, tensor in one.tensors.items():
-        torch.testing.assert_close(two.tensors[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
 
 
 @pytest.mark.slow
