@@ -70,7 +70,7 @@ def to_snapshot(conversion: Conversion, command: list[str]) -> None:
     )  # fmt: skip
     model = replace(model, max_len=min(model.max_len, text.max_tokens))
     module = nn.ModuleDict(build_heads(model))
-    _fill(module, our_heads(state, load), load)
+    _fill(module, our_heads(state), load)
     output = conversion.output
     places = {snapshots.text_tower_folder(output, "BEST"): text_from, snapshots.image_tower_file(output, "BEST"): image_from}
     towers = tuple(place for place, taken in places.items() if taken == OWN)

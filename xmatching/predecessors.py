@@ -43,7 +43,7 @@ def start_from(
         heads = described(state, load)
         _require_level(heads.project, model, level_given, load)
         sizes = f"; they are {heads.flags}, of text towers with {heads.text_width} numbers and image towers with {heads.image_width}"
-        _fill(matcher.heads, our_heads(state, load), load, sizes)
+        _fill(matcher.heads, our_heads(state), load, sizes)
         _fill_towers(matcher, towers or {}, state, load)
         return
     snapshot = snapshots.read(load)

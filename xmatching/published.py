@@ -93,10 +93,10 @@ def _is_plain(tensor: object) -> bool:
 
 def described(state: dict[str, Tensor], load: str) -> Heads:
     """What the file's heads say of themselves; raises UserError for other names, unknown text towers, and numbers not finite."""
-    below = "lang_model.mlp."
-    found = [project for project in PROJECTS if f"{below}{project.first}.weight" in state]
-    if not found or not any(name.startswith("visn_model.mlp.") for name in state):
-        missing = "visn_model.mlp." if found else below
+    text_head, image_head = HEADS.values()
+    found = [project for project in PROJECTS if f"{text_head}{project.first}.weight" in state]
+    if not found or not any(name.startswith(image_head) for name in state):
+        missing = image_head if found else text_head
         raise UserError(f"{load}: no tensor {missing}*, as Vokenization and Maria name them; its first name is {next(iter(state), 'none')}")
     for name, tower in OTHER_TOWERS.items():
         if TEXT_TOWER + name in state:
@@ -108,7 +108,7 @@ def described(state: dict[str, Tensor], load: str) -> Heads:
         raise UserError(f"{load}: {unread[0]} is neither of the towers nor of the heads, and their classes have none; it would be left out")
     if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise UserError(f"{load}: {bad[0]} has numbers that are not finite, as a training leaves that has failed; take other weights")
-    text, image = (_sizes(state, prefix, found[0], load) for prefix in HEADS.values())
+    text, image = (_sizes(state, prefix, found[0], load) for prefix in (text_head, image_head))
     return Heads(found[0], text[0], image[0], text[1], len(text) - 2, text[-1])
 
 
@@ -121,9 +121,8 @@ def _sizes(state: dict[str, Tensor], prefix: str, project: Project, load: str) -
     return [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
 
 
-def our_heads(state: dict[str, Tensor], load: str) -> dict[str, Tensor]:
-    """The heads' tensors under the names used here; raises UserError as `described`."""
-    described(state, load)
+def our_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The heads' tensors, of a file that `described` has looked through, under the names used here."""
     return {
         ours + _our_layer(name.removeprefix(theirs)): tensor
         for ours, theirs in HEADS.items()
