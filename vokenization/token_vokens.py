@@ -19,7 +19,7 @@ from xvoken.files.voken_kinds import NO_PICTURE
 def seen_tokens(encoder: Encoder, counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """counts: tokens of each line (n,) -> how many of them the tower sees (n,)"""
     padding = encoder.text.padding
-    return padding.lengths(counts) - padding.specials
+    return np.minimum(counts, padding.max_tokens - padding.specials)
 
 
 def token_batches(
@@ -30,8 +30,8 @@ def token_batches(
     for batch, states, mask in encoder.text.states(tokens, offsets, batches_by_length(counts, batch_size)):
         queries = encoder.text_vectors(states)  # (B, T, dim)
         lines = masked_mean(queries, mask).cpu().numpy()
-        inside = np.arange(queries.shape[1] - 2) < seen_tokens(encoder, counts[batch])[:, None]  # special tokens get no image
-        yield batch, lines, queries[:, 1:-1].cpu().numpy()[inside]
+        first, seen = len(encoder.text.padding.before), seen_tokens(encoder, counts[batch])  # special tokens get no image
+        yield batch, lines, queries[:, first : first + seen.max()].cpu().numpy()[np.arange(seen.max()) < seen[:, None]]
 
 
 class TokenVokenizeJob(VokenizeJob):

@@ -68,9 +68,9 @@ class CachedInputs:
 class TokenInputs(Inputs):
     """Token ids for a text tower that is trained."""
 
-    def __init__(self, tokenizer: Any, sentences: list[str], max_tokens: int):
+    def __init__(self, tokenizer: Any, sentences: list[str], max_tokens: int, prompt: str = ""):
         self.tokens, self.offsets = tokenize(tokenizer, sentences)
-        self.padding = Padding.for_tokenizer(tokenizer, max_tokens)
+        self.padding = Padding.for_tokenizer(tokenizer, max_tokens, prompt=prompt)
 
     def rows_count(self) -> int:
         return len(self.offsets) - 1

@@ -36,14 +36,14 @@ class Towers:
     @classmethod
     def from_args(cls, args: Namespace) -> "Towers":
         """The towers that the flags name."""
-        text = TextTowerSpec(args.lang, args.lang_layers, args.text_pool)
+        text = TextTowerSpec(args.lang, args.lang_layers, args.text_pool, args.lang_prompt)
         return cls(text, ImageTowerSpec(args.visn, args.visn_weights, args.visn_pool), args.max_len)
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot) -> "Towers":
         """The towers of a snapshot, trained ones from its files; its own tokenizer, as a trained text tower's folder holds none."""
         model, (lang, visn_weights) = snapshot.model, tower_sources(snapshot)
-        text = TextTowerSpec(lang, tuple(model.lang_layers), model.text_pool)
+        text = TextTowerSpec.of(model, lang)
         image = ImageTowerSpec(model.visn, visn_weights, model.visn_pool)
         return cls(text, image, model.max_len, str(tokenizer_folder(snapshot.folder)))
 
@@ -78,7 +78,7 @@ def load_pairs(args: Namespace, towers: Towers, level: str, sets: list[Captioned
         if not args.lang_finetune:
             texts.append(_text_rows(args, towers, level, part, distinct))
     cached = TokenStates if level == "token" else CachedInputs
-    text: Inputs = cached(texts) if texts else TokenInputs(towers.tokenizer, sentences, towers.max_len)
+    text: Inputs = cached(texts) if texts else TokenInputs(towers.tokenizer, sentences, towers.max_len, towers.text.prompt)
     owner = np.array(image_rows, np.int64)
     rows = np.array(text_rows, np.int64)
     if not images:

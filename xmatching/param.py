@@ -102,6 +102,7 @@ def _model_flags(group: Any) -> None:
     group.add_argument(
         "--text-pool", choices=TEXT_POOLS, default="cls", help="which states of the tokens are taken: the first one, or the mean of all"
     )
+    group.add_argument("--lang-prompt", default="", metavar="TEXT", help='put before every sentence, such as "query: " for E5')
     pools = "how the image tower's last feature map is pooled; grid: 2 x 2 averages; maps: grid, and the averages of earlier maps"
     group.add_argument("--visn-pool", choices=sorted(IMAGE_POOLS), default="avg", help=pools)
     group.add_argument(

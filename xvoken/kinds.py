@@ -45,7 +45,11 @@ HEADS = {
     "cca": Head("xvoken.encoders.heads:AlignedHead", knobs=("rank",), made="fitted"),
 }
 # Poolings of a caption's token states (B, T, d) with their mask (B, T) to one vector (B, d).
-TEXT_POOLS = {"cls": "xvoken.encoders.text:first_token", "mean": "xvoken.encoders.text:masked_mean"}
+TEXT_POOLS = {
+    "cls": "xvoken.encoders.text:first_token",
+    "mean": "xvoken.encoders.text:masked_mean",
+    "last": "xvoken.encoders.text:last_token",
+}
 # Poolings of an image tower's feature maps to one vector.
 IMAGE_POOLS = {
     "avg": ImagePool("torch.nn:AdaptiveAvgPool2d"),
@@ -68,12 +72,23 @@ INDEXES = {
     "hnsw": "xvoken.search.approximate:build_tuned",
     "ivfpq": "xvoken.search.approximate:build_tuned",
 }
-# Families that `load_encoder` loads, by transformers' model_type; a matcher's snapshot is "matcher".
-ENCODERS = {
-    "matcher": "xvoken.encoders.matcher:load_matcher",
+# Families of dual encoders that others have trained: transformers' model_types, and other libraries. The functions load a Dual.
+DUALS = {
     "clip": "xvoken.encoders.clip:load_clip",
     "metaclip_2": "xvoken.encoders.clip:load_clip",
     "siglip": "xvoken.encoders.clip:load_clip",
+}
+# Kinds of encoders that `load_encoder` loads; a matcher's snapshot is "matcher".
+ENCODERS = {"matcher": "xvoken.encoders.matcher:load_matcher", **dict.fromkeys(DUALS, "xvoken.encoders.dual:load_dual")}
+# Kinds of image towers (name, weights, pool -> tower) and of text towers (name, layers, pool, prompt -> tower): what names each is in
+# xvoken/encoders/sources.py.
+IMAGE_TOWERS = {
+    "torchvision": "xvoken.encoders.image:ImageTower",
+    "dual": "xvoken.encoders.dual:image_tower",
+}
+TEXT_TOWERS = {
+    "transformers": "xvoken.encoders.text:TextTower",
+    "dual": "xvoken.encoders.dual:text_tower",
 }
 # Text towers and tokenizers that have a short name.
 SHORT_NAMES = {
@@ -92,8 +107,9 @@ def full_name(name: str) -> str:
 
 
 def base_name(name: str) -> str:
-    """The part of a model's or tokenizer's name that goes into file names: `a/b/c` gives `c`."""
-    return Path(full_name(name)).name
+    """The part of a model's or tokenizer's name that goes into file names: `a/b/c` and `timm:c` give `c`, `open_clip:a/b` gives `a-b`."""
+    scheme, _, rest = full_name(name).rpartition(":")
+    return rest.replace("/", "-") if scheme == "open_clip" and not Path(rest).is_dir() else Path(rest).name
 
 
 def made_by(entry: str) -> Any:

@@ -43,7 +43,7 @@ def test_part_size_goes_by_the_number_of_pictures_only():
 
 def test_padding_of_both_kinds():
     tokens, starts, lengths = np.array([5, 6, 7, 8], np.int32), np.array([0, 3]), np.array([3, 1])
-    ids, mask = pad_lines(tokens, starts, lengths, Padding(1, 2, 0, 10))
+    ids, mask = pad_lines(tokens, starts, lengths, Padding((1,), (2,), 0, 10))
     assert ids.tolist() == [[1, 5, 6, 7, 2], [1, 8, 2, 0, 0]] and mask.tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
-    ids, mask = pad_lines(tokens, starts, lengths, Padding(None, 2, 0, 3, fixed=True))
+    ids, mask = pad_lines(tokens, starts, lengths, Padding((), (2,), 0, 3, fixed=True))
     assert ids.tolist() == [[5, 6, 2], [8, 2, 0]] and mask.tolist() == [[1] * 3] * 2

@@ -48,7 +48,7 @@ def hashes(folder: Path) -> dict[str, Any]:
         "view": asdict(image.view), "LITE2_VIEW": asdict(names.LITE2_VIEW), "processor": {name: config[name] for name in kept},
         "ProcessorView": asdict(names.ProcessorView({"size": 32})),
         "View": asdict(names.View(256, 224, (0.5,), (0.25,))), "Crops": asdict(names.Crops(2, 0.08, 7)),
-        "ClipTextSpec": asdict(names.ClipTextSpec("x")), "TextTowerSpec": asdict(names.TextTowerSpec("x", (2, 1))),
+        "DualTextSpec": asdict(names.DualTextSpec("x")), "TextTowerSpec": asdict(names.TextTowerSpec("x", (2, 1))),
         "ImageTowerSpec": asdict(names.ImageTowerSpec("x")),
     }  # fmt: skip
 

@@ -8,7 +8,7 @@ from xmatching.model import Matcher
 from xmatching.param import parse_args
 from xmatching.training import Learner, Training
 from xvoken.cache.features import Features
-from xvoken.encoders.clip import ClipTextSpec
+from xvoken.encoders.dual import DualTextSpec
 from xvoken.encoders.image import LITE2_VIEW, for_inference
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
 from xvoken.encoders.precision import cast_weights
@@ -21,7 +21,7 @@ from xvoken.pictures.view import ProcessorView, View
 __all__ = [
     "LITE2_VIEW",
     "CachedInputs",
-    "ClipTextSpec",
+    "DualTextSpec",
     "Crops",
     "Features",
     "ImageTowerSpec",

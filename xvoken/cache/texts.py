@@ -86,10 +86,11 @@ def text_settings(
 
     They name the tower by its base name: a training may have been given a short name, where its snapshot has the hub id.
     """
+    prompt = {"prompt": tower.prompt} if tower.prompt else {}  # left out where there is none, as in caches from before there was one
     return {
         "tower": base_name(spec.name), "weights": weights_hash(tower), "layers": list(spec.layers), "max_len": max_len,
         "tokenizer": tokenizer_hash(tokenizer), "precision": precision,
-        "sentences": len(sentences), "data": sha256_of_lines(sentences),
+        "sentences": len(sentences), "data": sha256_of_lines(sentences), **prompt,
     }  # fmt: skip
 
 

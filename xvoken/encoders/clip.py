@@ -1,28 +1,23 @@
-"""CLIP and SigLIP models of transformers behind the interface of xvoken.encoders.encoder.
+"""CLIP and SigLIP models of transformers as dual encoders, see xvoken/encoders/dual.py.
 
-Features are the towers' pooled outputs, heads the projections behind them, L2-normalized. Widths, text length,
+Features are the towers' pooled outputs. Widths, text length,
 special ids and preprocessing come from the model's own files (Radford et al., ICML 2021; Zhai et al., ICCV 2023).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xvoken.encoders.encoder import Encoder
-from xvoken.encoders.frozen import Placed
-from xvoken.encoders.sources import text_files
+from xvoken.encoders.dual import Dual
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import from_pretrained, require_vocabulary
 from xvoken.errors import UserError
-from xvoken.kinds import ENCODERS
+from xvoken.kinds import DUALS
 from xvoken.pictures.view import ProcessorView
 
 PROJECTED = ("clip", "metaclip_2")  # families with a linear layer behind each tower; SigLIP's towers end in the joint space
-FAMILIES = tuple(name for name in ENCODERS if name != "matcher")
+FAMILIES = tuple(name for name, loader in DUALS.items() if loader == DUALS["clip"])
 
 
 class ClipImageTower(nn.Module):
@@ -45,6 +40,8 @@ class ClipTextTower(nn.Module):
     fixed_length: whether every input is padded to max_tokens, as in SigLIP's training.
     """
 
+    prompt = ""
+
     def __init__(self, name: str, model: Any, width: int):
         super().__init__()
         self.name, self.model, self.width = name, model, width
@@ -56,47 +53,9 @@ class ClipTextTower(nn.Module):
         return self.model(input_ids=ids).pooler_output
 
 
-class ProjectionHead(nn.Module):
-    """The model's projection (none for SigLIP), L2-normalized."""
-
-    def __init__(self, projection: nn.Module | None):
-        super().__init__()
-        self.projection = projection or nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., width) -> (..., dim), each of length 1"""
-        return F.normalize(self.projection(x), dim=-1)
-
-
-@dataclass(frozen=True)
-class ClipTextSpec:
-    """What another process builds the text tower from; name: hub id or folder."""
-
-    name: str
-    layers: ClassVar[tuple[int, ...]] = ()  # no choice: a CLIP-like tower has one pooled output
-    pool: ClassVar[str] = "cls"
-
-    def build(self) -> ClipTextTower:
-        """Load the tower on the CPU, in fp32, without gradients; raises UserError if it can't be loaded."""
-        return _towers(self.name, _load_model(self.name))[0]
-
-
-@dataclass(frozen=True)
-class ClipImageSpec:
-    """What another process builds the image tower from; load: hub id or folder; name: its last part, fit for a file's name."""
-
-    name: str
-    load: str
-    pool: ClassVar[str] = "avg"
-
-    def build(self) -> ClipImageTower:
-        """Load the tower on the CPU, in fp32, without gradients; raises UserError if it can't be loaded."""
-        return _towers(self.load, _load_model(self.load))[1]
-
-
-def load_clip(name: str, towers: Sequence[str], placed: Placed) -> Encoder:
+def load_clip(name: str) -> Dual:
     """Load a CLIP or SigLIP model by hub id or folder, from safetensors only; raises UserError."""
-    from transformers import AutoTokenizer
+    from transformers import AutoImageProcessor, AutoTokenizer
 
     model = _load_model(name)
     tokenizer = from_pretrained(AutoTokenizer, name, f"tokenizer {name}", _mend(name))
@@ -104,29 +63,15 @@ def load_clip(name: str, towers: Sequence[str], placed: Placed) -> Encoder:
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
-    found = weights_hash(model)  # before the towers are changed for a precision
-    text_tower, image_tower = _towers(name, model)
-    base = Path(name).resolve().name if Path(name).is_dir() else Path(name).name
-    projected = model.config.model_type in PROJECTED
-    return Encoder(
-        name=base, hash=found, dim=model.config.projection_dim if projected else text_tower.width,
-        max_len=text_tower.max_tokens, tokenizer=tokenizer,
-        text_spec=ClipTextSpec(name), image_spec=ClipImageSpec(base, name), image_width=image_tower.width, files=tuple(text_files(name)),
-        text_head=ProjectionHead(model.text_projection if projected else None),
-        image_head=ProjectionHead(model.visual_projection if projected else None),
-        text=placed.text(text_tower, tokenizer) if "text" in towers else None,
-        image=placed.image(image_tower) if "image" in towers else None,
-        tokenizer_name=name, home=Path("snap/xmatching") / base, revision=getattr(model.config, "_commit_hash", None) or "",
-    )  # fmt: skip
-
-
-def _towers(name: str, model: Any) -> tuple[ClipTextTower, ClipImageTower]:
-    from transformers import AutoImageProcessor
-
-    text = model.config.text_config
-    text_width = text.hidden_size if model.config.model_type in PROJECTED else text.projection_size
     processor = from_pretrained(AutoImageProcessor, name, f"image processor {name}", _mend(name), backend="torchvision")
-    return ClipTextTower(name, model.text_model, text_width), ClipImageTower(name, model.vision_model, processor)
+    projected, sizes = model.config.model_type in PROJECTED, model.config.text_config
+    text = ClipTextTower(name, model.text_model, sizes.hidden_size if projected else sizes.projection_size)
+    return Dual(
+        text, ClipImageTower(name, model.vision_model, processor),
+        *((model.text_projection, model.visual_projection) if projected else (None, None)),
+        dim=model.config.projection_dim if projected else text.width, tokenizer=tokenizer, hash=weights_hash(model),
+        revision=getattr(model.config, "_commit_hash", None) or "",
+    )  # fmt: skip
 
 
 def _load_model(name: str) -> Any:  # Any: the attributes of config and model differ by family

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from xvoken.errors import one_line
 from xvoken.machine import Pace, cores
 
+APART = {"fp32": 1e-3, "bf16": 0.2}  # so far may it be from torch, as a share of the largest number
 OPENVINO_TYPES = {torch.uint8: "u8", torch.int64: "i64"}
 
 
@@ -33,11 +34,14 @@ class _Function(nn.Module):
         return getattr(self.tower, self.name)(*inputs)
 
 
-def compile_tower(tower: Any, name: str, examples: Sequence[Tensor], free: Sequence[int], pace: Pace, precision: str) -> "Compiled":
+def compile_tower(
+    tower: Any, name: str, examples: Sequence[Tensor], free: Sequence[int], probe: Sequence[Tensor], pace: Pace, precision: str
+) -> "Compiled":
     """Compile the method `name` of a tower in fp32 on the CPU.
 
     examples: its inputs, for tracing; free: dimensions in which other inputs may differ from the examples; precision: to compute in.
-    Raises NotConvertible where the tower does something that OpenVINO does not know.
+    probe: inputs of other sizes, for which it must compute what torch does: a trace may hold what hangs on the examples' sizes.
+    Raises NotConvertible where the tower does something that OpenVINO does not know, or where both differ.
     """
     import openvino
     from openvino.frontend import FrontEndManager
@@ -61,9 +65,14 @@ def compile_tower(tower: Any, name: str, examples: Sequence[Tensor], free: Seque
             given.get_node().set_element_type(getattr(openvino.Type, OPENVINO_TYPES[example.dtype]))
             given.get_node().set_partial_shape(openvino.PartialShape(shape))
         model.validate_nodes_and_infer_types()
-        return Compiled(_core().compile_model(model, "CPU", settings))
+        made = Compiled(_core().compile_model(model, "CPU", settings))
+        with torch.inference_mode():
+            expected, found = getattr(tower, name)(*probe), made(*probe)
     except Exception as error:  # whatever tracing, the converter or the plugin raises: torch can do it in any case
         raise NotConvertible(one_line(error)[:200]) from None
+    if found.shape != expected.shape or not ((found - expected).abs().max() < APART[precision] * expected.abs().max()):
+        raise NotConvertible("it computes something else for inputs of other sizes")
+    return made
 
 
 @functools.cache

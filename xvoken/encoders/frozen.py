@@ -17,7 +17,7 @@ from xvoken.encoders.image import for_inference
 from xvoken.encoders.lanes import in_lanes
 from xvoken.encoders.precision import cast_weights, upload
 from xvoken.encoders.running import ALONE, Run, computing
-from xvoken.encoders.tokenizer import Tokenizer, end_id, special_ids, tokenize
+from xvoken.encoders.tokenizer import Tokenizer, special_ids, token_lists, tokenize
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
 from xvoken.errors import UserError
 from xvoken.machine import Pace
@@ -25,32 +25,35 @@ from xvoken.machine import Pace
 
 @dataclass(frozen=True)
 class Padding:
-    """The ids around and behind a sentence, and the longest input of the tower, special ids counted in.
+    """The ids before and behind a sentence, and the longest input of the tower, these ids counted in.
 
-    start: None where nothing stands before a sentence (SigLIP); fixed: every input is max_tokens long and the
-    tower looks at the padding too, as in SigLIP's training.
+    before: a prompt's ids too, where there is one; pad: also what stands for an empty sentence, where nothing is put around it.
+    fixed: every input is max_tokens long and the tower looks at the padding too, as in SigLIP's training.
     """
 
-    start: int | None
-    end: int
+    before: tuple[int, ...]
+    behind: tuple[int, ...]
     pad: int
     max_tokens: int
     fixed: bool = False
 
     @classmethod
-    def for_tokenizer(cls, tokenizer: Tokenizer, max_tokens: int, fixed: bool = False) -> "Padding":
-        """The tokenizer's own special ids; raises UserError unless it adds exactly 2 of them to a sentence (1 if `fixed`)."""
-        start, end = (None, end_id(tokenizer)) if fixed else special_ids(tokenizer)
-        return cls(start, end, tokenizer.pad_token_id or 0, max_tokens, fixed)
+    def for_tokenizer(cls, tokenizer: Tokenizer, max_tokens: int, fixed: bool = False, prompt: str = "") -> "Padding":
+        """The tokenizer's own special ids, and those of the prompt behind the first; raises UserError where they fill the tower's input."""
+        before, behind = special_ids(tokenizer)
+        before += tuple(token_lists(tokenizer, [prompt])[0]) if prompt else ()
+        if len(before) + len(behind) >= max_tokens:
+            raise UserError(f"the tower takes {max_tokens} tokens: none is left behind the prompt {shown(prompt)}; take a shorter one")
+        return cls(before, behind, tokenizer.pad_token_id or 0, max_tokens, fixed)
 
     def lengths(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of each sentence (n,), without special ids -> lengths of the inputs (n,), with special ids, cut to fit the tower"""
-        return np.minimum(tokens + self.specials, self.max_tokens)
+        return np.minimum(np.maximum(tokens + self.specials, 1), self.max_tokens)
 
     @property
     def specials(self) -> int:
-        """How many special ids a sentence gets."""
-        return 1 if self.start is None else 2
+        """How many ids a sentence gets besides its own."""
+        return len(self.before) + len(self.behind)
 
 
 def batches_by_length(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
@@ -97,16 +100,17 @@ def shown(text: str) -> str:
 
 def pad_lines(tokens: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64], padding: Padding) -> tuple[Tensor, Tensor]:
     """The lines tokens[starts[i] : starts[i] + lengths[i]], cut to fit the tower -> ids, mask: int64 (B, T)"""
+    whole = padding.lengths(lengths)
     lengths = np.minimum(lengths, padding.max_tokens - padding.specials)
     columns = np.arange(lengths.max(initial=0))
     inside = columns < lengths[:, None]  # (B, longest line)
-    first = padding.specials - 1  # column of the first token
-    ids = np.full((len(lengths), padding.max_tokens if padding.fixed else len(columns) + padding.specials), padding.pad, np.int64)
-    if first:
-        ids[:, 0] = padding.start
+    first = len(padding.before)  # column of the first token
+    ids = np.full((len(lengths), padding.max_tokens if padding.fixed else whole.max(initial=1)), padding.pad, np.int64)
+    ids[:, :first] = padding.before
     ids[:, first : first + len(columns)][inside] = tokens[(starts[:, None] + columns)[inside]]
-    ids[np.arange(len(ids)), lengths + first] = padding.end
-    mask = np.arange(ids.shape[1]) < (lengths + padding.specials)[:, None]
+    for number, end in enumerate(padding.behind):
+        ids[np.arange(len(ids)), first + lengths + number] = end
+    mask = np.arange(ids.shape[1]) < whole[:, None]
     return torch.from_numpy(ids), torch.from_numpy((mask | padding.fixed).astype(np.int64))
 
 
@@ -129,10 +133,14 @@ class _Frozen:
         """Made-up inputs of the tower."""
         raise NotImplementedError
 
+    def probe(self) -> tuple[Tensor, ...]:
+        """Inputs of another batch size, and another length where it is free."""
+        raise NotImplementedError
+
     def seconds(self, batch_size: int, pace: Pace) -> float:
         """How long one batch of made-up items in each lane takes, all at once."""
         inputs = self.example(batch_size)
-        function = self.run.function("forward", inputs, self.free)
+        function = self.run.function("forward", inputs, self.free, self.probe)
 
         def one(_: int) -> None:
             with computing(self.device, self.precision):
@@ -174,13 +182,19 @@ class FrozenText(_Frozen):
     ):  # fmt: skip
         self.tokenizer, self.width = tokenizer, tower.width
         self.run = Run(tower, cast_weights, device, precision, pace)
-        self.padding = Padding.for_tokenizer(tokenizer, min(max_tokens or tower.max_tokens, tower.max_tokens), tower.fixed_length)
+        longest = min(max_tokens or tower.max_tokens, tower.max_tokens)
+        self.padding = Padding.for_tokenizer(tokenizer, longest, tower.fixed_length, tower.prompt)
 
     def example(self, batch_size: int) -> tuple[Tensor, ...]:
         """Ids and mask, int64 (B, T)."""
         tokens = self.padding.max_tokens if self.padding.fixed else min(self.padding.max_tokens, EXAMPLE_TOKENS)
-        ids = torch.full((batch_size, tokens), self.padding.end)
+        ids = torch.full((batch_size, tokens), (*self.padding.behind[-1:], *self.padding.before, self.padding.pad)[0])
         return ids, torch.ones_like(ids)
+
+    def probe(self) -> tuple[Tensor, ...]:
+        """Ids and mask of three sentences of other lengths, by which a compiled tower is held against torch."""
+        tokens, offsets = self.tokenize(["two dogs", "a man on a red bicycle rides past an old house by the sea", "snow"])
+        return pad_lines(tokens, offsets[:-1], np.diff(offsets), self.padding)
 
     def tokenize(self, sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Token ids without special ones, one sentence after another: (N,), and offsets (len(sentences) + 1,)."""
@@ -211,7 +225,7 @@ class FrozenText(_Frozen):
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
         """Batches through this function of the tower: rows (B,), its output, mask int64 (B, T)."""
         lengths = np.diff(offsets)
-        function = self.run.function(name, self.example(2), self.free)
+        function = self.run.function(name, self.example(2), self.free, self.probe)
 
         def one(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Tensor, Tensor]:
             ids, mask = (upload(tensor, self.device) for tensor in pad_lines(tokens, offsets[rows], lengths[rows], self.padding))
@@ -239,9 +253,13 @@ class FrozenImage(_Frozen):
         shape = self.view(Image.new("RGB", (640, 480))).shape
         return (torch.randint(256, (batch_size, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),)
 
+    def probe(self) -> tuple[Tensor, ...]:
+        """Three pictures, by which a compiled tower is held against torch."""
+        return self.example(3)
+
     def features(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (B, 3, H, W), on any device -> (B, width) on the tower's device; a GPU may still be computing it"""
-        function = self.run.function("forward", (pixels[:1],), self.free)
+        function = self.run.function("forward", (pixels[:1],), self.free, self.probe)
         with computing(self.device, self.precision):
             return function(upload(pixels, self.device))
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,39 +13,52 @@ from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import Placed
 from xvoken.encoders.heads import JoinedHead
-from xvoken.encoders.image import ImageTower
 from xvoken.encoders.parts import Part
 from xvoken.encoders.snapshot import ModelConfig, Snapshot
-from xvoken.encoders.text import TextTower, weights_hash
+from xvoken.encoders.sources import image_kind, text_kind
+from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.encoders.towers import AnyImageTower, AnyTextTower
 from xvoken.errors import UserError, one_line
-from xvoken.kinds import HEADS, made_by
+from xvoken.kinds import HEADS, IMAGE_TOWERS, TEXT_TOWERS, base_name, made_by
 
 
 @dataclass(frozen=True)
 class TextTowerSpec:
-    """What another process builds a text tower from: a name or folder, the layers used and how tokens are pooled."""
+    """What another process builds a text tower from: a name as --lang takes it, the layers used, how tokens are pooled, and a prompt."""
 
     name: str
     layers: tuple[int, ...]
     pool: str = "cls"
+    prompt: str = ""
 
-    def build(self) -> TextTower:
+    @classmethod
+    def of(cls, model: ModelConfig, lang: str) -> "TextTowerSpec":
+        """The tower that a snapshot's config describes; lang: its name, or the folder of one that was trained."""
+        return cls(lang, tuple(model.lang_layers), model.text_pool, model.lang_prompt)
+
+    def build(self) -> AnyTextTower:
         """Load the tower on the CPU, in fp32, without gradients; raises UserError if it can't be loaded."""
-        return TextTower(self.name, self.layers, self.pool).eval().requires_grad_(False)
+        made = made_by(TEXT_TOWERS[text_kind(self.name)])
+        return made(self.name, self.layers, self.pool, self.prompt).eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
 class ImageTowerSpec:
-    """What another process builds an image tower from: a name, a weights file (None: the published weights), the pooling."""
+    """What another process builds an image tower from: a name as --visn takes it, a weights file (None: published), the pooling."""
 
-    name: str
+    visn: str
     weights: str | None = None
     pool: str = "avg"
 
-    def build(self) -> ImageTower:
+    @property
+    def name(self) -> str:
+        """The tower's name, fit for a file's name."""
+        return base_name(self.visn)
+
+    def build(self) -> AnyImageTower:
         """Load the tower on the CPU, in fp32, without gradients; raises UserError if it can't be loaded."""
-        return ImageTower(self.name, self.weights, self.pool).eval().requires_grad_(False)
+        return made_by(IMAGE_TOWERS[image_kind(self.visn)])(self.visn, self.weights, self.pool).eval().requires_grad_(False)
 
 
 def load_matcher(load: str, towers: Sequence[str], placed: Placed) -> Encoder:
@@ -55,7 +69,7 @@ def load_matcher(load: str, towers: Sequence[str], placed: Placed) -> Encoder:
     snapshot = snapshots.read(load)
     model = snapshot.model
     lang, visn_weights = snapshots.tower_sources(snapshot)
-    text_spec = TextTowerSpec(lang, tuple(model.lang_layers), model.text_pool)
+    text_spec = TextTowerSpec.of(model, lang)
     image_spec = ImageTowerSpec(model.visn, visn_weights, model.visn_pool)
     _require_tensors(snapshot, load)
     heads = nn.ModuleDict(build_heads(model)).eval().requires_grad_(False)
@@ -75,7 +89,7 @@ def load_matcher(load: str, towers: Sequence[str], placed: Placed) -> Encoder:
         encoder.text = placed.text(tower, encoder.tokenizer)
     if "image" in towers:
         tower = image_spec.build()
-        _same_tower(tower, model.visn_hash, "image tower", image_spec.name, load)
+        _same_tower(tower, model.visn_hash, "image tower", image_spec.visn, load)
         encoder.image = placed.image(tower)
     return encoder
 
@@ -121,7 +135,7 @@ def _build_part(model: ModelConfig, part: Part) -> tuple[nn.Module, nn.Module]:
     return text(part.text[1] - part.text[0], **size), image(part.image[1] - part.image[0], **size)
 
 
-def _same_tower(tower: nn.Module, expected: str, what: str, name: str, load: str | Path) -> None:
+def _same_tower(tower: Any, expected: str, what: str, name: str, load: str | Path) -> None:
     found = weights_hash(tower)
     if found != expected:
         raise UserError(

@@ -45,20 +45,22 @@ class Run:
         self.compiled: dict[str, Any] = {}
         self.lock = Lock()
 
-    def function(self, name: str, examples: Sequence[Tensor], free: Sequence[int]) -> Callable[..., Tensor]:
-        """The tower's method, compiled where OpenVINO computes; examples, free: see compile_tower."""
+    def function(
+        self, name: str, examples: Sequence[Tensor], free: Sequence[int], probe: Callable[[], Sequence[Tensor]]
+    ) -> Callable[..., Tensor]:
+        """The tower's method, compiled where OpenVINO computes; examples, free, probe: see compile_tower."""
         if not self.compiles:
             return self.tower if name == "forward" else getattr(self.tower, name)
         with self.lock:
             if name not in self.compiled:
-                self.compiled[name] = self._compile(name, examples, free)
+                self.compiled[name] = self._compile(name, examples, free, probe())
         return self.compiled[name]
 
-    def _compile(self, name: str, examples: Sequence[Tensor], free: Sequence[int]) -> Callable[..., Tensor]:
+    def _compile(self, name: str, examples: Sequence[Tensor], free: Sequence[int], probe: Sequence[Tensor]) -> Callable[..., Tensor]:
         from xvoken.encoders.compiled import NotConvertible, compile_tower
 
         try:
-            return compile_tower(self.tower, name, examples, free, self.pace, self.precision)
+            return compile_tower(self.tower, name, examples, free, probe, self.pace, self.precision)
         except NotConvertible as error:
             log.warning(f"computing with torch: OpenVINO can't take {type(self.tower).__name__} ({error})")
             return self.tower if name == "forward" else getattr(self.tower, name)

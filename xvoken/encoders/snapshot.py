@@ -42,7 +42,7 @@ class ModelConfig:
 
     A field that was added later has a default: its value for older snapshots, which lack the key.
     lang, visn: the towers' names; *_hash: of their weights; lang_layers: counted from the last; *_width: size of their outputs;
-    tokenizer: its hash; classes: their number for --recipe zeroshot, else 0;
+    tokenizer: its hash; lang_prompt: text that is put before every sentence; classes: their number for --recipe zeroshot, else 0;
     max_len: the longest caption in tokens; visn_weights: a file, None for the published weights; rank: of the head cca.
     parts: of joined heads, what each is: see Part; empty for a single head, which has all of the towers' outputs.
     key_views: how many of xvoken.pictures.cuts.CUTS a picture's vector is the mean of, where nothing else is asked for.
@@ -54,6 +54,7 @@ class ModelConfig:
     lang_hash: str
     lang_layers: list[int]
     text_pool: str = "cls"
+    lang_prompt: str = ""
     text_width: int
     tokenizer: str | None = None
     max_len: int

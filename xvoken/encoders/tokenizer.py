@@ -143,20 +143,17 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def special_ids(tokenizer: Tokenizer) -> tuple[int, int]:
-    """The ids put before and after a sentence ([CLS] and [SEP] for BERT); raises UserError if the tokenizer adds other ones."""
-    ids = tokenizer("")["input_ids"]
-    if len(ids) != 2:
-        raise UserError(f"tokenizer {tokenizer.name_or_path}: does not put a start and an end token around a sentence, as BERT's does")
-    return ids[0], ids[1]
+def special_ids(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids put before and behind a sentence: [CLS] and [SEP] for BERT, nothing and an end for SigLIP, nothing at all for GPT-2.
 
-
-def end_id(tokenizer: Tokenizer) -> int:
-    """The id put behind a sentence by a tokenizer that puts nothing before it, as SigLIP's; raises UserError for other tokenizers."""
-    ids = tokenizer("")["input_ids"]
-    if len(ids) != 1:
-        raise UserError(f"tokenizer {tokenizer.name_or_path}: does not put just one end token behind a sentence, as SigLIP's does")
-    return ids[0]
+    Raises UserError for a tokenizer that does something else with a sentence.
+    """
+    probe = "a sentence"
+    plain, whole = tokenizer(probe, add_special_tokens=False)["input_ids"], tokenizer(probe)["input_ids"]
+    for start in range(len(whole) - len(plain) + 1):
+        if plain and whole[start : start + len(plain)] == plain:
+            return tuple(whole[:start]), tuple(whole[start + len(plain) :])
+    raise UserError(f"tokenizer {tokenizer.name_or_path}: changes a sentence's own tokens where it puts special ones around it")
 
 
 def tokenize(tokenizer: Tokenizer, sentences: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""The interface of towers: those of a matcher and those of a CLIP-like model of transformers."""
+"""The interface of towers: those of a matcher and those of a dual encoder."""
 
 from collections.abc import Iterator
 from typing import Protocol, Self
@@ -26,10 +26,12 @@ class AnyTextTower(Tower, Protocol):
     """A text tower.
 
     max_tokens: the longest input, special tokens counted in; fixed_length: whether every input is padded to max_tokens.
+    prompt: text that is put before every sentence, "" for none.
     """
 
     max_tokens: int
     fixed_length: bool
+    prompt: str
 
     def __call__(self, ids: Tensor, mask: Tensor, /) -> Tensor:
         """ids, mask: int64 (B, T), mask 1 for tokens and 0 for padding -> (B, width), pooled, before the joint space"""

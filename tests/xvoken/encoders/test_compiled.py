@@ -90,7 +90,8 @@ class Unknown(nn.Module):
 def test_what_openvino_can_not_take_is_computed_by_torch(world: World, caplog: pytest.LogCaptureFixture):
     tower = ImageTowerSpec("resnet18", str(world.resnet)).build()
     with pytest.raises(NotConvertible):
-        compile_tower(Unknown(), "forward", (torch.zeros(1, 3, 4, 4, dtype=torch.uint8),), (0,), OPENVINO, "fp32")
+        pictures = (torch.zeros(1, 3, 4, 4, dtype=torch.uint8),)
+        compile_tower(Unknown(), "forward", pictures, (0,), pictures, OPENVINO, "fp32")
     image = FrozenImage(tower, pace=OPENVINO)
     image.run.tower = tower.eval()
     tower.forward = Unknown().forward  # ty: ignore[invalid-assignment]
