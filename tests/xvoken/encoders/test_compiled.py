@@ -114,7 +114,7 @@ class SignalStack(ctypes.Structure):
 def test_towers_that_go_leave_a_stack_for_signals():
     """Without one, the next signal that has a handler kills the process."""
     example = (torch.ones(2, 4, dtype=torch.uint8),)
-    towers = [compile_tower(Halves(), "forward", example, (0,), OPENVINO, "fp32") for _ in range(2)]
+    towers = [compile_tower(Halves(), "forward", example, (0,), example, OPENVINO, "fp32") for _ in range(2)]
     while towers:
         del towers[0]
         gc.collect()
