@@ -48,7 +48,8 @@ def _check_heads(args: Namespace, untrained: bool) -> None:
             "--other-lines": args.other_lines,
         }  # fmt: skip
         if found := [flag for flag, given in unread.items() if given]:
-            mend = "leave out --recipe best, whose flags are for heads in closed form" if args.recipe == "best" else "leave it out"
+            closed = args.recipe in ("best", "adapt")
+            mend = f"leave out --recipe {args.recipe}, whose flags are for heads in closed form" if closed else "leave it out"
             raise UserError(f"{found[0]}: only with --head cca or classes; {args.head} is trained, and nothing is held out; {mend}")
         return
     if "cca" not in named and (args.ridge is not None or args.power is not None):

@@ -1,4 +1,4 @@
-"""Matchers with heads in closed form, alone or joined with others: --head cca, cca,classes, linear,cca,classes.
+"""Matchers with heads in closed form, alone or joined with others: --head cca, cca,classes, linear,cca,classes, own,cca.
 
 1. The towers' outputs that canonical correlation analysis takes are those whose neighbourhoods agree most (xmatching/layers.py).
 2. On pictures held out of the training ones in turn (xmatching/folds.py), all else is chosen (xmatching/choice.py).
@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from xmatching import layers
 from xmatching.cca import Correlated, Maps
 from xmatching.chitchat import other_lines
-from xmatching.choice import Analysis, Chooser, Sides, calibrate, choose_correction, choose_weights, recall_sum
+from xmatching.choice import Analysis, Chooser, Sides, calibrate, recall_sum
 from xmatching.data import PairBatches
 from xmatching.folds import Columns, Pictures, folds_of
 from xmatching.model import Matcher
 from xmatching.pairs import Towers, compute_of
 from xmatching.settings import Training
+from xmatching.shares import correction_of, weights_of
 from xmatching.training import Learner
-from xmatching.zeroshot import class_names_head
+from xmatching.zeroshot import given_heads
 from xvoken.cache.texts import text_features
 from xvoken.console import say
-from xvoken.encoders.heads import UnitHead, mean_of_views
+from xvoken.encoders.heads import mean_of_views
 from xvoken.encoders.image import channels_of
 from xvoken.encoders.parts import Part
 from xvoken.encoders.snapshot import BANK, Bank, ModelConfig
@@ -81,10 +82,14 @@ def learning(whole: Matcher, model: ModelConfig) -> Matcher:
 
 
 def columns_of(towers: Towers, model: ModelConfig) -> tuple[list[list[int]], list[list[int]]]:
-    """The columns that cca may take: of the text tower's last layers, of the image tower's last map, with the earlier maps and without."""
-    hidden = model.text_width // len(model.lang_layers)
-    text = [[model.text_width - count * hidden, model.text_width] for count in range(1, len(model.lang_layers) + 1)]
-    earlier = sum(channels_of(stage) for stage in towers.image.stages)
+    """The columns that cca may take: of the text tower's last layers, of the image tower's last map, with the earlier maps and without.
+
+    A tower of a dual encoder has neither: all of its columns.
+    """
+    layers = len(model.lang_layers) or 1
+    hidden = model.text_width // layers
+    text = [[model.text_width - count * hidden, model.text_width] for count in range(1, layers + 1)]
+    earlier = sum(channels_of(stage) for stage in getattr(towers.image, "stages", ()))
     image = [[0, model.image_width], *([[earlier, model.image_width]] if earlier and model.visn_pool == "stages" else [])]
     return text, image
 
@@ -100,6 +105,9 @@ def parts_of(towers: Towers, model: ModelConfig, names: list[str], columns: Colu
             raise UserError(f"--head {name}: needs the average of the image tower's last map: --visn-pool avg or stages")
         taken = {"trained": whole, "fitted": columns or whole, "given": Columns(text[0], image[-1])}[kind]
         dim = taken.text[1] - taken.text[0] if kind == "given" else model.dim
+        if name == "own":
+            assert towers.dual is not None, "xmatching/duals.py asks for one"
+            dim = towers.dual.dim
         found.append(Part(name, dim, taken.text, taken.image, 1.0))
     return found
 
@@ -113,9 +121,9 @@ def fit(args: Namespace, towers: Towers, model: ModelConfig, training: Training,
     if "cca" in names:
         columns, agreements = layers.choose(pictures, *columns_of(towers, model))
     parts = parts_of(towers, model, names, columns)
-    given = {part.head: class_names_head(args, towers, part.text) for part in parts if HEADS[part.head].made == "given"}
-    if given:
-        model = replace(model, classes=len(given["classes"].names))
+    given = {part.head: given_heads(args, towers, part) for part in parts if HEADS[part.head].made == "given"}
+    if "classes" in given:
+        model = replace(model, classes=len(given["classes"][1].names))
     outputs = other_outputs(args, towers)
     sides = [Sides.of(pictures, fold, outputs) for fold in chooser.folds]
     analysis = Analysis.of(pictures, chooser.folds, sides, columns, model.rank) if columns else None
@@ -125,9 +133,9 @@ def fit(args: Namespace, towers: Towers, model: ModelConfig, training: Training,
     make = Maker(model, parts, given, analysis, solved)
     epochs, learnt = rehearse(make, pictures, chooser, sides[0], training)
     vectors = make.vectors(sides, learnt)
-    weights = choose_weights(chooser, vectors, training.part_weights)
+    weights = weights_of(names, chooser, vectors, training.part_weights)
     joined = [Sides.joined([part[fold] for part in vectors], weights) for fold in range(len(vectors[0]))]
-    correction = choose_correction(chooser, joined, training.hubness)
+    correction = correction_of(names, chooser, joined, training.hubness)
     calibration = calibrate(chooser.folds, joined, correction)
     kept = [replace(part, weight=weight) for part, weight in zip(parts, weights, strict=True) if weight]
     chosen = replace(make.model(kept, correction), calibration=calibration.to_list())
@@ -146,11 +154,11 @@ def fit(args: Namespace, towers: Towers, model: ModelConfig, training: Training,
 
 @dataclass
 class Maker:
-    """Makes the heads of a matcher. given: the image heads of parts without weights of their own; solved: ridge, power, directions."""
+    """Makes the heads of a matcher. given: the text and image heads that the towers give; solved: ridge, power, directions."""
 
     base: ModelConfig
     parts: list[Part]
-    given: dict[str, nn.Module]
+    given: dict[str, tuple[nn.Module, Any]]
     analysis: Analysis | None
     solved: tuple[float, float, int]
 
@@ -169,7 +177,8 @@ class Maker:
         for number, part in enumerate(model.joined):
             text, image = (matcher.heads[side].heads[number] for side in ("text_head", "image_head"))
             if part.head in self.given:
-                image.load_state_dict(self.given[part.head].state_dict())
+                for head, found in zip((text, image), self.given[part.head], strict=True):
+                    head.load_state_dict(found.state_dict())
             elif HEADS[part.head].made == "fitted":
                 assert self.analysis is not None and pairs is not None
                 self._solve(self.analysis, pairs, text, image)
@@ -199,7 +208,7 @@ class Maker:
             assert analysis is not None
             return [analysis.vectors(number, self._maps(analysis.outside[number])) for number in range(len(folds))]
         if kind == "given":
-            heads = UnitHead(part.dim), self.given[part.head]
+            heads = self.given[part.head]
         else:
             assert learnt is not None
             heads = learnt.heads["text_head"].heads[0], learnt.heads["image_head"].heads[0]

@@ -14,8 +14,10 @@ from xvoken.cache.features import Features, left_out
 from xvoken.cache.images import cut_features
 from xvoken.cache.texts import text_features, token_features
 from xvoken.console import say
+from xvoken.encoders.dual import dual_of
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
 from xvoken.encoders.snapshot import Snapshot, tokenizer_folder, tower_sources
+from xvoken.encoders.sources import one_dual
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
 from xvoken.files.image_sets import CaptionedSet
@@ -25,13 +27,15 @@ from xvoken.pictures.augment import Crops
 
 class Towers:
     """The two towers, their tokenizer, and the facts about them that a snapshot keeps. tokenizer: its name, if not the text tower's;
-    max_len: the longest caption in tokens, at most the tower's longest input."""
+    max_len: the longest caption in tokens, at most, and by default (None), the tower's longest input.
+    dual: the dual encoder that both towers are of, None where they are of two models."""
 
-    def __init__(self, text: TextTowerSpec, image: ImageTowerSpec, max_len: int, tokenizer: str | None = None):
+    def __init__(self, text: TextTowerSpec, image: ImageTowerSpec, max_len: int | None, tokenizer: str | None = None):
         self.text_spec, self.image_spec = text, image
         self.tokenizer = load_tokenizer(tokenizer or text.name)
-        self.text, self.image = text.build(), image.build()
-        self.max_len = min(max_len, self.text.max_tokens)
+        self.dual = dual_of(text.name) if one_dual(text.name, image.visn) else None  # loaded once for both
+        self.text, self.image = (self.dual.text, self.dual.image) if self.dual else (text.build(), image.build())
+        self.max_len = min(max_len or self.text.max_tokens, self.text.max_tokens)
 
     @classmethod
     def from_args(cls, args: Namespace) -> "Towers":

@@ -4,8 +4,9 @@ import argparse
 from typing import Any
 
 from xmatching.checks import check, require_no_training
+from xmatching.duals import MAX_LEN, name_towers, settle_duals
 from xmatching.kinds import LEVELS, LOSSES, OPTIMIZERS, REPORTS, SCHEDULES, losses_with
-from xmatching.recipes import BERT_OPTIMIZER, RECIPES
+from xmatching.recipes import RECIPES, defaults
 from xmatching.settings import Training
 from xmatching.their_flags import add_their_flags, heed
 from xvoken.cli.flags import (
@@ -22,7 +23,7 @@ from xvoken.cli.flags import (
     share,
 )
 from xvoken.errors import UserError
-from xvoken.kinds import HEADS, IMAGE_POOLS, SHORT_NAMES, TEXT_POOLS
+from xvoken.kinds import HEADS, IMAGE_POOLS, MODEL, SHORT_NAMES, TEXT_POOLS
 from xvoken.machine import PRECISIONS
 
 FEW_PICTURES = 1000  # of a training set for which --key-views auto takes 2
@@ -34,14 +35,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     first = parser.parse_known_args(argv)[0]
     # Flags of the command line still override the recipe.
-    parser.set_defaults(**RECIPES[first.recipe], **(BERT_OPTIMIZER if first.optim == "bert" else {}))
-    args = parser.parse_args(argv)
+    parser.set_defaults(**defaults(first))
+    args, unsaid = parser.parse_args(argv), parser.parse_args([])
     if trains_nothing(args):
-        require_no_training(args, parser.parse_args([]))
+        require_no_training(args, unsaid)
         args.key_views = args.key_views or 1
     args.limit = args.limit or (1000 if args.tiny else 10_000 if args.fast else None)
     args.level_given, args.level = args.level is not None, args.level or "sentence"
-    args.lang_layers = layers(args.lang_layers)
+    name_towers(args, unsaid)
+    settle_duals(args, unsaid)
+    args.lang_layers = layers(args.lang_layers) if args.lang_layers else ()
     heed(args)
     check(args, trains_nothing(args))
     return args
@@ -61,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe", choices=sorted(RECIPES), default="published",
         help="a set of defaults for the flags, see xmatching/recipes.py; zeroshot: no training and no captions, with a sentence encoder "
-        "such as --lang minilm (plain BERT is a poor one)",
+        "such as --lang minilm (plain BERT is a poor one); adapt: a dual encoder, such as CLIP, for your captions, see --dual",
     )  # fmt: skip
     _data_flags(parser.add_argument_group("data"))
     _model_flags(parser.add_argument_group("model"))
@@ -80,7 +83,8 @@ def _data_flags(group: Any) -> None:
         "--train-langs", type=names, default="mscoco", help="sources of sentences (keys of sentf) to train on, separated by commas"
     )
     group.add_argument("--valid-langs", type=names, default="mscoco", help="sources of sentences to validate on, separated by commas")
-    group.add_argument("--max-len", type=at_least(3), default=75, help="longest sentence in tokens, [CLS] and [SEP] counted in")
+    longest = f"longest sentence in tokens, [CLS] and [SEP] counted in (default: {MAX_LEN}; a dual encoder has its own)"
+    group.add_argument("--max-len", type=at_least(3), help=longest)
     group.add_argument("--limit", type=at_least_one, metavar="N", help="use only the first N pictures of each file (default: all)")
     group.add_argument("--tiny", action="store_true", help="the same as --limit 1000: a trial in minutes")
     group.add_argument("--fast", action="store_true", help="the same as --limit 10000")
@@ -93,6 +97,10 @@ def _data_flags(group: Any) -> None:
 
 
 def _model_flags(group: Any) -> None:
+    group.add_argument(
+        "--dual", metavar="NAME", help="both towers of a dual encoder, such as CLIP: the same as --lang NAME --visn NAME (default of "
+        f"--recipe adapt: {MODEL})"
+    )  # fmt: skip
     group.add_argument("--visn", default="resnext101_32x8d", help="image tower: a torchvision classifier, or efficientnet_lite2")
     group.add_argument(
         "--visn-weights", metavar="FILE", help="the image tower's weights, .safetensors or .pth state dict (default: published)"
@@ -108,7 +116,8 @@ def _model_flags(group: Any) -> None:
     group.add_argument(
         "--head", type=heads, default="mlp",
         help=f"kind of map from each tower's output to the joint space, or several, joined with commas: {', '.join(sorted(HEADS))}; cca: "
-        "canonical correlation analysis, in closed form; classes: the names of the image classifier's classes, as --recipe zeroshot",
+        "canonical correlation analysis, in closed form; classes: the names of the image classifier's classes, as --recipe zeroshot; own: "
+        "a dual encoder's own score",
     )  # fmt: skip
     group.add_argument("--rank", type=at_least_one, default=768, help="principal directions of each tower's output that --head cca takes")
     group.add_argument(
@@ -212,7 +221,7 @@ def heads(text: str) -> str:
         if found.count(name) > 1:
             raise argparse.ArgumentTypeError(f"{name} is named twice")
     if sum(HEADS[name].made == "trained" for name in found) > 1:
-        raise argparse.ArgumentTypeError("only one of mlp, linear and glu can be trained; join it with cca and classes")
+        raise argparse.ArgumentTypeError("only one of mlp, linear and glu can be trained; join it with cca, and with classes or own")
     return ",".join(found)
 
 

@@ -1,6 +1,9 @@
 """Sets of flags that belong together: --recipe."""
 
+from argparse import Namespace
 from typing import Any
+
+from xvoken.kinds import HEADS, MODEL
 
 # Vokenization's and Maria's training: the defaults of all flags. They augment with random resized crops and flips;
 # here training takes the evaluation view, unless --views is given (--views 8 draws from eight cached crops).
@@ -29,7 +32,30 @@ BEST: dict[str, Any] = {
 # text tower, which has to be a sentence encoder, compares names and sentences; see xvoken/encoders/heads.py.
 ZEROSHOT: dict[str, Any] = {"head": "classes", "lang_layers": "1", "text_pool": "mean", "visn_pool": "avg"}
 
-RECIPES = {"published": PUBLISHED, "best": BEST, "zeroshot": ZEROSHOT}
+# A dual encoder's own score, joined with canonical correlation analysis of its towers' outputs for one's own captions: as much of either
+# as finds most on pictures held out, and the own score alone where that finds no more (xmatching/shares.py).
+ADAPT: dict[str, Any] = {"head": "own,cca", "dual": MODEL, "hubness": None, "epochs": 0}
+
+# A head that is trained from random weights beside it, as in --head own,linear.
+ADAPT_TRAINED: dict[str, Any] = {
+    "loss": "infonce",
+    "temperature": 0.07,
+    "optim": "adamw",
+    "schedule": "cosine",
+    "lr": 1e-3,
+    "weight_decay": 0.1,
+    "dropout": 0.5,
+    "epochs": 100,
+}
+
+RECIPES = {"published": PUBLISHED, "best": BEST, "zeroshot": ZEROSHOT, "adapt": ADAPT}
 
 # What --optim bert means in Vokenization and Maria besides the optimizer itself.
 BERT_OPTIMIZER: dict[str, Any] = {"schedule": "linear", "weight_decay": 0.01}
+
+
+def defaults(first: Namespace) -> dict[str, Any]:
+    """The defaults that the flags parsed so far bring with them."""
+    found = RECIPES[first.recipe] | (BERT_OPTIMIZER if first.optim == "bert" else {})
+    trained = any(HEADS[name].made == "trained" for name in first.head.split(","))
+    return found | ADAPT_TRAINED if first.recipe == "adapt" and trained and "own" in first.head.split(",") else found

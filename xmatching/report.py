@@ -176,6 +176,16 @@ def write_converted_card(path: Path, name: str, model: ModelConfig, project: str
     write_text(path, _about(name, model, f"{heads}; level {model.level}", f"weights of {project}, converted"))
 
 
+def _towers(model: ModelConfig) -> str:
+    """The lines of a card about the towers; a dual encoder's have neither layers nor poolings to choose from."""
+    longest = f"at most {model.max_len} tokens"
+    if not model.lang_layers and model.lang == model.visn:
+        own = next((part.weight / sum(one.weight for one in model.joined) for part in model.joined if part.head == "own"), 0.0)
+        return f"- Both towers: {model.lang}, a dual encoder, {longest}; {own:.0%} of a score is its own, the rest was learnt"
+    taken = f"layers {model.lang_layers} from the last, pooling {model.text_pool}" if model.lang_layers else "of a dual encoder"
+    return f"- Text tower: {model.lang}, {taken}, {longest}\n- Image tower: {model.visn}, pooling {model.visn_pool}"
+
+
 def _about(name: str, model: ModelConfig, heads: str, recipe: str) -> str:
     """The part of a card that tells what the matcher is and how to use it."""
     import torch
@@ -192,8 +202,7 @@ tags: [image-text-retrieval]
 
 Sentences and pictures in one space of {model.dim} dimensions; scores are inner products of normalized vectors.
 
-- Text tower: {model.lang}, layers {model.lang_layers} from the last, pooling {model.text_pool}, at most {model.max_len} tokens
-- Image tower: {model.visn}, pooling {model.visn_pool}
+{_towers(model)}
 - Heads: {heads}
 - Recipe: {recipe}, {date.today().isoformat()}
 - {versions}

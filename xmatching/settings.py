@@ -101,7 +101,8 @@ def said_of(text: TextFacts, image: ImageFacts) -> dict[str, Any]:
 def model_of(args: Namespace, text: TextFacts, image: ImageFacts) -> ModelConfig:
     """The ModelConfig that follows from the flags and the towers."""
     found = said_of(text, image)
-    found |= {"lang": full_name(args.lang), "lang_layers": list(args.lang_layers), "max_len": min(args.max_len, text.max_tokens)}
+    longest = min(args.max_len or text.max_tokens, text.max_tokens)
+    found |= {"lang": full_name(args.lang), "lang_layers": list(args.lang_layers), "max_len": longest}
     # What a training chooses, and the number of classes, are put in later: xmatching/joined.py, xmatching/zeroshot.py.
     found |= {"classes": 0, "parts": [], "hubness": 0.0, "calibration": None}
     names = [field.name for field in fields(ModelConfig)]

@@ -7,6 +7,7 @@ sentence encoder makes of it (ConSE; Norouzi et al., ICLR 2014). See ClassNamesH
 from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +19,12 @@ from xmatching.pairs import Towers
 from xmatching.report import write_zeroshot_card
 from xmatching.settings import model_of
 from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.dual import own_heads
 from xvoken.encoders.frozen import FrozenText, all_batches, require_finite
-from xvoken.encoders.heads import ClassNamesHead
+from xvoken.encoders.heads import ClassNamesHead, UnitHead
 from xvoken.encoders.image import classifier
 from xvoken.encoders.matcher import build_heads
+from xvoken.encoders.parts import Part
 from xvoken.machine import TEXT_BATCH
 
 
@@ -42,6 +45,14 @@ def make(args: Namespace, command: list[str]) -> None:
         write_zeroshot_card(output / "README.md", output.name, model)
         snapshots.write(output, "BEST", config, heads.state_dict(), command)
     print(f"wrote a matcher without training to {output} (BEST.safetensors): {model.classes:,} class names, {model.dim} dimensions")
+
+
+def given_heads(args: Namespace, towers: Towers, part: Part) -> tuple[nn.Module, Any]:
+    """The text and the image head of a part that the towers themselves give."""
+    if part.head == "own":
+        assert towers.dual is not None, "xmatching/duals.py asks for one"
+        return own_heads(towers.dual)
+    return UnitHead(part.dim), class_names_head(args, towers, part.text)
 
 
 def class_names_head(args: Namespace, towers: Towers, columns: list[int]) -> ClassNamesHead:

@@ -42,6 +42,7 @@ HEADS = {
     "linear": Head("xvoken.encoders.heads:LinearHead"),
     "glu": Head("xvoken.encoders.heads:GLUHead"),
     "classes": Head("xvoken.encoders.heads:UnitHead", "xvoken.encoders.heads:ClassNamesHead", ("classes",), made="given"),
+    "own": Head("xvoken.encoders.heads:OwnHead", made="given"),
     "cca": Head("xvoken.encoders.heads:AlignedHead", knobs=("rank",), made="fitted"),
 }
 # Poolings of a caption's token states (B, T, d) with their mask (B, T) to one vector (B, d).

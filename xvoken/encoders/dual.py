@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import Placed
+from xvoken.encoders.heads import OwnHead
 from xvoken.encoders.sources import kind_of, text_files
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
 from xvoken.errors import UserError
@@ -47,6 +49,24 @@ class ProjectionHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., dim), each of length 1"""
         return F.normalize(self.projection(x), dim=-1)
+
+
+def own_heads(dual: Dual) -> tuple[OwnHead, OwnHead]:
+    """The projections of texts and of pictures as heads of a matcher, whose score is then the dual encoder's own.
+
+    Raises UserError for a projection that is more than a matrix.
+    """
+
+    def head(tower: AnyTextTower | AnyImageTower, projection: nn.Module | None) -> OwnHead:
+        weight = torch.eye(dual.dim) if projection is None else getattr(projection, "weight", None)
+        if not isinstance(weight, Tensor) or weight.shape != (dual.dim, tower.width) or getattr(projection, "bias", None) is not None:
+            what = type(projection).__name__
+            raise UserError(f"--head own: a projection of this dual encoder is no matrix, but {what}; take --head cca")
+        made = OwnHead(tower.width, dual.dim).requires_grad_(False)
+        made.projection.weight.copy_(weight)
+        return made
+
+    return head(dual.text, dual.text_projection), head(dual.image, dual.image_projection)
 
 
 @dataclass(frozen=True)

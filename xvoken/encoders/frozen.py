@@ -170,7 +170,8 @@ class FrozenText(_Frozen):
     """A frozen text tower and its tokenizer, on a device.
 
     tower: ids, mask -> features, see xvoken.encoders.text.TextTower; its weights are cast in place for the precision.
-    max_tokens: the longest input, special tokens counted in; by default, and at most, that of the tower.
+    max_tokens: the longest input, special tokens counted in; by default, and at most, that of the tower, and always that of a tower of
+    fixed length.
     """
 
     SIZES = (8, 16, 32, 64)
@@ -182,7 +183,7 @@ class FrozenText(_Frozen):
     ):  # fmt: skip
         self.tokenizer, self.width = tokenizer, tower.width
         self.run = Run(tower, cast_weights, device, precision, pace)
-        longest = min(max_tokens or tower.max_tokens, tower.max_tokens)
+        longest = tower.max_tokens if tower.fixed_length else min(max_tokens or tower.max_tokens, tower.max_tokens)
         self.padding = Padding.for_tokenizer(tokenizer, longest, tower.fixed_length, tower.prompt)
 
     def example(self, batch_size: int) -> tuple[Tensor, ...]:

@@ -111,6 +111,18 @@ class UnitHead(nn.Module):
         return F.normalize(x, dim=-1)
 
 
+class OwnHead(nn.Module):
+    """A dual encoder's own projection, its weights in the snapshot; of a tower that ends in the joint space, the identity."""
+
+    def __init__(self, width: int, dim: int, **_: object):
+        super().__init__()
+        self.projection = nn.Linear(width, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., dim), each of length 1"""
+        return F.normalize(self.projection(x), dim=-1)
+
+
 class ClassNamesHead(nn.Module):
     """A picture as the mean of its likeliest classes' names, in the space of a sentence encoder (ConSE; Norouzi et al., ICLR 2014).
 

