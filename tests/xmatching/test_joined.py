@@ -137,7 +137,7 @@ def test_a_stopped_training_ends_with_the_bytes_of_an_unbroken_one(
     flags = world.train_flags(tmp_path / "cut", *GOES_ON)
     monkeypatch.setattr(stage, "save_epoch", saved)
     if stops == "fit":
-        monkeypatch.setattr("xmatching.joined.choose_correction", stop)
+        monkeypatch.setattr("xmatching.joined.correction_of", stop)
     with pytest.raises(KeyboardInterrupt):
         script("xmatching.main", *flags)
     monkeypatch.undo()
