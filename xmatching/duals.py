@@ -12,17 +12,17 @@ TEXT_FLAGS = {"lang_layers": (), "text_pool": "cls", "lang_prompt": "", "max_len
 IMAGE_FLAGS = {"visn_pool": "avg", "visn_weights": None, "visn_finetune": False, "views": 0}
 
 
-def name_towers(args: Namespace, unsaid: Namespace) -> None:
-    """Take --dual for --lang and --visn; unsaid: the values without flags. Raises UserError where both towers are named in two ways."""
-    named = [f"--{name}" for name in ("lang", "visn") if getattr(args, name) != getattr(unsaid, name)]
-    if named and args.dual != unsaid.dual:
+def name_towers(args: Namespace, said: set[str]) -> None:
+    """Take --dual for --lang and --visn; said: the flags that were given. Raises UserError where a tower is named in two ways."""
+    named = [f"--{name}" for name in ("lang", "visn") if name in said]
+    if named and "dual" in said:
         raise UserError(f"{' and '.join(named)}: --dual {args.dual} names both towers; leave out the one or the other")
     if args.dual and not named:
         args.lang = args.visn = args.dual
 
 
-def settle_duals(args: Namespace, unsaid: Namespace) -> None:
-    """Settle what a dual encoder's towers leave no choice of, and --max-len; unsaid: the values without flags.
+def settle_duals(args: Namespace, said: set[str]) -> None:
+    """Settle what a dual encoder's towers leave no choice of, and --max-len; said: the flags that were given.
 
     Raises UserError for flags that such towers do not read, and for --head own without one dual encoder.
     """
@@ -44,13 +44,13 @@ def settle_duals(args: Namespace, unsaid: Namespace) -> None:
         raise UserError(f"--level token: {args.lang} is a dual encoder, which gives one vector for a whole sentence; leave it out")
     for dual, name, flags in ((text, args.lang, TEXT_FLAGS), (image, args.visn, IMAGE_FLAGS)):
         if dual:
-            _settle(args, unsaid, name, flags)
+            _settle(args, said, name, flags)
     args.max_len = args.max_len or (None if text else MAX_LEN)
 
 
-def _settle(args: Namespace, unsaid: Namespace, name: str, flags: dict[str, object]) -> None:
+def _settle(args: Namespace, said: set[str], name: str, flags: dict[str, object]) -> None:
     for flag, value in flags.items():
-        if getattr(args, flag) not in (getattr(unsaid, flag), value):
-            said = f"--{flag.replace('_', '-')}"
-            raise UserError(f"{said}: {name} is a dual encoder, whose towers are taken frozen and as they are; leave it out")
+        if flag in said and getattr(args, flag) != value:
+            what = f"--{flag.replace('_', '-')}"
+            raise UserError(f"{what}: {name} is a dual encoder, whose towers are taken frozen and as they are; leave it out")
         setattr(args, flag, value)

@@ -36,18 +36,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     first = parser.parse_known_args(argv)[0]
     # Flags of the command line still override the recipe.
     parser.set_defaults(**defaults(first))
-    args, unsaid = parser.parse_args(argv), parser.parse_args([])
+    args = parser.parse_args(argv)
+    said = said_flags(parser, argv, args)
     if trains_nothing(args):
-        require_no_training(args, unsaid)
+        require_no_training(args, parser.parse_args([]))
         args.key_views = args.key_views or 1
     args.limit = args.limit or (1000 if args.tiny else 10_000 if args.fast else None)
     args.level_given, args.level = args.level is not None, args.level or "sentence"
-    name_towers(args, unsaid)
-    settle_duals(args, unsaid)
+    name_towers(args, said)
+    settle_duals(args, said)
     args.lang_layers = layers(args.lang_layers) if args.lang_layers else ()
     heed(args)
     check(args, trains_nothing(args))
     return args
+
+
+def said_flags(parser: argparse.ArgumentParser, argv: list[str] | None, args: argparse.Namespace) -> set[str]:
+    """The names of the flags that were given, whatever their values."""
+    unsaid = object()
+    marked = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), unsaid)))
+    return {name for name, value in vars(marked).items() if value is not unsaid}
 
 
 def trains_nothing(args: argparse.Namespace) -> bool:
