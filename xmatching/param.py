@@ -44,8 +44,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.limit = args.limit or (1000 if args.tiny else 10_000 if args.fast else None)
     args.level_given, args.level = args.level is not None, args.level or "sentence"
     name_towers(args, said)
+    args.lang_layers = layers(args.lang_layers)
     settle_duals(args, said)
-    args.lang_layers = layers(args.lang_layers) if args.lang_layers else ()
     heed(args)
     check(args, trains_nothing(args))
     return args

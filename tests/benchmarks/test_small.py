@@ -30,4 +30,4 @@ def test_small(name: str, capfd: pytest.CaptureFixture[str]):
 def test_make_bench_runs_them_all():
     line = next(line for line in Path(ROOT / "Makefile").read_text().splitlines() if line.startswith("\tfor b in "))
     named = set(line.split(";")[0].split()[3:]) | {"ctx"}
-    assert named | {"quality", "few_captions", "peers", "real_keys", "search_recipe"} == set(BENCHMARKS)
+    assert named | {"quality", "few_captions", "adapting", "peers", "real_keys", "search_recipe"} == set(BENCHMARKS)
