@@ -50,7 +50,7 @@ def _check_heads(args: Namespace, untrained: bool) -> None:
         if found := [flag for flag, given in unread.items() if given]:
             closed = args.recipe in ("best", "adapt")
             mend = f"leave out --recipe {args.recipe}, whose flags are for heads in closed form" if closed else "leave it out"
-            raise UserError(f"{found[0]}: only with --head cca or classes; {args.head} is trained, and nothing is held out; {mend}")
+            raise UserError(f"{found[0]}: only with --head cca, classes or own; {args.head} is trained, and nothing is held out; {mend}")
         return
     if "cca" not in named and (args.ridge is not None or args.power is not None):
         raise UserError(f"--ridge, --power: of --head cca, which is not in {args.head}; leave them out")

@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
 from tests import builder
-from tests.running import run_here
+from tests.running import run_here, run_script
 from tests.xmatching.test_choice import pictures_of, recall_by_hand, unit, vectors_of
 from tests.xmatching.test_finished import imported
 from xmatching.choice import Chooser, Sides, recall_sum
@@ -179,6 +179,10 @@ def test_the_later_stages_take_it(small: World, learnt: Path, tmp_path: Path):
         done = run_here(*stage)
         assert done.returncode == 0, done.stderr
     assert "top 5 of 54 images for 3 lines" in done.stdout
+    (tmp_path / "phrases.txt").write_text("a red circle\na blue square\n")
+    assert "2 phrases" in run_script("encode_captions", tmp_path, "--captions", "phrases.txt", "--model", learnt)
+    run_script("build_context", tmp_path, "--images", small.folder / "images", "--model", learnt, "--k", 1)
+    assert (tmp_path / "outputs/retrieved_captions/txt_ctx.hdf5").exists()
 
 
 def test_again_it_is_skipped_without_torch_and_other_captions_are_refused(small: World, learnt: Path):

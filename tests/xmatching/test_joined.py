@@ -208,7 +208,7 @@ def test_nothing_is_trained_where_the_part_that_would_be_has_no_weight(world: Wo
         ("--recipe best --part-weights 1,-1", "'-1' is neither a number of at least 0"),
         ("--recipe best --hubness nan", "'nan' is neither a number of at least 0"),
         ("--recipe best --key-views 3", "'3' is not one of 1, 2, 4, auto"),
-        ("--epochs 0", "--epochs 0: only with --head cca or classes; mlp is trained"),
+        ("--epochs 0", "--epochs 0: only with --head cca, classes or own; mlp is trained"),
         ("--head linear,cca --epochs 0", "--epochs 0: --head linear,cca has one that is trained"),
         ("--ridge 1", "--ridge: only with --head cca"), ("--power 1", "--power: only with --head cca"),
         ("--part-weights 1", "--part-weights: only with --head cca"), ("--hubness 0.5", "--hubness: only with --head cca"),
