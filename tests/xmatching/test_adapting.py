@@ -2,7 +2,7 @@
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,9 @@ from xmatching.folds import folds_of
 from xmatching.param import parse_args
 from xmatching.shares import by_picture, choose_shares, correction_of
 from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.dual import dual_of, own_heads
 from xvoken.encoders.encoder import Encoder, load_encoder
+from xvoken.encoders.frozen import FrozenText
 from xvoken.errors import UserError
 from xvoken.records import rsum
 
@@ -255,6 +257,24 @@ def test_the_share_is_what_finds_most_and_never_less_than_its_own_score(own: int
         ]
         assert scored[0] > scored[1] + 50 if gains else scored[0] == scored[1]
     assert correction_of(["own", "cca"], chooser, parts[own], 0.5) == 0.5 and correction_of(["own"], chooser, parts[own], None) == 0
+
+
+def test_an_input_of_fixed_length_is_never_cut(small: World):
+    """SigLIP was trained on inputs of its whole length; CLIP's are as long as their texts."""
+    for folder, longest in ((small.siglip, 12), (small.clip, 5)):
+        dual = dual_of(str(folder))
+        assert FrozenText(dual.text, dual.tokenizer, max_tokens=5).padding.max_tokens == longest
+
+
+def test_a_projection_that_is_no_matrix_is_refused(small: World):
+    dual = dual_of(str(small.clip))
+    for projection in (
+        torch.nn.Linear(32, 24),
+        torch.nn.Sequential(torch.nn.Linear(32, 24, bias=False)),
+        torch.nn.Linear(24, 24, bias=False),
+    ):
+        with pytest.raises(UserError, match="--head own: a projection of this dual encoder is no matrix"):
+            own_heads(replace(dual, text_projection=projection))
 
 
 def test_a_pictures_part_in_the_recall(small: World):
