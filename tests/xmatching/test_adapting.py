@@ -268,11 +268,8 @@ def test_an_input_of_fixed_length_is_never_cut(small: World):
 
 def test_a_projection_that_is_no_matrix_is_refused(small: World):
     dual = dual_of(str(small.clip))
-    for projection in (
-        torch.nn.Linear(32, 24),
-        torch.nn.Sequential(torch.nn.Linear(32, 24, bias=False)),
-        torch.nn.Linear(24, 24, bias=False),
-    ):
+    linear = torch.nn.Linear(32, 24, bias=False)
+    for projection in (torch.nn.Linear(32, 24), torch.nn.Sequential(linear), torch.nn.Linear(24, 24, bias=False)):
         with pytest.raises(UserError, match="--head own: a projection of this dual encoder is no matrix"):
             own_heads(replace(dual, text_projection=projection))
 
