@@ -84,7 +84,7 @@ def columns_of(towers: Towers, model: ModelConfig) -> tuple[list[list[int]], lis
     """The columns that cca may take: of the text tower's last layers, of the image tower's last map, with the earlier maps and without."""
     hidden = model.text_width // len(model.lang_layers)
     text = [[model.text_width - count * hidden, model.text_width] for count in range(1, len(model.lang_layers) + 1)]
-    earlier = sum(channels_of(stage) for stage in towers.image.stages)
+    earlier = sum(channels_of(stage) for stage in getattr(towers.image, "stages", ()))  # torchvision's towers alone have them
     image = [[0, model.image_width], *([[earlier, model.image_width]] if earlier and model.visn_pool == "stages" else [])]
     return text, image
 
@@ -96,8 +96,8 @@ def parts_of(towers: Towers, model: ModelConfig, names: list[str], columns: Colu
     found = []
     for name in names:
         kind = HEADS[name].made
-        if kind == "given" and model.visn_pool not in ("avg", "stages"):
-            raise UserError(f"--head {name}: needs the average of the image tower's last map: --visn-pool avg or stages")
+        if kind == "given" and model.visn_pool not in ("avg", "stages", "own"):
+            raise UserError(f"--head {name}: needs the average of the image tower's last map: --visn-pool avg, own or stages")
         taken = {"trained": whole, "fitted": columns or whole, "given": Columns(text[0], image[-1])}[kind]
         dim = taken.text[1] - taken.text[0] if kind == "given" else model.dim
         found.append(Part(name, dim, taken.text, taken.image, 1.0))

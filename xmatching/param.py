@@ -1,11 +1,12 @@
 """The flags of the training."""
 
 import argparse
+import os
 from typing import Any
 
 from xmatching.checks import check, require_no_training
 from xmatching.kinds import LEVELS, LOSSES, OPTIMIZERS, REPORTS, SCHEDULES, losses_with
-from xmatching.recipes import BERT_OPTIMIZER, RECIPES
+from xmatching.recipes import BERT_OPTIMIZER, RECIPES, settled
 from xmatching.settings import Training
 from xmatching.their_flags import add_their_flags, heed
 from xvoken.cli.flags import (
@@ -21,6 +22,7 @@ from xvoken.cli.flags import (
     names,
     share,
 )
+from xvoken.console import say
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS, IMAGE_POOLS, SHORT_NAMES, TEXT_POOLS
 from xvoken.machine import PRECISIONS
@@ -34,8 +36,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     first = parser.parse_known_args(argv)[0]
     # Flags of the command line still override the recipe.
-    parser.set_defaults(**RECIPES[first.recipe], **(BERT_OPTIMIZER if first.optim == "bert" else {}))
+    parser.set_defaults(**settled(first.recipe, first.visn), **(BERT_OPTIMIZER if first.optim == "bert" else {}))
     args = parser.parse_args(argv)
+    if args.recipe == "best" and args.head == "cca" and "RANK" not in os.environ:
+        say("--recipe best: --head cca alone, as the names of the image tower's classes are not known; with torchvision's they are")
     if trains_nothing(args):
         require_no_training(args, parser.parse_args([]))
         args.key_views = args.key_views or 1
@@ -93,7 +97,11 @@ def _data_flags(group: Any) -> None:
 
 
 def _model_flags(group: Any) -> None:
-    group.add_argument("--visn", default="resnext101_32x8d", help="image tower: a torchvision classifier, or efficientnet_lite2")
+    group.add_argument(
+        "--visn", default="resnext101_32x8d",
+        help="image tower: a torchvision classifier, efficientnet_lite2, timm:NAME as timm takes it, or the hub id or folder of a vision "
+        "model of transformers",
+    )  # fmt: skip
     group.add_argument(
         "--visn-weights", metavar="FILE", help="the image tower's weights, .safetensors or .pth state dict (default: published)"
     )
@@ -103,8 +111,12 @@ def _model_flags(group: Any) -> None:
         "--text-pool", choices=TEXT_POOLS, default="cls", help="which states of the tokens are taken: the first one, or the mean of all"
     )
     group.add_argument("--lang-prompt", default="", metavar="TEXT", help='put before every sentence, such as "query: " for E5')
-    pools = "how the image tower's last feature map is pooled; grid: 2 x 2 averages; maps: grid, and the averages of earlier maps"
-    group.add_argument("--visn-pool", choices=sorted(IMAGE_POOLS), default="avg", help=pools)
+    group.add_argument(
+        "--visn-pool", choices=sorted(IMAGE_POOLS),
+        help="how the image tower's last feature map, or the states of its patches, are pooled; grid: 2 x 2 averages; maps: grid, and the "
+        "averages of earlier maps; stages: these and avg; cls: the class token; both: cls and avg; own: as the model itself does it "
+        "(default: avg for torchvision's towers, own for others)",
+    )  # fmt: skip
     group.add_argument(
         "--head", type=heads, default="mlp",
         help=f"kind of map from each tower's output to the joint space, or several, joined with commas: {', '.join(sorted(HEADS))}; cca: "

