@@ -14,7 +14,7 @@ from xvoken.encoders.states import Layout, StatesTower, grid_of
 from xvoken.errors import UserError, one_line
 from xvoken.pictures.framed import FramedView
 
-SCHEME = "timm:"
+SCHEME, SOURCES = "timm:", ("hf-hub:", "local-dir:")
 
 
 class TimmTower(StatesTower):
@@ -75,17 +75,20 @@ def _created(name: str, pretrained: bool) -> Any:
         raise UserError(f"--visn {name}: timm is not installed; run: {commands.install('timm')}") from None
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports every retry where the hub does not answer
     plain = name.removeprefix(SCHEME)
-    if ":" not in plain:
-        _require_known(plain, name, timm)
+    _require_known(plain, name, timm)
     try:
         return timm.create_model(plain, pretrained=pretrained).float().eval().requires_grad_(False)
     except MemoryError:
         raise
     except Exception as error:  # a config of a stranger, a damaged file or a hub that does not answer can raise anything
-        raise UserError(f"--visn {name}: timm can't make it ({one_line(error)[:200]}); {_mend(plain)}") from None
+        raise UserError(f"--visn {name}: timm can't make it ({one_line(error)[:120]}); {_mend(plain, timm)}") from None
 
 
 def _require_known(plain: str, name: str, timm: Any) -> None:
+    if ":" in plain:
+        if plain.startswith(SOURCES):
+            return
+        raise UserError(f"--visn {name}: timm takes timm:NAME, timm:hf-hub:OWNER/NAME and timm:local-dir:FOLDER")
     published = timm.list_pretrained()
     if "/" in plain or not timm.is_model(plain):
         close = difflib.get_close_matches(plain.rpartition("/")[2], [*timm.list_models(), *published], 3)
@@ -98,11 +101,13 @@ def _require_known(plain: str, name: str, timm: Any) -> None:
         raise UserError(f"--visn {name}: timm has no weights of this name; there are {', '.join(tags[:8]) or f'none of {kind}'}")
 
 
-def _mend(plain: str) -> str:
+def _mend(plain: str, timm: Any) -> str:
     """What the user can do where a model can't be made."""
     if plain.startswith("local-dir:"):
         return "its folder needs config.json, as timm writes it, and model.safetensors"
-    hub = plain.removeprefix("hf-hub:") if ":" in plain else f"timm/{plain}"
+    hub = plain.removeprefix("hf-hub:") if ":" in plain else getattr(timm.models.get_pretrained_cfg(plain), "hf_hub_id", None)
+    if not hub:
+        return "name a file with its weights: --visn-weights FILE"
     folder = f"models/{Path(hub).name}"
     return (
         f"where the hub is reached, fetch it: hf download {hub} --local-dir {folder}; then --visn {SCHEME}local-dir:{folder}, or name a "

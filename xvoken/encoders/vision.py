@@ -1,5 +1,6 @@
 """Vision models of transformers as image towers: --visn with a hub id or a folder."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ def _loaded(name: str, weights: str | None) -> Any:
     from transformers import AutoConfig, AutoModel
     from transformers.utils import logging
 
+    if not Path(name).is_dir() and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        raise UserError(f"--visn {name}: no such folder (a model of the hub is named OWNER/NAME, one of timm timm:NAME)")
     if "architecture" in config_of(name):
         raise UserError(f"--visn {name}: a model of timm; name it timm:{'local-dir' if Path(name).is_dir() else 'hf-hub'}:{name}")
     what, mend = f"--visn {name}", _mend(name)
@@ -118,7 +121,5 @@ def _view(name: str) -> Any:
 def _mend(name: str) -> str:
     if Path(name).is_dir():
         return f"fetch it again: hf download ID --local-dir {name} (config.json, model.safetensors, preprocessor_config.json)"
-    if "/" in name and not name.startswith((".", "/")) and name.count("/") == 1:
-        folder = f"models/{Path(name).name}"
-        return f"where the hub is reached, fetch it: hf download {name} --local-dir {folder}; then --visn {folder}"
-    return "there is no such folder"
+    folder = f"models/{Path(name).name}"
+    return f"where the hub is reached, fetch it: hf download {name} --local-dir {folder}; then --visn {folder}"

@@ -8,11 +8,10 @@ from PIL import Image
 from torch import Tensor
 
 from xvoken.errors import UserError
-from xvoken.pictures.view import MAX_RATIO, Box, _bounded, _bytes, _scaled, as_pixels, normalized
+from xvoken.pictures.view import LARGEST, MAX_RATIO, Box, _bounded, _bytes, _scaled, as_pixels, normalized
 
 MODES = ("center", "squash", "border")
 RESAMPLES = ("bilinear", "bicubic")
-LARGEST = 4096  # pixels of a side: a config with more asks for memory, not for a picture
 
 
 @dataclass(frozen=True)

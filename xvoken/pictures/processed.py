@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from xvoken.errors import UserError, one_line
-from xvoken.pictures.view import AnyView, Box, ProcessorView, _bounded, as_pixels, squared
+from xvoken.pictures.view import LARGEST, AnyView, Box, ProcessorView, _bounded, as_pixels, squared
 
 # What a processor has to leave as it is for ProcessorView, which resizes, crops and, in the tower, normalizes by these.
 STEPS = ("_preprocess", "process_image", "resize", "center_crop", "rescale_and_normalize", "rescale", "normalize")
@@ -21,6 +21,9 @@ def processor_view(processor: Any, name: str) -> AnyView:
 
     if not isinstance(processor, TorchvisionBackend):
         raise UserError(f"model {name}: its image processor, {type(processor).__name__}, is not one of those that torchvision computes")
+    sides = [side for sizes in (processor.size, getattr(processor, "crop_size", None)) for side in dict(sizes or {}).values()]
+    if not all(side is None or isinstance(side, int) and 0 < side <= LARGEST for side in sides):
+        raise UserError(f"model {name}: its image processor makes pictures of {processor.size} pixels; at most {LARGEST} a side are taken")
     plain = all(getattr(type(processor), step) is getattr(TorchvisionBackend, step) for step in STEPS)
     if plain and not getattr(processor, "do_pad", None):
         return ProcessorView.from_processor(processor, name)

@@ -156,6 +156,7 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
         return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
+LARGEST = 4096  # pixels of a view's side: a config with more asks for memory, not for a picture
 MAX_RATIO = 64  # of a picture's sides; longer pictures are cut to it first: resizing 1 x 20000 whole would take gigabytes
 
 
