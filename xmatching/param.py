@@ -38,7 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # Flags of the command line still override the recipe.
     parser.set_defaults(**settled(first.recipe, first.visn), **(BERT_OPTIMIZER if first.optim == "bert" else {}))
     args = parser.parse_args(argv)
-    if args.recipe == "best" and args.head == "cca" and "RANK" not in os.environ:
+    if args.recipe == "best" and args.head == "cca" != first.head and "RANK" not in os.environ:
         say("--recipe best: --head cca alone, as the names of the image tower's classes are not known; with torchvision's they are")
     if trains_nothing(args):
         require_no_training(args, parser.parse_args([]))

@@ -46,10 +46,13 @@ from transformers import (
 
 from tests import builder
 from tests.running import run_here
+from tests.worlds import World
+from xvoken import load_encoder
+from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.frozen import FrozenImage
 from xvoken.encoders.image import ImageTower
-from xvoken.encoders.matcher import ImageTowerSpec
-from xvoken.encoders.sources import image_files
+from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
+from xvoken.encoders.sources import image_changes, image_files
 from xvoken.encoders.text import weights_hash
 from xvoken.errors import UserError
 from xvoken.kinds import base_name
@@ -290,7 +293,7 @@ def test_pretrained_configs_of_strangers(tmp_path: Path, change: dict[str, Any])
         ImageTowerSpec(name, None, "own").build()
 
 
-def test_googlenet_and_inception_are_torchvisions_own(tmp_path: Path, paths: list[Path]):
+def test_googlenet_and_inception_are_torchvisions_own(world: World, tmp_path: Path, paths: list[Path]):
     """As torchvision builds them with published weights; their hash says that earlier versions did otherwise, a weights file does not."""
     torch.manual_seed(0)
     plain = torchvision.models.googlenet(weights=None, init_weights=False, transform_input=True).eval()
@@ -306,9 +309,16 @@ def test_googlenet_and_inception_are_torchvisions_own(tmp_path: Path, paths: lis
         plain.transform_input = False
         assert not torch.allclose(tower(pixels), plain(tower.view.normalize(pixels)))
     assert "transform_input" not in tower.model.state_dict()
-    before = weights_hash(tower)
+    assert image_changes("googlenet") and not image_changes("resnet18")  # what is known of it from before does not count
+    text = TextTowerSpec(str(world.bert), (1,))
+    snapshot = builder.save_snapshot(tmp_path / "m", text, ImageTowerSpec("googlenet", str(tmp_path / "google.pth")), 8, 4, 8)
+    assert load_encoder(snapshot, ["image"], "cpu").image is not None
     del tower.transform_input
-    assert weights_hash(tower) != before
+    said = snapshots.read(snapshot)
+    config = {**said.config, "model": {**said.config["model"], "visn_hash": weights_hash(tower)}}
+    snapshots.write(snapshot, "BEST", config, said.tensors, ["test"])
+    with pytest.raises(UserError, match="pixels which its weights do not expect; .*train again"):
+        load_encoder(snapshot, ["image"], "cpu")
 
 
 @pytest.mark.parametrize("kind", ["dinov3", "clip"])
