@@ -5,6 +5,8 @@ import json
 import os
 import re
 from contextlib import suppress
+from functools import cache
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +63,22 @@ def config_of(name: str) -> dict[str, Any]:
     Of a hub id that is not in the local cache, it is fetched.
     """
     with suppress(Exception):
-        files = text_files(name)
-        if not files:
-            from huggingface_hub import hf_hub_download
-
-            files = [Path(hf_hub_download(_source(name), "config.json")).parent]
+        files = text_files(name) or [_fetched(_source(name))]
         found = json.loads((files[0] / "config.json").read_text("utf-8"))
         return found if isinstance(found, dict) else {}
     return {}
+
+
+@cache
+def _fetched(source: str) -> Path:
+    """The folder of a hub id's config.json, fetched; another try in the same process would wait in vain for a hub that does not answer."""
+    try:
+        from huggingface_hub import hf_hub_download
+
+        getLogger("huggingface_hub").setLevel(ERROR)  # it reports every retry
+        return Path(hf_hub_download(source, "config.json")).parent
+    except Exception:
+        return Path(source)  # no folder: the loader reports it
 
 
 def text_files(name: str) -> list[Path]:

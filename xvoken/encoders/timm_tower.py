@@ -3,6 +3,9 @@
 import difflib
 import logging
 import math
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,11 @@ class TimmTower(StatesTower):
     """
 
     def __init__(self, name: str, weights: str | None = None, pool: str = "own"):
-        model = _created(name, pretrained=not weights)
+        with _missing_weights() as missing:
+            model = _created(name, pretrained=not weights)
         view = _view(model, name)
         _remove_classifier(model)
+        _require_whole(model, missing, name)
         if weights:
             known = model.state_dict()
             state = load_state_dict(Path(weights))
@@ -67,8 +72,45 @@ def _channels_last(states: Tensor, model: Any) -> bool:
     return axes == [3] or (len(axes) != 1 and getattr(model, "output_fmt", "NCHW") == "NHWC")
 
 
+class _Missing(logging.Handler):
+    """Collects the names of weights that timm reports as missing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As logging.Handler.emit."""
+        if found := re.match(r"Missing keys \((.*)\) discovered", record.getMessage()):
+            self.names += found.group(1).split(", ")
+
+
+@contextmanager
+def _missing_weights() -> Generator[list[str]]:
+    """While open, collects the names of weights that a file lacks: where timm does not ask for all, it says so in its log alone."""
+    logger, handler = logging.getLogger("timm.models._builder"), _Missing()
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield handler.names
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+def _require_whole(model: Any, missing: list[str], name: str) -> None:
+    """Raise UserError for missing weights that would be random; those that begin as one number throughout are the same each time."""
+    state = model.state_dict()
+    for key in missing:
+        if key in state and state[key].numel() and bool((state[key] != state[key].flatten()[0]).any()):
+            raise UserError(f"--visn {name}: its files lack weights ({key}), which would be random; take a whole model")
+
+
 def _created(name: str, pretrained: bool) -> Any:
-    """The model, with its classifier: without one, timm would leave missing weights random."""
+    """The model, with its classifier, without which timm would not ask for all weights."""
     try:
         import timm
     except ImportError:

@@ -119,7 +119,12 @@ def _view(name: str) -> Any:
 
 
 def _mend(name: str) -> str:
-    if Path(name).is_dir():
+    folder = Path(name)
+    if (folder / "pytorch_model.bin").exists() and not (folder / "model.safetensors").exists():
+        # Not by AutoModel, which would save a random pooler where there is none.
+        load, save = f"torch.load('{name}/pytorch_model.bin', weights_only=True)", f"'{name}/model.safetensors', {{'format': 'pt'}}"
+        convert = f"import safetensors.torch, torch; safetensors.torch.save_file({load}, {save})"
+        return f'only safetensors are read; convert its pytorch_model.bin once: python -c "{convert}"'
+    if folder.is_dir():
         return f"fetch it again: hf download ID --local-dir {name} (config.json, model.safetensors, preprocessor_config.json)"
-    folder = f"models/{Path(name).name}"
-    return f"where the hub is reached, fetch it: hf download {name} --local-dir {folder}; then --visn {folder}"
+    return f"where the hub is reached, fetch it: hf download {name} --local-dir models/{folder.name}; then --visn models/{folder.name}"

@@ -222,6 +222,22 @@ def test_weights_from_a_file(small: tuple[Any, str], paths: list[Path], tmp_path
             ours(name, paths, weights=tmp_path / file)
 
 
+def test_weights_that_timm_would_leave_random(small: tuple[Any, str], tmp_path: Path):
+    """timm asks for all weights only where the number of classes is the model's; a norm begins the same each time."""
+    folder = shutil.copytree(small[1].removeprefix("timm:local-dir:"), tmp_path / "model")
+    said = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**said, "model_args": {**said["model_args"], "num_classes": 3}}))
+    state, name = load_file(folder / "model.safetensors"), f"timm:local-dir:{folder}"
+    del state["norm.weight"]
+    save_file(state, folder / "model.safetensors")
+    one, two = (weights_hash(ImageTowerSpec(name, None, "own").build()) for _ in range(2))
+    assert one == two
+    del state["blocks.0.attn.qkv.weight"]
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(UserError, match="lack weights .*qkv.weight.* random"):
+        ImageTowerSpec(name, None, "own").build()
+
+
 def test_names_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     wrong = {
         "timm:vit_bsae_patch16_224": "did you mean timm:vit_base_patch16_224", "timm:resnet18.other": "there are resnet18.a1_in1k",
@@ -254,6 +270,8 @@ def test_models_that_are_no_image_towers(tmp_path: Path, small: tuple[Any, str])
     ViTImageProcessor(size=LARGE).save_pretrained(tmp_path)
     ViTModel(ViTConfig(**VIT)).save_pretrained(tmp_path)
     refused("takes no pictures of 64x64 pixels")
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    refused("convert its pytorch_model.bin once")
     builder.save_bert(tmp_path, **builder.sizes(32, 1, 2))
     refused("takes input_ids")
     with pytest.raises(UserError, match="no class token"):
