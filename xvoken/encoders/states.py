@@ -46,17 +46,17 @@ class StatesTower(nn.Module):
         super().__init__()
         self.name, self.pool, self.model, self.view = name, pool, model.eval(), view
         size = ""
-        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():  # what a model keeps of an inference could not be trained on
             before = torch.get_rng_state()
             try:
                 pixels = view.normalize(view(Image.new("RGB", (64, 64), (120, 130, 90)))[None])
                 size = " of {}x{} pixels".format(*pixels.shape[2:])
                 states = self.states(pixels)
+                self.layout, pools = self._layout(states, pixels)
             except Exception as error:  # whatever a config leads to, or a model does with pixels of a size that it does not take
                 raise UserError(f"--visn {name}: takes no pictures{size} as its files describe them ({one_line(error)[:160]})") from None
             if not torch.equal(before, torch.get_rng_state()):
                 raise UserError(f"--visn {name}: draws random numbers for a picture, such as which patches to hide; take another model")
-            self.layout, pools = self._layout(states, pixels)
             if pool not in pools:
                 raise UserError(f"--visn-pool {pool}: {name} has {', '.join(pools) or 'none'}")
             try:

@@ -62,8 +62,8 @@ class TimmTower(StatesTower):
             return None
         patches = getattr(getattr(model, "patch_embed", None), "grid_size", None)
         square = pixels.shape[2] == pixels.shape[3]
-        count = tokens.shape[1] - (prefix or 0)
-        return Layout(prefix or 0, has_cls, grid_of(count, [patches] if patches else [], square))
+        grid = grid_of(tokens.shape[1] - (prefix or 0), [patches] if patches else [], square)
+        return Layout(prefix or 0, has_cls, grid) if grid else None  # CoaT has a class token of which no attribute tells
 
 
 def _channels_last(states: Tensor, model: Any) -> bool:
@@ -160,7 +160,8 @@ def _mend(plain: str, timm: Any) -> str:
 def _remove_classifier(model: Any) -> None:
     """Replace it by an identity, which `own` does not reach: reset_classifier would set back the pooling of some models."""
     found = model.get_classifier()
-    classifiers = set(found) if isinstance(found, list | tuple | nn.ModuleList) else {found}
+    found = found if isinstance(found, list | tuple | nn.ModuleList) else [found]
+    classifiers = {getattr(one, "fc", one) for one in found}  # of some models it is the whole head, of which fc is the classifier
     for path, module in list(model.named_modules()):
         if module in classifiers and path:
             owner, _, leaf = path.rpartition(".")

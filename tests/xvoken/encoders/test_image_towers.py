@@ -378,6 +378,14 @@ def test_files_and_names(small: tuple[Any, str], tmp_path: Path, monkeypatch: py
     assert {name: base_name(name) for name in named} == named
 
 
+@pytest.mark.parametrize(("kind", "said"), [("coat_lite_tiny", "has own"), ("crossvit_tiny_240", "has own"), ("sequencer2d_s", "has avg,")])
+def test_layouts_that_are_not_known(tmp_path: Path, kind: str, said: str):
+    """CoaT's class token is told by no attribute, CrossViT gives several tensors; Sequencer's classifier is its whole head."""
+    snapshots.write_tensors(tmp_path / "w.safetensors", timm.create_model(kind).state_dict(), {})  # CoaT's layers share weights
+    with pytest.raises(UserError, match=f"--visn-pool cls: timm:{kind} {said}"):
+        ImageTowerSpec(f"timm:{kind}", str(tmp_path / "w.safetensors"), "cls").build()
+
+
 def test_what_is_torchvisions_alone(small: tuple[Any, str], tmp_path: Path):
     """Class names and raw features are refused in one line; --recipe best leaves the class names out and says so."""
     flags = ["--lang", "minilm", "--visn", small[1], "--output", tmp_path / "m"]
