@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from xvoken.cache.features import part_arrays
 from xvoken.cache.images import IMAGE_CHUNK, Batches, ImageJob, leave_out, tower_rows
 from xvoken.encoders.matcher import ImageTowerSpec
+from xvoken.encoders.sources import image_kind
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files.key_checks import RAW
@@ -38,13 +39,6 @@ class RawJob(ImageJob):
 
     whole: bool = False
 
-    def setup(self, device: str) -> None:
-        """As ImageJob's, with what torchvision sets besides when it loads published weights."""
-        super().setup(device)
-        model: Any = self.image.tower.model
-        if hasattr(model, "transform_input"):  # GoogLeNet, Inception: their weights expect other means
-            model.transform_input = True
-
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
         """Write float32 (n, width), NaN for pictures that are skipped; returns [row, reason] of these as `skipped`."""
         pictures = open_pictures(self.paths[start:stop], WHOLE if self.whole else CROPPED, self.decoder, self.image.device)
@@ -63,10 +57,8 @@ def write_features(
     None while other shares of the work are missing. Raises UserError when no picture can be used.
     """
     require_decoder(compute.decoder)
-    if spec.name == "efficientnet_lite2":
-        raise UserError(
-            "--torchvision-model efficientnet_lite2: not one of torchvision's; resnet101 and resnext101_32x8d, for example, are"
-        )
+    if spec.name == "efficientnet_lite2" or image_kind(spec.visn) != "torchvision":
+        raise UserError(f"--torchvision-model {spec.visn}: not one of torchvision's; resnet101 and resnext101_32x8d, for example, are")
     try:
         tower = spec.build()
     except UserError as error:

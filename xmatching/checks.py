@@ -4,6 +4,7 @@ from argparse import Namespace
 
 from xmatching.kinds import losses_by_token
 from xmatching.settings import is_fitted
+from xvoken.encoders.sources import image_kind
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS
 
@@ -54,6 +55,12 @@ def _check_heads(args: Namespace, untrained: bool) -> None:
         return
     if "cca" not in named and (args.ridge is not None or args.power is not None):
         raise UserError(f"--ridge, --power: of --head cca, which is not in {args.head}; leave them out")
+    if "classes" in named and image_kind(args.visn) != "torchvision":
+        raise UserError(
+            f"--head classes, --recipe zeroshot: the names of the classes are known for torchvision's classifiers and efficientnet_lite2, "
+            f"not for {args.visn}; take one of them, such as --visn resnet50"
+            + (", or leave classes out: --head " + ",".join(name for name in named if name != "classes") if len(named) > 1 else "")
+        )
     if args.head == "classes" and not untrained:
         raise UserError("--head classes: nothing to train; take --recipe zeroshot, or join it with another: --head cca,classes")
     wrong = {

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from transformers import BatchEncoding
@@ -16,7 +17,7 @@ from xvoken.cache.texts import TokenFeatures, flat_rows
 from xvoken.encoders.frozen import Padding, pad_lines
 from xvoken.encoders.tokenizer import tokenize
 from xvoken.pictures.batches import Pictures
-from xvoken.pictures.view import View
+from xvoken.pictures.view import AnyView
 
 
 class Inputs(Protocol):
@@ -109,18 +110,17 @@ class TokenStates(Inputs):
 class PictureInputs(Inputs):
     """Pixels for an image tower that is trained; pictures that can't be used are left out of the batch."""
 
-    def __init__(self, paths: list[Path], view: View):
+    def __init__(self, paths: list[Path], view: AnyView):
         self.pictures = Pictures([str(path) for path in paths], view)
 
     def rows_count(self) -> int:
         return len(self.pictures)
 
     def load(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """-> uint8 (B, 3, H, W)"""
+        """-> (B, 3, H, W), as the view makes them: uint8 or float32"""
         views = [self.pictures[row] for row in rows.tolist()]
         good = [i for i, view in enumerate(views) if not isinstance(view, str)]
-        crop = self.pictures.view.crop
-        pixels = default_collate([views[i] for i in good]) if good else torch.empty(0, 3, crop, crop, dtype=torch.uint8)
+        pixels = default_collate([views[i] for i in good] or [self.pictures.view(Image.new("RGB", (64, 64)))])[: len(good)]
         return pixels, torch.tensor(good, dtype=torch.int64)
 
 

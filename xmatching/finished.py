@@ -15,7 +15,7 @@ from xmatching.settings import ImageFacts, TextFacts, Training, describe, model_
 from xvoken.cli.flags import roots_of
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
-from xvoken.encoders.sources import image_files, text_files
+from xvoken.encoders.sources import image_changes, image_files, text_files
 from xvoken.errors import UserError
 from xvoken.files.image_sets import CaptionedSet, read_captioned
 from xvoken.files.known import Start, known, remember
@@ -46,7 +46,8 @@ def _text_key(args: Namespace) -> tuple[dict[str, Any], list[Path]]:
 
 def _image_key(args: Namespace) -> tuple[dict[str, Any], list[Path]]:
     files = image_files(args.visn, args.visn_weights)
-    return {"tower": "image", "files": [str(path) for path in files], "visn": args.visn, "pool": args.visn_pool}, files
+    key = {"tower": "image", "files": [str(path) for path in files], "visn": args.visn, "pool": args.visn_pool}
+    return {**key, **image_changes(args.visn)}, files
 
 
 def remember_towers(args: Namespace, text: TextFacts, image: ImageFacts, start: Start) -> None:

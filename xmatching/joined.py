@@ -101,7 +101,7 @@ def parts_of(towers: Towers, model: ModelConfig, names: list[str], columns: Colu
     found = []
     for name in names:
         kind = HEADS[name].made
-        if kind == "given" and model.visn_pool not in ("avg", "stages"):
+        if kind == "given" and model.visn_pool not in ("avg", "stages", "own"):
             raise UserError(f"--head {name}: needs the average of the image tower's last map: --visn-pool avg or stages")
         taken = {"trained": whole, "fitted": columns or whole, "given": Columns(text[0], image[-1])}[kind]
         dim = taken.text[1] - taken.text[0] if kind == "given" else model.dim

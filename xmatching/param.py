@@ -1,6 +1,7 @@
 """The flags of the training."""
 
 import argparse
+import os
 from typing import Any
 
 from xmatching.checks import check, require_no_training
@@ -22,6 +23,7 @@ from xvoken.cli.flags import (
     names,
     share,
 )
+from xvoken.console import say
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS, IMAGE_POOLS, MODEL, SHORT_NAMES, TEXT_POOLS
 from xvoken.machine import PRECISIONS
@@ -38,6 +40,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(**defaults(first))
     args = parser.parse_args(argv)
     said = said_flags(parser, argv, args)
+    if args.recipe == "best" and args.head == "cca" != first.head and "RANK" not in os.environ:
+        say("--recipe best: --head cca alone, as the names of the image tower's classes are not known; with torchvision's they are")
     if trains_nothing(args):
         require_no_training(args, parser.parse_args([]))
         args.key_views = args.key_views or 1
@@ -109,7 +113,11 @@ def _model_flags(group: Any) -> None:
         "--dual", metavar="NAME", help="both towers of a dual encoder, such as CLIP: the same as --lang NAME --visn NAME (default of "
         f"--recipe adapt: {MODEL})"
     )  # fmt: skip
-    group.add_argument("--visn", default="resnext101_32x8d", help="image tower: a torchvision classifier, or efficientnet_lite2")
+    group.add_argument(
+        "--visn", default="resnext101_32x8d",
+        help="image tower: a torchvision classifier, efficientnet_lite2, timm:NAME as timm takes it, or the hub id or folder of a vision "
+        "model of transformers",
+    )  # fmt: skip
     group.add_argument(
         "--visn-weights", metavar="FILE", help="the image tower's weights, .safetensors or .pth state dict (default: published)"
     )
@@ -119,8 +127,12 @@ def _model_flags(group: Any) -> None:
         "--text-pool", choices=TEXT_POOLS, default="cls", help="which states of the tokens are taken: the first one, or the mean of all"
     )
     group.add_argument("--lang-prompt", default="", metavar="TEXT", help='put before every sentence, such as "query: " for E5')
-    pools = "how the image tower's last feature map is pooled; grid: 2 x 2 averages; maps: grid, and the averages of earlier maps"
-    group.add_argument("--visn-pool", choices=sorted(IMAGE_POOLS), default="avg", help=pools)
+    group.add_argument(
+        "--visn-pool", choices=sorted(IMAGE_POOLS),
+        help="how the image tower's last feature map, or the states of its patches, are pooled; grid: 2 x 2 averages; maps: grid, and the "
+        "averages of earlier maps; stages: these and avg; cls: the class token; both: cls and avg; own: as the model itself does it "
+        "(default: avg for torchvision's towers, own for others)",
+    )  # fmt: skip
     group.add_argument(
         "--head", type=heads, default="mlp",
         help=f"kind of map from each tower's output to the joint space, or several, joined with commas: {', '.join(sorted(HEADS))}; cca: "

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from typing import Any
 
+from xvoken.encoders.sources import image_kind
 from xvoken.kinds import HEADS, MODEL
 
 # Vokenization's and Maria's training: the defaults of all flags. They augment with random resized crops and flips;
@@ -50,12 +51,21 @@ ADAPT_TRAINED: dict[str, Any] = {
 
 RECIPES = {"published": PUBLISHED, "best": BEST, "zeroshot": ZEROSHOT, "adapt": ADAPT}
 
+
 # What --optim bert means in Vokenization and Maria besides the optimizer itself.
 BERT_OPTIMIZER: dict[str, Any] = {"schedule": "linear", "weight_decay": 0.01}
 
 
 def defaults(first: Namespace) -> dict[str, Any]:
-    """The defaults that the flags parsed so far bring with them."""
-    found = RECIPES[first.recipe] | (BERT_OPTIMIZER if first.optim == "bert" else {})
-    trained = any(HEADS[name].made == "trained" for name in first.head.split(","))
-    return found | ADAPT_TRAINED if first.recipe == "adapt" and trained and "own" in first.head.split(",") else found
+    """The defaults that the flags parsed so far bring with them; towers are not loaded.
+
+    Image towers of other libraries than torchvision pool as their own model does; they have no `stages`, and no classes whose names are
+    known.
+    """
+    found = {"visn_pool": "avg", **RECIPES[first.recipe], **(BERT_OPTIMIZER if first.optim == "bert" else {})}
+    heads = first.head.split(",")
+    if first.recipe == "adapt" and "own" in heads and any(HEADS[name].made == "trained" for name in heads):
+        found |= ADAPT_TRAINED
+    if image_kind(first.visn) == "torchvision":
+        return found
+    return found | {"visn_pool": "own"} | ({"head": "cca"} if first.recipe == "best" else {})

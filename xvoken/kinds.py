@@ -13,10 +13,10 @@ from typing import Any
 class ImagePool:
     """How an image tower's feature maps become one vector: a torch layer pools the last map to `side` x `side` values a channel.
 
-    earlier: whether the averages of earlier maps are put in front.
+    layer: empty where no map is pooled; earlier: whether the averages of earlier maps are put in front.
     """
 
-    layer: str
+    layer: str = ""
     side: int = 1
     earlier: bool = False
 
@@ -51,13 +51,16 @@ TEXT_POOLS = {
     "mean": "xvoken.encoders.text:masked_mean",
     "last": "xvoken.encoders.text:last_token",
 }
-# Poolings of an image tower's feature maps to one vector.
+# Poolings of an image tower's feature maps, or of a transformer's states, to one vector; "own": as the model itself does it.
 IMAGE_POOLS = {
     "avg": ImagePool("torch.nn:AdaptiveAvgPool2d"),
     "max": ImagePool("torch.nn:AdaptiveMaxPool2d"),
     "grid": ImagePool("torch.nn:AdaptiveAvgPool2d", side=2),
     "maps": ImagePool("torch.nn:AdaptiveAvgPool2d", side=2, earlier=True),
     "stages": ImagePool("torch.nn:AdaptiveAvgPool2d", earlier=True),
+    "cls": ImagePool(),
+    "both": ImagePool(),
+    "own": ImagePool(),
 }
 # Sources of pictures: a function that says whether a path is one, and one that lists its pictures; the first that fits is taken.
 SOURCES = {
@@ -85,6 +88,8 @@ ENCODERS = {"matcher": "xvoken.encoders.matcher:load_matcher", **dict.fromkeys(D
 # xvoken/encoders/sources.py.
 IMAGE_TOWERS = {
     "torchvision": "xvoken.encoders.image:ImageTower",
+    "timm": "xvoken.encoders.timm_tower:TimmTower",
+    "transformers": "xvoken.encoders.vision:VisionTower",
     "dual": "xvoken.encoders.dual:image_tower",
 }
 TEXT_TOWERS = {

@@ -14,9 +14,10 @@ from xvoken.encoders.image import pooling
 from xvoken.encoders.matcher import build_heads
 from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError
-from xvoken.kinds import ENCODERS, HEADS, IMAGE_POOLS, TEXT_POOLS, made_by
+from xvoken.kinds import DUALS, ENCODERS, HEADS, IMAGE_POOLS, IMAGE_TOWERS, TEXT_POOLS, TEXT_TOWERS, made_by
 
 SIZE = {"text_width": 6, "image_width": 5, "hidden": 8, "dim": 4, "dropout": 0.1}
+LAYERS = {name: pool.layer for name, pool in IMAGE_POOLS.items() if pool.layer}
 # As the first snapshots have it.
 OLD = {
     "lang": "bert", "lang_hash": "a", "lang_layers": [4, 3, 2, 1], "text_width": 6, "visn": "resnet18", "visn_hash": "b",
@@ -26,7 +27,7 @@ OLD = {
 
 def test_every_entry_is_there():
     entries = [*ENCODERS.values(), *TEXT_POOLS.values(), *OPTIMIZERS.values(), *SCHEDULES.values(), *REPORTS.values()]
-    entries += [pool.layer for pool in IMAGE_POOLS.values()]
+    entries += [*LAYERS.values(), *IMAGE_TOWERS.values(), *TEXT_TOWERS.values(), *DUALS.values()]
     entries += [entry for head in HEADS.values() for entry in (head.text, head.image or head.text)]
     for loss in LOSSES.values():
         entries += [loss.function, *([loss.by_token] if loss.by_token else [])]
@@ -46,7 +47,7 @@ def test_every_head_can_be_made(name: str):
     assert heads["text_head"](torch.randn(2, 3, 6)).shape == (2, 3, dim) and heads["image_head"](torch.randn(2, 5)).shape == (2, dim)
 
 
-@pytest.mark.parametrize("name", IMAGE_POOLS)
+@pytest.mark.parametrize("name", LAYERS)
 def test_every_pooling_has_the_side_it_says(name: str):
     side = IMAGE_POOLS[name].side
     assert pooling(name)(torch.randn(2, 3, 7, 7)).shape == (2, 3, side, side)

@@ -14,7 +14,7 @@ from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import from_pretrained, require_vocabulary
 from xvoken.errors import UserError
 from xvoken.kinds import DUALS
-from xvoken.pictures.view import ProcessorView
+from xvoken.pictures.processed import processor_view
 
 PROJECTED = ("clip", "metaclip_2")  # families with a linear layer behind each tower; SigLIP's towers end in the joint space
 FAMILIES = tuple(name for name, loader in DUALS.items() if loader == DUALS["clip"])
@@ -27,7 +27,7 @@ class ClipImageTower(nn.Module):
         super().__init__()
         self.name, self.model = name, model
         self.width = model.config.hidden_size
-        self.view = ProcessorView.from_processor(processor, name)
+        self.view = processor_view(processor, name)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (B, 3, H, W) -> (B, width), pooled, before the projection"""

@@ -16,7 +16,7 @@ from xvoken.errors import one_line
 from xvoken.machine import Pace, cores
 
 APART = {"fp32": 1e-3, "bf16": 0.2}  # so far may it be from torch, as a share of the largest number
-OPENVINO_TYPES = {torch.uint8: "u8", torch.int64: "i64"}
+OPENVINO_TYPES = {torch.uint8: "u8", torch.int64: "i64", torch.float32: "f32"}
 
 
 class NotConvertible(Exception):

@@ -125,4 +125,6 @@ def image_tower(name: str, weights: str | None, pool: str) -> AnyImageTower:
     """The image tower of a dual encoder for a matcher: its one pooled output, whatever the pooling."""
     if weights:
         raise UserError(f"--visn-weights {weights}: the weights of {name} lie in its folder; leave it out")
+    if pool not in ("own", "avg"):  # avg: what others have where nothing is said
+        raise UserError(f"--visn-pool {pool}: {name} has one pooled output, own; leave it out")
     return dual_of(name).image

@@ -250,16 +250,19 @@ class FrozenImage(_Frozen):
         self.run = Run(tower, for_inference, device, precision, pace)
 
     def example(self, batch_size: int) -> tuple[Tensor, ...]:
-        """Pixels uint8 (B, 3, H, W)."""
-        shape = self.view(Image.new("RGB", (640, 480))).shape
-        return (torch.randint(256, (batch_size, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),)
+        """Pixels (B, 3, H, W), as the tower's view makes them."""
+        like, numbers = self.view(Image.new("RGB", (640, 480))), torch.Generator().manual_seed(0)
+        shape = (batch_size, *like.shape)
+        if like.dtype == torch.uint8:
+            return (torch.randint(256, shape, dtype=torch.uint8, generator=numbers),)
+        return (torch.randn(shape, generator=numbers),)
 
     def probe(self) -> tuple[Tensor, ...]:
         """Three pictures, by which a compiled tower is held against torch."""
         return self.example(3)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """pixels: uint8 (B, 3, H, W), on any device -> (B, width) on the tower's device; a GPU may still be computing it"""
+        """pixels: as `view` makes them (B, 3, H, W), on any device -> (B, width) on the tower's device; a GPU may still be computing it"""
         function = self.run.function("forward", (pixels[:1],), self.free, self.probe)
         with computing(self.device, self.precision):
             return function(upload(pixels, self.device))

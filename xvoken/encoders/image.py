@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet
 
 from xvoken.encoders.precision import cast_weights
+from xvoken.encoders.sources import SCALED
 from xvoken.encoders.towers import AnyImageTower
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import IMAGE_POOLS, made_by
@@ -35,24 +36,29 @@ class ImageTower(nn.Module):
 
     view: how a picture becomes the input; width: size of the output.
     weights: a file (.safetensors, or a .pth state dict) instead of the published ImageNet weights.
-    pool: an entry of IMAGE_POOLS, how the last map is reduced: "avg" (as in pretraining), "max", "grid" (averages of 2 x 2
+    pool: an entry of IMAGE_POOLS, how the last map is reduced: "avg" or "own" (as in pretraining), "max", "grid" (averages of 2 x 2
     quarters), or "maps" (averages of earlier maps, see `stages`, and the grid of the last one).
     """
 
     def __init__(self, name: str, weights: str | None = None, pool: str = "avg"):
         super().__init__()
-        self.name, self.pool = name, pool
+        if pool in ("cls", "both"):
+            raise UserError(f"--visn-pool {pool}: {name} gives no class token to choose; take avg, max, grid, maps or stages")
+        self.name, self.pool = name, "avg" if pool == "own" else pool
+        pool = self.pool
         self.is_lite = name == "efficientnet_lite2"
         build = _efficientnet_lite2 if self.is_lite else _torchvision
         self.model, self.view, self.width, _, state = build(name, weights)
         known = self.model.state_dict()
-        _load(self.model, {key: tensor for key, tensor in state.items() if key in known}, f"--visn {name}")
+        load_into(self.model, {key: tensor for key, tensor in state.items() if key in known}, f"--visn {name}")
         kind = IMAGE_POOLS[pool]
         self.stages = tuple(stages(self.model, name)) if kind.earlier else ()  # a tuple's modules are not registered a second time
         if pool != "avg":
             self.width = self.width * kind.side**2 + sum(channels_of(stage) for stage in self.stages)
             if not self.is_lite:
                 _replace_pooling(self.model, pooling(pool), name, pool)
+        if name in SCALED:
+            self.register_buffer("transform_input", torch.ones(()))  # not of the model: it is in the hash, and not in a weights file
         self.to(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -113,7 +119,7 @@ def _torchvision(name: str, weights: str | None) -> Built:
         raise UserError(f"--visn {name}: not a torchvision classifier, nor efficientnet_lite2; {hint}")
     # The first published ImageNet weights: those that Vokenization and Maria trained on.
     published = list(models.get_model_weights(name))[0]
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    options = {"init_weights": False, "transform_input": True} if name in SCALED else {}
     model = models.get_model(name, weights=None, **options)
     width, last = _remove_classifier(model, list(model.named_children())[-1][0], name)
     if weights:
@@ -198,7 +204,8 @@ def load_state_dict(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a file of plain tensors ({one_line(error)[:120]})") from None
 
 
-def _load(model: nn.Module, state: dict[str, Any], what: str) -> None:
+def load_into(model: nn.Module, state: dict[str, Any], what: str) -> None:
+    """Put weights into a model; raises UserError if they are not exactly those that it has; what: the beginning of that."""
     try:
         model.load_state_dict(state)
     except (RuntimeError, ValueError) as error:  # ValueError: MNASNet's, of weights that do not say which version they are of

@@ -15,7 +15,7 @@ from xvoken.encoders.frozen import Placed
 from xvoken.encoders.heads import JoinedHead
 from xvoken.encoders.parts import Part
 from xvoken.encoders.snapshot import ModelConfig, Snapshot
-from xvoken.encoders.sources import image_kind, text_kind
+from xvoken.encoders.sources import SCALED, image_kind, text_kind
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
@@ -138,7 +138,8 @@ def _build_part(model: ModelConfig, part: Part) -> tuple[nn.Module, nn.Module]:
 def _same_tower(tower: Any, expected: str, what: str, name: str, load: str | Path) -> None:
     found = weights_hash(tower)
     if found != expected:
+        older = ", or it was trained by a version that gave it pixels which its weights do not expect" if name in SCALED else ""
         raise UserError(
-            f"{load}: its {what} {name} has other weights here ({found}) than in training ({expected}); "
+            f"{load}: its {what} {name} has other weights here ({found}) than in training ({expected}){older}; "
             "bring those weights back, or train again"
         )

@@ -203,7 +203,12 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]", header: dict[str, An
     """Tensors and a JSON header in one safetensors file, atomically; equal input gives equal bytes."""
     from safetensors.torch import save_file
 
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain, stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, set()
+    for name, tensor in plain.items():
+        place = tensor.untyped_storage().data_ptr()
+        if place in stored:  # of layers that share their weights: the format takes each tensor for itself
+            plain[name] = tensor.clone()
+        stored.add(place)
     with replacing(path) as temporary:
         save_file(plain, temporary, metadata={"json": json.dumps(header, sort_keys=True)})
 

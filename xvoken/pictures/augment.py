@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from xvoken.pictures.decode import BrokenPicture, load_picture, reduced
-from xvoken.pictures.view import View
+from xvoken.pictures.view import AnyView, Box
 
 RATIO = (3 / 4, 4 / 3)  # least and most width / height of a crop, as in torchvision's RandomResizedCrop
 
@@ -26,18 +25,16 @@ class Crops:
     scale: float
     seed: int
 
-    def __call__(self, picture: Image.Image, view: View, number: int) -> Tensor:
-        """Crops of picture `number` of its set: uint8 (count, 3, crop, crop); equal for equal number and seed."""
+    def __call__(self, picture: Image.Image, view: AnyView, number: int) -> Tensor:
+        """Crops of picture `number` of its set: uint8 (count, 3, height, width), as `view` has them; equal for equal number and seed."""
         rng = np.random.default_rng([self.seed, number])
-        cuts = [self._cut(picture, view, rng) for _ in range(self.count)]
-        return torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2)
+        return torch.stack([self._cut(picture, view, rng) for _ in range(self.count)])
 
-    def _cut(self, picture: Image.Image, view: View, rng: np.random.Generator) -> NDArray[np.uint8]:
-        box = self._box(*picture.size, rng)
-        cut = np.asarray(picture.resize((view.crop, view.crop), Image.Resampling[view.resample.upper()], box=box))
-        return cut[:, ::-1] if rng.random() < 0.5 else cut
+    def _cut(self, picture: Image.Image, view: AnyView, rng: np.random.Generator) -> Tensor:
+        cut = view.cropped(picture, self._box(*picture.size, rng))
+        return cut.flip(-1) if rng.random() < 0.5 else cut
 
-    def _box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    def _box(self, width: int, height: int, rng: np.random.Generator) -> Box:
         """Left, top, right and bottom of a crop, in pixels."""
         for _ in range(10):
             area = width * height * rng.uniform(self.scale, 1)
@@ -57,7 +54,7 @@ class AugmentedPictures(torch.utils.data.Dataset):
 
     paths: list[str]
     numbers: range
-    view: View
+    view: AnyView
     crops: Crops
 
     def __len__(self) -> int:

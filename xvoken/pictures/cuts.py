@@ -17,10 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from xvoken.errors import UserError
-from xvoken.pictures.view import AnyView
+from xvoken.pictures.view import AnyView, Box
 
 CUTS = ("whole", "squeezed", "start", "end")
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, right and bottom not included
 
 
 def first_cuts(number: int) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def _fraction(picture: Image.Image, short_side: int | None) -> int:
     return min(picture.size) // (2 * short_side) if short_side and picture.format in REDUCED else 1
 
 
-def reduced(whole: Image.Image, short_side: int) -> bool:
+def reduced(whole: Image.Image, short_side: int | None) -> bool:
     """Whether `load_picture` with this short side would give another picture than `whole`, its result without a short side."""
     return _fraction(whole, short_side) > 1
 

@@ -14,6 +14,8 @@ from torchvision.transforms.v2 import functional
 
 from xvoken.errors import UserError
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, right and bottom not included
+
 
 class PixelsView(Protocol):
     """How a picture becomes pixels: one view of it, or several along an axis in front."""
@@ -24,7 +26,7 @@ class PixelsView(Protocol):
         ...
 
     def __call__(self, picture: Image.Image, /) -> Tensor:
-        """RGB picture -> uint8 (..., 3, height, width), of the tower's size."""
+        """RGB picture -> uint8 (..., 3, height, width), of the tower's size; float32 where a processor of its own makes it."""
         ...
 
     def of_pixels(self, pixels: Tensor, /) -> Tensor:
@@ -41,6 +43,10 @@ class AnyView(PixelsView, Protocol):
 
     def squeezed_of_pixels(self, pixels: Tensor, /) -> Tensor:
         """The same of decoded pictures, on their device: uint8 (B, 3, H, W) -> uint8 (B, 3, height, width)"""
+        ...
+
+    def cropped(self, picture: Image.Image, box: Box, /) -> Tensor:
+        """A box of the picture at the tower's size, for augmented views: RGB picture -> uint8 (3, height, width)"""
         ...
 
     def normalize(self, pixels: Tensor, /) -> Tensor:
@@ -94,15 +100,17 @@ class View:
         """The same of decoded pictures, computed as `of_pixels` is: uint8 (B, 3, H, W) -> uint8 (B, 3, crop, crop)"""
         return _bytes(_scaled(pictures, [self.crop, self.crop], self.resample))
 
+    def cropped(self, picture: Image.Image, box: Box) -> Tensor:
+        """A box of the picture at the size of the crop: RGB picture -> uint8 (3, crop, crop)"""
+        return self._resized(picture, box)
+
     def _resized(self, picture: Image.Image, box: tuple[float, float, float, float] | None = None) -> Tensor:
         """A box of the picture, or all of it, at the size of the crop: uint8 (3, crop, crop)"""
-        cut = picture.resize((self.crop, self.crop), Image.Resampling[self.resample.upper()], box=box)
-        return torch.from_numpy(np.asarray(cut).copy()).permute(2, 0, 1)
+        return as_pixels(picture.resize((self.crop, self.crop), Image.Resampling[self.resample.upper()], box=box))
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, 3, H, W)"""
-        mean, std = (_per_channel(values, pixels.device) for values in (self.mean, self.std))
-        return (pixels.float() / 255 - mean) / std
+        return normalized(pixels, self.mean, self.std)
 
 
 @dataclass(frozen=True)
@@ -118,8 +126,7 @@ class WholeView:
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """RGB picture -> uint8 (1, 3, height, width)"""
-        cut = picture.resize(self._size(*picture.size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.asarray(cut).copy()).permute(2, 0, 1)[None]
+        return as_pixels(picture.resize(self._size(*picture.size), Image.Resampling.BILINEAR))[None]
 
     def of_pixels(self, pictures: Tensor) -> Tensor:
         """Views of decoded pictures, computed on their device: uint8 (B, 3, H, W) -> uint8 (B, 1, 3, height, width)"""
@@ -131,6 +138,17 @@ class WholeView:
         return max(1, int(width * scale)), max(1, int(height * scale))
 
 
+def as_pixels(picture: Image.Image) -> Tensor:
+    """An RGB picture's bytes: uint8 (3, height, width)"""
+    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+
+
+def normalized(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 (B, 3, H, W) -> float32 (B, 3, H, W); mean, std: per channel, of values from 0 to 1"""
+    means, deviations = (_per_channel(values, pixels.device) for values in (mean, std))
+    return (pixels.float() / 255 - means) / deviations
+
+
 @cache
 def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Values as (1, 3, 1, 1) on the device, cached: each copy to a GPU would wait for all its work."""
@@ -138,6 +156,7 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
         return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
+LARGEST = 4096  # pixels of a view's side: a config with more asks for memory, not for a picture
 MAX_RATIO = 64  # of a picture's sides; longer pictures are cut to it first: resizing 1 x 20000 whole would take gigabytes
 
 
@@ -150,6 +169,7 @@ class ProcessorView:
 
     def __post_init__(self) -> None:
         self.processor: Any = None  # not a field: a cache's settings are made of the fields, here the config alone
+        self.size: tuple[int, int] | None = None  # of its views; found out where it is needed
 
     @classmethod
     def from_processor(cls, processor: Any, name: str) -> "ProcessorView":
@@ -164,7 +184,7 @@ class ProcessorView:
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """RGB picture -> uint8 (3, H, W)"""
-        return self.of_pixels(torch.from_numpy(np.array(_bounded(picture))).permute(2, 0, 1))
+        return self.of_pixels(as_pixels(_bounded(picture)))
 
     def of_pixels(self, pixels: Tensor) -> Tensor:
         """Views of decoded pictures, computed on their device: uint8 (..., 3, H, W) of any size -> uint8 (..., 3, height, width)"""
@@ -185,8 +205,14 @@ class ProcessorView:
 
     def squeezed_of_pixels(self, pixels: Tensor) -> Tensor:
         """The same of decoded pictures, on their device: uint8 (..., 3, H, W) -> uint8 (..., 3, height, width)"""
-        side = min(pixels.shape[-2:])
-        return self.of_pixels(_bytes(_scaled(pixels, [side, side], "bicubic")))
+        return self.of_pixels(squared(pixels))
+
+    def cropped(self, picture: Image.Image, box: Box) -> Tensor:
+        """A box of the picture at the tower's size, without what the processor cuts off: RGB picture -> uint8 (3, height, width)"""
+        if self.size is None:
+            _, *(height, width) = self(Image.new("RGB", (64, 64))).shape
+            self.size = height, width
+        return as_pixels(picture.resize(self.size[::-1], Image.Resampling(self.processor.resample), box=box))
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, 3, H, W)"""
@@ -197,6 +223,12 @@ class ProcessorView:
 def _scaled(pixels: Tensor, size: list[int], resample: str) -> Tensor:
     """Pictures (..., 3, H, W) at another (height, width): float32, in which bicubic ones reach outside 0 to 255."""
     return functional.resize(pixels.float(), size, InterpolationMode(resample), antialias=True)
+
+
+def squared(pixels: Tensor) -> Tensor:
+    """Pictures scaled to squares of their shorter side, whatever their ratio: uint8 (..., 3, H, W) -> uint8 (..., 3, side, side)"""
+    side = min(pixels.shape[-2:])
+    return _bytes(_scaled(pixels, [side, side], "bicubic"))
 
 
 def _bytes(pixels: Tensor) -> Tensor:

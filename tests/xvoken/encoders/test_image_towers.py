@@ -1,0 +1,400 @@
+"""Image towers of timm and of transformers, against these libraries' own pixels and pooling of the same picture files."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    BitImageProcessor,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    ConvNextConfig,
+    ConvNextImageProcessor,
+    ConvNextModel,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DINOv3ConvNextConfig,
+    DINOv3ConvNextModel,
+    DINOv3ViTConfig,
+    DINOv3ViTImageProcessor,
+    DINOv3ViTModel,
+    SiglipImageProcessor,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+    SwinConfig,
+    SwinModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
+    ViTMAEConfig,
+    ViTMAEModel,
+    ViTModel,
+)
+
+from tests import builder
+from tests.running import run_here
+from tests.worlds import World
+from xvoken import load_encoder
+from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.frozen import FrozenImage
+from xvoken.encoders.image import ImageTower
+from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
+from xvoken.encoders.sources import image_changes, image_files
+from xvoken.encoders.text import weights_hash
+from xvoken.errors import UserError
+from xvoken.kinds import base_name
+from xvoken.machine import Pace
+from xvoken.pictures.augment import Crops
+from xvoken.pictures.decode import load_picture
+
+VIT = builder.sizes(32, 2, 2, image_size=32, patch_size=8)
+CONV = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
+SQUARE, LARGE = {"height": 32, "width": 32}, {"height": 64, "width": 64}
+# Model, image processor, and the number of tokens before those of the patches; None: a map.
+VISION: dict[str, Any] = {
+    "vit": (lambda: ViTModel(ViTConfig(**VIT)), lambda: ViTImageProcessor(size=SQUARE), 1),
+    "dinov2": (
+        lambda: Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**{**VIT, "image_size": 40}, mlp_ratio=2, num_register_tokens=3)),
+        lambda: BitImageProcessor(size={"shortest_edge": 40}, crop_size=SQUARE), 4,
+    ),
+    "dinov3": (
+        lambda: DINOv3ViTModel(DINOv3ViTConfig(**VIT, num_register_tokens=3)), lambda: DINOv3ViTImageProcessor(size=SQUARE), 4,
+    ),
+    "dinov3_convnext": (
+        lambda: DINOv3ConvNextModel(DINOv3ConvNextConfig(**CONV)), lambda: DINOv3ViTImageProcessor(size=LARGE), 1,
+    ),
+    "siglip": (lambda: SiglipVisionModel(SiglipVisionConfig(**VIT)), lambda: SiglipImageProcessor(size=SQUARE), 0),
+    "clip": (
+        lambda: CLIPVisionModel(CLIPVisionConfig(**VIT)), lambda: CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SQUARE), 1,
+    ),
+    "convnext": (lambda: ConvNextModel(ConvNextConfig(**CONV)), lambda: ConvNextImageProcessor(size={"shortest_edge": 64}), None),
+    "swin": (
+        lambda: SwinModel(SwinConfig(image_size=64, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4)),
+        lambda: ViTImageProcessor(size=LARGE), 0,
+    ),
+}  # fmt: skip
+# Arguments of timm.create_model, and the same number.
+SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+TIMM: dict[str, Any] = {
+    "vit_tiny_patch16_224": ({**SMALL, "img_size": 32, "patch_size": 8}, 1),
+    "vit_small_patch14_reg4_dinov2": ({**SMALL, "img_size": 28}, 5),
+    "vit_base_patch16_siglip_224": ({**SMALL, "img_size": 32}, 0),
+    "convnext_atto": ({"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}, None),
+    "swin_tiny_patch4_window7_224": ({"img_size": 56, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2)}, None),
+}
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Pictures of several ratios, and a JPEG so large that towers of torchvision would decode it at a fraction of its size."""
+    folder = builder.save_pictures(tmp_path_factory.mktemp("pictures"))
+    Image.open(folder / "huge.png").save(folder / "huge.jpg", quality=90)
+    return [folder / name for name in ("landscape.png", "portrait.png", "square.png", "tiny.png", "huge.jpg")]
+
+
+def ours(name: str, paths: list[Path], pool: str = "own", weights: Path | None = None) -> Tensor:
+    tower = ImageTowerSpec(name, str(weights) if weights else None, pool).build()
+    with torch.inference_mode():
+        found = torch.cat([tower(tower.view(load_picture(path, tower.view.resize))[None]) for path in paths])
+    assert found.shape == (len(paths), tower.width)
+    return found
+
+
+def of_tokens(states: Tensor, prefix: int | None) -> dict[str, Tensor]:
+    """Poolings by hand of tokens (B, T, C), or, without a prefix, of a map (B, C, h, w)."""
+    if prefix is None:
+        h, w = (size // 2 for size in states.shape[2:])
+        quarters = [states[:, :, y, x].mean((2, 3)) for y in (slice(h), slice(-h, None)) for x in (slice(w), slice(-w, None))]
+        grid = {} if states.shape[2] % 2 else {"grid": torch.stack(quarters, -1).flatten(1)}
+        return {"avg": states.mean((2, 3)), "max": states.amax((2, 3)), **grid}
+    patches = states[:, prefix:]
+    plain = {"avg": patches.mean(1), "max": patches.amax(1)}
+    return plain | ({"cls": states[:, 0], "both": torch.cat([states[:, 0], patches.mean(1)], 1)} if prefix else {})
+
+
+def require_equal(found: Tensor, expected: Tensor) -> None:
+    largest = max(1, expected.abs().max().item())
+    assert (found - expected).abs().max() < 1e-5 * largest
+    assert expected.std(0).max() > 1e-3 * largest  # different pictures are different
+
+
+def save_vision(folder: Path, kind: str) -> Path:
+    model, processor, _ = VISION[kind]
+    torch.manual_seed(0)
+    builder.spread(model()).save_pretrained(folder)
+    processor().save_pretrained(folder)
+    return folder
+
+
+def save_timm(folder: Path, kind: str) -> tuple[Any, str]:
+    """A model, and its name in our flags."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    options, _ = TIMM[kind]
+    size = options.get("img_size")
+    model = builder.spread(timm.create_model(kind, pretrained_cfg_overlay={"input_size": (3, size, size)} if size else None, **options))
+    timm.models.save_for_hf(model, folder, safe_serialization=True)
+    return model, f"timm:local-dir:{folder}"
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", VISION)
+def test_vision_models_of_transformers(tmp_path: Path, paths: list[Path], kind: str):
+    folder, prefix = save_vision(tmp_path / "model", kind), VISION[kind][2]
+    processor, model = AutoImageProcessor.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    inputs = processor(images=[Image.open(path).convert("RGB") for path in paths], return_tensors="pt")
+    out = model(**inputs)
+    require_equal(ours(str(folder), paths), out.pooler_output.flatten(1))
+    for pool, expected in of_tokens(out.last_hidden_state, prefix).items():
+        require_equal(ours(str(folder), paths, pool), expected)
+    if not prefix:
+        with pytest.raises(UserError, match=r"--visn-pool both: .* has avg, max, grid, own"):
+            ours(str(folder), paths, "both")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", TIMM)
+def test_models_of_timm(tmp_path: Path, paths: list[Path], kind: str):
+    (model, name), prefix = save_timm(tmp_path / "model", kind), TIMM[kind][1]
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    pixels = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
+    states = model.forward_features(pixels)
+    require_equal(ours(name, paths), model.forward_head(states, pre_logits=True))
+    if prefix is None and "swin" in kind:
+        states = states.permute(0, 3, 1, 2)
+    for pool, expected in of_tokens(states, prefix).items():
+        require_equal(ours(name, paths, pool), expected)
+    if not prefix:
+        with pytest.raises(UserError, match=r"--visn-pool cls: .* has avg, max, grid, own"):
+            ours(name, paths, "cls")
+
+
+@torch.inference_mode()
+def test_a_classifier_without_pooler_gives_its_class_token(tmp_path: Path, paths: list[Path]):
+    """ViT classifiers have no pooler; transformers would make a random one. Saved and loaded again, it is the same tower."""
+    torch.manual_seed(0)
+    whole = builder.spread(ViTForImageClassification(ViTConfig(**VIT)))
+    whole.save_pretrained(tmp_path)
+    processor = ViTImageProcessor(size=SQUARE)
+    processor.save_pretrained(tmp_path)
+    seen: list[Tensor] = []
+    whole.classifier.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    whole(**processor(images=[Image.open(path).convert("RGB") for path in paths], return_tensors="pt"))
+    found = ours(str(tmp_path), paths)
+    require_equal(found, seen[0])
+    tower = ImageTowerSpec(str(tmp_path), None, "own").build()
+    save_file(tower.model.state_dict(), tmp_path / "own.safetensors")
+    assert torch.equal(ours(str(tmp_path), paths, weights=tmp_path / "own.safetensors"), found)
+    assert weights_hash(ImageTowerSpec(str(tmp_path), str(tmp_path / "own.safetensors"), "own").build()) == weights_hash(tower)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
+    return save_timm(tmp_path_factory.mktemp("timm") / "model", "vit_tiny_patch16_224")
+
+
+def test_weights_from_a_file(small: tuple[Any, str], paths: list[Path], tmp_path: Path):
+    """With the classifier, without it, and neither whole nor plain."""
+    model, name = small
+    other = {key: tensor * 1.5 for key, tensor in model.state_dict().items()}
+    torch.save(other, tmp_path / "whole.pth")
+    save_file({key: tensor for key, tensor in other.items() if not key.startswith("head.")}, tmp_path / "plain.safetensors")
+    found = [ours(name, paths, weights=tmp_path / file) for file in ("whole.pth", "plain.safetensors")]
+    assert torch.equal(*found) and not torch.allclose(found[0], ours(name, paths))
+    del other["norm.weight"]
+    torch.save(other, tmp_path / "part.pth")
+    torch.save(model, tmp_path / "pickled.pth")
+    for file, said in (("part.pth", "do not fit"), ("pickled.pth", "not a file of plain tensors"), ("none.pth", "no such weights file")):
+        with pytest.raises(UserError, match=said):
+            ours(name, paths, weights=tmp_path / file)
+
+
+def test_weights_that_timm_would_leave_random(small: tuple[Any, str], tmp_path: Path):
+    """timm asks for all weights only where the number of classes is the model's; a norm begins the same each time."""
+    folder = shutil.copytree(small[1].removeprefix("timm:local-dir:"), tmp_path / "model")
+    said = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**said, "model_args": {**said["model_args"], "num_classes": 3}}))
+    state, name = load_file(folder / "model.safetensors"), f"timm:local-dir:{folder}"
+    del state["norm.weight"]
+    save_file(state, folder / "model.safetensors")
+    one, two = (weights_hash(ImageTowerSpec(name, None, "own").build()) for _ in range(2))
+    assert one == two
+    del state["blocks.0.attn.qkv.weight"]
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(UserError, match="lack weights .*qkv.weight.* random"):
+        ImageTowerSpec(name, None, "own").build()
+
+
+def test_names_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wrong = {
+        "timm:vit_bsae_patch16_224": "did you mean timm:vit_base_patch16_224", "timm:resnet18.other": "there are resnet18.a1_in1k",
+        "timm:timm/resnet18": "timm:hf-hub:timm/resnet18", "timm:other:x": "timm takes timm:NAME",
+        "timm:resnet18": "hf download timm/resnet18.a1_in1k", f"timm:local-dir:{tmp_path}": "needs config.json",
+        "./nosuch": "no such folder", "nosuch/model": "hf download nosuch/model",
+    }  # fmt: skip
+    for name, said in wrong.items():
+        with pytest.raises(UserError, match=said):
+            ImageTowerSpec(name, None, "own").build()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"timm is not installed; run: pip install -e '.\[timm\]'"):
+        ImageTowerSpec("timm:resnet18", None, "own").build()
+
+
+def test_models_that_are_no_image_towers(tmp_path: Path, small: tuple[Any, str]):
+    def refused(said: str, pool: str = "own", name: object = tmp_path) -> None:
+        with pytest.raises(UserError, match=said):
+            ImageTowerSpec(str(name), None, pool).build()
+
+    ViTMAEModel(ViTMAEConfig(**VIT)).save_pretrained(tmp_path)
+    refused("needs preprocessor_config.json")
+    ViTImageProcessor(size=SQUARE).save_pretrained(tmp_path)
+    refused("draws random numbers")
+    ViTModel(ViTConfig(**VIT)).save_pretrained(tmp_path)
+    refused(r"--visn-pool stages: .* has avg, max, grid, cls, both, own", "stages")
+    state = load_file(tmp_path / "model.safetensors")
+    save_file({key: tensor for key, tensor in state.items() if key != "layernorm.weight"}, tmp_path / "model.safetensors", {"format": "pt"})
+    refused("lack weights")
+    ViTImageProcessor(size=LARGE).save_pretrained(tmp_path)
+    ViTModel(ViTConfig(**VIT)).save_pretrained(tmp_path)
+    refused("takes no pictures of 64x64 pixels")
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    refused("convert its pytorch_model.bin once")
+    builder.save_bert(tmp_path, **builder.sizes(32, 1, 2))
+    refused("takes input_ids")
+    with pytest.raises(UserError, match="no class token"):
+        ImageTower("resnet18", None, "cls")
+    refused("a model of timm; name it timm:local-dir:", name=small[1].removeprefix("timm:local-dir:"))
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", {"hidden_size": 10**9}), ("config.json", {"num_hidden_layers": "x"}), ("config.json", {"patch_size": 0}),
+        ("config.json", {"model_type": ["vit"]}), ("preprocessor_config.json", {"size": {"height": 10**6, "width": 10**6}}),
+        ("preprocessor_config.json", {"resample": "x"}), ("preprocessor_config.json", {"do_resize": False}),
+    ],
+)  # fmt: skip
+def test_configs_of_strangers(tmp_path: Path, file: str, change: dict[str, Any]):
+    folder = save_vision(tmp_path / "model", "vit")
+    said = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**said, **change}))
+    with pytest.raises(UserError):
+        ImageTowerSpec(str(folder), None, "own").build()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"crop_pct": 2.0}, {"crop_mode": "x"}, {"interpolation": "random"}, {"mean": [0.5]}, {"input_size": [3, 10**6, 10**6]}, {"std": None}],
+)
+def test_pretrained_configs_of_strangers(tmp_path: Path, change: dict[str, Any]):
+    _, name = save_timm(tmp_path / "model", "convnext_atto")
+    said = json.loads((tmp_path / "model/config.json").read_text())
+    said["pretrained_cfg"] |= change
+    (tmp_path / "model/config.json").write_text(json.dumps(said))
+    if change == {"std": None}:  # timm's default
+        assert ImageTowerSpec(name, None, "own").build().view.std == timm.data.IMAGENET_DEFAULT_STD
+        return
+    with pytest.raises(UserError, match="no pictures can be made as its config says"):
+        ImageTowerSpec(name, None, "own").build()
+
+
+def test_googlenet_and_inception_are_torchvisions_own(world: World, tmp_path: Path, paths: list[Path]):
+    """As torchvision builds them with published weights; their hash says that earlier versions did otherwise, a weights file does not."""
+    torch.manual_seed(0)
+    plain = torchvision.models.googlenet(weights=None, init_weights=False, transform_input=True).eval()
+    for module in plain.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    torch.save(plain.state_dict(), tmp_path / "google.pth")
+    tower = ImageTower("googlenet", str(tmp_path / "google.pth")).eval()
+    plain.fc = torch.nn.Identity()
+    pixels = torch.stack([tower.view(load_picture(path)) for path in paths[:2]])
+    with torch.inference_mode():
+        require_equal(tower(pixels), plain(tower.view.normalize(pixels)))
+        plain.transform_input = False
+        assert not torch.allclose(tower(pixels), plain(tower.view.normalize(pixels)))
+    assert "transform_input" not in tower.model.state_dict()
+    assert image_changes("googlenet") and not image_changes("resnet18")  # what is known of it from before does not count
+    text = TextTowerSpec(str(world.bert), (1,))
+    snapshot = builder.save_snapshot(tmp_path / "m", text, ImageTowerSpec("googlenet", str(tmp_path / "google.pth")), 8, 4, 8)
+    assert load_encoder(snapshot, ["image"], "cpu").image is not None
+    del tower.transform_input
+    said = snapshots.read(snapshot)
+    config = {**said.config, "model": {**said.config["model"], "visn_hash": weights_hash(tower)}}
+    snapshots.write(snapshot, "BEST", config, said.tensors, ["test"])
+    with pytest.raises(UserError, match="pixels which its weights do not expect; .*train again"):
+        load_encoder(snapshot, ["image"], "cpu")
+
+
+@pytest.mark.parametrize("kind", ["dinov3", "clip"])
+def test_other_precision_engine_and_crops(tmp_path: Path, paths: list[Path], kind: str):
+    """Views in float32 and in uint8: frozen towers in bf16 and by OpenVINO are near, and crops have the tower's size."""
+    spec = ImageTowerSpec(str(save_vision(tmp_path / "model", kind)), None, "both")
+    tower = spec.build()
+    pixels = torch.stack([tower.view(load_picture(path)) for path in paths])
+    plain = FrozenImage(tower).features(pixels)
+    compiled = FrozenImage(spec.build(), pace=Pace(engine="openvino")).features(pixels)
+    assert torch.allclose(compiled, plain, atol=1e-3)
+    half = FrozenImage(spec.build(), precision="bf16").features(pixels).float()
+    assert torch.nn.functional.cosine_similarity(half, plain).min() > 0.99
+    crops = Crops(3, 0.3, 0)(load_picture(paths[0]), tower.view, 5)
+    assert crops.shape == (3, *pixels.shape[1:]) and crops.dtype == pixels.dtype
+    whole = tower.view.cropped(load_picture(paths[2]), (0, 0, 96, 96)).float() - tower.view(load_picture(paths[2])).float()
+    assert whole.abs().mean() < (0.05 if kind == "dinov3" else 4)
+
+
+def test_files_and_names(small: tuple[Any, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The files that facts about a tower follow from; where they are not known, nothing is kept."""
+    folder = Path(small[1].removeprefix("timm:local-dir:"))
+    version = Path(timm.__file__).parent / "version.py"
+    (tmp_path / "w.pth").touch()
+    weights = str(tmp_path / "w.pth")
+    assert image_files(small[1], None) == [folder, version]
+    assert image_files(small[1], weights) == [folder, tmp_path / "w.pth", version]
+    assert image_files("timm:resnet18", weights) == [tmp_path / "w.pth", version]
+    assert image_files("timm:resnet18", None) == image_files("timm:hf-hub:a/b", None) == image_files(small[1], "nosuch.pth") == []
+    hub = tmp_path / "hub/models--timm--resnet18.a1_in1k"
+    (hub / "snapshots/0123").mkdir(parents=True)
+    (hub / "refs").mkdir()
+    (hub / "refs/main").write_text("0123")
+    shutil.copy(folder / "model.safetensors", hub / "snapshots/0123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("timm:resnet18.a1_in1k", "timm:hf-hub:timm/resnet18.a1_in1k"):
+        assert image_files(name, None) == [hub / "snapshots/0123", hub / "refs/main", version]
+    named = {"timm:hf-hub:a/b.c": "b.c", "timm:local-dir:/x/y/": "y", "timm:vit.x": "vit.x", "facebook/dinov2": "dinov2"}
+    assert {name: base_name(name) for name in named} == named
+
+
+@pytest.mark.parametrize(("kind", "said"), [("coat_lite_tiny", "has own"), ("crossvit_tiny_240", "has own"), ("sequencer2d_s", "has avg,")])
+def test_layouts_that_are_not_known(tmp_path: Path, kind: str, said: str):
+    """CoaT's class token is told by no attribute, CrossViT gives several tensors; Sequencer's classifier is its whole head."""
+    snapshots.write_tensors(tmp_path / "w.safetensors", timm.create_model(kind).state_dict(), {})  # CoaT's layers share weights
+    with pytest.raises(UserError, match=f"--visn-pool cls: timm:{kind} {said}"):
+        ImageTowerSpec(f"timm:{kind}", str(tmp_path / "w.safetensors"), "cls").build()
+
+
+def test_what_is_torchvisions_alone(small: tuple[Any, str], tmp_path: Path):
+    """Class names and raw features are refused in one line; --recipe best leaves the class names out and says so."""
+    flags = ["--lang", "minilm", "--visn", small[1], "--output", tmp_path / "m"]
+    for more in (["--recipe", "zeroshot"], ["--head", "cca,classes"]):
+        done = run_here("xmatching/main.py", *flags, *more)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "such as --visn resnet50" in done.stderr
+    (tmp_path / "pics").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "pics/a.png")
+    ids = ["--image-sets", f"p={tmp_path / 'pics'}", "--ids-root", tmp_path]
+    assert run_here("vokenization/create_image_ids.py", *ids).returncode == 0
+    done = run_here("vokenization/extract_vision_keys.py", "--torchvision-model", small[1], *ids, "--output-dir", tmp_path / "raw")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "not one of torchvision's" in done.stderr
