@@ -1,5 +1,6 @@
 """The reports of a training: one line per epoch, metrics for the usual trackers, curves, and the model's card."""
 
+import json
 import math
 from datetime import date, timedelta
 from pathlib import Path
@@ -183,6 +184,7 @@ def _about(name: str, model: ModelConfig, heads: str, recipe: str) -> str:
     import transformers
 
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, transformers {transformers.__version__}"
+    prompt = f", behind the prompt {json.dumps(model.lang_prompt, ensure_ascii=False)}" if model.lang_prompt else ""
     of = "the mean of the vectors of a text's tokens" if model.level == "token" else "each of length 1"
     return f"""---
 library_name: xvoken
@@ -192,7 +194,7 @@ tags: [image-text-retrieval]
 
 Sentences and pictures in one space of {model.dim} dimensions; scores are inner products of normalized vectors.
 
-- Text tower: {model.lang}, layers {model.lang_layers} from the last, pooling {model.text_pool}, at most {model.max_len} tokens
+- Text tower: {model.lang}, layers {model.lang_layers} from the last, pooling {model.text_pool}, at most {model.max_len} tokens{prompt}
 - Image tower: {model.visn}, pooling {model.visn_pool}
 - Heads: {heads}
 - Recipe: {recipe}, {date.today().isoformat()}

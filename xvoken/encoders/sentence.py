@@ -42,7 +42,7 @@ class OwnPooling(nn.Module):
         self.register_buffer("described", torch.frombuffer(bytearray(told.encode()), dtype=torch.uint8))
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """states (B, T, d), mask int64 (B, T), 1 for tokens and 0 for padding, which is behind them -> (B, width)"""
+        """Tokens' states (B, T, d), mask int64 (B, T), 1 for tokens and 0 for padding, which is behind them -> (B, width)"""
         taken = mask * (torch.arange(mask.shape[1], device=mask.device) >= self.skip) if self.skip else mask
         found = torch.cat([pooled(mode, states, taken) for mode in self.modes], -1)
         for module in self.after:
@@ -51,7 +51,7 @@ class OwnPooling(nn.Module):
 
 
 def pooled(mode: str, states: Tensor, mask: Tensor) -> Tensor:
-    """states (B, T, d) of the tokens in mask (B, T), by an entry of MODES -> (B, d); as sentence-transformers' Pooling.
+    """Pool the states (B, T, d) of the tokens in mask (B, T) by an entry of MODES -> (B, d), as sentence-transformers does.
 
     Where the mask holds no token, as of an empty sentence whose prompt is left out, a mean is 0.
     """

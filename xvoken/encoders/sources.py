@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from xvoken.encoders.snapshot import tensors_file
 from xvoken.encoders.sentence_files import _source, json_of, subfolder
+from xvoken.encoders.snapshot import tensors_file
 from xvoken.errors import UserError
 from xvoken.kinds import DUALS, IMAGE_TOWERS
 

@@ -54,7 +54,7 @@ LONGEST = 512  # tokens, where neither a model nor its tokenizer says how many i
 UNBOUNDED = 1_000_000  # tokens: larger numbers mean that there is no limit
 
 
-def _load_model(name: str) -> nn.Module:
+def _load_model(name: str) -> Any:
     """The model in fp32; of an encoder-decoder its encoder. Raises UserError where it can't be had."""
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
