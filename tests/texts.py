@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, T5EncoderModel
 
 from tests import builder
+from xvoken.encoders.frozen import FrozenText
+from xvoken.encoders.text import TextTower
+from xvoken.encoders.tokenizer import load_tokenizer
 
 LINES = (
     "two dogs run on the beach", "a man's red bicycle, 12 years old", "snow", "the cat (asleep) isn't here: it is there!", "Café naïve",
@@ -49,7 +52,7 @@ def save_model(folder: Path, kind: str, **config: Any) -> nn.Module:
     """A model of this model_type, with larger weights than a training starts with."""
     torch.manual_seed(0)
     made = AutoConfig.for_model(kind, **config)
-    model = builder.spread((AutoModelForTextEncoding if made.is_encoder_decoder else AutoModel).from_config(made))
+    model = builder.spread((T5EncoderModel._from_config if kind == "t5" else AutoModel.from_config)(made))
     model.save_pretrained(folder)
     return model
 
@@ -83,8 +86,16 @@ def save_xlnet(folder: Path) -> nn.Module:
     return save_model(folder, "xlnet", vocab_size=words, d_model=32, n_layer=2, n_head=4, d_inner=64)
 
 
-def save_bert(folder: Path, kind: str = "bert", **config: Any) -> None:
-    """A BERT, or a model like it, with a WordPiece tokenizer."""
+def save_bert(folder: Path, kind: str = "bert", longest: int = 40, **config: Any) -> None:
+    """A BERT, or a model like it, with a WordPiece tokenizer; longest: as the tokenizer has it."""
     builder.save_wordpiece(folder, [*builder.WORDS, "query", "two", "dogs", "run"], "abcdefghijklmnopqrstuvwxyz0123456789:,.!()'")
     words = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**said, "model_max_length": longest}))
     save_model(folder, kind, vocab_size=words, **builder.sizes(32, 2, 4, max_position_embeddings=40), **config)
+
+
+def frozen(folder: Path, pool: str, prompt: str = "", layers: tuple[int, ...] = (1,)) -> FrozenText:
+    """Our tower of a folder, at work on the CPU."""
+    tower = TextTower(str(folder), layers, pool, prompt).eval().requires_grad_(False)
+    return FrozenText(tower, load_tokenizer(str(folder)))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from xvoken.encoders.image import load_state_dict
 from xvoken.encoders.sentence_files import Module, file_of, sentence_model
+from xvoken.encoders.text import at
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
 
@@ -56,13 +57,13 @@ def pooled(mode: str, states: Tensor, mask: Tensor) -> Tensor:
     Where the mask holds no token, as of an empty sentence whose prompt is left out, a mean is 0.
     """
     if mode == "cls":  # the first one behind a prompt that is left out
-        return states[torch.arange(len(states), device=states.device), mask.int().argmax(1)]
+        return at(states, mask.int().argmax(1))
     if mode == "max":
         return states.masked_fill(mask[..., None] == 0, -torch.inf).amax(1)
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     if mode == "lasttoken":
         last = (mask * places).amax(1)
-        return states[torch.arange(len(states), device=states.device), (last - 1).clamp(min=0)] * (last > 0)[:, None]
+        return at(states, (last - 1).clamp(min=0)) * (last > 0)[:, None]
     weights = (mask * places if mode == "weightedmean" else mask).to(states.dtype)
     total = weights.sum(1, keepdim=True).clamp(min=1e-9)
     return (states * weights[..., None]).sum(1) / (total.sqrt() if mode == "mean_sqrt_len_tokens" else total)

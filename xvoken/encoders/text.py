@@ -36,7 +36,12 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
 
 def last_token(states: Tensor, mask: Tensor) -> Tensor:
     """The state of the last token, which alone has seen all others where a tower reads from left to right: states, mask -> (B, d)"""
-    return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+    return at(states, mask.sum(1) - 1)
+
+
+def at(states: Tensor, places: Tensor) -> Tensor:
+    """The state at a place of each sentence: states (B, T, d), places int64 (B,) -> (B, d); in a form that a trace takes for any B, T"""
+    return states.gather(1, places[:, None, None].expand(-1, 1, states.shape[-1])).squeeze(1)
 
 
 def _settle_missing(model: nn.Module, missing: Iterable[str], name: str) -> None:
