@@ -107,6 +107,8 @@ class TextTower(nn.Module):
         self.name, self.layers, self.pool, self.prompt = full_name(name), layers, pool, prompt
         self.model = _load_model(name)
         sizes = self.model.config.get_text_config()  # of a model of texts and pictures, that of its texts
+        if not all(isinstance(getattr(sizes, size, None), int) for size in ("num_hidden_layers", "hidden_size")):
+            raise UserError(f"text model {name}: a {sizes.model_type}, of which no layers of tokens' states can be had; take another model")
         if not layers or min(layers) < 1 or max(layers) > sizes.num_hidden_layers:
             raise UserError(f"--lang-layers {','.join(map(str, layers))}: {name} has layers 1 to {sizes.num_hidden_layers}")
         self.width, positions = sizes.hidden_size * len(layers), _positions(self.model, sizes)
