@@ -8,6 +8,7 @@
 The formats are those of sentence-transformers 2 to 6; the files may come from strangers, and so are bounded and checked.
 """
 
+import functools
 import importlib.util
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from xvoken.errors import UserError, one_line
+from xvoken.files.known import known, remember
 from xvoken.kinds import SHORT_NAMES, full_name
 
 # Python packages that ship a model's folder: used, when installed, before the hub is asked.
@@ -92,14 +94,38 @@ def file_of(name: str, relative: str) -> Path | None:
         return path if path.is_file() else None
     if source.count("/") > 1 or source.startswith((".", "/")):
         return None
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    with suppress(ValueError):  # no valid hub id
+        if (found := try_to_load_from_cache(source, relative)) is not None:
+            return Path(found) if isinstance(found, str) else None  # or it is known that the model has no such file
+        config = try_to_load_from_cache(source, "config.json")
+        # Of a model that is here, the hub is not waited for a second time where it has not answered.
+        folder, key = [Path(config).parent] if isinstance(config, str) else [], {"of": "not fetched", "model": source, "file": relative}
+        if folder and known(key) is not None:
+            return None
+        if (path := _fetched(source, relative)) is None and folder and not constants.HF_HUB_OFFLINE:
+            remember(key, folder, {"here": False})
+        return path
+    return None
+
+
+_UNREACHED: list[str] = []  # files for which the hub has not answered; it is not waited for once more
+
+
+@functools.cache
+def _fetched(source: str, relative: str) -> Path | None:
+    """A file of the hub; None where it can't be had, of which the loader reports what matters."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     getLogger("huggingface_hub").setLevel(ERROR)  # it reports every retry where the hub does not answer
-    with suppress(Exception):  # no valid hub id, no such file, no hub: the loader reports what matters of it
-        found = try_to_load_from_cache(source, relative)
-        if found is None:
-            found = hf_hub_download(source, relative)
-        return Path(found) if isinstance(found, str) else None
+    try:
+        return Path(hf_hub_download(source, relative, local_files_only=bool(_UNREACHED)))
+    except LocalEntryNotFoundError:
+        _UNREACHED.append(relative)
+    except Exception:  # no such model or file, or what else a server may answer
+        return None
     return None
 
 
