@@ -12,9 +12,11 @@ from tests import texts
 from tests.running import run_here
 from tests.worlds import World
 from tests.xvoken.encoders.test_sentence import PROMPTS, save
+from xmatching.converted import _project_of
 from xmatching.param import parse_args
 from xvoken.encoders.encoder import load_encoder
-from xvoken.encoders.snapshot import read_header
+from xvoken.encoders.snapshot import ModelConfig, read_header
+from xvoken.errors import UserError
 
 LINES = ["a red circle", "", "square painted yellow", "a blue square and a red circle, " * 9]
 
@@ -120,6 +122,16 @@ def test_a_prompt_is_a_setting(world: World, folder: Path, tmp_path: Path):
     again = run_here("xmatching/main.py", *flags[:-1], "passage: ", "--resume")
     assert again.returncode == 2 and 'lang_prompt: "query: " then, "passage: " now' in again.stderr, again.stderr
     assert json.loads((tmp_path / "m/BEST.json").read_text())["model"]["lang_prompt"] == "query: "
+    started = run_here("xmatching/main.py", *flags[:-2], "--load", tmp_path / "m", "--output", tmp_path / "other")
+    assert started.returncode == 2 and "its lang_prompt is query: , the flags say" in started.stderr, started.stderr
+
+
+def test_a_prompt_is_nothing_that_predecessors_have():
+    """A file for them would be of another matcher."""
+    sizes = {"text_width": 8, "image_width": 8, "hidden": 1024, "hidden_layers": 2, "dim": 8, "dropout": 0.2}
+    assert _project_of(ModelConfig.with_heads(**sizes), Path("m")).name == "Maria"
+    with pytest.raises(UserError, match="without --lang-prompt"):
+        _project_of(ModelConfig.with_heads(**sizes, lang_prompt="query: "), Path("m"))
 
 
 @pytest.mark.parametrize("lang", ["gpt2", "t5"])
