@@ -9,7 +9,9 @@ from xvoken.errors import UserError
 from xvoken.kinds import HEADS
 
 # The flags that --recipe zeroshot reads, and --resume, which run_xmatching.bash always gives.
-ZEROSHOT_FLAGS = {"recipe", "visn", "visn_weights", "lang", "lang_layers", "text_pool", "max_len", "key_views", "output", "resume"}
+ZEROSHOT_FLAGS = {
+    "recipe", "visn", "visn_weights", "lang", "lang_layers", "text_pool", "lang_prompt", "max_len", "key_views", "output", "resume",
+}  # fmt: skip
 
 
 def require_no_training(args: Namespace, unsaid_flags: Namespace) -> None:
@@ -26,6 +28,8 @@ def check(args: Namespace, untrained: bool) -> None:
             f"--level token: works only with --loss {', '.join(losses_by_token())} and --text-pool cls; leave out --loss, --text-pool "
             "and --recipe best"
         )
+    if args.level == "token" and args.lang_prompt:
+        raise UserError("--lang-prompt: not with --level token, where every token of a caption is matched by itself; leave it out")
     if args.temperature <= 0:
         raise UserError(f"--temperature {args.temperature}: more than 0 is needed")
     if not 0 < args.crop_scale <= 1:

@@ -233,13 +233,13 @@ def _project_of(model: ModelConfig, source: Path) -> Project:
     """The project whose classes have these heads; raises UserError if none has."""
     for project in PROJECTS:
         sizes = (project.level, project.hidden, project.hidden_layers)
-        plain = not model.parts and (model.head, model.text_pool, model.visn_pool) == ("mlp", "cls", "avg")
+        plain = not model.parts and (model.head, model.text_pool, model.visn_pool, model.lang_prompt) == ("mlp", "cls", "avg", "")
         if plain and (model.level, model.hidden, model.hidden_layers) == sizes:
             return project
     classes = "; ".join(f"{one.name}'s: --level {one.level} --hidden {one.hidden} --hidden-layers {one.hidden_layers}" for one in PROJECTS)
     raise UserError(
         f"{source}: its heads are none that Vokenization's or Maria's classes have; such a matcher is trained with --head mlp --text-pool "
-        f"cls --visn-pool avg, and {classes}"
+        f"cls --visn-pool avg, without --lang-prompt, and {classes}"
     )
 
 

@@ -14,7 +14,7 @@ from transformers import BatchEncoding
 
 from xvoken.cache.features import Features
 from xvoken.cache.texts import TokenFeatures, flat_rows
-from xvoken.encoders.frozen import Padding, pad_lines
+from xvoken.encoders.frozen import Padding, pad_lines, with_prompt
 from xvoken.encoders.tokenizer import tokenize
 from xvoken.pictures.batches import Pictures
 from xvoken.pictures.view import AnyView
@@ -70,8 +70,8 @@ class TokenInputs(Inputs):
     """Token ids for a text tower that is trained."""
 
     def __init__(self, tokenizer: Any, sentences: list[str], max_tokens: int, prompt: str = ""):
-        self.tokens, self.offsets = tokenize(tokenizer, sentences)
-        self.padding = Padding.for_tokenizer(tokenizer, max_tokens, prompt=prompt)
+        padding = Padding.for_tokenizer(tokenizer, max_tokens, prompt=prompt)
+        self.tokens, self.offsets, self.padding = with_prompt(tokenizer, prompt, padding, *tokenize(tokenizer, sentences))
 
     def rows_count(self) -> int:
         return len(self.offsets) - 1

@@ -9,6 +9,7 @@ from xmatching.duals import MAX_LEN, name_towers, settle_duals
 from xmatching.kinds import LEVELS, LOSSES, OPTIMIZERS, REPORTS, SCHEDULES, losses_with
 from xmatching.recipes import RECIPES, defaults
 from xmatching.settings import Training
+from xmatching.text_flags import LAYERS, settle_text
 from xmatching.their_flags import add_their_flags, heed
 from xvoken.cli.flags import (
     KEY_VIEWS,
@@ -48,9 +49,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.limit = args.limit or (1000 if args.tiny else 10_000 if args.fast else None)
     args.level_given, args.level = args.level is not None, args.level or "sentence"
     name_towers(args, said)
+    heed(args)
+    settle_text(args, first)
     args.lang_layers = layers(args.lang_layers)
     settle_duals(args, said)
-    heed(args)
     check(args, trains_nothing(args))
     return args
 
@@ -121,12 +123,24 @@ def _model_flags(group: Any) -> None:
     group.add_argument(
         "--visn-weights", metavar="FILE", help="the image tower's weights, .safetensors or .pth state dict (default: published)"
     )
-    group.add_argument("--lang", default="bert", help=f"text tower: {', '.join(SHORT_NAMES)}, a hub id or a folder")
-    group.add_argument("--lang-layers", default="4,3,2,1", help="layers whose states are concatenated, counted from the last")
     group.add_argument(
-        "--text-pool", choices=TEXT_POOLS, default="cls", help="which states of the tokens are taken: the first one, or the mean of all"
-    )
-    group.add_argument("--lang-prompt", default="", metavar="TEXT", help='put before every sentence, such as "query: " for E5')
+        "--lang", default="bert",
+        help=f"text tower: {', '.join(SHORT_NAMES)}, a hub id or a folder: an encoder, a decoder, or a model of sentence-transformers",
+    )  # fmt: skip
+    group.add_argument(
+        "--lang-layers", metavar="N,...",
+        help=f"layers whose states are concatenated, counted from the last (default: {LAYERS}; 1 with --text-pool own)",
+    )  # fmt: skip
+    group.add_argument(
+        "--text-pool", choices=TEXT_POOLS,
+        help="which states of the tokens are taken: the first one, the mean of all, the last one, or what a model of sentence-transformers "
+        "has of its own (default: own for a hub id or folder with a modules.json, last for decoders, mean for T5 and the like, else cls)",
+    )  # fmt: skip
+    group.add_argument(
+        "--lang-prompt", metavar="TEXT",
+        help='put before every sentence, such as "query: " for E5, or the name of one of the prompts of a model of sentence-transformers '
+        "(default: with --text-pool own its default prompt, if it has one)",
+    )  # fmt: skip
     group.add_argument(
         "--visn-pool", choices=sorted(IMAGE_POOLS),
         help="how the image tower's last feature map, or the states of its patches, are pooled; grid: 2 x 2 averages; maps: grid, and the "

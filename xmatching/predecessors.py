@@ -26,7 +26,7 @@ from xvoken.errors import UserError, one_line
 
 TOWERS = {TEXT_TOWER: ("text_tower", "lang"), IMAGE_TOWER: ("image_tower", "visn")}
 # Fields that must be equal in the snapshot and in the flags; other sizes are checked when the tensors are loaded.
-MUST_FIT = ("head", "dim", "text_width", "image_width", "lang_layers", "text_pool", "visn_pool", "level")
+MUST_FIT = ("head", "dim", "text_width", "image_width", "lang_layers", "text_pool", "lang_prompt", "visn_pool", "level")
 
 
 def start_from(

@@ -1,5 +1,6 @@
 """The reports of a training: one line per epoch, metrics for the usual trackers, curves, and the model's card."""
 
+import json
 import math
 from datetime import date, timedelta
 from pathlib import Path
@@ -183,7 +184,8 @@ def _towers(model: ModelConfig) -> str:
         own = next((part.weight / sum(one.weight for one in model.joined) for part in model.joined if part.head == "own"), 0.0)
         return f"- Both towers: {model.lang}, a dual encoder, {longest}; {own:.0%} of a score is its own, the rest was learnt"
     taken = f"layers {model.lang_layers} from the last, pooling {model.text_pool}" if model.lang_layers else "of a dual encoder"
-    return f"- Text tower: {model.lang}, {taken}, {longest}\n- Image tower: {model.visn}, pooling {model.visn_pool}"
+    prompt = f", behind the prompt {json.dumps(model.lang_prompt, ensure_ascii=False)}" if model.lang_prompt else ""
+    return f"- Text tower: {model.lang}, {taken}, {longest}{prompt}\n- Image tower: {model.visn}, pooling {model.visn_pool}"
 
 
 def _about(name: str, model: ModelConfig, heads: str, recipe: str) -> str:

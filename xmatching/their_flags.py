@@ -17,7 +17,7 @@ TOLD = {
 }
 DONE_ANYWAY = ("lang_pretrained", "visn_pretrained")
 # Text towers of their LANG_MODELS that are none here.
-OTHER_TOWERS = ("gpt", "gpt2", "ctrl", "xl", "xlnet", "xlm", "distil")
+OTHER_TOWERS = ("gpt", "ctrl", "xl", "xlnet", "xlm", "distil")
 
 
 def add_their_flags(group: Any) -> None:
@@ -49,6 +49,7 @@ def heed(args: Namespace) -> None:
             f"NODE_RANK={rank} MASTER_ADDR=ADDRESS_OF_NODE_0 MASTER_PORT=29500 bash scripts/run_xmatching.bash ..."
         )
     if args.lang in OTHER_TOWERS and not Path(args.lang).is_dir():
-        raise UserError(f"--lang {args.lang}: of Vokenization's text towers bert, bert-large, roberta and xlm-roberta are taken here")
+        short = "bert, bert-large, roberta, xlm-roberta and gpt2"
+        raise UserError(f"--lang {args.lang}: of Vokenization's text towers {short} have a short name here; give the hub id or a folder")
     if args.optim == "sgd" and not args.momentum and "RANK" not in os.environ:
         say("--optim sgd: without momentum; Vokenization and Maria have 0.9: --momentum 0.9")

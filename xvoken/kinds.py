@@ -50,6 +50,7 @@ TEXT_POOLS = {
     "cls": "xvoken.encoders.text:first_token",
     "mean": "xvoken.encoders.text:masked_mean",
     "last": "xvoken.encoders.text:last_token",
+    "own": "xvoken.encoders.sentence:OwnPooling",  # made for a model, by the files that sentence-transformers wrote beside it
 }
 # Poolings of an image tower's feature maps, or of a transformer's states, to one vector; "own": as the model itself does it.
 IMAGE_POOLS = {
@@ -103,6 +104,7 @@ SHORT_NAMES = {
     "roberta": "roberta-base",
     "xlm-roberta": "xlm-roberta-base",
     "distilbert": "distilbert-base-uncased",
+    "gpt2": "openai-community/gpt2",
     "minilm": "sentence-transformers/all-MiniLM-L6-v2",
 }
 

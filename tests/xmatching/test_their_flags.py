@@ -46,7 +46,7 @@ def test_what_is_not_read_is_said(capfd: pytest.CaptureFixture[str], monkeypatch
     [
         (["--nodes", "2"], "NNODES=2 NODE_RANK=0 MASTER_ADDR="),
         (["--nr", "1"], "NNODES=1 NODE_RANK=1 MASTER_ADDR="),
-        (["--lang", "gpt2"], "bert, bert-large, roberta and xlm-roberta are taken here"),
+        (["--lang", "xlnet"], "bert, bert-large, roberta, xlm-roberta and gpt2 have a short name here"),
         (["--lang-layers", "-1"], "without a sign: 1 is the last one"),
         (["--loss", "summed_hinge", "--level", "token"], "works only with --loss paired_hinge"),
     ],

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from xvoken.encoders.image import for_inference
 from xvoken.encoders.lanes import in_lanes
 from xvoken.encoders.precision import cast_weights, upload
+from xvoken.encoders.prompts import behind_prompt
 from xvoken.encoders.running import ALONE, Run, computing
 from xvoken.encoders.tokenizer import Tokenizer, special_ids, token_lists, tokenize
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
@@ -27,7 +28,7 @@ from xvoken.machine import Pace
 class Padding:
     """The ids before and behind a sentence, and the longest input of the tower, these ids counted in.
 
-    before: a prompt's ids too, where there is one; pad: also what stands for an empty sentence, where nothing is put around it.
+    before: a prompt's ids too; pad: also what stands for an empty sentence, where nothing is put around it (GPT-2 has its end only).
     fixed: every input is max_tokens long and the tower looks at the padding too, as in SigLIP's training.
     """
 
@@ -44,7 +45,8 @@ class Padding:
         before += tuple(token_lists(tokenizer, [prompt])[0]) if prompt else ()
         if len(before) + len(behind) >= max_tokens:
             raise UserError(f"the tower takes {max_tokens} tokens: none is left behind the prompt {shown(prompt)}; take a shorter one")
-        return cls(before, behind, tokenizer.pad_token_id or 0, max_tokens, fixed)
+        pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        return cls(before, behind, pad or 0, max_tokens, fixed)
 
     def lengths(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of each sentence (n,), without special ids -> lengths of the inputs (n,), with special ids, cut to fit the tower"""
@@ -114,6 +116,14 @@ def pad_lines(tokens: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDA
     return torch.from_numpy(ids), torch.from_numpy((mask | padding.fixed).astype(np.int64))
 
 
+def with_prompt(
+    tokenizer: Tokenizer, prompt: str, padding: Padding, tokens: NDArray[np.int32], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64], Padding]:
+    """Lines, and the padding that goes with them: where ids before a line would not be the prompt's text, the lines have it themselves."""
+    found = behind_prompt(tokenizer, prompt, tokens, offsets)
+    return (*found, replace(padding, before=special_ids(tokenizer)[0])) if found else (tokens, offsets, padding)
+
+
 EXAMPLE_TOKENS = 24  # of a made-up sentence
 
 
@@ -181,7 +191,7 @@ class FrozenText(_Frozen):
         self, tower: AnyTextTower, tokenizer: PreTrainedTokenizerBase, device: str = "cpu", precision: str = "fp32",
         max_tokens: int | None = None, pace: Pace = ALONE,
     ):  # fmt: skip
-        self.tokenizer, self.width = tokenizer, tower.width
+        self.tokenizer, self.width, self.prompt = tokenizer, tower.width, tower.prompt
         self.run = Run(tower, cast_weights, device, precision, pace)
         longest = tower.max_tokens if tower.fixed_length else min(max_tokens or tower.max_tokens, tower.max_tokens)
         self.padding = Padding.for_tokenizer(tokenizer, longest, tower.fixed_length, tower.prompt)
@@ -225,11 +235,12 @@ class FrozenText(_Frozen):
         self, name: str, tokens: NDArray[np.int32], offsets: NDArray[np.int64], batches: Iterable[NDArray[np.int64]]
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
         """Batches through this function of the tower: rows (B,), its output, mask int64 (B, T)."""
+        tokens, offsets, padding = with_prompt(self.tokenizer, self.prompt, self.padding, tokens, offsets)
         lengths = np.diff(offsets)
         function = self.run.function(name, self.example(2), self.free, self.probe)
 
         def one(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Tensor, Tensor]:
-            ids, mask = (upload(tensor, self.device) for tensor in pad_lines(tokens, offsets[rows], lengths[rows], self.padding))
+            ids, mask = (upload(tensor, self.device) for tensor in pad_lines(tokens, offsets[rows], lengths[rows], padding))
             with computing(self.device, self.precision):
                 return rows, function(ids, mask), mask
 

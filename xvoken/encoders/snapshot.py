@@ -203,12 +203,11 @@ def write_tensors(path: Path, tensors: "dict[str, Tensor]", header: dict[str, An
     """Tensors and a JSON header in one safetensors file, atomically; equal input gives equal bytes."""
     from safetensors.torch import save_file
 
-    plain, stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, set()
-    for name, tensor in plain.items():
-        place = tensor.untyped_storage().data_ptr()
-        if place in stored:  # of layers that share their weights: the format takes each tensor for itself
-            plain[name] = tensor.clone()
-        stored.add(place)
+    plain, places = {}, set()
+    for name, tensor in tensors.items():  # safetensors takes no tensor twice, as T5 has its embeddings
+        one = tensor.detach().cpu().contiguous()
+        plain[name] = one.clone() if one.data_ptr() in places else one
+        places.add(one.data_ptr())
     with replacing(path) as temporary:
         save_file(plain, temporary, metadata={"json": json.dumps(header, sort_keys=True)})
 

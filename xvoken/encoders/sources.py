@@ -1,17 +1,15 @@
 """Which files a tower is loaded from, found without loading it: facts kept about a tower are valid while these files are unchanged."""
 
 import importlib.util
-import json
 import os
 import re
 from contextlib import suppress
-from functools import cache
-from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
+from xvoken.encoders.sentence_files import _source, json_of, subfolder
 from xvoken.encoders.snapshot import tensors_file
-from xvoken.encoders.tokenizer import _source
+from xvoken.errors import UserError
 from xvoken.kinds import DUALS, IMAGE_TOWERS, full_name
 
 # Torchvision's towers whose published weights expect other means of the colours, which it sets by `transform_input` where it loads them.
@@ -68,23 +66,10 @@ def config_of(name: str) -> dict[str, Any]:
 
     Of a hub id that is not in the local cache, it is fetched.
     """
-    with suppress(Exception):
-        files = text_files(name) or [_fetched(_source(name))]
-        found = json.loads((files[0] / "config.json").read_text("utf-8"))
+    with suppress(UserError):
+        found = json_of(name, os.path.join(subfolder(name), "config.json"))
         return found if isinstance(found, dict) else {}
     return {}
-
-
-@cache
-def _fetched(source: str) -> Path:
-    """The folder of a hub id's config.json, fetched; another try in the same process would wait in vain for a hub that does not answer."""
-    try:
-        from huggingface_hub import hf_hub_download
-
-        getLogger("huggingface_hub").setLevel(ERROR)  # it reports every retry
-        return Path(hf_hub_download(source, "config.json")).parent
-    except Exception:
-        return Path(source)  # no folder: the loader reports it
 
 
 def text_files(name: str) -> list[Path]:
@@ -97,13 +82,15 @@ def text_files(name: str) -> list[Path]:
         return [Path(source).absolute()]
     from huggingface_hub import try_to_load_from_cache
 
-    found = None
+    found, inside = None, ""
     if source.count("/") <= 1:
         with suppress(ValueError):  # not a valid hub id: the loader reports it
-            found = try_to_load_from_cache(source, "config.json")
+            inside = subfolder(name)
+            found = try_to_load_from_cache(source, os.path.join(inside, "config.json"))
     if not isinstance(found, str):
         return []
-    revision = Path(found).parent  # CACHE/models--owner--name/snapshots/REVISION: links to the files
+    # CACHE/models--owner--name/snapshots/REVISION: links to the files
+    revision = Path(found).parents[1 if inside else 0]
     main = revision.parents[1] / "refs" / "main"
     return [revision.absolute(), main.absolute()] if main.is_file() else []
 

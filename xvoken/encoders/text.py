@@ -1,11 +1,15 @@
 """Pretrained text towers of transformers, and their pooling."""
 
 import hashlib
+import os
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xvoken.encoders.reading import reads
+from xvoken.encoders.sentence_files import json_of, subfolder
 from xvoken.encoders.tokenizer import _load
 from xvoken.errors import UserError
 from xvoken.kinds import TEXT_POOLS, full_name, made_by
@@ -32,7 +36,12 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
 
 def last_token(states: Tensor, mask: Tensor) -> Tensor:
     """The state of the last token, which alone has seen all others where a tower reads from left to right: states, mask -> (B, d)"""
-    return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+    return at(states, mask.sum(1) - 1)
+
+
+def at(states: Tensor, places: Tensor) -> Tensor:
+    """The state at a place of each sentence: states (B, T, d), places int64 (B,) -> (B, d); in a form that a trace takes for any B, T"""
+    return states.gather(1, places[:, None, None].expand(-1, 1, states.shape[-1])).squeeze(1)
 
 
 def _settle_missing(model: nn.Module, missing: Iterable[str], name: str) -> None:
@@ -46,10 +55,46 @@ def _settle_missing(model: nn.Module, missing: Iterable[str], name: str) -> None
         nn.init.zeros_(model.get_parameter(key))
 
 
-class TextTower(nn.Module):
-    """Hidden states of some layers, concatenated, at the first token or averaged over all tokens.
+LONGEST = 512  # tokens, where neither a model nor its tokenizer says how many it takes
+UNBOUNDED = 1_000_000  # tokens: larger numbers mean that there is no limit
 
-    pool: an entry of TEXT_POOLS: "cls" (first token, as published), "mean" (of all tokens, special ones counted in) or "last".
+
+def _load_model(name: str) -> Any:
+    """The model in fp32; of an encoder-decoder its encoder. Raises UserError where it can't be had."""
+    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+
+    config = _load(AutoConfig, name, "text model")
+    encoder = reads(config.model_type) == "encoder"  # once it was saved by itself, its config is that of no encoder-decoder
+    if config.is_encoder_decoder and not encoder:
+        kind = f"an encoder-decoder ({config.model_type}) whose encoder transformers can't load by itself"
+        raise UserError(f"text model {name}: {kind}; take another model, such as a T5, or an encoder")
+    loader = AutoModelForTextEncoding if encoder else AutoModel
+    model, found = _load(loader, name, "text model", use_safetensors=True, output_loading_info=True)
+    _settle_missing(model.float(), found["missing_keys"], name)
+    return model
+
+
+def _positions(model: nn.Module, sizes: Any) -> int | None:
+    """The longest input that a model has positions for, in tokens; None where its positions are relative."""
+    positions = getattr(sizes, "max_position_embeddings", None)
+    if not isinstance(positions, int) or not 0 < positions < UNBOUNDED:
+        return None
+    # RoBERTa's positions start behind its padding id, so that two of them are never used; MPNet's and others' too.
+    tables = [part for key, part in model.named_modules() if key.endswith("position_embeddings") and isinstance(part, nn.Embedding)]
+    return positions - max((table.padding_idx + 1 for table in tables if table.padding_idx is not None), default=0)
+
+
+def _said_by_tokenizer(name: str) -> int | None:
+    said = json_of(name, os.path.join(subfolder(name), "tokenizer_config.json"))
+    found = said.get("model_max_length") if isinstance(said, dict) else None
+    return int(found) if isinstance(found, int | float) and 0 < found < UNBOUNDED else None
+
+
+class TextTower(nn.Module):
+    """Hidden states of some layers, concatenated, and pooled to one vector.
+
+    pool: an entry of TEXT_POOLS: "cls" (first token, as published), "mean" (of all tokens, special ones counted in), "last" (the last
+    one) or "own", the modules that sentence-transformers put behind the model.
     layers: counted from the last one, (4, 3, 2, 1) = the last four, as in Vokenization (Tan & Bansal, 2020).
     width: size of the output; max_tokens: the longest input, special tokens counted in.
     fixed_length: whether every input is padded to max_tokens; prompt: text that is put before every sentence.
@@ -59,19 +104,23 @@ class TextTower(nn.Module):
 
     def __init__(self, name: str, layers: tuple[int, ...] = (4, 3, 2, 1), pool: str = "cls", prompt: str = ""):
         super().__init__()
-        from transformers import AutoModel
-
-        self.prompt = prompt
-        self.name, self.layers, self.pool, self.pooling = full_name(name), layers, pool, made_by(TEXT_POOLS[pool])
-        self.model, found = _load(AutoModel, name, "text model", use_safetensors=True, output_loading_info=True)
-        _settle_missing(self.model.float(), found["missing_keys"], name)
-        config = self.model.config
-        if not layers or min(layers) < 1 or max(layers) > config.num_hidden_layers:
-            raise UserError(f"--lang-layers {','.join(map(str, layers))}: {name} has layers 1 to {config.num_hidden_layers}")
-        self.width = config.hidden_size * len(layers)
-        # RoBERTa's positions start behind its padding id, so that two of them are never used.
-        reserved = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
-        self.max_tokens = config.max_position_embeddings - reserved
+        self.name, self.layers, self.pool, self.prompt = full_name(name), layers, pool, prompt
+        self.model = _load_model(name)
+        sizes = self.model.config.get_text_config()  # of a model of texts and pictures, that of its texts
+        if not all(isinstance(getattr(sizes, size, None), int) for size in ("num_hidden_layers", "hidden_size")):
+            raise UserError(f"text model {name}: a {sizes.model_type}, of which no layers of tokens' states can be had; take another model")
+        if not layers or min(layers) < 1 or max(layers) > sizes.num_hidden_layers:
+            raise UserError(f"--lang-layers {','.join(map(str, layers))}: {name} has layers 1 to {sizes.num_hidden_layers}")
+        self.width, positions = sizes.hidden_size * len(layers), _positions(self.model, sizes)
+        self.options = {"use_cache": False} if reads(sizes.model_type) == "forward" and getattr(sizes, "use_cache", None) else {}
+        self.ends_in_cls = sizes.model_type == "xlnet"
+        made, longest = made_by(TEXT_POOLS[pool]), None
+        self.pooling = made(name, self.width, prompt) if pool == "own" else made
+        if pool == "own":
+            self.width, longest = self.pooling.width, self.pooling.max_tokens
+        if pool == "own" or positions is None:
+            longest = longest or _said_by_tokenizer(name)
+        self.max_tokens = min(longest or positions or LONGEST, positions or UNBOUNDED)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """ids, mask: int64 (B, T), mask 1 for tokens and 0 for padding -> (B, width)"""
@@ -79,5 +128,11 @@ class TextTower(nn.Module):
 
     def tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         """ids, mask as in `forward` -> (B, T, width): the layers' states of every token, without pooling"""
-        states = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
-        return torch.cat([states[-layer] for layer in sorted(self.layers, reverse=True)], dim=-1)
+        options: dict[str, Any] = {**self.options, "output_hidden_states": max(self.layers) > 1}
+        if self.ends_in_cls:  # XLNet's tokenizer says that <cls>, which is the last token, is of a kind of its own
+            places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+            options["token_type_ids"] = 2 * (places == mask.sum(1, keepdim=True))
+        found = self.model(input_ids=ids, attention_mask=mask, **options)
+        # The last layer as the model gives it, behind its last norm, which some have not among the hidden states.
+        states = [found.last_hidden_state if layer == 1 else found.hidden_states[-layer] for layer in sorted(self.layers, reverse=True)]
+        return torch.cat(states, dim=-1)

