@@ -77,7 +77,11 @@ DUALS = {
     "clip": "xvoken.encoders.clip:load_clip",
     "metaclip_2": "xvoken.encoders.clip:load_clip",
     "siglip": "xvoken.encoders.clip:load_clip",
+    "siglip2": "xvoken.encoders.clip:load_clip",
+    "open_clip": "xvoken.encoders.open_clip:load_open_clip",
 }
+# Tokenizers that are not loaded by transformers alone.
+TOKENIZERS = {"open_clip": "xvoken.encoders.open_tokenizer:load_open_tokenizer"}
 # Kinds of encoders that `load_encoder` loads; a matcher's snapshot is "matcher".
 ENCODERS = {"matcher": "xvoken.encoders.matcher:load_matcher", **dict.fromkeys(DUALS, "xvoken.encoders.dual:load_dual")}
 # Kinds of image towers (name, weights, pool -> tower) and of text towers (name, layers, pool, prompt -> tower): what names each is in

@@ -235,6 +235,11 @@ class FrozenText(_Frozen):
         return in_lanes(one, filter(len, batches), self.run.pace)
 
 
+def _noise(width: int, height: int) -> Image.Image:
+    """A picture of random pixels, the same every time."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
 class FrozenImage(_Frozen):
     """A frozen image tower on a device.
 
@@ -250,12 +255,11 @@ class FrozenImage(_Frozen):
 
     def example(self, batch_size: int) -> tuple[Tensor, ...]:
         """Pixels uint8 (B, 3, H, W)."""
-        shape = self.view(Image.new("RGB", (640, 480))).shape
-        return (torch.randint(256, (batch_size, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),)
+        return (self.view(_noise(640, 480)).expand(batch_size, -1, -1, -1).contiguous(),)
 
     def probe(self) -> tuple[Tensor, ...]:
-        """Three pictures, by which a compiled tower is held against torch."""
-        return self.example(3)
+        """Three pictures of other ratios, by which a compiled tower is held against torch."""
+        return (torch.stack([self.view(_noise(*size)) for size in ((320, 240), (240, 320), (200, 200))]),)
 
     def features(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (B, 3, H, W), on any device -> (B, width) on the tower's device; a GPU may still be computing it"""

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from xvoken.encoders.open_names import hub_revision, is_open_clip, open_files
 from xvoken.encoders.snapshot import tensors_file
 from xvoken.encoders.tokenizer import _source
 from xvoken.kinds import DUALS, IMAGE_TOWERS
@@ -26,6 +27,8 @@ def is_transformers(load: str) -> bool:
 
 def kind_of(load: str) -> str:
     """The entry of ENCODERS that loads `load`: "matcher", or an entry of DUALS; "clip" for unknown types, which CLIP's loader refuses."""
+    if is_open_clip(load):
+        return "open_clip"
     if not is_transformers(load):
         return "matcher"
     model_type = config_of(load).get("model_type")
@@ -37,7 +40,7 @@ def image_kind(name: str) -> str:
     scheme, colon, _ = name.partition(":")
     if colon and scheme in IMAGE_TOWERS:
         return scheme
-    if "/" not in name and not os.path.isdir(name):
+    if "/" not in name and not os.path.isdir(name) and not is_open_clip(name):
         return "torchvision"
     return "dual" if is_dual(name) else "transformers"
 
@@ -49,7 +52,7 @@ def text_kind(name: str) -> str:
 
 def is_dual(name: str) -> bool:
     """Whether a model of either tower's kind is a dual encoder, of which one tower is meant."""
-    return config_of(name).get("model_type") in DUALS
+    return is_open_clip(name) or config_of(name).get("model_type") in DUALS
 
 
 def config_of(name: str) -> dict[str, Any]:
@@ -73,20 +76,12 @@ def text_files(name: str) -> list[Path]:
 
     For a hub id: the revision that the local cache has as the main branch, even if the hub has a newer one.
     """
+    if is_open_clip(name):
+        return open_files(name, text_files)
     source = _source(name)
     if os.path.isdir(source):
         return [Path(source).absolute()]
-    from huggingface_hub import try_to_load_from_cache
-
-    found = None
-    if source.count("/") <= 1:
-        with suppress(ValueError):  # not a valid hub id: the loader reports it
-            found = try_to_load_from_cache(source, "config.json")
-    if not isinstance(found, str):
-        return []
-    revision = Path(found).parent  # CACHE/models--owner--name/snapshots/REVISION: links to the files
-    main = revision.parents[1] / "refs" / "main"
-    return [revision.absolute(), main.absolute()] if main.is_file() else []
+    return hub_revision(source, "config.json") if source.count("/") <= 1 else []
 
 
 def image_files(name: str, weights: str | None) -> list[Path]:
