@@ -111,9 +111,13 @@ def full_name(name: str) -> str:
 
 
 def base_name(name: str) -> str:
-    """The part of a model's or tokenizer's name that goes into file names: `a/b/c` and `timm:c` give `c`, `open_clip:a/b` gives `a-b`."""
+    """The part of a model's or tokenizer's name that goes into file names.
+
+    `a/b/c` and `timm:c` give `c`; `open_clip:a/b` gives `a-b`, and so does `open_clip:a/folder/b`, where b is a file.
+    """
     scheme, _, rest = full_name(name).rpartition(":")
-    return rest.replace("/", "-") if scheme == "open_clip" and not Path(rest).is_dir() else Path(rest).name
+    model, _, weights = rest.partition("/")
+    return f"{model}-{Path(weights).name}" if scheme == "open_clip" and weights and not Path(rest).is_dir() else Path(rest).name
 
 
 def made_by(entry: str) -> Any:

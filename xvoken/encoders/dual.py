@@ -89,7 +89,8 @@ def load_dual(name: str, towers: Sequence[str], placed: Placed) -> Encoder:
     base = base_name(str(folder.resolve())) if folder.is_dir() else base_name(name)
     return Encoder(
         name=base, hash=dual.hash, dim=dual.dim, max_len=dual.text.max_tokens, tokenizer=dual.tokenizer,
-        text_spec=DualTextSpec(name), image_spec=DualImageSpec(base, name), image_width=dual.image.width, files=tuple(text_files(name)) or dual.files,
+        text_spec=DualTextSpec(name), image_spec=DualImageSpec(base, name), image_width=dual.image.width,
+        files=tuple(text_files(name)) or dual.files,
         text_head=ProjectionHead(dual.text_projection), image_head=ProjectionHead(dual.image_projection),
         text=placed.text(dual.text, dual.tokenizer) if "text" in towers else None,
         image=placed.image(dual.image) if "image" in towers else None,

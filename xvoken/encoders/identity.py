@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from xvoken.interrupts import importing
 
-from xvoken.encoders.snapshot import require_snapshot
 from xvoken.encoders.open_names import is_open_clip
+from xvoken.encoders.snapshot import require_snapshot
 from xvoken.encoders.sources import is_dual, kind_of, text_files
 from xvoken.files.known import Start, known, remember
 

@@ -137,14 +137,15 @@ def _weights(of: OpenName, library: Any) -> Path:
     if of.folder:
         return _in_folder(Path(of.folder))
     if of.hub:
-        return _downloaded(of, of.hub, lambda: library.download_pretrained_from_hf(of.hub))
+        pretrained = importlib.import_module("open_clip.pretrained")
+        return _downloaded(of, of.hub, lambda: pretrained.download_pretrained_from_hf(of.hub))
     if os.path.isfile(of.weights):
         return _of_tensors(Path(of.weights))
     tags = library.list_pretrained_tags_by_model(of.model)
     said = library.get_pretrained_cfg(of.model, of.weights) if of.weights else {}
     if not said:
         there = f"open_clip:{of.model}/TAG with one of: {', '.join(tags)}; or" if tags else "no tag has weights of it;"
-        raise UserError(f"{of.name}: {of.weights or 'no weights'} is neither a tag of {of.model} nor a file; {there} give the path of a file")
+        raise UserError(f"{of.name}: {of.weights or 'no weights'} is neither a tag of {of.model} nor a file; {there} give a file")
     _require_activation(of, library, said)
     repository = os.path.dirname(said.get("hf_hub", "")) or "REPOSITORY"
     return _downloaded(of, repository, lambda: library.download_pretrained(said))
@@ -155,7 +156,7 @@ def _in_folder(folder: Path) -> Path:
     if len(there) == 1 or (there and there[0].name in WEIGHTS):
         return _of_tensors(there[0])
     many = f"several files, {', '.join(path.name for path in there)}" if there else "no file"
-    raise UserError(f"model {folder}: {many} of weights in it; name one open_clip_model.safetensors, or fetch the folder again: hf download ID")
+    raise UserError(f"model {folder}: {many} of weights in it; name one open_clip_model.safetensors, or fetch it again: hf download ID")
 
 
 def _of_tensors(path: Path) -> Path:

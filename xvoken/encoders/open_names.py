@@ -1,9 +1,9 @@
 """Names of open_clip's models, and what is known of them without loading open_clip: their config and their files.
 
-    open_clip:MODEL/PRETRAINED      a model that open_clip knows; its weights: a tag of open_clip's, or a file
-    open_clip:MODEL                 the same for a tokenizer, which needs no weights
-    open_clip:hf-hub:OWNER/NAME     a repository of the hub with open_clip_config.json
-    open_clip:FOLDER, or FOLDER     a folder with open_clip_config.json
+open_clip:MODEL/PRETRAINED      a model that open_clip knows; its weights: a tag of open_clip's, or a file
+open_clip:MODEL                 the same for a tokenizer, which needs no weights
+open_clip:hf-hub:OWNER/NAME     a repository of the hub with open_clip_config.json
+open_clip:FOLDER, or FOLDER     a folder with open_clip_config.json
 """
 
 import importlib.util
@@ -49,6 +49,13 @@ class OpenName:
             return cls(name, hub=rest.removeprefix(HUB))
         model, _, weights = rest.partition("/")
         return cls(name, model=model, weights=weights)
+
+    @property
+    def absolute(self) -> str:
+        """The same name for use in any folder."""
+        if self.folder:
+            return f"{PREFIX}{Path(self.folder).absolute()}"
+        return f"{PREFIX}{self.model}/{Path(self.weights).absolute()}" if os.path.isfile(self.weights) else self.name
 
     @property
     def library(self) -> str:

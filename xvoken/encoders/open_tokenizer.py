@@ -71,7 +71,7 @@ class OpenTokenizer:
 
     def __init__(self, own: Any, settings: dict[str, Any], name: str):
         self.own, self.settings, self.name_or_path = own, settings, name
-        self.inner = getattr(own, "tokenizer", None)  # of transformers; None for CLIP's own
+        self.inner: Any = getattr(own, "tokenizer", None)  # of transformers; None for CLIP's own
         if self.inner is not None:
             require_vocabulary(self.inner, name)
             if self.inner.is_fast:
@@ -143,7 +143,7 @@ def tokenizer_of(of: OpenName) -> OpenTokenizer:
     settings = {"context_length": text.get("context_length", CONTEXT), **(text.get("tokenizer_kwargs") or {})}
     source = text.get("hf_tokenizer_name")
     if not source and "siglip" in of.model.lower():
-        raise UserError(f"tokenizer {of.name}: open_clip fetches its vocabulary from a place of its own; take a model with hf_tokenizer_name")
+        raise UserError(f"tokenizer {of.name}: its vocabulary lies outside the hub; take a model with hf_tokenizer_name")
     return _made(of.name, settings, (of.folder or source) if source else "", fetch(source) if source and not of.folder else "")
 
 

@@ -37,12 +37,11 @@ class OpenClipView:
     @classmethod
     def from_config(cls, said: dict[str, Any], name: str) -> "OpenClipView":
         """The view of a model's preprocess_cfg; raises UserError for one that can't be."""
-        size, mean, std, fill = (said.get(key) for key in ("size", "mean", "std", "fill_color"))
-        sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
-        means, stds = (tuple(values) if isinstance(values, list | tuple) else (values,) * 3 for values in (mean, std))
+        fill: Any = said.get("fill_color")
+        sides, means, stds = _several(said.get("size"), 2), _several(said.get("mean"), 3), _several(said.get("std"), 3)
         sound = {
             "size": len(sides) == 2 and all(type(side) is int and 1 <= side <= LARGEST for side in sides),
-            "mean": len(means) == 3 and all(map(_number, means)) and mean != 0,
+            "mean": len(means) == 3 and all(map(_number, means)) and said["mean"] != 0,  # which the library takes for none
             "std": len(stds) == 3 and all(_number(value) and value > 0 for value in stds),
             "interpolation": said.get("interpolation") in SAMPLINGS,
             "resize_mode": said.get("resize_mode") in MODES,
@@ -54,7 +53,7 @@ class OpenClipView:
         mode = said["resize_mode"]
         # The library passes its choice on, but for one way.
         covers = mode == "shortest" and sides[0] != sides[1]
-        return cls(sides, means, stds, "bicubic" if covers else SAMPLINGS[said["interpolation"]], mode, fill)
+        return cls((sides[0], sides[1]), means, stds, "bicubic" if covers else SAMPLINGS[said["interpolation"]], mode, fill)
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """RGB picture -> uint8 (3, height, width)"""
@@ -111,6 +110,10 @@ class OpenClipView:
 
 def _pixels(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+
+
+def _several(value: Any, number: int) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,) * number
 
 
 def _number(value: Any) -> bool:
