@@ -67,7 +67,7 @@ class OpenTextTower(nn.Module):
         states = model.token_embedding(ids) + model.positional_embedding[:length]
         states = model.ln_final(model.transformer(states, attn_mask=model.attn_mask[:length, :length]))
         ends = ids.argmax(1) if model.pool_type == "argmax" else (ids == model.eos_id).int().argmax(1)
-        return states[torch.arange(len(ids), device=ids.device), ends]
+        return states[torch.arange(ids.shape[0], device=ids.device), ends]
 
 
 def _first(found: Any) -> Tensor:
@@ -206,11 +206,11 @@ def _loaded(of: OpenName, library: Any, weights: Path) -> Any:
 
 
 def _taken(tower: Any, name: str) -> nn.Linear | None:
-    """The tower's last projection, a matrix that is multiplied from the right, out of the tower; None where it has none."""
+    """The tower's last projection, a matrix that is multiplied from the right, out of the tower; None where it has none.
+
+    One with a bias, as SigLIP's, is left in it.
+    """
     found = getattr(tower, name, None)
-    if isinstance(found, nn.Linear):
-        setattr(tower, name, None)
-        return found
     if not isinstance(found, nn.Parameter):
         return None
     setattr(tower, name, None)

@@ -122,7 +122,7 @@ def is_open_clip(name: str) -> bool:
         return False
     with suppress(OSError, ValueError, RecursionError):  # timm's config.json, which says nothing of a model_type, may lie there too
         said = _read(folder / "config.json")
-        return not isinstance(said, dict) or said.get("model_type") not in DUALS
+        return not isinstance(said, dict) or said.get("model_type") not in tuple(DUALS)
     return True
 
 
@@ -169,7 +169,7 @@ def hub_revision(repository: str, file: str) -> list[Path]:
         found = try_to_load_from_cache(repository, file)
     if not isinstance(found, str):
         return []
-    revision = Path(found).parent  # CACHE/models--owner--name/snapshots/REVISION: links to the files
+    revision = Path(found).parents[file.count("/")]  # CACHE/models--owner--name/snapshots/REVISION: links to the files
     main = revision.parents[1] / "refs" / "main"
     return [revision.absolute(), main.absolute()] if main.is_file() else []
 

@@ -32,7 +32,7 @@ def kind_of(load: str) -> str:
     if not is_transformers(load):
         return "matcher"
     model_type = config_of(load).get("model_type")
-    return model_type if model_type in DUALS else "clip"
+    return model_type if model_type in tuple(DUALS) else "clip"
 
 
 def image_kind(name: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from xvoken.errors import UserError
-from xvoken.pictures.view import _bounded, _bytes, _scaled, normalized
+from xvoken.pictures.view import View, _bounded, _bytes, _scaled
 
 MODES = ("shortest", "squash", "longest")
 SAMPLINGS = {"bicubic": "bicubic", "bilinear": "bilinear", "random": "bicubic"}  # random: of training; the library evaluates by bicubic
@@ -75,9 +75,13 @@ class OpenClipView:
         """The same of decoded pictures, on their device: uint8 (B, 3, H, W) -> uint8 (B, 3, height, width)"""
         return _bytes(_scaled(pixels, list(self.size), self.resample))
 
+    def cropped(self, picture: Image.Image, box: tuple[int, int, int, int]) -> Tensor:
+        """A box (left, top, right, bottom) of the picture at the size, for augmented views: RGB picture -> uint8 (3, height, width)"""
+        return _pixels(picture.resize((self.size[1], self.size[0]), self._sampling, box=box))
+
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, 3, H, W)"""
-        return normalized(pixels, self.mean, self.std)
+        return View(*self.size, self.mean, self.std).normalize(pixels)
 
     @property
     def _sampling(self) -> Image.Resampling:

@@ -1,9 +1,11 @@
 """The view of SigLIP 2's NaFlex models: a picture in its own ratio, as a row of square patches of pixels."""
 
+import json
 import math
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from xvoken.errors import UserError
@@ -25,7 +27,9 @@ class PatchView(ProcessorView):
         if type(side) is not int or type(most) is not int or not (2 <= side <= 64 and 1 <= most <= MOST) or not processor.do_resize:
             wrong = f"patch_size={side!r}, max_num_patches={most!r}, do_resize={processor.do_resize!r}"
             raise UserError(f"model {name}: its image processor has settings that no picture can be made with ({wrong})")
-        return cls._of(processor)
+        view = cls(json.loads(processor.to_json_string()))
+        view.processor = processor
+        return view
 
     def of_pixels(self, pixels: Tensor) -> Tensor:
         """Views of decoded pictures, computed on their device: uint8 (..., 3, H, W) of one size -> uint8 (..., 3, 1 + N, P * P)"""
@@ -41,6 +45,10 @@ class PatchView(ProcessorView):
         packed[..., 0, 0, :4] = torch.tensor([*divmod(down, 256), *divmod(across, 256)], dtype=torch.uint8)
         packed[..., 1 : 1 + down * across, :] = patches
         return packed
+
+    def cropped(self, picture: Image.Image, box: tuple[int, int, int, int]) -> Tensor:
+        """A box (left, top, right, bottom) of the picture, in its own ratio too: RGB picture -> uint8 (3, 1 + N, P * P)"""
+        return self(picture.crop(box))
 
     def grids(self, packed: Tensor) -> Tensor:
         """Patches down and across, of pictures (B, 3, 1 + N, P * P): int64 (B, 2)"""

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -101,7 +101,8 @@ class View:
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, 3, H, W)"""
-        return normalized(pixels, self.mean, self.std)
+        mean, std = (_per_channel(values, pixels.device) for values in (self.mean, self.std))
+        return (pixels.float() / 255 - mean) / std
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,6 @@ class WholeView:
     def _size(self, width: int, height: int) -> tuple[int, int]:
         scale = min(self.shortest / min(width, height), self.longest / max(width, height))
         return max(1, int(width * scale)), max(1, int(height * scale))
-
-
-def normalized(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 (B, 3, H, W) -> float32 (B, 3, H, W); mean, std: per channel, of values from 0 to 1"""
-    means, stds = (_per_channel(values, pixels.device) for values in (mean, std))
-    return (pixels.float() / 255 - means) / stds
 
 
 @cache
@@ -163,10 +158,6 @@ class ProcessorView:
         cut = size.shortest_edge and getattr(processor, "do_center_crop", None)
         if not processor.do_resize or not (cut or size.height and size.width):
             raise UserError(f"model {name}: its image processor does not bring pictures to one size ({size})")
-        return cls._of(processor)
-
-    @classmethod
-    def _of(cls, processor: Any) -> Self:
         view = cls(json.loads(processor.to_json_string()))
         view.processor = processor
         return view

@@ -27,6 +27,7 @@ from tests.dual_builder import (
     save_open_clip,
 )
 from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.compiled import Compiled
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.identity import identify, tokenizer_facts
 from xvoken.encoders.open_clip import OpenTextTower
@@ -34,6 +35,7 @@ from xvoken.encoders.sources import image_kind, kind_of, text_files, text_kind
 from xvoken.encoders.tokenizer import load_tokenizer, special_ids, token_lists, tokenizer_hash, vocabulary_size
 from xvoken.errors import UserError
 from xvoken.kinds import base_name
+from xvoken.machine import Pace
 from xvoken.pictures.decode import load_picture
 from xvoken.pictures.open_view import OpenClipView
 
@@ -87,7 +89,7 @@ def test_vectors_are_the_librarys_own(kind, at, photos):
     assert abs(encoder.encode_texts(SENTENCES[:2]) @ encoder.encode_texts(SENTENCES[:2]).T)[0, 1] < 0.999
     assert encoder.text.padding.fixed == (kind in ("siglip", "coca"))
     # Before a plain projection, where a tower ends in one.
-    widths = {"vit": (32, 48), "resnet": (32, 24), "siglip": (32, 24), "bert": (24, 48), "coca": (32, 24)}
+    widths = {"vit": (32, 48), "resnet": (32, 24), "siglip": (24, 24), "bert": (24, 48), "coca": (32, 24)}
     assert (encoder.text.width, encoder.image_width) == widths[kind]
 
 
@@ -109,6 +111,7 @@ def test_pixels_are_the_librarys_own(said, photos):
         torch.testing.assert_close(view.normalize(own[None])[0], expected, atol=1e-6, rtol=0)
         decoded = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
         assert (view.of_pixels(decoded)[0].int() - own.int()).abs().max() <= 2  # Pillow rounds between its two passes
+        assert view.cropped(picture, (0, 0, 9, 9)).shape == own.shape
         assert view.squeezed(picture).shape == view.squeezed_of_pixels(decoded)[0].shape == own.shape
 
 
@@ -339,6 +342,15 @@ def test_without_open_clip(at, monkeypatch):
     for load in (lambda: load_encoder("model", [], "cpu"), lambda: load_tokenizer("open_clip:ViT-B-32")):
         with pytest.raises(UserError, match=r"open_clip_torch, which is missing; pip install -e '.\[open_clip\]' -c constraints.txt$"):
             load()
+
+
+def test_an_engine_computes_the_same(at, photos):
+    pytest.importorskip("openvino")
+    save_open_clip(at / "model")
+    plain, engine = load_encoder("model", device="cpu"), load_encoder("model", device="cpu", pace=Pace(engine="openvino"))
+    np.testing.assert_allclose(engine.encode_texts(SENTENCES), plain.encode_texts(SENTENCES), atol=1e-5)
+    np.testing.assert_allclose(engine.encode_images(photos), plain.encode_images(photos), atol=1e-5)
+    assert {type(run) for tower in (engine.text, engine.image) for run in tower.run.compiled.values()} == {Compiled}
 
 
 def test_a_short_input_is_what_a_padded_one_is(at):
