@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 import xvoken.interrupts  # noqa: F401
 
-from xvoken.cli.flags import Help, Parser, add_compute_flags, at_least_one, precision_help, some_path
+from xvoken.cli.flags import LOAD, Help, Parser, add_compute_flags, at_least_one, precision_help, some_path
 from xvoken.cli.main import run_main
 from xvoken.encoders.identity import identify
 from xvoken.encoders.open_names import OpenName, is_open_clip
@@ -82,7 +82,7 @@ def copy_text(texts: str, folder: Path) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="find.bash", description="Find pictures for sentences.", formatter_class=Help)
-    parser.add_argument("--model", "--load", default=MODEL, help="a CLIP or SigLIP model (hub id or folder), or a trained matcher")
+    parser.add_argument("--model", "--load", default=MODEL, help=LOAD)
     parser.add_argument("--images", required=True, type=some_path, help="folder of pictures, or tar shards in quotes")
     parser.add_argument("--texts", required=True, help="text file with a sentence a line, or a sentence")
     parser.add_argument("--topk", type=at_least_one, default=5, help="pictures a sentence")

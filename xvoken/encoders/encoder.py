@@ -278,7 +278,7 @@ def load_encoder(
 ) -> Encoder:  # fmt: skip
     """Load an encoder with the towers asked for; the files at `load` decide which kind of encoder it is.
 
-    load: a matcher's snapshot (folder or .safetensors file), else a folder or hub id of a CLIP or SigLIP model of transformers.
+    load: a matcher's snapshot (folder or .safetensors file), a folder or hub id of a CLIP or SigLIP model, or an open_clip: name.
     towers: "text", "image", both or none; device: auto (a GPU, else the CPU), cpu, cuda, or a GPU's number;
     precision: of the towers, fp32, bf16, or auto for bf16 where the device has the units for it.
     expected: the hash that it must have, if one is known: a model that was replaced meanwhile is refused; pace: see xvoken.machine.Pace.
