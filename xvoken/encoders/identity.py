@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xvoken.interrupts import importing
 
-from xvoken.encoders.open_names import is_open_clip
+from xvoken.encoders.open_names import is_open_clip, without_weights
 from xvoken.encoders.snapshot import require_snapshot
 from xvoken.encoders.sources import is_dual, kind_of, text_files
 from xvoken.files.known import Start, known, remember
@@ -136,6 +136,7 @@ class TokenizerFacts:
 
 def tokenizer_facts(name: str) -> TokenizerFacts:
     """Facts about a tokenizer given by short name, hub id or folder; raises UserError as load_tokenizer does."""
+    name = without_weights(name)
     key = {"of": "tokenizer", **_named(name)}
     if (facts := _known(key, TokenizerFacts)) is None:
         start = Start.now(text_files(name))

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,17 @@ TOKENIZER_SETTINGS = {"clean": str, "strip_sep_token": bool, "language": str}
 
 @dataclass(frozen=True)
 class OpenName:
-    """What a name of open_clip's means: a folder, a repository of the hub, or a model with weights; the others are empty."""
+    """What a name of open_clip's means: a folder, a repository of the hub, or a model with weights; the others are empty.
+
+    cached: the folder in which the hub's cache has the repository, where nothing shall be fetched.
+    """
 
     name: str
     folder: str = ""
     hub: str = ""
     model: str = ""
     weights: str = ""
+    cached: str = ""
 
     @classmethod
     def read(cls, name: str) -> "OpenName":
@@ -83,8 +87,8 @@ class OpenName:
         return found
 
     def _config_file(self) -> Path:
-        if self.folder:
-            return Path(self.folder) / CONFIG
+        if self.folder or self.cached:
+            return Path(self.folder or self.cached) / CONFIG
         if self.hub:
             return _fetched(self.name, self.hub)
         models = package() / "model_configs"
@@ -131,6 +135,12 @@ def is_open_tokenizer(name: str) -> bool:
     return is_open_clip(name) or (Path(name) / OPEN_TOKENIZER).is_file()
 
 
+def without_weights(name: str) -> str:
+    """The name by which a model's tokenizer is known: of a model of open_clip's, its weights are left out."""
+    of = OpenName.read(name) if name.startswith(PREFIX) else None
+    return f"{PREFIX}{of.model}" if of and of.weights else name
+
+
 def tokenizer_file(name: str) -> str:
     """The file of a model's tokenizer, written last when it is kept with a snapshot."""
     return OPEN_TOKENIZER if is_open_clip(name) else "tokenizer.json"
@@ -147,9 +157,9 @@ def open_files(name: str, others: Any) -> list[Path]:
         if of.folder:
             code.append(Path(of.folder).absolute())
         elif of.hub:
-            code += (found := hub_revision(of.hub, CONFIG))
-            if not found:
+            if not (found := hub_revision(of.hub, CONFIG)):
                 return []
+            of, code = replace(of, cached=str(found[0])), code + found
         elif of.weights:
             if not os.path.isfile(of.weights):
                 return []

@@ -219,10 +219,11 @@ def test_a_built_in_model_by_tag_by_file_and_from_the_hub(built_in, at, photos):
 @pytest.mark.parametrize("name", ["open_clip:tiny/mine", "open_clip:tiny/mine.safetensors", "open_clip:hf-hub:some/tiny", "tiny-folder"])
 def test_what_is_known_of_a_model_is_kept(name, built_in, at, monkeypatch):
     time.sleep(0.02)  # files of this instant could still change without a trace
-    found = identify(name)
+    found, tokens = identify(name), tokenizer_facts(name)
     with monkeypatch.context() as gone:
-        gone.setattr("xvoken.encoders.encoder.load_encoder", None)
-        assert identify(name) == found
+        for loader in ("encoder.load_encoder", "tokenizer.load_tokenizer", "open_names._fetched"):
+            gone.setattr(f"xvoken.encoders.{loader}", None)
+        assert (identify(name), tokenizer_facts(name)) == (found, tokens)
     for path in (*(at / "hub").rglob("*.safetensors"), at / "mine.safetensors", at / "tiny-folder/open_clip_model.safetensors"):
         tensors = load_file(path)
         save_file({**tensors, "logit_scale": tensors["logit_scale"] + 1}, path)
