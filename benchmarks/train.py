@@ -38,8 +38,9 @@ from xvoken.cache.texts import TextJob
 from xvoken.cli.flags import roots_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.encoders.frozen import Padding, batches_by_length, pad_lines
+from xvoken.encoders.frozen import batches_by_length
 from xvoken.encoders.image import for_inference
+from xvoken.encoders.padding import Padding, pad_lines
 from xvoken.encoders.precision import autocast, cast_weights
 from xvoken.encoders.tokenizer import load_tokenizer, tokenize
 from xvoken.files.image_sets import CaptionedSet, read_captioned

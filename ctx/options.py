@@ -40,7 +40,7 @@ def add_model_flags(parser: argparse.ArgumentParser, exp_name: str, items: str) 
     parser.add_argument(
         "--model",
         default=MODEL,
-        help="CLIP or SigLIP model by hub id or folder, or a matcher's snapshot, such as snap/xmatching/NAME (default: %(default)s)",
+        help=f"{flags.LOAD} (default: %(default)s)",
     )
     parser.add_argument(
         "--exp_name",

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from xvoken.encoders.encoder import load_encoder
-from xvoken.encoders.frozen import all_batches, require_finite, shown
+from xvoken.encoders.frozen import all_batches, require_finite
+from xvoken.errors import shown
 from xvoken.files.safe import quoted, save_arrays
 from xvoken.machine import TEXT_BATCH
 from xvoken.work.jobs import TowerJob

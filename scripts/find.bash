@@ -2,7 +2,7 @@
 # Find pictures for sentences: of a folder, for a text file with a sentence a line, or for one sentence. Ends with a page to open.
 #   bash scripts/find.bash --model openai/clip-vit-base-patch32 --images photos --texts lines.txt
 #   bash scripts/find.bash --images photos --texts "a dog on the beach"
-# --model: a CLIP or SigLIP model (hub id or folder) or a trained matcher, openai/clip-vit-base-patch32 by default
+# --model: a CLIP or SigLIP model (hub id or folder), open_clip:MODEL/PRETRAINED or a trained matcher, openai/clip-vit-base-patch32 by default
 # --topk 5: pictures a sentence    --device, --precision: as for search    --output outputs/find: folder of all that is written
 # What is made goes by the pictures, the text and the model: the same command again makes only what has changed, as pictures that are new.
 # Precision is auto by default, bf16 where the device has units for it, as for xvoken search, with which it shares what is encoded.

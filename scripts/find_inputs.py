@@ -17,9 +17,10 @@ sys.path.insert(0, str(ROOT))
 
 import xvoken.interrupts  # noqa: F401
 
-from xvoken.cli.flags import Help, Parser, add_compute_flags, at_least_one, precision_help, some_path
+from xvoken.cli.flags import LOAD, Help, Parser, add_compute_flags, at_least_one, precision_help, some_path
 from xvoken.cli.main import run_main
 from xvoken.encoders.identity import identify
+from xvoken.encoders.open_names import OpenName, is_open_clip
 from xvoken.errors import UserError
 from xvoken.files.safe import fingerprint, replacing, sha256_of_file, write_text
 from xvoken.kinds import MODEL
@@ -81,7 +82,7 @@ def copy_text(texts: str, folder: Path) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="find.bash", description="Find pictures for sentences.", formatter_class=Help)
-    parser.add_argument("--model", "--load", default=MODEL, help="a CLIP or SigLIP model (hub id or folder), or a trained matcher")
+    parser.add_argument("--model", "--load", default=MODEL, help=LOAD)
     parser.add_argument("--images", required=True, type=some_path, help="folder of pictures, or tar shards in quotes")
     parser.add_argument("--texts", required=True, help="text file with a sentence a line, or a sentence")
     parser.add_argument("--topk", type=at_least_one, default=5, help="pictures a sentence")
@@ -92,10 +93,11 @@ def main(argv: list[str] | None = None) -> None:
     stamps, images = picture_stamps(args.images), source_of(args.images, args.output)
     text = copy_text(args.texts, args.output / "texts")
     there = Path(args.model).exists()
-    identity = identify(Path(args.model).absolute() if there else args.model)
+    model = from_root(Path(args.model)) if there else OpenName.read(args.model).absolute if is_open_clip(args.model) else args.model
+    identity = identify(Path(args.model).absolute() if there else model)
     made_of = {"pictures": stamps, "model": identity.hash, "key_views": identity.key_views, "precision": args.precision}
     found = {
-        "MODEL": from_root(Path(args.model)) if there else args.model, "IMAGES": images, "OUTPUT": from_root(args.output),
+        "MODEL": model, "IMAGES": images, "OUTPUT": from_root(args.output),
         "DEVICE": args.device, "PRECISION": args.precision, "TOPK": args.topk,
         "TITLE": " ".join(args.texts.split()) if text.startswith(f"{SENTENCE}-") else Path(args.texts).name,
         "PAGE": f"{Path(text).stem}.html", "SET": f"{tidy(args.images.stem)}-{fingerprint(made_of)[:8]}",

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import xvoken.interrupts  # noqa: F401
 from xvoken.interrupts import importing
 
-from xvoken.cli.flags import Help, Parser, add_compute_flags, precision_help, some_path
+from xvoken.cli.flags import LOAD, Help, Parser, add_compute_flags, precision_help, some_path
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.files import keys as key_files
@@ -23,7 +23,7 @@ from xvoken.files import keys as key_files
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Write the keys of a folder's pictures, as far as they are remembered.", formatter_class=Help)
-    parser.add_argument("--load", required=True, help="a matcher's snapshot, or a CLIP or SigLIP model by hub id or folder")
+    parser.add_argument("--load", required=True, help=LOAD)
     parser.add_argument("--images", required=True, type=some_path, help="folder of pictures, or tar shards in quotes")
     parser.add_argument("--image-set", required=True, help="name of the keys")
     parser.add_argument("--keys-dir", required=True, type=some_path, help="folder of the keys")

@@ -36,7 +36,8 @@ from xvoken import commands
 from xvoken.cli.flags import Parser, add_engine_flags, at_least_one, engine_of
 from xvoken.cli.main import run_main
 from xvoken.encoders.identity import tokenizer_facts
-from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
+from xvoken.encoders.sources import is_dual
+from xvoken.encoders.tokenizer import load_tokenizer, require_offsets, tokenizer_hash, vocabulary_size
 from xvoken.errors import UserError
 from xvoken.files import corpus as corpora
 from xvoken.files import tokens as token_files
@@ -129,12 +130,14 @@ class TokenizeJob:
         # Threads of our own handle whole blocks of lines, the work in Python included: faster than the tokenizer's threads.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self.threads = ThreadPoolExecutor(max(1, cores() // self.workers))
-        tokenizer = load_tokenizer(self.tokenizer)
+        tokenizer = load_tokenizer(self.tokenizer, slow=is_dual(self.tokenizer))
         if self.expected not in (None, found := tokenizer_hash(tokenizer)):
             change = f"({self.expected} then, {found} now)"
             raise UserError(f"tokenizer {self.tokenizer}: has become another one since this run began {change}; run the same command again")
         self.tokenize = LineTokenizer(tokenizer)
         self.text = token_files.IdText(vocabulary_size(tokenizer))
+        if self.sentences == "spacy":
+            require_offsets(tokenizer, self.tokenizer, "--sentences")
         self.splitter = SentenceSplitter(tokenizer) if self.sentences == "spacy" else None
 
     def run(self, start: int, stop: int, part: Path) -> dict[str, Any]:
@@ -243,7 +246,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("data_dir", help="folder of the corpus")
     parser.add_argument("file", help="file in that folder, one text per line")
     parser.add_argument(
-        "tokenizer", help="bert-base-uncased, a short name (bert, bert-large, roberta, distilbert, minilm), a hub id, or a folder"
+        "tokenizer",
+        help="bert-base-uncased, a short name (bert, bert-large, roberta, distilbert, minilm), a hub id, a folder, or open_clip:MODEL",
     )
     parser.add_argument("--num-workers", type=at_least_one, default=1, help="processes; a single one uses all cores already (default: 1)")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="tokenize only the first N lines (default: all)")

@@ -26,7 +26,7 @@ from vokenization.evaluate_retrieval import read_record, read_settings
 from vokenization.segments import SEGMENT
 from vokenization.sentences import Sentences, first_tokens, has_rows, open_tokens, read_sentences
 from vokenization.vokenize_corpus_mp import check_tokenizer
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_roots_flags, at_least, compute_of, names, precision_help, roots_of
+from xvoken.cli.flags import LOAD, Help, Parser, add_compute_flags, add_roots_flags, at_least, compute_of, names, precision_help, roots_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.identity import Identity, identify
@@ -68,9 +68,7 @@ def settings_of(identity: Identity, gallery: Gallery, sentences: Sentences, home
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(description="How varied the pictures of a corpus' tokens are; recall of captions' tokens.", formatter_class=Help)
-    parser.add_argument(
-        "--load", required=True, help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
-    )
+    parser.add_argument("--load", required=True, help=LOAD)
     parser.add_argument("--image-sets", default="coco_minival", help="image sets, separated by commas; all together are the gallery")
     parser.add_argument(
         "--corpus", required=True, type=names, help="sets with captions, and text files (a sentence a line), separated by commas"

@@ -33,6 +33,7 @@ from vokenization.hubness import CaptionBank, require_calibration, warn_of_calib
 from vokenization.protocols import PROTOCOLS, remarks
 from xvoken import commands
 from xvoken.cli.flags import (
+    LOAD,
     Help,
     Parser,
     add_compute_flags,
@@ -185,9 +186,7 @@ def report(path: Path, name: str, protocol: str | None) -> str:
 
 def parse_args(argv: list[str] | None) -> Namespace:
     parser = Parser(description="Recall over whole image sets, both directions.", formatter_class=Help)
-    parser.add_argument(
-        "--load", required=True, help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
-    )
+    parser.add_argument("--load", required=True, help=LOAD)
     parser.add_argument("--image-sets", help="image sets that have captions, separated by commas (default: coco_minival)")
     parser.add_argument(
         "--protocol", choices=list(PROTOCOLS),

@@ -19,7 +19,7 @@ import xvoken.interrupts  # noqa: F401
 import numpy as np
 
 from xvoken import commands
-from xvoken.cli.flags import Help, Parser, add_roots_flags, at_least_one, names, roots_of
+from xvoken.cli.flags import LOAD, Help, Parser, add_roots_flags, at_least_one, names, roots_of
 from xvoken.cli.main import run_main
 from xvoken.encoders.identity import identify
 from xvoken.errors import UserError
@@ -85,9 +85,7 @@ def keys_of(load: str) -> Path:
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Write keys in the layout that clip-retrieval and autofaiss read.", formatter_class=Help)
-    parser.add_argument(
-        "--load", required=True, help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
-    )
+    parser.add_argument("--load", required=True, help=LOAD)
     parser.add_argument("--image-sets", default="open_images", help="image sets, separated by commas")
     parser.add_argument("--keys-dir", type=Path, help="folder of the keys (default: keys/ in the snapshot)")
     parser.add_argument("--output", type=Path, help="folder to write to (default: export/ in the snapshot)")

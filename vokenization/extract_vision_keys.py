@@ -24,6 +24,7 @@ from xvoken.interrupts import importing
 
 from xvoken import commands
 from xvoken.cli.flags import (
+    LOAD,
     Help,
     Parser,
     add_compute_flags,
@@ -165,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
         "--load-dir",
         "--load",
         dest="load",
-        help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder",
+        help=LOAD,
     )
     parser.add_argument(
         "--torchvision-model",

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vokenization.export_embeddings import load_pyarrow
-from xvoken.cli.flags import Help, Parser
+from xvoken.cli.flags import LOAD, Help, Parser
 from xvoken.cli.main import run_main
 from xvoken.console import progress, say
 from xvoken.encoders.identity import Identity, identify
@@ -163,9 +163,7 @@ def write_keys(
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(description="Import keys that another tool made with the same model.", formatter_class=Help)
-    parser.add_argument(
-        "--load", required=True, help="the model that made the keys: a CLIP or SigLIP model by hub id or folder, or a matcher's snapshot"
-    )
+    parser.add_argument("--load", required=True, help=f"the model that made the keys: {LOAD}")
     parser.add_argument("--image-sets", required=True, metavar="IMAGE_SET", help="name of the one image set to write")
     parser.add_argument("--from", dest="source", required=True, type=Path, help="the folder with img_emb/ and metadata/")
     parser.add_argument("--keys-dir", type=Path, help="folder to write the keys to (default: keys/ in the snapshot)")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
+from xvoken.encoders.tokenizer import load_tokenizer, require_offsets, tokenizer_hash
 from xvoken.errors import UserError
 from xvoken.files import vokens as voken_files
 from xvoken.files.corpus import Corpus
@@ -83,6 +83,7 @@ class Side:
     def open(self, corpus: Path) -> None:
         """Load the tokenizer, and open its tokens of the corpus."""
         self.tokenizer, self.corpus = load_tokenizer(self.name), Corpus(corpus, base_name(self.name), self.name)
+        require_offsets(self.tokenizer, self.name, "another tokenizer's vokens")
         if (found := tokenizer_hash(self.tokenizer)) != self.hash:
             raise UserError(f"tokenizer {self.name}: has become another one since this run began ({self.hash} then, {found} now)")
 

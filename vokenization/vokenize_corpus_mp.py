@@ -30,6 +30,7 @@ from vokenization.index_choice import Choice, known_record, tell
 from vokenization.layout import NOT_OF_INDEX, Layout, sets_name
 from xvoken import commands
 from xvoken.cli.flags import (
+    LOAD,
     Help,
     Parser,
     add_compute_flags,
@@ -218,9 +219,7 @@ def vokenize(asked: Retrieval, choice: Choice) -> None:
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(description="Retrieve the best images for every line of a corpus.", formatter_class=Help)
-    parser.add_argument(
-        "--load", required=True, help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder"
-    )
+    parser.add_argument("--load", required=True, help=LOAD)
     parser.add_argument("--corpus", required=True, type=Path, help="text file of the corpus, which tokenize_dataset.py has tokenized")
     parser.add_argument(
         "--sentences", action=argparse.BooleanOptionalAction, default=False,

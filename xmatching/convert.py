@@ -20,7 +20,7 @@ from xvoken.interrupts import importing
 
 from xmatching.conversion import Conversion
 from xmatching.kinds import LEVELS
-from xmatching.param import layers
+from xmatching.values import layers
 from xvoken import commands
 from xvoken.cli.flags import Help, Parser, at_least
 from xvoken.cli.main import run_main

@@ -14,7 +14,7 @@ from transformers import BatchEncoding
 
 from xvoken.cache.features import Features
 from xvoken.cache.texts import TokenFeatures, flat_rows
-from xvoken.encoders.frozen import Padding, pad_lines, with_prompt
+from xvoken.encoders.padding import Padding, pad_lines, with_prompt
 from xvoken.encoders.tokenizer import tokenize
 from xvoken.pictures.batches import Pictures
 from xvoken.pictures.view import AnyView

@@ -15,6 +15,7 @@ from xmatching.settings import ImageFacts, TextFacts, Training, describe, model_
 from xvoken.cli.flags import roots_of
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.open_names import tokenizer_file
 from xvoken.encoders.sources import image_changes, image_files, text_files
 from xvoken.errors import UserError
 from xvoken.files.image_sets import CaptionedSet, read_captioned
@@ -84,7 +85,7 @@ def zeroshot_product(args: Namespace, text: TextFacts, image: ImageFacts) -> Pro
         # The number of classes follows from visn, and would have to be loaded to be known.
         return {**snapshots.read_header(path).get("model", {}), "classes": settings["classes"]}
 
-    companions = (snapshots.tokenizer_folder(output) / "tokenizer.json", output / "BEST.json", output / "README.md")
+    companions = (snapshots.tokenizer_folder(output) / tokenizer_file(args.lang), output / "BEST.json", output / "README.md")
     return Product(path, settings, read, "the untrained matcher of these towers", companions, unsaid=snapshots.ModelConfig.unsaid())
 
 

@@ -1,6 +1,7 @@
 """The library's exceptions, and how a full disk and a lack of memory are told from other libraries' errors."""
 
 import errno
+import json
 import os
 import re
 
@@ -45,6 +46,11 @@ def disk_full(error: BaseException | None) -> bool:
 def one_line(text: object) -> str:
     """Fold any text into one printable line."""
     return " ".join(str(text).split())
+
+
+def shown(text: str) -> str:
+    """A text for a message, in quotes."""
+    return json.dumps(text if len(text) <= 100 else f"{text[:97]}...", ensure_ascii=False)
 
 
 OUT_OF_MEMORY = (

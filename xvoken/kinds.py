@@ -82,7 +82,11 @@ DUALS = {
     "clip": "xvoken.encoders.clip:load_clip",
     "metaclip_2": "xvoken.encoders.clip:load_clip",
     "siglip": "xvoken.encoders.clip:load_clip",
+    "siglip2": "xvoken.encoders.clip:load_clip",
+    "open_clip": "xvoken.encoders.open_clip:load_open_clip",
 }
+# Tokenizers that are not loaded by transformers alone.
+TOKENIZERS = {"open_clip": "xvoken.encoders.open_tokenizer:load_open_tokenizer"}
 # Kinds of encoders that `load_encoder` loads; a matcher's snapshot is "matcher".
 ENCODERS = {"matcher": "xvoken.encoders.matcher:load_matcher", **dict.fromkeys(DUALS, "xvoken.encoders.dual:load_dual")}
 # Kinds of image towers (name, weights, pool -> tower) and of text towers (name, layers, pool, prompt -> tower): what names each is in
@@ -115,9 +119,13 @@ def full_name(name: str) -> str:
 
 
 def base_name(name: str) -> str:
-    """The part of a model's or tokenizer's name that goes into file names: `a/b/c` and `timm:c` give `c`, `open_clip:a/b` gives `a-b`."""
+    """The part of a model's or tokenizer's name that goes into file names.
+
+    `a/b/c` and `timm:c` give `c`; `open_clip:a/b` gives `a-b`, and so does `open_clip:a/folder/b`, where b is a file.
+    """
     scheme, _, rest = full_name(name).rpartition(":")
-    return rest.replace("/", "-") if scheme == "open_clip" and not Path(rest).is_dir() else Path(rest).name
+    model, _, weights = rest.partition("/")
+    return f"{model}-{Path(weights).name}" if scheme == "open_clip" and weights and not Path(rest).is_dir() else Path(rest).name
 
 
 def made_by(entry: str) -> Any:

@@ -12,6 +12,10 @@ from xvoken.files.image_sets import Roots
 from xvoken.kinds import KEY_VIEWS
 from xvoken.machine import PRECISIONS, TOWER_ENGINES, Compute, Engine, resolve_precision, workers_on
 
+LOAD = (
+    "a matcher's snapshot, such as snap/xmatching/NAME, a CLIP or SigLIP model by hub id or folder, or one of open_clip's: "
+    "open_clip:MODEL/PRETRAINED, open_clip:hf-hub:OWNER/NAME, a folder"
+)
 WORKERS = "processes (default: one per GPU; on a CPU one for every four cores, which uses them by itself)"
 
 

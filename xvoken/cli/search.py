@@ -14,7 +14,7 @@ from xvoken.interrupts import importing
 
 from xvoken.ask.queries import ALIKE, LONGEST, Part, Query, picture, query, sentence, sentence_or_picture, written
 from xvoken.cli.answers import as_json, drawing, print_answer
-from xvoken.cli.flags import Help, Parser, add_compute_flags, add_hubness_flag, at_least_one, precision_help, share, some_path
+from xvoken.cli.flags import LOAD, Help, Parser, add_compute_flags, add_hubness_flag, at_least_one, precision_help, share, some_path
 from xvoken.console import printable, say
 from xvoken.errors import UserError, one_line
 from xvoken.files.image_sets import listed_sets, split_name
@@ -38,8 +38,7 @@ def add_gallery_flags(parser: Parser) -> None:
     parser.add_argument("--image-sets", help="image sets whose keys are there, separated by commas, instead of --images")
     parser.add_argument(
         "--load", "--load-dir",
-        help="a matcher's snapshot, such as snap/xmatching/NAME, or a CLIP or SigLIP model by hub id or folder (default: with --images "
-        f"{MODEL})",
+        help=f"{LOAD} (default: with --images {MODEL})",
     )  # fmt: skip
     parser.add_argument("--keys-dir", type=some_path, help="folder of the keys of --image-sets (default: keys/ in the snapshot)")
     parser.add_argument(

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from xvoken.encoders.dual import Dual
+from xvoken.encoders.siglip2 import Siglip2ImageTower, require_right_padding
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import from_pretrained, require_vocabulary
 from xvoken.errors import UserError
@@ -65,9 +66,13 @@ def load_clip(name: str) -> Dual:
         tokenizer.backend_tokenizer.no_padding()
     processor = from_pretrained(AutoImageProcessor, name, f"image processor {name}", _mend(name), backend="torchvision")
     projected, sizes = model.config.model_type in PROJECTED, model.config.text_config
+    kind: Any = ClipImageTower
+    if model.config.model_type == "siglip2":
+        kind = Siglip2ImageTower
+        require_right_padding(tokenizer, name)
     text = ClipTextTower(name, model.text_model, sizes.hidden_size if projected else sizes.projection_size)
     return Dual(
-        text, ClipImageTower(name, model.vision_model, processor),
+        text, kind(name, model.vision_model, processor),
         *((model.text_projection, model.visual_projection) if projected else (None, None)),
         dim=model.config.projection_dim if projected else text.width, tokenizer=tokenizer, hash=weights_hash(model),
         revision=getattr(model.config, "_commit_hash", None) or "",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import Placed
 from xvoken.encoders.heads import OwnHead
+from xvoken.encoders.open_names import PREFIX
 from xvoken.encoders.sources import kind_of, text_files
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
 from xvoken.errors import UserError
@@ -26,7 +27,7 @@ class Dual:
     """A dual encoder as its family's module loads it: on the CPU, in fp32, without gradients.
 
     text_projection, image_projection: from the towers' outputs to the joint space of `dim` numbers; None where they end in it.
-    hash: of all weights; revision: the hub's commit, or "".
+    hash: of all weights; revision: the hub's commit, or ""; files: what it was loaded from, where its name alone does not say it.
     """
 
     text: AnyTextTower
@@ -37,6 +38,7 @@ class Dual:
     tokenizer: Any
     hash: str
     revision: str = ""
+    files: tuple[Path, ...] = ()
 
 
 class ProjectionHead(nn.Module):
@@ -103,10 +105,12 @@ def dual_of(name: str) -> Dual:
 def load_dual(name: str, towers: Sequence[str], placed: Placed) -> Encoder:
     """Load a dual encoder with the towers asked for; raises UserError."""
     dual = dual_of(name)
-    base = base_name(str(Path(name).resolve())) if Path(name).is_dir() else base_name(name)
+    folder = Path(name.removeprefix(PREFIX))
+    base = base_name(str(folder.resolve())) if folder.is_dir() else base_name(name)
     return Encoder(
         name=base, hash=dual.hash, dim=dual.dim, max_len=dual.text.max_tokens, tokenizer=dual.tokenizer,
-        text_spec=DualTextSpec(name), image_spec=DualImageSpec(base, name), image_width=dual.image.width, files=tuple(text_files(name)),
+        text_spec=DualTextSpec(name), image_spec=DualImageSpec(base, name), image_width=dual.image.width,
+        files=tuple(text_files(name)) or dual.files,
         text_head=ProjectionHead(dual.text_projection), image_head=ProjectionHead(dual.image_projection),
         text=placed.text(dual.text, dual.tokenizer) if "text" in towers else None,
         image=placed.image(dual.image) if "image" in towers else None,

@@ -23,7 +23,6 @@ from xvoken.encoders.frozen import (
     batches_by_length,
     of_length_one,
     require_finite,
-    shown,
 )
 from xvoken.encoders.heads import mean_of_views
 from xvoken.encoders.running import ALONE
@@ -31,7 +30,7 @@ from xvoken.encoders.snapshot import Bank
 from xvoken.encoders.sources import kind_of
 from xvoken.encoders.text import masked_mean
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
-from xvoken.errors import UserError
+from xvoken.errors import UserError, shown
 from xvoken.files.safe import matrix
 from xvoken.kinds import ENCODERS, made_by
 from xvoken.machine import IMAGE_BATCH, PRECISIONS, TEXT_BATCH, Pace, lines_on, one_device, resolve_precision
@@ -278,7 +277,7 @@ def load_encoder(
 ) -> Encoder:  # fmt: skip
     """Load an encoder with the towers asked for; the files at `load` decide which kind of encoder it is.
 
-    load: a matcher's snapshot (folder or .safetensors file), else a folder or hub id of a CLIP or SigLIP model of transformers.
+    load: a matcher's snapshot (folder or .safetensors file), a folder or hub id of a CLIP or SigLIP model, or an open_clip: name.
     towers: "text", "image", both or none; device: auto (a GPU, else the CPU), cpu, cuda, or a GPU's number;
     precision: of the towers, fp32, bf16, or auto for bf16 where the device has the units for it.
     expected: the hash that it must have, if one is known: a model that was replaced meanwhile is refused; pace: see xvoken.machine.Pace.

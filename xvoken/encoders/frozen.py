@@ -1,9 +1,8 @@
 """Frozen towers on a device: the one place where tower, engine, padding, precision and TF32 meet."""
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,47 +14,13 @@ from transformers import PreTrainedTokenizerBase
 
 from xvoken.encoders.image import for_inference
 from xvoken.encoders.lanes import in_lanes
+from xvoken.encoders.padding import Padding, pad_lines, with_prompt
 from xvoken.encoders.precision import cast_weights, upload
-from xvoken.encoders.prompts import behind_prompt
 from xvoken.encoders.running import ALONE, Run, computing
-from xvoken.encoders.tokenizer import Tokenizer, special_ids, token_lists, tokenize
+from xvoken.encoders.tokenizer import tokenize
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
 from xvoken.errors import UserError
 from xvoken.machine import Pace
-
-
-@dataclass(frozen=True)
-class Padding:
-    """The ids before and behind a sentence, and the longest input of the tower, these ids counted in.
-
-    before: a prompt's ids too; pad: also what stands for an empty sentence, where nothing is put around it (GPT-2 has its end only).
-    fixed: every input is max_tokens long and the tower looks at the padding too, as in SigLIP's training.
-    """
-
-    before: tuple[int, ...]
-    behind: tuple[int, ...]
-    pad: int
-    max_tokens: int
-    fixed: bool = False
-
-    @classmethod
-    def for_tokenizer(cls, tokenizer: Tokenizer, max_tokens: int, fixed: bool = False, prompt: str = "") -> "Padding":
-        """The tokenizer's own special ids, and those of the prompt behind the first; raises UserError where they fill the tower's input."""
-        before, behind = special_ids(tokenizer)
-        before += tuple(token_lists(tokenizer, [prompt])[0]) if prompt else ()
-        if len(before) + len(behind) >= max_tokens:
-            raise UserError(f"the tower takes {max_tokens} tokens: none is left behind the prompt {shown(prompt)}; take a shorter one")
-        pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        return cls(before, behind, pad or 0, max_tokens, fixed)
-
-    def lengths(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Tokens of each sentence (n,), without special ids -> lengths of the inputs (n,), with special ids, cut to fit the tower"""
-        return np.minimum(np.maximum(tokens + self.specials, 1), self.max_tokens)
-
-    @property
-    def specials(self) -> int:
-        """How many ids a sentence gets besides its own."""
-        return len(self.before) + len(self.behind)
 
 
 def batches_by_length(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
@@ -93,35 +58,6 @@ def require_finite(vectors: NDArray[np.floating], name: Callable[[int], str], pr
         others = f" and of {len(bad) - 1} more" if len(bad) > 1 else ""
         lower = "" if precision == "fp32" else ", or take --precision fp32"
         raise UserError(f"{name(int(bad[0]))}: the model's output for it{others} is not finite; leave it out{lower}{mend}")
-
-
-def shown(text: str) -> str:
-    """A text for a message, in quotes."""
-    return json.dumps(text if len(text) <= 100 else f"{text[:97]}...", ensure_ascii=False)
-
-
-def pad_lines(tokens: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64], padding: Padding) -> tuple[Tensor, Tensor]:
-    """The lines tokens[starts[i] : starts[i] + lengths[i]], cut to fit the tower -> ids, mask: int64 (B, T)"""
-    whole = padding.lengths(lengths)
-    lengths = np.minimum(lengths, padding.max_tokens - padding.specials)
-    columns = np.arange(lengths.max(initial=0))
-    inside = columns < lengths[:, None]  # (B, longest line)
-    first = len(padding.before)  # column of the first token
-    ids = np.full((len(lengths), padding.max_tokens if padding.fixed else whole.max(initial=1)), padding.pad, np.int64)
-    ids[:, :first] = padding.before
-    ids[:, first : first + len(columns)][inside] = tokens[(starts[:, None] + columns)[inside]]
-    for number, end in enumerate(padding.behind):
-        ids[np.arange(len(ids)), first + lengths + number] = end
-    mask = np.arange(ids.shape[1]) < whole[:, None]
-    return torch.from_numpy(ids), torch.from_numpy((mask | padding.fixed).astype(np.int64))
-
-
-def with_prompt(
-    tokenizer: Tokenizer, prompt: str, padding: Padding, tokens: NDArray[np.int32], offsets: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int64], Padding]:
-    """Lines, and the padding that goes with them: where ids before a line would not be the prompt's text, the lines have it themselves."""
-    found = behind_prompt(tokenizer, prompt, tokens, offsets)
-    return (*found, replace(padding, before=special_ids(tokenizer)[0])) if found else (tokens, offsets, padding)
 
 
 EXAMPLE_TOKENS = 24  # of a made-up sentence
@@ -247,6 +183,11 @@ class FrozenText(_Frozen):
         return in_lanes(one, filter(len, batches), self.run.pace)
 
 
+def _noise(width: int, height: int) -> Image.Image:
+    """A picture of random pixels, the same every time."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
 class FrozenImage(_Frozen):
     """A frozen image tower on a device.
 
@@ -262,15 +203,12 @@ class FrozenImage(_Frozen):
 
     def example(self, batch_size: int) -> tuple[Tensor, ...]:
         """Pixels (B, 3, H, W), as the tower's view makes them."""
-        like, numbers = self.view(Image.new("RGB", (640, 480))), torch.Generator().manual_seed(0)
-        shape = (batch_size, *like.shape)
-        if like.dtype == torch.uint8:
-            return (torch.randint(256, shape, dtype=torch.uint8, generator=numbers),)
-        return (torch.randn(shape, generator=numbers),)
+        like = self.view(_noise(640, 480))
+        return (like.expand(batch_size, *like.shape).contiguous(),)
 
     def probe(self) -> tuple[Tensor, ...]:
-        """Three pictures, by which a compiled tower is held against torch."""
-        return self.example(3)
+        """Three pictures of other ratios, by which a compiled tower is held against torch."""
+        return (torch.stack([self.view(_noise(*size)) for size in ((320, 240), (240, 320), (200, 200))]),)
 
     def features(self, pixels: Tensor) -> Tensor:
         """pixels: as `view` makes them (B, 3, H, W), on any device -> (B, width) on the tower's device; a GPU may still be computing it"""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from xvoken.interrupts import importing
 
+from xvoken.encoders.open_names import is_open_clip, without_weights
 from xvoken.encoders.snapshot import require_snapshot
-from xvoken.encoders.sources import is_transformers, kind_of, text_files
+from xvoken.encoders.sources import is_dual, kind_of, text_files
 from xvoken.files.known import Start, known, remember
 
 if TYPE_CHECKING:  # a module that exists for type checkers only
@@ -78,7 +79,7 @@ def _kept(what: str, load: str | Path, kind: "type[DataclassInstance]", find_out
     key = {"of": what, **_named(str(load))}
     if (facts := _known(key, kind)) is None:
         start = Start.now(text_files(str(load)))
-        if not is_transformers(str(load)):
+        if kind_of(str(load)) == "matcher":
             require_snapshot(load)  # a wrong name is reported before torch is imported, which takes seconds
         with importing():
             from xvoken.encoders.encoder import load_encoder
@@ -90,7 +91,12 @@ def _kept(what: str, load: str | Path, kind: "type[DataclassInstance]", find_out
 
 def _named(name: str) -> dict[str, Any]:
     """What facts are kept under: a model's name, and its folders, as the same name means another model in another folder or hub cache."""
-    return {"load": name, "at": os.getcwd(), "sources": [str(path) for path in text_files(name)]}
+    sources = [str(path) for path in text_files(name)]
+    if not sources and is_open_clip(name):  # weights by a tag: open_clip alone knows where they lie in the hub's cache
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        sources = [HF_HUB_CACHE]
+    return {"load": name, "at": os.getcwd(), "sources": sources}
 
 
 def _known(key: dict[str, Any], kind: "type[DataclassInstance]") -> dict[str, Any] | None:
@@ -130,6 +136,7 @@ class TokenizerFacts:
 
 def tokenizer_facts(name: str) -> TokenizerFacts:
     """Facts about a tokenizer given by short name, hub id or folder; raises UserError as load_tokenizer does."""
+    name = without_weights(name)
     key = {"of": "tokenizer", **_named(name)}
     if (facts := _known(key, TokenizerFacts)) is None:
         start = Start.now(text_files(name))
@@ -137,7 +144,7 @@ def tokenizer_facts(name: str) -> TokenizerFacts:
             import transformers  # noqa: F401  # the functions below import it
 
             from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
-        tokenizer = load_tokenizer(name)
+        tokenizer = load_tokenizer(name, slow=is_dual(name))
         facts = asdict(TokenizerFacts(tokenizer_hash(tokenizer), vocabulary_size(tokenizer)))
         if files := text_files(name):
             remember(key, files, facts, start)

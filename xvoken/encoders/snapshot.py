@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and reading a header needs n
 
 FORMAT = "xvoken-matcher-1"
 BANK = 4096  # sentences, and pictures, of a bank
+OPEN_TOKENIZER = "open_clip_tokenizer.json"  # in tokenizer/, where it is one of open_clip's, see xvoken/encoders/open_tokenizer.py
 UNIT = 0.01  # so far may the length of a bank's vector, rounded to 16 bits, be from 1
 
 
@@ -182,15 +183,15 @@ def metrics_file(folder: Path) -> Path:
 
 
 def write_tokenizer(folder: Path, tokenizer: Any) -> Path:
-    """Save a tokenizer of transformers with the snapshot; returns its folder."""
+    """Save a tokenizer with the snapshot; returns its folder."""
     with replacing_files(tokenizer_folder(folder)) as temporary:
         tokenizer.save_pretrained(temporary)
     return tokenizer_folder(folder)
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether the snapshot's folder has a fast tokenizer's file."""
-    return (tokenizer_folder(folder) / "tokenizer.json").is_file()
+    """Whether the snapshot's folder has the file of a fast tokenizer or of one of open_clip's."""
+    return any((tokenizer_folder(folder) / name).is_file() for name in ("tokenizer.json", OPEN_TOKENIZER))
 
 
 def write(folder: Path, tag: str, config: dict[str, Any], tensors: "dict[str, Tensor]", command: list[str]) -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from xvoken.encoders.open_names import hub_revision, is_open_clip, open_files
 from xvoken.encoders.sentence_files import _source, json_of, subfolder
 from xvoken.encoders.snapshot import tensors_file
 from xvoken.errors import UserError
@@ -29,10 +30,12 @@ def is_transformers(load: str) -> bool:
 
 def kind_of(load: str) -> str:
     """The entry of ENCODERS that loads `load`: "matcher", or an entry of DUALS; "clip" for unknown types, which CLIP's loader refuses."""
+    if is_open_clip(load):
+        return "open_clip"
     if not is_transformers(load):
         return "matcher"
     model_type = config_of(load).get("model_type")
-    return model_type if model_type in DUALS else "clip"
+    return model_type if model_type in tuple(DUALS) else "clip"
 
 
 def image_kind(name: str) -> str:
@@ -40,7 +43,7 @@ def image_kind(name: str) -> str:
     scheme, colon, _ = name.partition(":")
     if colon and scheme in IMAGE_TOWERS:
         return scheme
-    if "/" not in name and not os.path.isdir(name):
+    if "/" not in name and not os.path.isdir(name) and not is_open_clip(name):
         return "torchvision"
     return "dual" if is_dual(name) else "transformers"
 
@@ -52,7 +55,7 @@ def text_kind(name: str) -> str:
 
 def is_dual(name: str) -> bool:
     """Whether a model of either tower's kind is a dual encoder, of which one tower is meant."""
-    return config_of(name).get("model_type") in tuple(DUALS)  # of a stranger's config it may be no text
+    return is_open_clip(name) or config_of(name).get("model_type") in tuple(DUALS)  # of a stranger's config it may be no text
 
 
 def one_dual(lang: str, visn: str) -> bool:
@@ -77,22 +80,12 @@ def text_files(name: str) -> list[Path]:
 
     For a hub id: the revision that the local cache has as the main branch, even if the hub has a newer one.
     """
+    if is_open_clip(name):
+        return open_files(name, text_files)
     source = _source(name)
     if os.path.isdir(source):
         return [Path(source).absolute()]
-    from huggingface_hub import try_to_load_from_cache
-
-    found, inside = None, ""
-    if source.count("/") <= 1:
-        with suppress(ValueError):  # not a valid hub id: the loader reports it
-            inside = subfolder(name)
-            found = try_to_load_from_cache(source, os.path.join(inside, "config.json"))
-    if not isinstance(found, str):
-        return []
-    # CACHE/models--owner--name/snapshots/REVISION: links to the files
-    revision = Path(found).parents[1 if inside else 0]
-    main = revision.parents[1] / "refs" / "main"
-    return [revision.absolute(), main.absolute()] if main.is_file() else []
+    return hub_revision(source, os.path.join(subfolder(name), "config.json")) if source.count("/") <= 1 else []
 
 
 def image_files(name: str, weights: str | None) -> list[Path]:

@@ -9,9 +9,10 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from xvoken.encoders.open_names import is_open_tokenizer
 from xvoken.encoders.sentence_files import _source, lowers, subfolder
 from xvoken.errors import UserError, one_line
-from xvoken.kinds import SHORT_NAMES, full_name
+from xvoken.kinds import SHORT_NAMES, TOKENIZERS, full_name, made_by
 
 
 class Tokenizer(Protocol):
@@ -97,18 +98,24 @@ def _load(loader: Any, name: str, what: str, **options: Any) -> Any:
     return from_pretrained(loader, source, f"{what} {name}", mend, **options)
 
 
-def load_tokenizer(name: str) -> Any:
-    """A fast tokenizer by short name, hub id or folder; raises UserError for one that is slow or has no vocabulary."""
+def load_tokenizer(name: str, slow: bool = False) -> Any:
+    """A tokenizer by short name, hub id or folder, or of a model of open_clip's; raises UserError for one that has no vocabulary.
+
+    slow: whether one of transformers may be a slow one, without tokenizer.json, as that of SigLIP's first models.
+    """
+    if is_open_tokenizer(name):
+        return made_by(TOKENIZERS["open_clip"])(name)
     from transformers import AutoTokenizer
 
     tokenizer = _load(AutoTokenizer, name, "tokenizer")
     require_vocabulary(tokenizer, name)
-    if not tokenizer.is_fast:
+    if not (slow or tokenizer.is_fast):
         raise UserError(f"tokenizer {name}: has no tokenizer.json (fast tokenizer); convert it with transformers first")
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    if lowers(name):
-        _lower(tokenizer.backend_tokenizer)
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        if lowers(name):
+            _lower(tokenizer.backend_tokenizer)
     return tokenizer
 
 
@@ -119,6 +126,12 @@ def _lower(backend: Any) -> None:
     own = [] if backend.normalizer is None else [backend.normalizer]
     if not any("Lowercase" in repr(one) for one in own):  # once it is saved with the tokenizer, it is there
         backend.normalizer = Sequence([Lowercase(), *own])
+
+
+def require_offsets(tokenizer: Tokenizer, name: str, what: str) -> None:
+    """Raise UserError for a tokenizer that does not say which characters a token stands for; what: asks for them."""
+    if not is_fast(tokenizer):
+        raise UserError(f"tokenizer {name}: does not say which characters of a line its tokens stand for, which {what} asks for")
 
 
 def require_vocabulary(tokenizer: Tokenizer, name: str) -> None:

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
 
 from tests.worlds import World
-from xvoken.encoders.frozen import Padding, batches_by_length, pad_lines
+from xvoken.encoders.frozen import batches_by_length
 from xvoken.encoders.image import ImageTower
+from xvoken.encoders.padding import Padding, pad_lines
 from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer, tokenize, tokenizer_hash
 from xvoken.errors import UserError
