@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from xmatching.kinds import losses_by_token
 from xmatching.settings import is_fitted
-from xvoken.encoders.sources import image_kind, is_dual
+from xvoken.encoders.sources import image_kind
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS
 
@@ -38,19 +38,7 @@ def check(args: Namespace, untrained: bool) -> None:
         raise UserError("--views: augmented views are cached for a frozen tower only; leave out --visn-finetune or --views")
     if not 0 <= args.dropout < 1:
         raise UserError(f"--dropout {args.dropout}: expected a share from 0 to below 1")
-    _check_duals(args)
     _check_heads(args, untrained)
-
-
-def _check_duals(args: Namespace) -> None:
-    """Raise UserError for what a tower of a dual encoder can't do: it has one output for a text, and its files are not written here."""
-    wrong = (
-        ("--level token", args.level == "token", args.lang), ("--lang-finetune", args.lang_finetune, args.lang),
-        ("--visn-finetune", args.visn_finetune, args.visn),
-    )  # fmt: skip
-    for flag, given, tower in wrong:
-        if given and is_dual(tower):
-            raise UserError(f"{flag}: not with {tower}, the tower of a dual encoder, which is taken whole and as it is; leave it out")
 
 
 def _check_heads(args: Namespace, untrained: bool) -> None:

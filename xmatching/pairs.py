@@ -14,10 +14,8 @@ from xvoken.cache.features import Features, left_out
 from xvoken.cache.images import cut_features
 from xvoken.cache.texts import text_features, token_features
 from xvoken.console import say
-from xvoken.encoders.dual import dual_of
-from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
+from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec, build_towers
 from xvoken.encoders.snapshot import Snapshot, tokenizer_folder, tower_sources
-from xvoken.encoders.sources import one_dual
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
 from xvoken.files.image_sets import CaptionedSet
@@ -33,8 +31,7 @@ class Towers:
     def __init__(self, text: TextTowerSpec, image: ImageTowerSpec, max_len: int | None, tokenizer: str | None = None):
         self.text_spec, self.image_spec = text, image
         self.tokenizer = load_tokenizer(tokenizer or text.name)
-        self.dual = dual_of(text.name) if one_dual(text.name, image.visn) else None  # loaded once for both
-        self.text, self.image = (self.dual.text, self.dual.image) if self.dual else (text.build(), image.build())
+        self.text, self.image, self.dual = build_towers(text, image)
         self.max_len = min(max_len or self.text.max_tokens, self.text.max_tokens)
 
     @classmethod

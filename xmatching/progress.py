@@ -54,6 +54,7 @@ def require_same(output: Path, header: dict[str, Any], config: dict[str, Any]) -
     """Raise UserError if the training in `output` has other settings than `config`; header: of its training state file."""
     # The values of keys that older files lack.
     unsaid = {**asdict(Training()), "load": None, "other_lines": None, "precision": config["training"]["precision"]}
+    unsaid["captions"] = config["training"]["captions"]
     for part, defaults in (("model", snapshots.ModelConfig.unsaid()), ("training", unsaid)):
         changed = differences({**defaults, **header["config"][part]}, config[part])
         if changed:

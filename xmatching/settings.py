@@ -121,6 +121,7 @@ def describe(args: Namespace, model: ModelConfig, training: Training, sets: list
         "training": {
             **asdict(training), "load": args.load and Path(args.load).name,
             "data": {part.name: {"images": len(part.ids), "captions": len(part.captions)} for part in sets},
+            "captions": sha256_of_lines(f"{part.ids[picture]}\t{sentence}" for part in sets for picture, sentence in part.captions)[:16],
             "precision": precision,
             "other_lines": sha256_of_lines(other_lines(args.other_lines))[:16] if is_fitted(args.head) else None,
         },

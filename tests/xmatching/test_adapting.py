@@ -19,6 +19,7 @@ from xmatching.choice import Chooser, Sides, recall_sum
 from xmatching.folds import folds_of
 from xmatching.param import parse_args
 from xmatching.shares import by_picture, choose_shares, correction_of
+from xvoken.encoders import clip
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.dual import dual_of, own_heads
 from xvoken.encoders.encoder import Encoder, load_encoder
@@ -257,6 +258,14 @@ def test_the_share_is_what_finds_most_and_never_less_than_its_own_score(own: int
         ]
         assert scored[0] > scored[1] + 50 if gains else scored[0] == scored[1]
     assert correction_of(["own", "cca"], chooser, parts[own], 0.5) == 0.5 and correction_of(["own"], chooser, parts[own], None) == 0
+
+
+def test_the_dual_encoder_is_loaded_once_for_both_towers(small: World, learnt: Path, monkeypatch: pytest.MonkeyPatch):
+    loaded, load = [], clip.load_clip
+    monkeypatch.setattr(clip, "load_clip", lambda name: loaded.append(name) or load(name))
+    for towers in (["text", "image"], ["text"], []):
+        load_encoder(learnt, towers)
+    assert loaded == [str(small.clip)] * 2
 
 
 def test_an_input_of_fixed_length_is_never_cut(small: World):

@@ -10,12 +10,13 @@ from torch import nn
 
 from xvoken.calibration import Calibration
 from xvoken.encoders import snapshot as snapshots
+from xvoken.encoders.dual import Dual, dual_of
 from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import Placed
 from xvoken.encoders.heads import JoinedHead
 from xvoken.encoders.parts import Part
 from xvoken.encoders.snapshot import ModelConfig, Snapshot
-from xvoken.encoders.sources import SCALED, image_kind, text_kind
+from xvoken.encoders.sources import SCALED, image_kind, one_dual, text_kind
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.encoders.towers import AnyImageTower, AnyTextTower
@@ -61,6 +62,15 @@ class ImageTowerSpec:
         return made_by(IMAGE_TOWERS[image_kind(self.visn)])(self.visn, self.weights, self.pool).eval().requires_grad_(False)
 
 
+def build_towers(text: TextTowerSpec, image: ImageTowerSpec, wanted: Sequence[str] = ("text", "image")) -> tuple[Any, Any, Dual | None]:
+    """The towers that are wanted, and the dual encoder that both are of, loaded once for both; None for what there is not."""
+    taken_whole = not (text.prompt or image.weights)  # else the tower itself refuses it
+    if {"text", "image"} <= set(wanted) and taken_whole and one_dual(text.name, image.visn):
+        dual = dual_of(text.name)
+        return dual.text, dual.image, dual
+    return text.build() if "text" in wanted else None, image.build() if "image" in wanted else None, None
+
+
 def load_matcher(load: str, towers: Sequence[str], placed: Placed) -> Encoder:
     """Load a snapshot (folder or .safetensors file) with the towers asked for.
 
@@ -83,14 +93,13 @@ def load_matcher(load: str, towers: Sequence[str], placed: Placed) -> Encoder:
         bank=snapshot.bank, calibration=_calibration(model, load),
         files=(snapshots.tensors_file(snapshot.folder, snapshot.tag), snapshots.tokenizer_folder(snapshot.folder)),
     )  # fmt: skip
-    if "text" in towers:
-        tower = text_spec.build()
-        _same_tower(tower, model.lang_hash, "text tower", text_spec.name, load)
-        encoder.text = placed.text(tower, encoder.tokenizer)
-    if "image" in towers:
-        tower = image_spec.build()
-        _same_tower(tower, model.visn_hash, "image tower", image_spec.visn, load)
-        encoder.image = placed.image(tower)
+    text, image, _ = build_towers(text_spec, image_spec, towers)
+    if text:
+        _same_tower(text, model.lang_hash, "text tower", text_spec.name, load)
+        encoder.text = placed.text(text, encoder.tokenizer)
+    if image:
+        _same_tower(image, model.visn_hash, "image tower", image_spec.visn, load)
+        encoder.image = placed.image(image)
     return encoder
 
 
