@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xvoken.encoders.reading import reads
-from xvoken.encoders.sentence_files import json_of, subfolder
+from xvoken.encoders.sentence_files import _source, json_of, subfolder
 from xvoken.encoders.tokenizer import _load
 from xvoken.errors import UserError
 from xvoken.kinds import TEXT_POOLS, full_name, made_by
@@ -63,6 +63,10 @@ def _load_model(name: str) -> Any:
     """The model in fp32; of an encoder-decoder its encoder. Raises UserError where it can't be had."""
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
+    if os.path.isfile(os.path.join(_source(name), subfolder(name), "adapter_config.json")):  # would be passed over without a word
+        raise UserError(
+            f"text model {name}: an adapter for another model (adapter_config.json); merge both with peft, and give that folder"
+        )
     config = _load(AutoConfig, name, "text model")
     encoder = reads(config.model_type) == "encoder"  # once it was saved by itself, its config is that of no encoder-decoder
     if config.is_encoder_decoder and not encoder:

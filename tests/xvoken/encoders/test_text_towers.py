@@ -110,6 +110,10 @@ def test_models_that_can_not_be_towers(tmp_path: Path):
     texts.save_model(
         tmp_path, "bart", vocab_size=9, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1, decoder_attention_heads=1
     )
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"an adapter for another model"):
+        TextTower(str(tmp_path / "adapter"), (1,))
     with pytest.raises(UserError, match=r"an encoder-decoder \(bart\) whose encoder transformers can't load by itself; take another"):
         TextTower(str(tmp_path), (1,))
 
