@@ -38,6 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     # Flags of the command line still override the recipe.
     parser.set_defaults(**settled(first.recipe, first.visn), **(BERT_OPTIMIZER if first.optim == "bert" else {}))
     args = parser.parse_args(argv)
+    args.visn = args.visn.rstrip("/") or args.visn  # of a folder, as --lang has it
     if args.recipe == "best" and args.head == "cca" != first.head and "RANK" not in os.environ:
         say("--recipe best: --head cca alone, as the names of the image tower's classes are not known; with torchvision's they are")
     if trains_nothing(args):
