@@ -40,6 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(**defaults(first))
     args = parser.parse_args(argv)
     said = said_flags(parser, argv, args)
+    args.visn = args.visn.rstrip("/") or args.visn  # of a folder, as --lang has it
     if args.recipe == "best" and args.head == "cca" != first.head and "RANK" not in os.environ:
         say("--recipe best: --head cca alone, as the names of the image tower's classes are not known; with torchvision's they are")
     if trains_nothing(args):

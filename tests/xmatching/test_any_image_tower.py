@@ -100,7 +100,7 @@ def test_the_best_recipe_takes_a_tower_of_timm(resnet: tuple[Any, str], best: li
     said = snapshots.read(best[-1]).model
     assert (said.visn, said.visn_pool, said.image_width, said.head) == (resnet[1], "own", 24, "cca")
     assert known_towers(parse_args(best)) is not None
-    again = run_here(MAIN, *best)
+    again = run_here(MAIN, *best, "--visn", resnet[1] + "/")
     assert again.returncode == 0 and "is trained already" in again.stderr
     other = run_here(MAIN, *best, "--visn-pool", "max")
     assert other.returncode == 2 and "visn_pool" in other.stderr and other.stderr.count("error") == 1
