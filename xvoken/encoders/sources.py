@@ -52,7 +52,7 @@ def text_kind(name: str) -> str:
 
 def is_dual(name: str) -> bool:
     """Whether a model of either tower's kind is a dual encoder, of which one tower is meant."""
-    return is_open_clip(name) or config_of(name).get("model_type") in DUALS
+    return is_open_clip(name) or config_of(name).get("model_type") in tuple(DUALS)  # of a stranger's config it may be no text
 
 
 def config_of(name: str) -> dict[str, Any]:
