@@ -58,6 +58,12 @@ class OpenTextTower(nn.Module):
         self.causal = _pools_at_the_end(model, tokenizer)
         self.fixed_length = not self.causal and not _masks_padding(model, tokenizer)
 
+    @property
+    def fp32_parts(self) -> list[nn.Module]:
+        """The first block, by whose weights open_clip chooses the precision of the embeddings before it."""
+        blocks = getattr(getattr(self.model, "transformer", None), "resblocks", [])
+        return [] if self.causal else list(blocks[:1])
+
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """ids, mask: int64 (B, T) -> (B, width)"""
         model: Any = self.model

@@ -87,6 +87,11 @@ def test_vectors_are_the_librarys_own(kind, at, photos):
     np.testing.assert_allclose(encoder.encode_texts(SENTENCES), texts, atol=1e-5)
     np.testing.assert_allclose(encoder.encode_images(photos), pictures, atol=1e-5)
     assert abs(encoder.encode_texts(SENTENCES[:2]) @ encoder.encode_texts(SENTENCES[:2]).T)[0, 1] < 0.999
+    rounded = load_encoder("model", device="cpu", precision="bf16")
+    ids, pixels = torch.randint(5, 60, (3, encoder.max_tokens)), torch.stack([encoder.image.view(load_picture(path)) for path in photos])
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(rounded.image.tower(pixels), encoder.image.tower(pixels))
+        assert torch.equal(rounded.text.tower(ids, ids > 0), encoder.text.tower(ids, ids > 0))
     assert encoder.text.padding.fixed == (kind in ("siglip", "coca"))
     # Before a plain projection, where a tower ends in one.
     widths = {"vit": (32, 48), "resnet": (32, 24), "siglip": (24, 24), "bert": (24, 48), "coca": (32, 24)}
@@ -155,6 +160,19 @@ def test_a_tokenizer_is_kept_and_sent(text, at):
     assert snapshots.has_tokenizer(at / "snap")
     for again in (load_tokenizer("snap/tokenizer"), pickle.loads(pickle.dumps(own))):
         assert tokenizer_hash(again) == tokenizer_hash(own) and again(SENTENCES) == own(SENTENCES) and again.settings == own.settings
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"format": "other"}, {"trust_remote_code": True}, {"bpe_path": "/etc/passwd"}, {"context_length": "9"}, {"clean": 1}, {"clean": "x"}],
+)
+def test_a_kept_tokenizer_that_a_stranger_wrote(change, at):
+    said = {"format": "xvoken-open_clip-tokenizer-1", "transformers": False, "context_length": 77}
+    (at / "open_clip_tokenizer.json").write_text(json.dumps(said))
+    assert load_tokenizer(str(at))("a")["input_ids"] == [49406, 320, 49407]
+    (at / "open_clip_tokenizer.json").write_text(json.dumps({**said, **change}))
+    with pytest.raises(UserError, match="not a tokenizer of open_clip's as xvoken writes it|Invalid clean function"):
+        load_tokenizer(str(at))
 
 
 def test_words_are_forgotten_before_they_fill_the_memory(monkeypatch):
