@@ -78,7 +78,7 @@ def ways(make: Callable[[], nn.Module], example: tuple[Tensor, ...], small: bool
         free = range(1, 1) if len(example[0].shape) == 4 else (1,)
         for precision in ("fp32", "bf16"):
             for name, pace in (("one", Pace("openvino", 1, cores())), ("lanes", Pace("openvino", cores(), 1))):
-                yield f"openvino {precision} {name}", pace, compile_tower(tower, "forward", example, (0, *free), pace, precision)
+                yield f"openvino {precision} {name}", pace, compile_tower(tower, "forward", example, (0, *free), example, pace, precision)
     if not small:  # it calls a C++ compiler
         yield "torch.compile one", one, torch.compile(tower, dynamic=False, options={"freezing": True})
     torch.manual_seed(0)
