@@ -20,7 +20,7 @@ from xvoken.encoders.sources import config_of, text_files
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import vocabulary_size
 from xvoken.errors import UserError, one_line
-from xvoken.pictures.open_view import OpenClipView
+from xvoken.pictures.open_view import open_clip_view
 
 # In this order, safetensors first; as open_clip's own, but for transformers' model.safetensors, which may lie beside its .bin.
 WEIGHTS = (
@@ -36,7 +36,7 @@ class OpenImageTower(nn.Module):
     def __init__(self, name: str, model: Any, width: int):
         super().__init__()
         self.name, self.model, self.width = name, model, width
-        self.view = OpenClipView.from_config(model.preprocess_cfg, name)
+        self.view = open_clip_view(model.preprocess_cfg, name)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (B, 3, H, W) -> (B, width)"""

@@ -170,18 +170,22 @@ def open_files(name: str, others: Any) -> list[Path]:
     return [*code, *(path for files in more for path in files)] if all(more) else []
 
 
-def hub_revision(repository: str, file: str) -> list[Path]:
-    """The folder of the revision that the local cache has as the main branch, and the file that names it; empty without this file."""
+def hub_revision(repository: str, *files: str) -> list[Path]:
+    """The folder that the hub's cache has of a repository's main branch, or of OWNER/NAME@REVISION, and the file that says which it is.
+
+    Empty where it has none of these files, which may lie in subfolders.
+    """
     from huggingface_hub import try_to_load_from_cache
 
-    found = None
+    repository, _, revision = repository.partition("@")
     with suppress(ValueError):  # not a valid hub id: the loader reports it
-        found = try_to_load_from_cache(repository, file)
-    if not isinstance(found, str):
-        return []
-    revision = Path(found).parents[file.count("/")]  # CACHE/models--owner--name/snapshots/REVISION: links to the files
-    main = revision.parents[1] / "refs" / "main"
-    return [revision.absolute(), main.absolute()] if main.is_file() else []
+        for file in files:
+            found = try_to_load_from_cache(repository, file, revision=revision or None)
+            if isinstance(found, str):
+                folder = Path(found).parents[file.count("/")]  # CACHE/models--owner--name/snapshots/REVISION: links to the files
+                head = folder.parents[1] / "refs" / (revision or "main")
+                return [folder.absolute(), head.absolute()] if head.is_file() else [folder.absolute()] if revision else []
+    return []
 
 
 def _fetched(name: str, repository: str) -> Path:

@@ -119,28 +119,16 @@ def image_changes(name: str) -> dict[str, str]:
 def _timm_files(plain: str, weights: str | None) -> list[Path]:
     """Of a model of timm: its folder or what the hub's cache has of it, the weights file, and which version of timm there is."""
     scheme, _, source = plain.rpartition(":")
-    found = text_files(source) if scheme == "local-dir" and os.path.isdir(source) else _in_hub_cache(source if scheme else f"timm/{source}")
+    if scheme == "local-dir" and os.path.isdir(source):
+        found = text_files(source)
+    else:
+        found = hub_revision(source if scheme else f"timm/{source}", "model.safetensors", "config.json")
     named = [Path(weights).absolute()] if weights and os.path.isfile(weights) else []
     package = _package("timm")
     # A plain name describes itself, and is in the cache only where it has a tag: timm alone knows which one it has without.
     if not package or bool(weights) != bool(named) or not (found or (named and not scheme)):
         return []
     return [*found, *named, package / "version.py"]
-
-
-def _in_hub_cache(source: str) -> list[Path]:
-    """The folder that the hub's cache has of a model's main branch, by its weights or its config, and which revision that is."""
-    from huggingface_hub import try_to_load_from_cache
-
-    source, _, revision = source.partition("@")
-    with suppress(ValueError):  # not a valid hub id: the loader reports it
-        for file in ("model.safetensors", "config.json"):
-            found = try_to_load_from_cache(source, file, revision=revision or None)
-            if isinstance(found, str):
-                folder = Path(found).parent
-                head = folder.parents[1] / "refs" / (revision or "main")
-                return [folder.absolute(), head.absolute()] if head.is_file() else [folder.absolute()] if revision else []
-    return []
 
 
 def _package(name: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""The view of timm's evaluation transforms: pictures scaled in one of three ways, and the centre of that."""
+"""The view of timm's and open_clip's transforms for evaluation: pictures scaled in one of three ways, and the centre of that."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,11 +16,11 @@ RESAMPLES = ("bilinear", "bicubic")
 
 @dataclass(frozen=True)
 class FramedView:
-    """A picture scaled to a frame of which the centre is taken. As timm.data.create_transform does it for evaluation, to the byte.
+    """A picture scaled to a frame of which the centre is taken. As timm and open_clip do it for evaluation, to the byte.
 
     scaled: (height, width) of the frame; size: of its centre; both in pixels. mean, std: per channel, of values from 0 to 1.
-    mode: "center" scales until the frame is filled, "squash" each side by itself, "border" until the picture fits into it, with the mean
-    colour around it. resample: bilinear or bicubic.
+    mode: "center" scales until the frame is filled, "squash" each side by itself, "border" until the picture fits into it.
+    resample: bilinear or bicubic. fill: what is around a picture that does not fill its frame, None for the mean colour.
     """
 
     scaled: tuple[int, int]
@@ -29,6 +29,7 @@ class FramedView:
     std: tuple[float, ...]
     mode: str = "center"
     resample: str = "bicubic"
+    fill: int | None = None
     resize: ClassVar[None] = None  # decoded at full size, so that the pixels are those of the library
 
     def __post_init__(self) -> None:
@@ -111,5 +112,6 @@ class FramedView:
         return as_pixels(picture.resize(size or self.size[::-1], Image.Resampling[self.resample.upper()], box=box))
 
     def _colour(self, like: Tensor) -> Tensor:
-        """The mean colour: uint8 (3, 1, 1), on the device of other pixels."""
-        return torch.tensor([round(255 * value) for value in self.mean], dtype=torch.uint8, device=like.device)[:, None, None]
+        """What is around a picture: uint8 (3, 1, 1), on the device of other pixels."""
+        colour = [round(255 * value) if self.fill is None else self.fill for value in self.mean]
+        return torch.tensor(colour, dtype=torch.uint8, device=like.device)[:, None, None]

@@ -37,7 +37,7 @@ from xvoken.errors import UserError
 from xvoken.kinds import base_name
 from xvoken.machine import Pace
 from xvoken.pictures.decode import load_picture
-from xvoken.pictures.open_view import OpenClipView
+from xvoken.pictures.open_view import open_clip_view
 
 SENTENCES = ["a red Dog &amp; the car", "on  THE <b>tree</b>, dont_ask!", "", "the old blue house near a small cat " * 9, "café"]
 KINDS = {
@@ -108,7 +108,7 @@ def test_vectors_are_the_librarys_own(kind, at, photos):
 )  # fmt: skip
 def test_pixels_are_the_librarys_own(said, photos):
     cfg = PreprocessCfg(**said)
-    theirs, view = image_transform_v2(cfg, is_train=False), OpenClipView.from_config(vars(cfg), "x")
+    theirs, view = image_transform_v2(cfg, is_train=False), open_clip_view(vars(cfg), "x")
     for path in photos:
         picture = load_picture(path)
         own, expected = view(picture), theirs(picture)
@@ -121,7 +121,7 @@ def test_pixels_are_the_librarys_own(said, photos):
 
 
 def test_a_long_picture_is_seen_without_much_memory():
-    view = OpenClipView.from_config(vars(PreprocessCfg(32)), "x")
+    view = open_clip_view(vars(PreprocessCfg(32)), "x")
     assert view(Image.new("RGB", (1, 20_000), "red")).unique().tolist() == [0, 255]
 
 
@@ -132,7 +132,7 @@ def test_a_long_picture_is_seen_without_much_memory():
 )  # fmt: skip
 def test_settings_that_no_picture_can_be_made_with(wrong):
     with pytest.raises(UserError, match=f"preprocess_cfg has what pictures can't be made with: {next(iter(wrong))}="):
-        OpenClipView.from_config({**vars(PreprocessCfg(32)), **wrong}, "x")
+        open_clip_view({**vars(PreprocessCfg(32)), **wrong}, "x")
 
 
 def test_a_tokenizer_needs_no_weights():
