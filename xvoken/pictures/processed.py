@@ -2,14 +2,14 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from xvoken.errors import UserError, one_line
-from xvoken.pictures.view import LARGEST, AnyView, Box, ProcessorView, _bounded, as_pixels, squared
+from xvoken.pictures.view import LARGEST, AnyView, Box, ProcessorView, _bounded, as_pixels
 
 # What a processor has to leave as it is for ProcessorView, which resizes, crops and, in the tower, normalizes by these.
 STEPS = ("_preprocess", "process_image", "resize", "center_crop", "rescale_and_normalize", "rescale", "normalize")
@@ -31,18 +31,11 @@ def processor_view(processor: Any, name: str) -> AnyView:
 
 
 @dataclass
-class ProcessedView:
-    """Pixels as an image processor gives them, normalized already; config: its settings, as in its JSON file.
+class ProcessedView(ProcessorView):
+    """Pixels as an image processor gives them, float32 and normalized already.
 
     For those that resize what is rescaled (DINOv3's), or that crop in a way of their own (ConvNeXt's).
     """
-
-    config: dict[str, Any]
-    resize: ClassVar[None] = None  # full size, so that features equal those with the processor itself
-
-    def __post_init__(self) -> None:
-        self.processor: Any = None  # not a field: a cache's settings are made of the fields, here the config alone
-        self.size = (0, 0)
 
     @classmethod
     def from_processor(cls, processor: Any, name: str) -> "ProcessedView":
@@ -68,20 +61,9 @@ class ProcessedView:
         found = self.processor(images=list(pixels), input_data_format="channels_first", return_tensors="pt")
         return found["pixel_values"].contiguous()
 
-    def squeezed(self, picture: Image.Image) -> Tensor:
-        """The processor's view of the picture scaled to a square of its shorter side: RGB picture -> float32 (3, height, width)"""
-        picture = _bounded(picture)
-        side = min(picture.size)
-        return self(picture.resize((side, side), Image.Resampling.BICUBIC))
-
-    def squeezed_of_pixels(self, pixels: Tensor) -> Tensor:
-        """The same of decoded pictures, on their device: uint8 (B, 3, H, W) -> float32 (B, 3, height, width)"""
-        return self.of_pixels(squared(pixels))
-
     def cropped(self, picture: Image.Image, box: Box) -> Tensor:
         """A box of the picture at the tower's size, without what the processor cuts off: RGB picture -> float32 (3, height, width)"""
-        own = self.processor
-        pixels = as_pixels(picture.resize(self.size[::-1], Image.Resampling(own.resample), box=box))[None]
+        own, pixels = self.processor, super().cropped(picture, box)[None]
         how = own.do_rescale, own.rescale_factor, own.do_normalize, own.image_mean, own.image_std
         return own.rescale_and_normalize(pixels, *how)[0].to(torch.float32)
 
