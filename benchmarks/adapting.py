@@ -37,9 +37,9 @@ from xmatching.settings import Training, model_of
 from xmatching.training import Learner
 from xvoken.cli.main import run_main
 from xvoken.console import say
-from xvoken.encoders.dual import Dual
 from xvoken.encoders.heads import OwnHead
 from xvoken.records import rsum
+from xvoken.towers.dual import Dual
 
 CAPTIONS = (100, 300, 1000)
 DIM = 256  # of the made encoder's joint space

@@ -28,12 +28,12 @@ from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.compiled import compile_tower
 from xvoken.encoders.encoder import load_encoder
-from xvoken.encoders.image import for_inference
 from xvoken.encoders.lanes import in_lanes
 from xvoken.encoders.matcher import ImageTowerSpec
-from xvoken.encoders.precision import autocast, cast_weights
 from xvoken.files.keys import read_keys
 from xvoken.machine import Pace, cores, has_openvino
+from xvoken.towers.image import for_inference
+from xvoken.towers.precision import autocast, cast_weights
 
 SECONDS = 3.0
 TOWERS = ("clip_image", "clip_text", "bert", "resnext101_32x8d", "efficientnet_lite2")

@@ -20,8 +20,8 @@ from xmatching.param import parse_args
 from xmatching.settings import Training, is_fitted, model_of
 from xmatching.training import Learner
 from xvoken.encoders.snapshot import Bank
-from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
+from xvoken.towers.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 COCO_SAMPLE, DEMO = ROOT.parent / "shared/coco_sample", ROOT / "data/demo"

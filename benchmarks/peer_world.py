@@ -15,9 +15,9 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 from benchmarks import worlds
 from tests import builder
 from xvoken.console import say
-from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
 from xvoken.pictures.sources import folder_ids
+from xvoken.towers.tokenizer import load_tokenizer
 
 PEERS = Path(__file__).resolve().parent / "peers"
 

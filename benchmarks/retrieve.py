@@ -27,9 +27,9 @@ from vokenization.vokenization import VokenizeJob
 from vokenization.vokenize_corpus_mp import CHUNK
 from xvoken.cli.main import run_main
 from xvoken.encoders.frozen import batches_by_length
-from xvoken.encoders.padding import pad_lines
 from xvoken.files import keys as key_files
 from xvoken.machine import TEXT_BATCH, Pace, cores, lines_a_part, lines_on, resolve_precision, resolve_tower_engine
+from xvoken.towers.padding import pad_lines
 from xvoken.work.jobs import prepare
 from xvoken.work.parts import ranges
 

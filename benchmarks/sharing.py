@@ -23,10 +23,10 @@ from benchmarks import worlds
 from benchmarks.measure import parse_args, report, seconds, threads
 from xvoken.cache.images import ImageJob
 from xvoken.cli.main import run_main
-from xvoken.encoders.image import for_inference
-from xvoken.encoders.precision import autocast
 from xvoken.machine import IMAGE_BATCH, cores, resolve_precision
 from xvoken.pictures.batches import Pictures, on_device
+from xvoken.towers.image import for_inference
+from xvoken.towers.precision import autocast
 from xvoken.work.local import run_in_processes
 from xvoken.work.parts import ranges
 

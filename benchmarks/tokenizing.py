@@ -25,8 +25,8 @@ import numpy as np
 from benchmarks.measure import parse_args, report, seconds
 from tokenization.tokenize_dataset import tokenize_corpus
 from xvoken.cli.main import run_main
-from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.files import corpus as corpora
+from xvoken.towers.tokenizer import load_tokenizer
 
 TOKENIZER = "minilm"
 

@@ -39,14 +39,14 @@ from xvoken.cli.flags import roots_of
 from xvoken.cli.main import run_main
 from xvoken.console import say
 from xvoken.encoders.frozen import batches_by_length
-from xvoken.encoders.image import for_inference
-from xvoken.encoders.padding import Padding, pad_lines
-from xvoken.encoders.precision import autocast, cast_weights
-from xvoken.encoders.tokenizer import load_tokenizer, tokenize
 from xvoken.files.image_sets import CaptionedSet, read_captioned
 from xvoken.machine import IMAGE_BATCH, resolve_precision
 from xvoken.pictures.augment import Crops
 from xvoken.pictures.decode import load_picture
+from xvoken.towers.image import for_inference
+from xvoken.towers.padding import Padding, pad_lines
+from xvoken.towers.precision import autocast, cast_weights
+from xvoken.towers.tokenizer import load_tokenizer, tokenize
 
 COCO_PICTURES, COCO_CAPTIONS = 118_287, 591_753  # train2014 and nominival
 EPOCHS = 25

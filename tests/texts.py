@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, T5Encod
 
 from tests import builder
 from xvoken.encoders.frozen import FrozenText
-from xvoken.encoders.text import TextTower
-from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.towers.text import TextTower
+from xvoken.towers.tokenizer import load_tokenizer
 
 LINES = (
     "two dogs run on the beach", "a man's red bicycle, 12 years old", "snow", "the cat (asleep) isn't here: it is there!", "Café naïve",

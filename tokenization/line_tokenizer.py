@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.normalizers import BertNormalizer
 
-from xvoken.encoders.tokenizer import joined, token_lists
+from xvoken.towers.tokenizer import joined, token_lists
 
 
 class LineTokenizer:

@@ -36,8 +36,6 @@ from xvoken import commands
 from xvoken.cli.flags import Parser, add_engine_flags, at_least_one, engine_of
 from xvoken.cli.main import run_main
 from xvoken.encoders.identity import tokenizer_facts
-from xvoken.encoders.sources import is_dual
-from xvoken.encoders.tokenizer import load_tokenizer, require_offsets, tokenizer_hash, vocabulary_size
 from xvoken.errors import UserError
 from xvoken.files import corpus as corpora
 from xvoken.files import tokens as token_files
@@ -46,6 +44,8 @@ from xvoken.files.lines import as_in_text_mode
 from xvoken.files.safe import replacing, save_arrays
 from xvoken.kinds import base_name, full_name
 from xvoken.machine import LOCAL, Engine, cores
+from xvoken.towers.sources import is_dual
+from xvoken.towers.tokenizer import load_tokenizer, require_offsets, tokenizer_hash, vocabulary_size
 from xvoken.work.parts import Parts, discard
 from xvoken.work.product import Product, one_pass
 

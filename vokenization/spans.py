@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.encoders.tokenizer import load_tokenizer, require_offsets, tokenizer_hash
 from xvoken.errors import UserError
 from xvoken.files import vokens as voken_files
 from xvoken.files.corpus import Corpus
@@ -18,6 +17,7 @@ from xvoken.files.lines import as_in_text_mode
 from xvoken.files.safe import save_arrays
 from xvoken.files.voken_kinds import NO_PICTURE, TOKEN, line_vokens, row_of_each
 from xvoken.kinds import base_name
+from xvoken.towers.tokenizer import load_tokenizer, require_offsets, tokenizer_hash
 
 Span = tuple[int, int]
 LINES_AT_ONCE = 1000  # lines that a tokenizer gets in one call

@@ -11,9 +11,9 @@ from vokenization.vokenization import VokenizeJob
 from xvoken.cache.texts import flat_rows
 from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import batches_by_length
-from xvoken.encoders.text import masked_mean
 from xvoken.files.safe import save_arrays
 from xvoken.files.voken_kinds import NO_PICTURE
+from xvoken.towers.text import masked_mean
 
 
 def seen_tokens(encoder: Encoder, counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from xvoken.cache.features import part_arrays
 from xvoken.cache.images import IMAGE_CHUNK, Batches, ImageJob, leave_out, tower_rows
 from xvoken.encoders.matcher import ImageTowerSpec
-from xvoken.encoders.sources import image_kind
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files.key_checks import RAW
@@ -25,6 +24,7 @@ from xvoken.pictures.batches import open_pictures, require_decoder
 from xvoken.pictures.cuts import Cuts
 from xvoken.pictures.sources import Member, plain
 from xvoken.pictures.view import View, WholeView
+from xvoken.towers.sources import image_kind
 from xvoken.work.parts import Parts, read_skipped
 from xvoken.work.product import Product, one_pass
 

@@ -12,7 +12,6 @@ from xvoken.calibration import CANDIDATES, Calibration
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import require_finite
 from xvoken.encoders.lanes import in_lanes
-from xvoken.encoders.tokenizer import vocabulary_size
 from xvoken.files import hubness
 from xvoken.files.corpus import Corpus
 from xvoken.files.keys import joined, read_blocks
@@ -21,6 +20,7 @@ from xvoken.machine import TEXT_BATCH, lines_on
 from xvoken.search.approximate import SavedIndex, open_saved
 from xvoken.search.hubness import extended
 from xvoken.search.index import build_joined
+from xvoken.towers.tokenizer import vocabulary_size
 from xvoken.work.jobs import TowerJob
 
 SEARCHED = 512  # queries that a lane searches for at once

@@ -4,9 +4,9 @@ from argparse import Namespace
 
 from xmatching.kinds import losses_by_token
 from xmatching.settings import is_fitted
-from xvoken.encoders.sources import image_kind
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS
+from xvoken.towers.sources import image_kind
 
 # The flags that --recipe zeroshot reads, and --resume, which run_xmatching.bash always gives.
 ZEROSHOT_FLAGS = {

@@ -30,14 +30,14 @@ from xmatching.report import write_converted_card
 from xmatching.resume import save_image_tower, save_text_tower
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
-from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import build_heads
 from xvoken.encoders.snapshot import ModelConfig
-from xvoken.encoders.text import TextTower, weights_hash
-from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
 from xvoken.errors import UserError, one_line
 from xvoken.files.safe import quoted, replacing
 from xvoken.kinds import full_name
+from xvoken.towers.image import ImageTower
+from xvoken.towers.text import TextTower, weights_hash
+from xvoken.towers.tokenizer import load_tokenizer, tokenizer_hash
 
 # Words, width, layers and positions of the text towers that their LANG_MODELS name and that are taken over.
 TEXT_TOWERS = {

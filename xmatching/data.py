@@ -14,10 +14,10 @@ from transformers import BatchEncoding
 
 from xvoken.cache.features import Features
 from xvoken.cache.texts import TokenFeatures, flat_rows
-from xvoken.encoders.padding import Padding, pad_lines, with_prompt
-from xvoken.encoders.tokenizer import tokenize
 from xvoken.pictures.batches import Pictures
 from xvoken.pictures.view import AnyView
+from xvoken.towers.padding import Padding, pad_lines, with_prompt
+from xvoken.towers.tokenizer import tokenize
 
 
 class Inputs(Protocol):

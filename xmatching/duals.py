@@ -2,9 +2,9 @@
 
 from argparse import Namespace
 
-from xvoken.encoders.sources import config_of, image_kind, is_dual, one_dual
 from xvoken.errors import UserError
 from xvoken.kinds import SHORT_NAMES
+from xvoken.towers.sources import config_of, image_kind, is_dual, one_dual
 
 MAX_LEN = 75  # of captions in tokens, as in Vokenization and Maria
 # Flags that such a tower does not read, and what they are set to.

@@ -15,13 +15,13 @@ from xmatching.settings import ImageFacts, TextFacts, Training, describe, model_
 from xvoken.cli.flags import roots_of
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
-from xvoken.encoders.open_names import tokenizer_file
-from xvoken.encoders.sources import image_changes, image_files, text_files
 from xvoken.errors import UserError
 from xvoken.files.image_sets import CaptionedSet, read_captioned
 from xvoken.files.known import Start, known, remember
 from xvoken.files.locks import sole_writer
 from xvoken.machine import needs_torch, settled_precision
+from xvoken.towers.open_names import tokenizer_file
+from xvoken.towers.sources import image_changes, image_files, text_files
 from xvoken.work.product import Product
 
 

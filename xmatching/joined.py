@@ -27,12 +27,12 @@ from xmatching.zeroshot import given_heads
 from xvoken.cache.texts import text_features
 from xvoken.console import say
 from xvoken.encoders.heads import mean_of_views
-from xvoken.encoders.image import channels_of
 from xvoken.encoders.parts import Part
 from xvoken.encoders.snapshot import BANK, Bank, ModelConfig
 from xvoken.errors import UserError
 from xvoken.kinds import HEADS
 from xvoken.measures import spread
+from xvoken.towers.image import channels_of
 
 PATIENCE = 3  # epochs without a better one after which no more are tried
 LEARNT = 1.02  # a training that goes on has to find so many times as much as the solution that it started from

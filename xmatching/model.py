@@ -7,10 +7,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import build_heads
 from xvoken.encoders.snapshot import ModelConfig
-from xvoken.encoders.text import TextTower, masked_mean
+from xvoken.towers.image import ImageTower
+from xvoken.towers.text import TextTower, masked_mean
 
 
 class Matcher(nn.Module):

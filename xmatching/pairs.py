@@ -16,11 +16,11 @@ from xvoken.cache.texts import text_features, token_features
 from xvoken.console import say
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec, build_towers
 from xvoken.encoders.snapshot import Snapshot, tokenizer_folder, tower_sources
-from xvoken.encoders.text import weights_hash
-from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
 from xvoken.files.image_sets import CaptionedSet
 from xvoken.machine import Compute, resolve_precision, workers_on
 from xvoken.pictures.augment import Crops
+from xvoken.towers.text import weights_hash
+from xvoken.towers.tokenizer import load_tokenizer, tokenizer_hash
 
 
 class Towers:

@@ -3,8 +3,8 @@
 from argparse import Namespace
 from typing import Any
 
-from xvoken.encoders.sources import image_kind
 from xvoken.kinds import HEADS, MODEL
+from xvoken.towers.sources import image_kind
 
 # Vokenization's and Maria's training: the defaults of all flags. They augment with random resized crops and flips;
 # here training takes the evaluation view, unless --views is given (--views 8 draws from eight cached crops).

@@ -15,11 +15,11 @@ from xmatching.progress import Progress, require_resume, require_same, require_t
 from xmatching.training import Learner
 from xvoken.console import say
 from xvoken.encoders import snapshot as snapshots
-from xvoken.encoders.image import ImageTower
 from xvoken.encoders.snapshot import Bank
-from xvoken.encoders.text import TextTower, weights_hash
 from xvoken.files.safe import replacing_files, write_lines
 from xvoken.records import rsum
+from xvoken.towers.image import ImageTower
+from xvoken.towers.text import TextTower, weights_hash
 
 
 def restore(progress: Progress, learner: Learner) -> None:

@@ -3,11 +3,11 @@
 from argparse import Namespace
 from typing import Any
 
-from xvoken.encoders.reading import reads
-from xvoken.encoders.sentence_files import modules, prompts, sentence_model
-from xvoken.encoders.sources import config_of, text_kind
 from xvoken.errors import UserError
 from xvoken.kinds import SHORT_NAMES
+from xvoken.towers.reading import reads
+from xvoken.towers.sentence_files import modules, prompts, sentence_model
+from xvoken.towers.sources import config_of, text_kind
 
 LAYERS = "4,3,2,1"  # as published
 

@@ -14,9 +14,9 @@ from xmatching.kinds import OPTIMIZERS
 from xmatching.loss import Objective
 from xmatching.model import Matcher, gather_batch, pad_tokens
 from xmatching.settings import Training
-from xvoken.encoders.precision import autocast
 from xvoken.kinds import made_by
 from xvoken.machine import cores
+from xvoken.towers.precision import autocast
 
 
 def make_optimizer(matcher: Matcher, objective: Objective, training: Training) -> torch.optim.Optimizer:

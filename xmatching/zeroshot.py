@@ -22,10 +22,10 @@ from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.dual import own_heads
 from xvoken.encoders.frozen import FrozenText, all_batches, require_finite
 from xvoken.encoders.heads import ClassNamesHead, UnitHead
-from xvoken.encoders.image import classifier
 from xvoken.encoders.matcher import build_heads
 from xvoken.encoders.parts import Part
 from xvoken.machine import TEXT_BATCH
+from xvoken.towers.image import classifier
 
 
 def make(args: Namespace, command: list[str]) -> None:

@@ -47,10 +47,10 @@ HEADS = {
 }
 # Poolings of a caption's token states (B, T, d) with their mask (B, T) to one vector (B, d).
 TEXT_POOLS = {
-    "cls": "xvoken.encoders.text:first_token",
-    "mean": "xvoken.encoders.text:masked_mean",
-    "last": "xvoken.encoders.text:last_token",
-    "own": "xvoken.encoders.sentence:OwnPooling",  # made for a model, by the files that sentence-transformers wrote beside it
+    "cls": "xvoken.towers.text:first_token",
+    "mean": "xvoken.towers.text:masked_mean",
+    "last": "xvoken.towers.text:last_token",
+    "own": "xvoken.towers.sentence:OwnPooling",  # made for a model, by the files that sentence-transformers wrote beside it
 }
 # Poolings of an image tower's feature maps, or of a transformer's states, to one vector; "own": as the model itself does it.
 IMAGE_POOLS = {
@@ -79,27 +79,27 @@ INDEXES = {
 }
 # Families of dual encoders that others have trained: transformers' model_types, and other libraries. The functions load a Dual.
 DUALS = {
-    "clip": "xvoken.encoders.clip:load_clip",
-    "metaclip_2": "xvoken.encoders.clip:load_clip",
-    "siglip": "xvoken.encoders.clip:load_clip",
-    "siglip2": "xvoken.encoders.clip:load_clip",
-    "open_clip": "xvoken.encoders.open_clip:load_open_clip",
+    "clip": "xvoken.towers.clip:load_clip",
+    "metaclip_2": "xvoken.towers.clip:load_clip",
+    "siglip": "xvoken.towers.clip:load_clip",
+    "siglip2": "xvoken.towers.clip:load_clip",
+    "open_clip": "xvoken.towers.open_clip:load_open_clip",
 }
 # Tokenizers that are not loaded by transformers alone.
-TOKENIZERS = {"open_clip": "xvoken.encoders.open_tokenizer:load_open_tokenizer"}
+TOKENIZERS = {"open_clip": "xvoken.towers.open_tokenizer:load_open_tokenizer"}
 # Kinds of encoders that `load_encoder` loads; a matcher's snapshot is "matcher".
 ENCODERS = {"matcher": "xvoken.encoders.matcher:load_matcher", **dict.fromkeys(DUALS, "xvoken.encoders.dual:load_dual")}
 # Kinds of image towers (name, weights, pool -> tower) and of text towers (name, layers, pool, prompt -> tower): what names each is in
-# xvoken/encoders/sources.py.
+# xvoken/towers/sources.py.
 IMAGE_TOWERS = {
-    "torchvision": "xvoken.encoders.image:ImageTower",
-    "timm": "xvoken.encoders.timm_tower:TimmTower",
-    "transformers": "xvoken.encoders.vision:VisionTower",
-    "dual": "xvoken.encoders.dual:image_tower",
+    "torchvision": "xvoken.towers.image:ImageTower",
+    "timm": "xvoken.towers.timm_tower:TimmTower",
+    "transformers": "xvoken.towers.vision:VisionTower",
+    "dual": "xvoken.towers.dual:image_tower",
 }
 TEXT_TOWERS = {
-    "transformers": "xvoken.encoders.text:TextTower",
-    "dual": "xvoken.encoders.dual:text_tower",
+    "transformers": "xvoken.towers.text:TextTower",
+    "dual": "xvoken.towers.dual:text_tower",
 }
 # Text towers and tokenizers that have a short name.
 SHORT_NAMES = {

@@ -7,7 +7,7 @@ import torch
 from ctx import crops
 from ctx.context_job import full_batches
 from ctx.run import part_size
-from xvoken.encoders.padding import Padding, pad_lines
+from xvoken.towers.padding import Padding, pad_lines
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 5), (3, 3), (640, 480), (427, 640), (1, 5000)])

@@ -8,15 +8,15 @@ from xmatching.model import Matcher
 from xmatching.param import parse_args
 from xmatching.training import Learner, Training
 from xvoken.cache.features import Features
-from xvoken.encoders.dual import DualTextSpec
-from xvoken.encoders.image import LITE2_VIEW, for_inference
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
-from xvoken.encoders.precision import cast_weights
-from xvoken.encoders.text import weights_hash
-from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
 from xvoken.files.safe import fingerprint
 from xvoken.pictures.augment import Crops
 from xvoken.pictures.view import ProcessorView, View
+from xvoken.towers.dual import DualTextSpec
+from xvoken.towers.image import LITE2_VIEW, for_inference
+from xvoken.towers.precision import cast_weights
+from xvoken.towers.text import weights_hash
+from xvoken.towers.tokenizer import load_tokenizer, tokenizer_hash
 
 __all__ = [
     "LITE2_VIEW",

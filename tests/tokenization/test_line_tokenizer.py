@@ -11,7 +11,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from tokenization.line_tokenizer import LineTokenizer
-from xvoken.encoders.tokenizer import load_tokenizer
+from xvoken.towers.tokenizer import load_tokenizer
 
 NASTY = [
     "", " ", "Hello World!", "HELLO  world", "a [SEP] b", "a [sep] b", "a [Mask]b", "[UNK", "caf\u00e9 CAF\u00c9 cafe\u0301",

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.worlds import World
 from tokenization import tokenize_dataset as module
-from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
 from xvoken.files import corpus as corpora
+from xvoken.towers.tokenizer import load_tokenizer
 
 NAME = "tiny-bert"
 SCRIPT = "tokenization.tokenize_dataset"

@@ -16,9 +16,9 @@ from tests.running import run_here
 from tests.worlds import World
 from vokenization import assignments
 from xvoken.encoders.encoder import Encoder, load_encoder
-from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
+from xvoken.towers.tokenizer import load_tokenizer
 
 LINES = ["a red circle", "", "do you like squares?\tyes , black ones", "   ", "blue " + "circle " * 60, "a red circle", "a pink square"]
 CAPTIONS = {"p0": ["a red circle", "circle painted red"], "p1": ["a blue square"], "p2": ["", "a red square and a red circle"]}

@@ -17,8 +17,8 @@ from tests.vokenization.varied import varied
 from tests.worlds import World
 from vokenization.spans import aligned, carried, trimmed
 from xvoken.cli.check import check
-from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.files import vokens
+from xvoken.towers.tokenizer import load_tokenizer
 
 LINES = [
     "a red circle", "", "  two  blanks\tand a café naïve", "北京 squares 😀😀 go, unaffable", "\u200b", "   ", "square " * 50 + "circle",

@@ -18,13 +18,13 @@ from tests.worlds import World
 from vokenization.revokenize_corpus_mp import lines_of
 from xvoken.cli.check import check
 from xvoken.encoders.encoder import load_encoder
-from xvoken.encoders.tokenizer import load_tokenizer, tokenize, tokenizer_hash
 from xvoken.errors import UserError
 from xvoken.files import keys as key_files
 from xvoken.files import tokens as token_files
 from xvoken.files.offsets import Offsets
 from xvoken.files.rows import LinesOfSentences, Rows
 from xvoken.files.safe import sha256_of_file
+from xvoken.towers.tokenizer import load_tokenizer, tokenize, tokenizer_hash
 
 # Lines of sentences; the filter left the empty ones and the title out.
 TEXT = [

@@ -9,8 +9,8 @@ from tests import builder
 from tests.vokenization.test_min_probability import calibrate
 from tests.worlds import World
 from xvoken.encoders.encoder import load_encoder
-from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.files import keys
+from xvoken.towers.tokenizer import load_tokenizer
 
 SETS = {"shapes_train": 18, "shapes_valid": 6}
 

@@ -21,11 +21,12 @@ from xmatching.param import parse_args
 from xmatching.shares import by_picture, choose_shares, correction_of
 from xvoken.encoders import clip
 from xvoken.encoders import snapshot as snapshots
-from xvoken.encoders.dual import dual_of, own_heads
+from xvoken.encoders.dual import own_heads
 from xvoken.encoders.encoder import Encoder, load_encoder
 from xvoken.encoders.frozen import FrozenText
 from xvoken.errors import UserError
 from xvoken.records import rsum
+from xvoken.towers.dual import dual_of
 
 MAIN = "xmatching/main.py"
 GREYS = {"black": 30, "grey": 120, "white": 220}

@@ -21,7 +21,7 @@ from xmatching.finished import known_towers, remember_towers, tower_start
 from xmatching.param import parse_args
 from xmatching.settings import ImageFacts, TextFacts
 from xvoken.encoders import snapshot as snapshots
-from xvoken.encoders.sources import image_files, text_files
+from xvoken.towers.sources import image_files, text_files
 
 HEAVY = ("torch", "torchvision", "transformers", "faiss", "h5py")
 

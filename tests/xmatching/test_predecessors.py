@@ -160,7 +160,7 @@ def test_training_goes_on_from_published_weights(world: World, tmp_path: Path, s
 @pytest.mark.slow
 def test_trained_towers_go_on_from_those_of_the_snapshot(world: World, tuned: Path, tmp_path: Path, script: Callable[..., str]):
     from xvoken.encoders import snapshot as snapshots
-    from xvoken.encoders.text import TextTower
+    from xvoken.towers.text import TextTower
 
     still = ["--epochs", 1, "--lr", 1e-12, "--tower-lr", 1e-12, "--dropout", 0]
     script("xmatching.main", *world.train_flags(tmp_path / "m", "--load", tuned, "--lang-finetune", "--visn-finetune", *still))

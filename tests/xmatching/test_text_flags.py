@@ -11,7 +11,7 @@ import pytest
 from tests import texts
 from tests.running import run_here
 from tests.worlds import World
-from tests.xvoken.encoders.test_sentence import PROMPTS, save
+from tests.xvoken.towers.test_sentence import PROMPTS, save
 from xmatching.converted import _project_of
 from xmatching.param import parse_args
 from xvoken.encoders.encoder import load_encoder

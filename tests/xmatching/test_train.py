@@ -153,8 +153,8 @@ def test_a_second_run_is_skipped_and_other_settings_are_refused(world: World, ma
 
 
 def test_towers_are_run_once(world: World, matcher: Path, tmp_path: Path, script: Callable, monkeypatch: pytest.MonkeyPatch):
-    from xvoken.encoders.image import ImageTower
-    from xvoken.encoders.text import TextTower
+    from xvoken.towers.image import ImageTower
+    from xvoken.towers.text import TextTower
 
     def fail(*_: object) -> None:
         raise AssertionError("a frozen tower ran again")

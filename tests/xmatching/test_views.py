@@ -117,7 +117,7 @@ def test_training_with_views(world: World, tmp_path: Path, script: Callable[...,
 @torch.inference_mode()
 def test_bf16_towers_agree_with_fp32(world: World):
     from xvoken.encoders.matcher import TextTowerSpec
-    from xvoken.encoders.precision import autocast
+    from xvoken.towers.precision import autocast
 
     torch.manual_seed(0)
     image, text = ImageTowerSpec("efficientnet_lite2").build(), TextTowerSpec("minilm", (4, 3, 2, 1), "mean").build()

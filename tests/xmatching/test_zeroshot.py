@@ -15,8 +15,8 @@ from tests.running import run_here
 from tests.worlds import World
 from xvoken import load_encoder
 from xvoken.encoders.heads import ClassNamesHead
-from xvoken.encoders.image import classifier
 from xvoken.errors import UserError
+from xvoken.towers.image import classifier
 
 MAIN = "xmatching/main.py"
 

@@ -13,12 +13,13 @@ MAY = {
     "files": {"pictures.sources"},
     "work": {"files"},
     "search": {"files"},
-    "encoders": {"files", "pictures"},
-    "cache": {"files", "pictures", "encoders", "work"},
-    "ask": {"files", "pictures", "encoders", "search", "cache", "work"},
+    "towers": {"files", "pictures"},
+    "encoders": {"files", "pictures", "towers"},
+    "cache": {"files", "pictures", "towers", "encoders", "work"},
+    "ask": {"files", "pictures", "towers", "encoders", "search", "cache", "work"},
     "pages": {"files", "pictures", "work"},
-    "serve": {"files", "pictures", "encoders", "search", "work", "ask", "pages"},
-    "cli": {"files", "pictures", "encoders", "search", "cache", "work", "ask", "pages", "serve"},
+    "serve": {"files", "pictures", "towers", "encoders", "search", "work", "ask", "pages"},
+    "cli": {"files", "pictures", "towers", "encoders", "search", "cache", "work", "ask", "pages", "serve"},
 }
 HEAVY = {"torch", "torchvision", "transformers", "faiss"}
 LIGHT = {"files", "work", "cli"}  # rooms whose modules import nothing heavy at their top, as the loose ones

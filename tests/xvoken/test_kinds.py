@@ -10,11 +10,11 @@ import torch
 from tests.running import ROOT
 from xmatching.kinds import LOSSES, OPTIMIZERS, REPORTS, SCHEDULES
 from xmatching.loss import Objective
-from xvoken.encoders.image import pooling
 from xvoken.encoders.matcher import build_heads
 from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError
 from xvoken.kinds import DUALS, ENCODERS, HEADS, IMAGE_POOLS, IMAGE_TOWERS, TEXT_POOLS, TEXT_TOWERS, made_by
+from xvoken.towers.image import pooling
 
 SIZE = {"text_width": 6, "image_width": 5, "hidden": 8, "dim": 4, "dropout": 0.1}
 LAYERS = {name: pool.layer for name, pool in IMAGE_POOLS.items() if pool.layer}

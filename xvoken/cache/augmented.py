@@ -21,12 +21,12 @@ from torch import Tensor
 from xvoken.cache.features import Cache, Features, cache_product, load_features, make, part_arrays
 from xvoken.cache.images import IMAGE_CHUNK, Batches, cut_cache, image_settings, leave_out, tower_rows
 from xvoken.encoders.frozen import FrozenImage
-from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import ImageTowerSpec
 from xvoken.files.safe import fingerprint, save_array
 from xvoken.machine import IMAGE_BATCH, WORTH_IMAGES, Compute, pictures_a_part
 from xvoken.pictures.augment import AugmentedPictures, Crops
 from xvoken.pictures.batches import on_device
+from xvoken.towers.image import ImageTower
 from xvoken.work.jobs import TowerJob
 from xvoken.work.parts import Parts
 

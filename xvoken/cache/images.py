@@ -32,11 +32,9 @@ from xvoken.cache.features import (
     same_as_other_shares,
 )
 from xvoken.encoders.frozen import FrozenImage
-from xvoken.encoders.image import ImageTower
 from xvoken.encoders.lanes import in_lanes
 from xvoken.encoders.matcher import ImageTowerSpec
 from xvoken.encoders.running import ALONE
-from xvoken.encoders.text import weights_hash
 from xvoken.errors import UserError
 from xvoken.files.image_ids import hash_of_pictures
 from xvoken.files.safe import fingerprint, save_array
@@ -44,6 +42,8 @@ from xvoken.machine import IMAGE_BATCH, WORTH_IMAGES, Compute, Pace, pictures_a_
 from xvoken.pictures.batches import Items, batch_readers, on_device, open_pictures
 from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member, plain
+from xvoken.towers.image import ImageTower
+from xvoken.towers.text import weights_hash
 from xvoken.work.jobs import TowerJob
 from xvoken.work.parts import plan_settings
 from xvoken.work.product import Product

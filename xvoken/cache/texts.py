@@ -11,12 +11,12 @@ from transformers import PreTrainedTokenizerBase
 from xvoken.cache.features import Features, as_float16, cache_product, cached, part_arrays, write_rows
 from xvoken.encoders.frozen import FrozenText, all_batches, require_finite
 from xvoken.encoders.matcher import TextTowerSpec
-from xvoken.encoders.text import TextTower, weights_hash
-from xvoken.encoders.tokenizer import tokenizer_hash
 from xvoken.errors import shown
 from xvoken.files.safe import fingerprint, read_json, save_array, sha256_of_lines, write_json
 from xvoken.kinds import base_name
 from xvoken.machine import TEXT_BATCH, WORTH_LINES, Compute, lines_a_part, lines_on
+from xvoken.towers.text import TextTower, weights_hash
+from xvoken.towers.tokenizer import tokenizer_hash
 from xvoken.work.jobs import TowerJob
 from xvoken.work.parts import Parts
 from xvoken.work.product import one_pass

@@ -27,9 +27,6 @@ from xvoken.encoders.frozen import (
 from xvoken.encoders.heads import mean_of_views
 from xvoken.encoders.running import ALONE
 from xvoken.encoders.snapshot import Bank
-from xvoken.encoders.sources import kind_of
-from xvoken.encoders.text import masked_mean
-from xvoken.encoders.towers import AnyImageTower, AnyTextTower
 from xvoken.errors import UserError, shown
 from xvoken.files.safe import matrix
 from xvoken.kinds import ENCODERS, made_by
@@ -37,6 +34,9 @@ from xvoken.machine import IMAGE_BATCH, PRECISIONS, TEXT_BATCH, Pace, lines_on, 
 from xvoken.pictures.batches import batches_ahead, on_device, open_pictures
 from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member
+from xvoken.towers.interface import AnyImageTower, AnyTextTower
+from xvoken.towers.sources import kind_of
+from xvoken.towers.text import masked_mean
 
 
 class TowerSpec(Protocol):

@@ -12,15 +12,15 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from xvoken.encoders.image import for_inference
 from xvoken.encoders.lanes import in_lanes
-from xvoken.encoders.padding import Padding, pad_lines, with_prompt
-from xvoken.encoders.precision import cast_weights, upload
 from xvoken.encoders.running import ALONE, Run, computing
-from xvoken.encoders.tokenizer import tokenize
-from xvoken.encoders.towers import AnyImageTower, AnyTextTower
 from xvoken.errors import UserError
 from xvoken.machine import Pace
+from xvoken.towers.image import for_inference
+from xvoken.towers.interface import AnyImageTower, AnyTextTower
+from xvoken.towers.padding import Padding, pad_lines, with_prompt
+from xvoken.towers.precision import cast_weights, upload
+from xvoken.towers.tokenizer import tokenize
 
 
 def batches_by_length(lengths: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
@@ -115,7 +115,7 @@ class _Frozen:
 class FrozenText(_Frozen):
     """A frozen text tower and its tokenizer, on a device.
 
-    tower: ids, mask -> features, see xvoken.encoders.text.TextTower; its weights are cast in place for the precision.
+    tower: ids, mask -> features, see xvoken.towers.text.TextTower; its weights are cast in place for the precision.
     max_tokens: the longest input, special tokens counted in; by default, and at most, that of the tower, and always that of a tower of
     fixed length.
     """
@@ -191,7 +191,7 @@ def _noise(width: int, height: int) -> Image.Image:
 class FrozenImage(_Frozen):
     """A frozen image tower on a device.
 
-    tower: pixels -> features, see xvoken.encoders.image.ImageTower; changed in place for the precision. view: how a picture becomes pixels.
+    tower: pixels -> features, see xvoken.towers.image.ImageTower; changed in place for the precision. view: how a picture becomes pixels.
     """
 
     SIZES = (1, 2, 4, 8, 16)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from xvoken.interrupts import importing
 
-from xvoken.encoders.open_names import is_open_clip, without_weights
 from xvoken.encoders.snapshot import require_snapshot
-from xvoken.encoders.sources import is_dual, kind_of, text_files
 from xvoken.files.known import Start, known, remember
+from xvoken.towers.open_names import is_open_clip, without_weights
+from xvoken.towers.sources import is_dual, kind_of, text_files
 
 if TYPE_CHECKING:  # a module that exists for type checkers only
     from _typeshed import DataclassInstance
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # a module that exists for type checkers only
 class Identity:
     """Fields as in xvoken.encoders.encoder.Encoder, and three more.
 
-    tokenizer_hash: see xvoken.encoders.tokenizer; vocabulary: the largest token id + 1; matcher: False for a CLIP-like model.
+    tokenizer_hash: see xvoken.towers.tokenizer; vocabulary: the largest token id + 1; matcher: False for a CLIP-like model.
     """
 
     name: str
@@ -106,7 +106,7 @@ def _known(key: dict[str, Any], kind: "type[DataclassInstance]") -> dict[str, An
 
 
 def _identity(encoder: Any, load: str) -> tuple[dict[str, Any], Sequence[Path]]:
-    from xvoken.encoders.tokenizer import tokenizer_hash, vocabulary_size
+    from xvoken.towers.tokenizer import tokenizer_hash, vocabulary_size
 
     facts = Identity(
         encoder.name, encoder.hash, encoder.dim, encoder.max_len, encoder.level, encoder.image_width, encoder.tokenizer_name,
@@ -128,7 +128,7 @@ def _text_size(encoder: Any, load: str) -> tuple[dict[str, Any], Sequence[Path]]
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """hash: see xvoken.encoders.tokenizer.tokenizer_hash; vocabulary: the largest token id + 1."""
+    """hash: see xvoken.towers.tokenizer.tokenizer_hash; vocabulary: the largest token id + 1."""
 
     hash: str
     vocabulary: int
@@ -143,7 +143,7 @@ def tokenizer_facts(name: str) -> TokenizerFacts:
         with importing():
             import transformers  # noqa: F401  # the functions below import it
 
-            from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
+            from xvoken.towers.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
         tokenizer = load_tokenizer(name, slow=is_dual(name))
         facts = asdict(TokenizerFacts(tokenizer_hash(tokenizer), vocabulary_size(tokenizer)))
         if files := text_files(name):

@@ -10,18 +10,18 @@ from torch import nn
 
 from xvoken.calibration import Calibration
 from xvoken.encoders import snapshot as snapshots
-from xvoken.encoders.dual import Dual, dual_of
 from xvoken.encoders.encoder import Encoder
 from xvoken.encoders.frozen import Placed
 from xvoken.encoders.heads import JoinedHead
 from xvoken.encoders.parts import Part
 from xvoken.encoders.snapshot import ModelConfig, Snapshot
-from xvoken.encoders.sources import SCALED, image_kind, one_dual, text_kind
-from xvoken.encoders.text import weights_hash
-from xvoken.encoders.tokenizer import load_tokenizer
-from xvoken.encoders.towers import AnyImageTower, AnyTextTower
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import HEADS, IMAGE_TOWERS, TEXT_TOWERS, base_name, made_by
+from xvoken.towers.dual import Dual, dual_of
+from xvoken.towers.interface import AnyImageTower, AnyTextTower
+from xvoken.towers.sources import SCALED, image_kind, one_dual, text_kind
+from xvoken.towers.text import weights_hash
+from xvoken.towers.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True)

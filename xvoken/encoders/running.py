@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from xvoken.console import log
-from xvoken.encoders.precision import autocast
 from xvoken.machine import Pace
+from xvoken.towers.precision import autocast
 
 
 @contextmanager

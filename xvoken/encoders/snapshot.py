@@ -26,14 +26,15 @@ from xvoken.encoders.parts import Part, require_head, require_parts
 from xvoken.encoders.typed import mistyped
 from xvoken.errors import UserError
 from xvoken.files.safe import replacing, replacing_files, sha256_of_file, write_json
+from xvoken.files.snapshots import tensors_file
 from xvoken.kinds import KEY_VIEWS
+from xvoken.towers.open_names import OPEN_TOKENIZER
 
 if TYPE_CHECKING:  # torch takes seconds to import, and reading a header needs none of it
     from torch import Tensor
 
 FORMAT = "xvoken-matcher-1"
 BANK = 4096  # sentences, and pictures, of a bank
-OPEN_TOKENIZER = "open_clip_tokenizer.json"  # in tokenizer/, where it is one of open_clip's, see xvoken/encoders/open_tokenizer.py
 UNIT = 0.01  # so far may the length of a bank's vector, rounded to 16 bits, be from 1
 
 
@@ -144,11 +145,6 @@ class Snapshot:
     tensors: "dict[str, Tensor]"
     hash: str
     bank: Bank | None = None
-
-
-def tensors_file(folder: Path, tag: str) -> Path:
-    """Where the heads and the config of the BEST or the LAST epoch lie."""
-    return folder / f"{tag}.safetensors"
 
 
 def training_file(folder: Path) -> Path:

@@ -11,11 +11,11 @@ from xvoken.cache.augmented import augmented_features
 from xvoken.cache.images import image_features
 from xvoken.cache.texts import text_features, token_features
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
-from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
 from xvoken.kinds import full_name
 from xvoken.machine import Compute
 from xvoken.pictures.augment import Crops
+from xvoken.towers.tokenizer import load_tokenizer
 from xvoken.work.product import report_file
 
 

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from xvoken.encoders.image import ImageTower, for_inference
-from xvoken.encoders.precision import autocast, cast_weights
+from xvoken.towers.image import ImageTower, for_inference
+from xvoken.towers.precision import autocast, cast_weights
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite2"])

@@ -16,8 +16,8 @@ from xvoken.encoders.compiled import NotConvertible, compile_tower
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.frozen import FrozenImage, FrozenText, all_batches
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
-from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.machine import Pace
+from xvoken.towers.tokenizer import load_tokenizer
 
 SENTENCES = ["a dog", "", "two red circles beside a large blue square on a green ground", "no", "one more line of a middling length"]
 OPENVINO = Pace("openvino", 2, 1)

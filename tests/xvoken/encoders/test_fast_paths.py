@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from xvoken.encoders.precision import autocast, cast_weights
 from xvoken.files.tokens import IdText
 from xvoken.pictures.batches import Pictures, batches_ahead
 from xvoken.pictures.decode import load_picture
 from xvoken.pictures.view import View
+from xvoken.towers.precision import autocast, cast_weights
 
 VIEW = View(256, 224, (0.0,) * 3, (1.0,) * 3)
 

@@ -9,8 +9,8 @@ from xvoken.encoders.frozen import FrozenImage, FrozenText, all_batches
 from xvoken.encoders.lanes import in_lanes
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
 from xvoken.encoders.running import computing
-from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.machine import Pace
+from xvoken.towers.tokenizer import load_tokenizer
 from xvoken.work import trial
 
 

@@ -69,7 +69,7 @@ def test_maps_of_efficientnet_lite():
 
 
 def test_maps_of_an_unknown_tower_say_so():
-    from xvoken.encoders.image import stages
+    from xvoken.towers.image import stages
 
     with pytest.raises(UserError, match="not for vgg11"):
         stages(torch.nn.Linear(2, 2), "vgg11")
@@ -77,7 +77,7 @@ def test_maps_of_an_unknown_tower_say_so():
 
 def test_a_tower_without_a_map_says_so():
     with pytest.raises(UserError, match="no average pooling layer to replace"):
-        from xvoken.encoders.image import _replace_pooling, pooling
+        from xvoken.towers.image import _replace_pooling, pooling
 
         _replace_pooling(torch.nn.Sequential(torch.nn.Linear(2, 2)), pooling("max"), "vit_b_16", "max")
 

@@ -12,12 +12,12 @@ from xvoken.cache.augmented import AugmentedJob
 from xvoken.cache.images import NOT_FINITE, ImageJob
 from xvoken.cache.texts import TextJob
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
-from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
 from xvoken.machine import IMAGE_BATCH, ON_GPU, TEXT_ON_GPU
 from xvoken.pictures.augment import Crops
 from xvoken.search.index import build_index
 from xvoken.search.torch_exact import TorchIndex
+from xvoken.towers.tokenizer import load_tokenizer
 from xvoken.work.jobs import prepare
 
 GPU = "cpu:0"

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from xvoken.encoders.towers import Tower
+from xvoken.towers.interface import Tower
 
 SomeTower = TypeVar("SomeTower", bound=Tower)
 

@@ -12,12 +12,12 @@ from tests import texts
 from tests.texts import SENTENCES
 from xvoken.encoders.compiled import NotConvertible, compile_tower
 from xvoken.encoders.frozen import all_batches
-from xvoken.encoders.prompts import behind_prompt
-from xvoken.encoders.reading import reads
-from xvoken.encoders.text import TextTower
-from xvoken.encoders.tokenizer import load_tokenizer, tokenize
 from xvoken.errors import UserError
 from xvoken.machine import Pace
+from xvoken.towers.prompts import behind_prompt
+from xvoken.towers.reading import reads
+from xvoken.towers.text import TextTower
+from xvoken.towers.tokenizer import load_tokenizer, tokenize
 
 KINDS: dict[str, Callable[[Path], torch.nn.Module]] = {
     "gpt2": texts.save_gpt2, "qwen3": texts.save_qwen3, "t5": texts.save_t5, "xlnet": texts.save_xlnet,

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from xvoken.encoders.open_names import PREFIX, TOKENIZER_SETTINGS, OpenName, fetch, package
-from xvoken.encoders.snapshot import OPEN_TOKENIZER
-from xvoken.encoders.tokenizer import from_pretrained, require_vocabulary
 from xvoken.errors import UserError
 from xvoken.files.safe import read_json, write_json
+from xvoken.towers.open_names import OPEN_TOKENIZER, PREFIX, TOKENIZER_SETTINGS, OpenName, fetch, package
+from xvoken.towers.tokenizer import from_pretrained, require_vocabulary
 
 FORMAT = "xvoken-open_clip-tokenizer-1"
 CONTEXT = 77  # tokens, where a config does not say
@@ -61,7 +60,7 @@ class _Loader:
 
 
 class OpenTokenizer:
-    """A tokenizer of open_clip's behind what xvoken uses of one, see xvoken.encoders.tokenizer.Tokenizer.
+    """A tokenizer of open_clip's behind what xvoken uses of one, see xvoken.towers.tokenizer.Tokenizer.
 
     own: open_clip's SimpleTokenizer or HFTokenizer; settings: what it was made with: context_length and those of TOKENIZER_SETTINGS.
     It is never a fast one: the text is cleaned in Python first, and so no token knows its characters.

@@ -23,10 +23,10 @@ from tests import builder
 from tests.image_towers import LARGE, SQUARE, VIT, save_timm, save_vision
 from tests.running import run_here
 from xvoken.encoders import snapshot as snapshots
-from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import ImageTowerSpec
-from xvoken.encoders.text import weights_hash
 from xvoken.errors import UserError
+from xvoken.towers.image import ImageTower
+from xvoken.towers.text import weights_hash
 
 
 @pytest.fixture(scope="module")

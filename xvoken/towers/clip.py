@@ -1,4 +1,4 @@
-"""CLIP and SigLIP models of transformers as dual encoders, see xvoken/encoders/dual.py.
+"""CLIP and SigLIP models of transformers as dual encoders, see xvoken/towers/dual.py.
 
 Features are the towers' pooled outputs. Widths, text length,
 special ids and preprocessing come from the model's own files (Radford et al., ICML 2021; Zhai et al., ICCV 2023).
@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from xvoken.encoders.dual import Dual
-from xvoken.encoders.siglip2 import Siglip2ImageTower, require_right_padding
-from xvoken.encoders.text import weights_hash
-from xvoken.encoders.tokenizer import from_pretrained, require_vocabulary
 from xvoken.errors import UserError
 from xvoken.kinds import DUALS
 from xvoken.pictures.processed import processor_view
+from xvoken.towers.dual import Dual
+from xvoken.towers.siglip2 import Siglip2ImageTower, require_right_padding
+from xvoken.towers.text import weights_hash
+from xvoken.towers.tokenizer import from_pretrained, require_vocabulary
 
 PROJECTED = ("clip", "metaclip_2")  # families with a linear layer behind each tower; SigLIP's towers end in the joint space
 FAMILIES = tuple(name for name, loader in DUALS.items() if loader == DUALS["clip"])

@@ -30,14 +30,14 @@ from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.compiled import Compiled
 from xvoken.encoders.encoder import load_encoder
 from xvoken.encoders.identity import identify, tokenizer_facts
-from xvoken.encoders.open_clip import OpenTextTower
-from xvoken.encoders.sources import image_kind, kind_of, text_files, text_kind
-from xvoken.encoders.tokenizer import load_tokenizer, special_ids, token_lists, tokenizer_hash, vocabulary_size
 from xvoken.errors import UserError
 from xvoken.kinds import base_name
 from xvoken.machine import Pace
 from xvoken.pictures.decode import load_picture
 from xvoken.pictures.open_view import open_clip_view
+from xvoken.towers.open_clip import OpenTextTower
+from xvoken.towers.sources import image_kind, kind_of, text_files, text_kind
+from xvoken.towers.tokenizer import load_tokenizer, special_ids, token_lists, tokenizer_hash, vocabulary_size
 
 SENTENCES = ["a red Dog &amp; the car", "on  THE <b>tree</b>, dont_ask!", "", "the old blue house near a small cat " * 9, "café"]
 KINDS = {
@@ -178,7 +178,7 @@ def test_a_kept_tokenizer_that_a_stranger_wrote(change, at):
 def test_words_are_forgotten_before_they_fill_the_memory(monkeypatch):
     own = load_tokenizer("open_clip:ViT-B-32")
     before = own(SENTENCES)
-    monkeypatch.setattr("xvoken.encoders.open_tokenizer.WORDS", 3)
+    monkeypatch.setattr("xvoken.towers.open_tokenizer.WORDS", 3)
     assert own(SENTENCES) == before and own(["<start_of_text> dog"]) and len(own.own.cache) < 10
 
 
@@ -202,8 +202,8 @@ def built_in(at, monkeypatch):
     (at / "package/model_configs").mkdir(parents=True)
     (at / "package/version.py").touch()
     (at / "package/model_configs/tiny.json").write_text(json.dumps(open_config()))
-    monkeypatch.setattr("xvoken.encoders.open_names.package", lambda: at / "package")
-    monkeypatch.setattr("xvoken.encoders.open_clip.package", lambda: at / "package")
+    monkeypatch.setattr("xvoken.towers.open_names.package", lambda: at / "package")
+    monkeypatch.setattr("xvoken.towers.open_clip.package", lambda: at / "package")
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", open_config())
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny", {"mine": open_clip.pretrained._slpcfg(hf_hub="some/tiny/")})
     for module in ("huggingface_hub.constants", "huggingface_hub.file_download.constants"):

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xvoken.encoders.reading import reads
-from xvoken.encoders.sentence_files import _source, json_of, subfolder
-from xvoken.encoders.tokenizer import _load
 from xvoken.errors import UserError
 from xvoken.kinds import TEXT_POOLS, full_name, made_by
+from xvoken.towers.reading import reads
+from xvoken.towers.sentence_files import _source, json_of, subfolder
+from xvoken.towers.tokenizer import _load
 
 
 def weights_hash(module: nn.Module) -> str:

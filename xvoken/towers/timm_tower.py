@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from xvoken import commands
-from xvoken.encoders.image import load_into, load_state_dict
-from xvoken.encoders.states import Layout, StatesTower, grid_of
 from xvoken.errors import UserError, one_line
 from xvoken.pictures.framed import FramedView
+from xvoken.towers.image import load_into, load_state_dict
+from xvoken.towers.states import Layout, StatesTower, grid_of
 
 SCHEME, SOURCES = "timm:", ("hf-hub:", "local-dir:")
 

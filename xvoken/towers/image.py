@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet
 
-from xvoken.encoders.precision import cast_weights
-from xvoken.encoders.sources import SCALED
-from xvoken.encoders.towers import AnyImageTower
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import IMAGE_POOLS, made_by
 from xvoken.pictures.view import View
+from xvoken.towers.interface import AnyImageTower
+from xvoken.towers.precision import cast_weights
+from xvoken.towers.sources import SCALED
 
 # EfficientNet-Lite was trained on (x - 127) / 128, on the centre of 260 of 292 pixels.
 LITE2_VIEW = View(resize=292, crop=260, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, resample="bicubic")

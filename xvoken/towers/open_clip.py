@@ -1,4 +1,4 @@
-"""open_clip's models as dual encoders, see xvoken/encoders/dual.py; their names are in xvoken/encoders/open_names.py.
+"""open_clip's models as dual encoders, see xvoken/towers/dual.py; their names are in xvoken/towers/open_names.py.
 
 Features are the towers' outputs before a plain projection, where a tower ends in one (its vision and text transformers), as CLIP's of
 transformers are; else what encode_image and encode_text give, in the joint space (Ilharco et al., 2021, doi 10.5281/zenodo.5143773).
@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xvoken.encoders.dual import Dual
-from xvoken.encoders.open_names import OpenName, fetch, package
-from xvoken.encoders.open_tokenizer import OpenTokenizer, open_clip, silently, tokenizer_of
-from xvoken.encoders.siglip2 import require_right_padding
-from xvoken.encoders.sources import config_of, text_files
-from xvoken.encoders.text import weights_hash
-from xvoken.encoders.tokenizer import vocabulary_size
 from xvoken.errors import UserError, one_line
 from xvoken.pictures.open_view import open_clip_view
+from xvoken.towers.dual import Dual
+from xvoken.towers.open_names import OpenName, fetch, package
+from xvoken.towers.open_tokenizer import OpenTokenizer, open_clip, silently, tokenizer_of
+from xvoken.towers.siglip2 import require_right_padding
+from xvoken.towers.sources import config_of, text_files
+from xvoken.towers.text import weights_hash
+from xvoken.towers.tokenizer import vocabulary_size
 
 # In this order, safetensors first; as open_clip's own, but for transformers' model.safetensors, which may lie beside its .bin.
 WEIGHTS = (

@@ -1,6 +1,6 @@
 """The image tower of SigLIP 2's NaFlex models, which take pictures in their own ratio (Tschannen et al., 2025, arXiv 2502.14786).
 
-Their text tower is SigLIP's, see xvoken/encoders/clip.py. SigLIP 2's models of one size are of the type siglip.
+Their text tower is SigLIP's, see xvoken/towers/clip.py. SigLIP 2's models of one size are of the type siglip.
 """
 
 from typing import Any

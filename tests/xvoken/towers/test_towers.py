@@ -11,12 +11,12 @@ from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertM
 
 from tests.worlds import World
 from xvoken.encoders.frozen import batches_by_length
-from xvoken.encoders.image import ImageTower
-from xvoken.encoders.padding import Padding, pad_lines
-from xvoken.encoders.text import TextTower, weights_hash
-from xvoken.encoders.tokenizer import load_tokenizer, tokenize, tokenizer_hash
 from xvoken.errors import UserError
 from xvoken.kinds import base_name, full_name
+from xvoken.towers.image import ImageTower
+from xvoken.towers.padding import Padding, pad_lines
+from xvoken.towers.text import TextTower, weights_hash
+from xvoken.towers.tokenizer import load_tokenizer, tokenize, tokenizer_hash
 
 
 def test_text_tower_against_transformers(world: World):

@@ -16,12 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from xvoken.encoders.snapshot import OPEN_TOKENIZER, tensors_file
 from xvoken.errors import UserError, one_line
+from xvoken.files.snapshots import tensors_file
 from xvoken.kinds import DUALS
 
 PREFIX, HUB = "open_clip:", "hf-hub:"
 CONFIG = "open_clip_config.json"
+OPEN_TOKENIZER = "open_clip_tokenizer.json"  # in tokenizer/, where it is one of open_clip's, see xvoken/towers/open_tokenizer.py
 # What a config may say. Without a bound, one of a stranger's could keep a loop going, or ask for all memory.
 LARGEST = {"layers": 512, "image_size": 4096, "context_length": 8192}
 MOST = 1 << 24

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from xvoken.encoders.image import load_into, load_state_dict
-from xvoken.encoders.sources import config_of
-from xvoken.encoders.states import Layout, StatesTower, grid_of
-from xvoken.encoders.tokenizer import from_pretrained
 from xvoken.errors import UserError, one_line
 from xvoken.pictures.processed import processor_view
+from xvoken.towers.image import load_into, load_state_dict
+from xvoken.towers.sources import config_of
+from xvoken.towers.states import Layout, StatesTower, grid_of
+from xvoken.towers.tokenizer import from_pretrained
 
 # Names of the parameters of class tokens, and of others behind them.
 CLASS_TOKENS, MORE_TOKENS = ("cls_token", "class_embedding"), ("distillation_token",)

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xvoken.encoders.prompts import behind_prompt
-from xvoken.encoders.tokenizer import Tokenizer, special_ids, token_lists
 from xvoken.errors import UserError, shown
+from xvoken.towers.prompts import behind_prompt
+from xvoken.towers.tokenizer import Tokenizer, special_ids, token_lists
 
 
 @dataclass(frozen=True)

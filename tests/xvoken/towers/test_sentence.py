@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from tests import texts
 from tests.texts import SENTENCES
 from xvoken.encoders.frozen import all_batches
-from xvoken.encoders.sentence import OwnPooling
-from xvoken.encoders.sentence_files import MODES, prompts, sentence_model, subfolder
-from xvoken.encoders.text import weights_hash
-from xvoken.encoders.tokenizer import load_tokenizer, tokenizer_hash
 from xvoken.errors import UserError
+from xvoken.towers.sentence import OwnPooling
+from xvoken.towers.sentence_files import MODES, prompts, sentence_model, subfolder
+from xvoken.towers.text import weights_hash
+from xvoken.towers.tokenizer import load_tokenizer, tokenizer_hash
 
 PROMPTS = {"query": "query: ", "passage": "passage: "}
 BASES = {

@@ -25,15 +25,15 @@ from tests.worlds import World
 from xvoken import load_encoder
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.frozen import FrozenImage
-from xvoken.encoders.image import ImageTower
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
-from xvoken.encoders.sources import image_changes, image_files
-from xvoken.encoders.text import weights_hash
 from xvoken.errors import UserError
 from xvoken.kinds import base_name
 from xvoken.machine import Pace
 from xvoken.pictures.augment import Crops
 from xvoken.pictures.decode import load_picture
+from xvoken.towers.image import ImageTower
+from xvoken.towers.sources import image_changes, image_files
+from xvoken.towers.text import weights_hash
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from xvoken.encoders.image import pooling
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import IMAGE_POOLS
 from xvoken.pictures.view import AnyView
+from xvoken.towers.image import pooling
 
 
 @dataclass(frozen=True)

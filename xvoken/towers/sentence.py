@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xvoken.encoders.image import load_state_dict
-from xvoken.encoders.sentence_files import Module, file_of, sentence_model
-from xvoken.encoders.text import at
-from xvoken.encoders.tokenizer import load_tokenizer
 from xvoken.errors import UserError
+from xvoken.towers.image import load_state_dict
+from xvoken.towers.sentence_files import Module, file_of, sentence_model
+from xvoken.towers.text import at
+from xvoken.towers.tokenizer import load_tokenizer
 
 # What may be applied behind a Dense module, by the last part of its name, which begins with torch.nn.
 ACTIVATIONS = {one.__name__: one for one in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.Sigmoid, nn.SiLU, nn.LeakyReLU, nn.ELU)}

@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from xvoken.encoders.open_names import hub_revision, is_open_clip, open_files
-from xvoken.encoders.sentence_files import _source, json_of, subfolder
-from xvoken.encoders.snapshot import tensors_file
 from xvoken.errors import UserError
+from xvoken.files.snapshots import tensors_file
 from xvoken.kinds import DUALS, IMAGE_TOWERS, full_name
+from xvoken.towers.open_names import hub_revision, is_open_clip, open_files
+from xvoken.towers.sentence_files import _source, json_of, subfolder
 
 # Torchvision's towers whose published weights expect other means of the colours, which it sets by `transform_input` where it loads them.
 # Earlier versions left it out: the towers' hashes say which it is.

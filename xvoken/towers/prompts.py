@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.encoders.tokenizer import Tokenizer, is_fast, joined, token_lists
+from xvoken.towers.tokenizer import Tokenizer, is_fast, joined, token_lists
 
 # Kinds of tokenizers that take a blank or a sign before a word into the word's token: behind a prompt it may have other tokens.
 JOINING = ("BPE", "Unigram")

@@ -9,10 +9,10 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from xvoken.encoders.open_names import is_open_tokenizer
-from xvoken.encoders.sentence_files import _source, lowers, subfolder
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import SHORT_NAMES, TOKENIZERS, full_name, made_by
+from xvoken.towers.open_names import is_open_tokenizer
+from xvoken.towers.sentence_files import _source, lowers, subfolder
 
 
 class Tokenizer(Protocol):
