@@ -19,13 +19,13 @@ from xmatching.choice import Chooser, Sides, recall_sum
 from xmatching.folds import folds_of
 from xmatching.param import parse_args
 from xmatching.shares import by_picture, choose_shares, correction_of
-from xvoken.encoders import clip
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.dual import own_heads
 from xvoken.encoders.encoder import Encoder, load_encoder
 from xvoken.encoders.frozen import FrozenText
 from xvoken.errors import UserError
 from xvoken.records import rsum
+from xvoken.towers import clip
 from xvoken.towers.dual import dual_of
 
 MAIN = "xmatching/main.py"

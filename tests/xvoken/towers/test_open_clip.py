@@ -239,8 +239,8 @@ def test_what_is_known_of_a_model_is_kept(name, built_in, at, monkeypatch):
     time.sleep(0.02)  # files of this instant could still change without a trace
     found, tokens = identify(name), tokenizer_facts(name)
     with monkeypatch.context() as gone:
-        for loader in ("encoder.load_encoder", "tokenizer.load_tokenizer", "open_names._fetched"):
-            gone.setattr(f"xvoken.encoders.{loader}", None)
+        for loader in ("encoders.encoder.load_encoder", "towers.tokenizer.load_tokenizer", "towers.open_names._fetched"):
+            gone.setattr(f"xvoken.{loader}", None)
         assert (identify(name), tokenizer_facts(name)) == (found, tokens)
     for path in (*(at / "hub").rglob("*.safetensors"), at / "mine.safetensors", at / "tiny-folder/open_clip_model.safetensors"):
         tensors = load_file(path)
