@@ -33,7 +33,7 @@ def settle_duals(args: Namespace, said: set[str]) -> None:
         unread = args.lang == args.visn and not config_of(args.lang)  # its loader says why
         if not unread and not one_dual(args.lang, args.visn):
             if args.lang == args.visn:
-                raise UserError(f"--dual {args.lang}: is no dual encoder, such as CLIP, SigLIP or a model of open_clip; give one, or its folder")
+                raise UserError(f"--dual {args.lang}: no dual encoder, such as CLIP, SigLIP or a model of open_clip")
             towers = f"--lang {args.lang} and --visn {args.visn} are not"
             raise UserError(f"--head own: both towers must be of one dual encoder, such as CLIP or SigLIP, and {towers}; give --dual NAME")
         text = image = True

@@ -205,7 +205,7 @@ def test_again_it_is_skipped_without_torch_and_other_captions_are_refused(small:
     [
         (["--dual", "CLIP", "--lang", "bert"], "--lang: --dual CLIP names both towers"),
         (["--lang", "CLIP"], "--head own: both towers must be of one dual encoder"),
-        (["--dual", "BERT"], "--head own: both towers must be of one dual encoder"),
+        (["--dual", "BERT"], "no dual encoder, such as CLIP"),
         (["--lang", "CLIP", "--visn", "SIGLIP"], "--head own: both towers must be of one dual encoder"),
         (["--dual", "CLIP", "--head", "own,classes"], "--head classes: CLIP is a dual encoder and classifies nothing"),
         (["--dual", "CLIP", "--recipe", "best"], "--head classes: CLIP is a dual encoder and classifies nothing"),
