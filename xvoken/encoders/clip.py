@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from xvoken.encoders.dual import Dual
 from xvoken.encoders.siglip2 import Siglip2ImageTower, require_right_padding
+from xvoken.encoders.sources import require_bounded
 from xvoken.encoders.text import weights_hash
 from xvoken.encoders.tokenizer import from_pretrained, require_vocabulary
 from xvoken.errors import UserError
@@ -82,6 +83,7 @@ def load_clip(name: str) -> Dual:
 def _load_model(name: str) -> Any:  # Any: the attributes of config and model differ by family
     from transformers import AutoConfig, AutoModel
 
+    require_bounded(name, f"model {name}")
     config = from_pretrained(AutoConfig, name, f"model {name}", _mend(name))
     if config.model_type not in FAMILIES:
         raise UserError(f"model {name}: its type is {config.model_type}; the dual encoders that can be loaded: {', '.join(FAMILIES)}")

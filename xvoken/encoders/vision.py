@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from xvoken.encoders.image import load_into, load_state_dict
-from xvoken.encoders.sources import config_of
+from xvoken.encoders.sources import config_of, require_bounded
 from xvoken.encoders.states import Layout, StatesTower, grid_of
 from xvoken.encoders.tokenizer import from_pretrained
 from xvoken.errors import UserError, one_line
@@ -76,6 +76,7 @@ def _loaded(name: str, weights: str | None) -> Any:
         raise UserError(f"--visn {name}: a model of timm; name it timm:{'local-dir' if Path(name).is_dir() else 'hf-hub'}:{name}")
     what, mend = f"--visn {name}", _mend(name)
     logging.set_verbosity_error()
+    require_bounded(name, what)
     config = from_pretrained(AutoConfig, name, what, mend)
     if weights:
         model = _made(AutoModel, config, what)
