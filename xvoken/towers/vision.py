@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from xvoken.errors import UserError, one_line
 from xvoken.pictures.processed import processor_view
 from xvoken.towers.image import load_into, load_state_dict
-from xvoken.towers.sources import config_of
+from xvoken.towers.sources import config_of, require_bounded
 from xvoken.towers.states import Layout, StatesTower, grid_of
 from xvoken.towers.tokenizer import from_pretrained
 
@@ -76,6 +76,7 @@ def _loaded(name: str, weights: str | None) -> Any:
         raise UserError(f"--visn {name}: a model of timm; name it timm:{'local-dir' if Path(name).is_dir() else 'hf-hub'}:{name}")
     what, mend = f"--visn {name}", _mend(name)
     logging.set_verbosity_error()
+    require_bounded(name, what)
     config = from_pretrained(AutoConfig, name, what, mend)
     if weights:
         model = _made(AutoModel, config, what)

@@ -23,7 +23,7 @@ from tests import builder
 from tests.image_towers import LARGE, SQUARE, VIT, save_timm, save_vision
 from tests.running import run_here
 from xvoken.encoders import snapshot as snapshots
-from xvoken.encoders.matcher import ImageTowerSpec
+from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
 from xvoken.errors import UserError
 from xvoken.towers.image import ImageTower
 from xvoken.towers.text import weights_hash
@@ -143,3 +143,18 @@ def test_what_is_torchvisions_alone(small: tuple[Any, str], tmp_path: Path):
     assert run_here("vokenization/create_image_ids.py", *ids).returncode == 0
     done = run_here("vokenization/extract_vision_keys.py", "--torchvision-model", small[1], *ids, "--output-dir", tmp_path / "raw")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "not one of torchvision's" in done.stderr
+
+
+def test_more_layers_than_any_model_has(tmp_path: Path):
+    """They would take all memory, and minutes, before anything is found wrong."""
+    timm_name, plain = f"timm:local-dir:{tmp_path}", str(tmp_path)
+    for spec, said in (
+        (ImageTowerSpec(plain), {"model_type": "vit", "num_hidden_layers": 10**7}),
+        (ImageTowerSpec(timm_name), {"architecture": "vit_tiny_patch16_224", "model_args": {"depth": 10**7}}),
+        (ImageTowerSpec(timm_name), {"architecture": "convnext_atto", "model_args": {"depths": [1, 10**7]}}),
+        (TextTowerSpec(plain, (1,)), {"model_type": "gpt2", "n_layer": 10**7}),
+        (TextTowerSpec(plain, (1,)), {"model_type": "clip", "text_config": {"num_hidden_layers": 10**7}}),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(said))
+        with pytest.raises(UserError, match="its config says .* 10000000; at most 1,000 layers"):
+            spec.build()

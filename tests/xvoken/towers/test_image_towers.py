@@ -1,5 +1,6 @@
 """Image towers of timm and of transformers, against these libraries' own pixels and pooling of the same picture files."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,20 @@ def test_files_and_names(small: tuple[Any, str], tmp_path: Path, monkeypatch: py
         assert image_files(name, None) == [hub / "snapshots/0123", hub / "refs/main", version]
     named = {"timm:hf-hub:a/b.c": "b.c", "timm:local-dir:/x/y/": "y", "timm:vit.x": "vit.x", "facebook/dinov2": "dinov2"}
     assert {name: base_name(name) for name in named} == named
+
+
+@pytest.mark.parametrize(("kind", "file", "change"), [
+    ("vit", "preprocessor_config.json", {"image_mean": [0.1, 0.2, 0.3]}),
+    ("convnext", "preprocessor_config.json", {"crop_pct": 0.5}),
+    ("vit_tiny_patch16_224", "config.json", {"pretrained_cfg": {"mean": [0.1, 0.2, 0.3]}}),
+])  # fmt: skip
+def test_other_pixels_are_another_tower(tmp_path: Path, kind: str, file: str, change: dict[str, Any]):
+    """With the same weights: else a finished training, and a snapshot, would go on with pixels that they were not made of."""
+    folder = tmp_path / "model"
+    name = str(save_vision(folder, kind)) if kind in VISION else save_timm(folder, kind)[1]
+    said, hashes = json.loads((folder / file).read_text()), []
+    timm_change = {"pretrained_cfg": {**said.get("pretrained_cfg", {}), **change.get("pretrained_cfg", {})}}
+    for more in ({}, {"said_by_a_later_version": 1}, change if kind in VISION else timm_change):
+        (folder / file).write_text(json.dumps({**said, **more}))
+        hashes.append(weights_hash(ImageTowerSpec(name, pool="own").build()))
+    assert hashes[0] == hashes[1] != hashes[2]

@@ -143,7 +143,8 @@ def test_settings_without_weights_are_in_the_hash(saved: dict[str, Path], tmp_pa
     for pooling in ({"pooling_mode": "mean"}, {"pooling_mode": "cls"}, {"pooling_mode": "cls", "include_prompt": False}):
         (folder / "1_Pooling/config.json").write_text(json.dumps(pooling))
         hashes.add(weights_hash(OwnPooling(str(folder), 32)))
-    assert len(hashes) == 3
+    settings("sentence_bert_config.json", max_seq_length=9)(folder)
+    assert len(hashes | {weights_hash(OwnPooling(str(folder), 32))}) == 4
 
 
 TRANSFORMER = {"type": "sentence_transformers.models.Transformer", "path": ""}
