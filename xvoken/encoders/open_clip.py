@@ -6,6 +6,7 @@ transformers are; else what encode_image and encode_text give, in the joint spac
 
 import importlib
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from xvoken.encoders.open_names import OpenName, fetch, package
 from xvoken.encoders.open_tokenizer import OpenTokenizer, open_clip, silently, tokenizer_of
 from xvoken.encoders.siglip2 import require_right_padding
 from xvoken.encoders.sources import config_of, text_files
-from xvoken.encoders.text import weights_hash
+from xvoken.encoders.text import name_settings, weights_hash
 from xvoken.encoders.tokenizer import vocabulary_size
 from xvoken.errors import UserError, one_line
 from xvoken.pictures.open_view import OpenClipView
@@ -105,8 +106,9 @@ def load_open_clip(name: str) -> Dual:
         model = _loaded(of, library, weights)
     text, image = model.text, model.visual
     _require_vocabulary(text, tokenizer, name)
-    found = weights_hash(model)
     dim = _dim(of)
+    _name_settings(of, model)
+    found = weights_hash(model)
     text_projection, image_projection = _taken(text, "text_projection"), _taken(image, "proj")
     text_width, image_width = (dim if one is None else one.in_features for one in (text_projection, image_projection))
     tower = OpenTextTower(name, text, tokenizer, text_width)
@@ -116,6 +118,14 @@ def load_open_clip(name: str) -> Dual:
         tower, OpenImageTower(name, image, image_width), text_projection, image_projection, dim, tokenizer, found,
         files=tuple(_files(of, weights)),
     )  # fmt: skip
+
+
+def _name_settings(of: OpenName, model: Any) -> None:
+    """An edited config, or another model with the same file of weights, makes other vectors of the same tensors."""
+    quick = {"quick_gelu": bool(of.config.get("quick_gelu", False))}
+    name_settings(model.text, {**quick, **of.config["text_cfg"]})
+    seen = asdict(OpenClipView.from_config(model.visual.preprocess_cfg, of.name))
+    name_settings(model.visual, {**quick, **of.config["vision_cfg"], "pixels": seen})
 
 
 def _files(of: OpenName, weights: Path) -> list[Path]:

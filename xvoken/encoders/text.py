@@ -1,6 +1,7 @@
 """Pretrained text towers of transformers, and their pooling."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -22,6 +23,12 @@ def weights_hash(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def name_settings(module: nn.Module, said: dict[str, Any]) -> None:
+    """Let weights_hash name what a module computes with besides its weights too: with another activation or size it is another one."""
+    text = json.dumps(said, sort_keys=True).encode()
+    module.register_buffer("xvoken_settings", torch.frombuffer(bytearray(text), dtype=torch.uint8))
 
 
 def first_token(states: Tensor, mask: Tensor) -> Tensor:
