@@ -191,7 +191,7 @@ def save_snapshot(
     """
     from xvoken.encoders import snapshot as snapshots
     from xvoken.encoders.matcher import build_heads
-    from xvoken.towers.text import weights_hash
+    from xvoken.towers.hashes import weights_hash
 
     towers = text.build(), image.build()
     model = snapshots.ModelConfig(

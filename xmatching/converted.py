@@ -35,8 +35,9 @@ from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError, one_line
 from xvoken.files.safe import quoted, replacing
 from xvoken.kinds import full_name
+from xvoken.towers.hashes import weights_hash
 from xvoken.towers.image import ImageTower
-from xvoken.towers.text import TextTower, weights_hash
+from xvoken.towers.text import TextTower
 from xvoken.towers.tokenizer import load_tokenizer, tokenizer_hash
 
 # Words, width, layers and positions of the text towers that their LANG_MODELS name and that are taken over.

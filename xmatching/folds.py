@@ -14,6 +14,7 @@ from xvoken.measures import spread
 
 FOLDS = 5
 BLOCK = 256  # pictures in memory at once
+PROBES = 8
 GALLERY, BANK = 500, 1024  # most pictures of a fold that a choice ranks; most captions, and pictures, of the rest that it corrects with
 
 
@@ -62,6 +63,18 @@ class Pictures:
             pairs, owner = self.pairs(some)
             yield self.views(some), self.captions(pairs), owner
 
+    def copies(self) -> NDArray[np.int64]:
+        """For each place the first one of the same picture, by the image tower's output: int64 (P,)
+
+        In PROBES random directions, to a thousandth of their spread: a batch of another size rounds otherwise.
+        """
+        outputs = (self.data.images.load(self.rows[start : start + BLOCK])[0].double() for start in range(0, len(self), BLOCK))
+        draw = torch.Generator()
+        found = torch.cat([rows @ torch.randn(rows.shape[1], PROBES, generator=draw.manual_seed(0)).double() for rows in outputs])
+        steps = (1000 * (found - found.mean(0)) / found.std(0, correction=0).clamp_min(1e-9)).round().numpy()
+        _, first, which = np.unique(steps, axis=0, return_index=True, return_inverse=True)
+        return first[which.reshape(-1)]
+
     def directions(self, columns: Columns, rank: int) -> tuple[Directions, Directions]:
         """The principal directions of the captions' and of the pictures' outputs, a picture counted once for each caption."""
         text, image = Moments(columns.text[1] - columns.text[0]), Moments(columns.image[1] - columns.image[0])
@@ -105,6 +118,15 @@ class Fold:
 
 
 def folds_of(pictures: Pictures, seed: int) -> list[Fold]:
-    """The pictures in FOLDS parts drawn by `seed` (fewer if there are fewer pictures), each held out in turn."""
-    order = np.random.default_rng(seed).permutation(len(pictures))
-    return [Fold.of(pictures, np.sort(held)) for held in np.array_split(order, min(FOLDS, len(pictures)))]
+    """The pictures in FOLDS parts drawn by `seed` (fewer if there are fewer pictures), each held out in turn.
+
+    Copies of a picture go with the first one: what was learnt from the one would be found again by the other.
+    """
+    order, number = np.random.default_rng(seed).permutation(len(pictures)), np.empty(len(pictures), np.int64)
+    parts = np.array_split(order, min(FOLDS, len(pictures)))
+    for fold, places in enumerate(parts):
+        number[places] = fold
+    number = number[pictures.copies()]
+    held = [np.flatnonzero(number == fold) for fold in range(len(parts))]
+    some = [places for places in held if 0 < len(places) < len(pictures)]  # none where all are one picture
+    return [Fold.of(pictures, places) for places in some or map(np.sort, parts)]

@@ -19,7 +19,7 @@ from xvoken.encoders.snapshot import Snapshot, tokenizer_folder, tower_sources
 from xvoken.files.image_sets import CaptionedSet
 from xvoken.machine import Compute, resolve_precision, workers_on
 from xvoken.pictures.augment import Crops
-from xvoken.towers.text import weights_hash
+from xvoken.towers.hashes import weights_hash
 from xvoken.towers.tokenizer import load_tokenizer, tokenizer_hash
 
 

@@ -22,7 +22,8 @@ from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.foreign import snapshot_of
 from xvoken.encoders.snapshot import ModelConfig
 from xvoken.errors import UserError, one_line
-from xvoken.towers.text import TextTower, weights_hash
+from xvoken.towers.hashes import weights_hash
+from xvoken.towers.text import TextTower
 
 TOWERS = {TEXT_TOWER: ("text_tower", "lang"), IMAGE_TOWER: ("image_tower", "visn")}
 # Fields that must be equal in the snapshot and in the flags; other sizes are checked when the tensors are loaded.

@@ -18,8 +18,9 @@ from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.snapshot import Bank
 from xvoken.files.safe import replacing_files, write_lines
 from xvoken.records import rsum
+from xvoken.towers.hashes import weights_hash
 from xvoken.towers.image import ImageTower
-from xvoken.towers.text import TextTower, weights_hash
+from xvoken.towers.text import TextTower
 
 
 def restore(progress: Progress, learner: Learner) -> None:

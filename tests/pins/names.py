@@ -13,9 +13,9 @@ from xvoken.files.safe import fingerprint
 from xvoken.pictures.augment import Crops
 from xvoken.pictures.view import ProcessorView, View
 from xvoken.towers.dual import DualTextSpec
+from xvoken.towers.hashes import weights_hash
 from xvoken.towers.image import LITE2_VIEW, for_inference
 from xvoken.towers.precision import cast_weights
-from xvoken.towers.text import weights_hash
 from xvoken.towers.tokenizer import load_tokenizer, tokenizer_hash
 
 __all__ = [

@@ -82,6 +82,15 @@ def test_every_picture_is_held_out_once(captions: list[int]):
     assert all(one.held.tolist() == other.held.tolist() for one, other in zip(folds, again, strict=True))
 
 
+def test_copies_of_a_picture_are_held_out_together():
+    image = torch.randn(20, 64, generator=torch.manual_seed(1)).half().float().repeat(2, 1)
+    image[20:] *= 1 + 1e-7  # in a batch of another size
+    folds = folds_of(pictures_of([1] * 40, image), 0)
+    assert sorted(np.concatenate([fold.held for fold in folds])) == list(range(40))
+    assert all(set(fold.held % 20).isdisjoint(fold.rest % 20) for fold in folds)
+    assert len(folds_of(pictures_of([1] * 4, torch.ones(4, 64)), 0)) == 4  # nothing but copies
+
+
 def test_galleries_and_banks_are_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "GALLERY", 3)
     monkeypatch.setattr(module, "BANK", 7)

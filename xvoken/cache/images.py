@@ -42,8 +42,8 @@ from xvoken.machine import IMAGE_BATCH, WORTH_IMAGES, Compute, Pace, pictures_a_
 from xvoken.pictures.batches import Items, batch_readers, on_device, open_pictures
 from xvoken.pictures.cuts import Cuts, first_cuts
 from xvoken.pictures.sources import Member, plain
+from xvoken.towers.hashes import weights_hash
 from xvoken.towers.image import ImageTower
-from xvoken.towers.text import weights_hash
 from xvoken.work.jobs import TowerJob
 from xvoken.work.parts import plan_settings
 from xvoken.work.product import Product

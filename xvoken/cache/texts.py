@@ -15,7 +15,8 @@ from xvoken.errors import shown
 from xvoken.files.safe import fingerprint, read_json, save_array, sha256_of_lines, write_json
 from xvoken.kinds import base_name
 from xvoken.machine import TEXT_BATCH, WORTH_LINES, Compute, lines_a_part, lines_on
-from xvoken.towers.text import TextTower, weights_hash
+from xvoken.towers.hashes import weights_hash
+from xvoken.towers.text import TextTower
 from xvoken.towers.tokenizer import tokenizer_hash
 from xvoken.work.jobs import TowerJob
 from xvoken.work.parts import Parts

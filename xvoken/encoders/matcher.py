@@ -18,9 +18,9 @@ from xvoken.encoders.snapshot import ModelConfig, Snapshot
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import HEADS, IMAGE_TOWERS, TEXT_TOWERS, base_name, made_by
 from xvoken.towers.dual import Dual, dual_of
+from xvoken.towers.hashes import weights_hash
 from xvoken.towers.interface import AnyImageTower, AnyTextTower
 from xvoken.towers.sources import SCALED, image_kind, one_dual, text_kind
-from xvoken.towers.text import weights_hash
 from xvoken.towers.tokenizer import load_tokenizer
 
 

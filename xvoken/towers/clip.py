@@ -13,9 +13,9 @@ from xvoken.errors import UserError
 from xvoken.kinds import DUALS
 from xvoken.pictures.processed import processor_view
 from xvoken.towers.dual import Dual
+from xvoken.towers.hashes import weights_hash
 from xvoken.towers.siglip2 import Siglip2ImageTower, require_right_padding
 from xvoken.towers.sources import require_bounded
-from xvoken.towers.text import weights_hash
 from xvoken.towers.tokenizer import from_pretrained, require_vocabulary
 
 PROJECTED = ("clip", "metaclip_2")  # families with a linear layer behind each tower; SigLIP's towers end in the joint space

@@ -18,6 +18,7 @@ from torchvision.models import ResNet
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import IMAGE_POOLS, made_by
 from xvoken.pictures.view import View
+from xvoken.towers.hashes import name_settings
 from xvoken.towers.interface import AnyImageTower
 from xvoken.towers.precision import cast_weights
 from xvoken.towers.sources import SCALED
@@ -58,7 +59,7 @@ class ImageTower(nn.Module):
             if not self.is_lite:
                 _replace_pooling(self.model, pooling(pool), name, pool)
         if name in SCALED:
-            self.register_buffer("transform_input", torch.ones(()))  # not of the model: it is in the hash, and not in a weights file
+            name_settings(self, {"transform_input": True})
         self.to(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ transformers are; else what encode_image and encode_text give, in the joint spac
 
 import importlib
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from torch import Tensor, nn
 from xvoken.errors import UserError, one_line
 from xvoken.pictures.open_view import open_clip_view
 from xvoken.towers.dual import Dual
+from xvoken.towers.hashes import name_settings, weights_hash
 from xvoken.towers.open_names import OpenName, fetch, package
 from xvoken.towers.open_tokenizer import OpenTokenizer, open_clip, silently, tokenizer_of
 from xvoken.towers.siglip2 import require_right_padding
 from xvoken.towers.sources import config_of, text_files
-from xvoken.towers.text import weights_hash
 from xvoken.towers.tokenizer import vocabulary_size
 
 # In this order, safetensors first; as open_clip's own, but for transformers' model.safetensors, which may lie beside its .bin.
@@ -105,8 +106,9 @@ def load_open_clip(name: str) -> Dual:
         model = _loaded(of, library, weights)
     text, image = model.text, model.visual
     _require_vocabulary(text, tokenizer, name)
-    found = weights_hash(model)
     dim = _dim(of)
+    _name_settings(of, model)
+    found = weights_hash(model)
     text_projection, image_projection = _taken(text, "text_projection"), _taken(image, "proj")
     text_width, image_width = (dim if one is None else one.in_features for one in (text_projection, image_projection))
     tower = OpenTextTower(name, text, tokenizer, text_width)
@@ -116,6 +118,14 @@ def load_open_clip(name: str) -> Dual:
         tower, OpenImageTower(name, image, image_width), text_projection, image_projection, dim, tokenizer, found,
         files=tuple(_files(of, weights)),
     )  # fmt: skip
+
+
+def _name_settings(of: OpenName, model: Any) -> None:
+    """An edited config, or another model with the same file of weights, makes other vectors of the same tensors."""
+    quick = {"quick_gelu": bool(of.config.get("quick_gelu", False))}
+    name_settings(model.text, {**quick, **of.config["text_cfg"]})
+    seen = asdict(open_clip_view(model.visual.preprocess_cfg, of.name))
+    name_settings(model.visual, {**quick, **of.config["vision_cfg"], "pixels": seen})
 
 
 def _files(of: OpenName, weights: Path) -> list[Path]:

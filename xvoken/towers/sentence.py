@@ -1,6 +1,5 @@
 """What sentence-transformers puts behind a text model: its pooling of the tokens, Dense and Normalize, read without that library."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xvoken.errors import UserError
+from xvoken.towers.hashes import name_settings
 from xvoken.towers.image import load_state_dict
 from xvoken.towers.sentence_files import Module, file_of, sentence_model
 from xvoken.towers.text import at
@@ -26,8 +26,6 @@ class OwnPooling(nn.Module):
     Raises UserError for modules that are not known here, or whose weights do not fit them.
     """
 
-    described: Tensor
-
     def __init__(self, name: str, width: int, prompt: str = ""):
         super().__init__()
         said = sentence_model(name)
@@ -40,8 +38,7 @@ class OwnPooling(nn.Module):
             self.width = made.width or self.width
             self.after.append(made)
         after = [[module.kind, settings] for module, settings in said.after]
-        told = json.dumps([self.modes, said.skip_prompt, after, said.max_tokens], sort_keys=True)
-        self.register_buffer("described", torch.frombuffer(bytearray(told.encode()), dtype=torch.uint8))
+        name_settings(self, [self.modes, said.skip_prompt, after, said.max_tokens])
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """Tokens' states (B, T, d), mask int64 (B, T), 1 for tokens and 0 for padding, which is behind them -> (B, width)"""

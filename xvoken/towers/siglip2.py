@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from xvoken.errors import UserError
 from xvoken.pictures.patches import PatchView, square
+from xvoken.towers.hashes import name_settings
 
 
 class Siglip2ImageTower(nn.Module):
@@ -24,6 +25,8 @@ class Siglip2ImageTower(nn.Module):
         if processor.patch_size != model.config.patch_size or not square(model.config.num_patches):
             sizes = f"patches of {model.config.patch_size} pixels, {model.config.num_patches} positions"
             raise UserError(f"model {name}: its vision tower ({sizes}) does not go with its processor (patches of {processor.patch_size})")
+        seen = ("max_num_patches", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+        name_settings(model, {key: getattr(processor, key) for key in seen} | {"resample": int(processor.resample)})
 
     def forward(self, packed: Tensor) -> Tensor:
         """packed: uint8 (B, 3, 1 + N, P * P), see PatchView -> (B, width), pooled"""

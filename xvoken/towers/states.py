@@ -1,6 +1,5 @@
 """What image towers of other libraries have in common: tokens (B, T, C) or a map (B, C, h, w) become one vector."""
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from xvoken.errors import UserError, one_line
 from xvoken.kinds import IMAGE_POOLS
 from xvoken.pictures.view import AnyView
+from xvoken.towers.hashes import name_settings
 from xvoken.towers.image import pooling
 
 # What an image processor's JSON file says of its pixels; its other settings differ between versions of transformers.
@@ -46,10 +46,8 @@ class StatesTower(nn.Module):
 
     avg, max, grid: of the picture's states, without class token and registers; cls: the class token; both: cls and avg, one after
     another; own: as the model itself does it. view: how a picture becomes the input; width: size of the output.
-    The view's settings are kept as a tensor of bytes, so that a tower's hash names them too: its files may be changed without its weights.
+    A tower's hash names the view's settings too: its files may be changed without its weights.
     """
-
-    described: Tensor
 
     def __init__(self, name: str, pool: str, model: Any, view: AnyView):
         """Sends one picture through the model, by which the pool is checked and the width found; raises UserError."""
@@ -77,7 +75,7 @@ class StatesTower(nn.Module):
             others = ", ".join(one for one in pools if one != pool)
             raise UserError(f"--visn-pool {pool}: of {name} gives no vector; take {others or 'another model'}")
         self.width = found.shape[1]
-        self.register_buffer("described", torch.frombuffer(bytearray(_told(view).encode()), dtype=torch.uint8))
+        name_settings(self, _told(view))
 
     def states(self, pixels: Tensor) -> Any:
         """What the model makes of normalized pixels (B, 3, H, W): tokens or a map among it, see `tokens`."""
@@ -126,13 +124,13 @@ class StatesTower(nn.Module):
         return layout, [pool for pool in IMAGE_POOLS if there.get(pool)]
 
 
-def _told(view: Any) -> str:
-    """The settings of a view that its pixels depend on, as text."""
+def _told(view: Any) -> dict[str, Any]:
+    """The settings of a view that its pixels depend on."""
     said = asdict(view)
     if "config" in said:
         said = {key: said["config"].get(key) for key in OF_PIXELS}
     said = {key: {side: size for side, size in one.items() if size} if isinstance(one, dict) else one for key, one in said.items()}
-    return json.dumps({key: one for key, one in said.items() if one is not None}, sort_keys=True)
+    return {key: one for key, one in said.items() if one is not None}
 
 
 def grid_of(count: int, shapes: list[tuple[int, int]], square: bool) -> tuple[int, int] | None:

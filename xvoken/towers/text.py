@@ -1,6 +1,5 @@
 """Pretrained text towers of transformers, and their pooling."""
 
-import hashlib
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -14,15 +13,6 @@ from xvoken.towers.reading import reads
 from xvoken.towers.sentence_files import _source, json_of, subfolder
 from xvoken.towers.sources import require_bounded
 from xvoken.towers.tokenizer import _load
-
-
-def weights_hash(module: nn.Module) -> str:
-    """16 hex digits that name a module's weights: of the SHA-256 over its tensors' names and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
 
 
 def first_token(states: Tensor, mask: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ from tests.running import run_here
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.matcher import ImageTowerSpec, TextTowerSpec
 from xvoken.errors import UserError
+from xvoken.towers.hashes import weights_hash
 from xvoken.towers.image import ImageTower
-from xvoken.towers.text import weights_hash
 
 
 @pytest.fixture(scope="module")

@@ -32,9 +32,9 @@ from xvoken.kinds import base_name
 from xvoken.machine import Pace
 from xvoken.pictures.augment import Crops
 from xvoken.pictures.decode import load_picture
+from xvoken.towers.hashes import weights_hash
 from xvoken.towers.image import ImageTower
 from xvoken.towers.sources import image_changes, image_files
-from xvoken.towers.text import weights_hash
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ from xvoken.kinds import base_name
 from xvoken.machine import Pace
 from xvoken.pictures.decode import load_picture
 from xvoken.pictures.open_view import open_clip_view
+from xvoken.towers.hashes import weights_hash
 from xvoken.towers.open_clip import OpenTextTower
 from xvoken.towers.sources import image_kind, kind_of, text_files, text_kind
 from xvoken.towers.tokenizer import load_tokenizer, special_ids, token_lists, tokenizer_hash, vocabulary_size
@@ -228,7 +229,7 @@ def test_a_built_in_model_by_tag_by_file_and_from_the_hub(built_in, at, photos):
         }
     by_file = load_encoder(f"open_clip:tiny/{at}/mine.safetensors", device="cpu")
     assert by_file.name == "tiny-mine.safetensors" and by_tag.name == "tiny"
-    assert by_file.hash == by_tag.hash == load_encoder("open_clip:tiny/mine.safetensors", [], "cpu").hash
+    assert by_file.hash == load_encoder("open_clip:tiny/mine.safetensors", [], "cpu").hash != by_tag.hash  # it sees otherwise
     assert abs(by_file.encode_images(photos) - by_folder.encode_images(photos)).max() > 1e-3  # a file says nothing of it: open_clip's usual
     with pytest.raises(UserError, match="weights of open_clip's are read from .safetensors"):
         load_encoder("open_clip:tiny/tiny-folder/open_clip_config.json", [], "cpu")
@@ -267,6 +268,16 @@ def test_safetensors_are_taken_where_there_is_a_choice(at, photos):
     (at / "model/open_clip_pytorch_model.bin").unlink()
     with pytest.raises(UserError, match="model model: no file of weights in it"):
         load_encoder("model", [], "cpu")
+
+
+@pytest.mark.parametrize("change", [{"model_cfg": open_config(quick_gelu=True)}, {"preprocess_cfg": {"resize_mode": "squash"}}])
+def test_an_edited_config_is_another_model(change, at):
+    save_open_clip(at / "model")
+    before, path = load_encoder("model", ["image"], "cpu"), at / "model/open_clip_config.json"
+    assert weights_hash(before.image.tower) == weights_hash(load_encoder("model", ["image"], "cpu").image.tower)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    after = load_encoder("model", ["image"], "cpu")
+    assert after.hash != before.hash and weights_hash(after.image.tower) != weights_hash(before.image.tower)
 
 
 def test_weights_that_lack_something_are_refused(at):

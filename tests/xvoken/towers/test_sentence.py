@@ -15,9 +15,9 @@ from tests import texts
 from tests.texts import SENTENCES
 from xvoken.encoders.frozen import all_batches
 from xvoken.errors import UserError
+from xvoken.towers.hashes import weights_hash
 from xvoken.towers.sentence import OwnPooling
 from xvoken.towers.sentence_files import MODES, prompts, sentence_model, subfolder
-from xvoken.towers.text import weights_hash
 from xvoken.towers.tokenizer import load_tokenizer, tokenizer_hash
 
 PROMPTS = {"query": "query: ", "passage": "passage: "}

@@ -1,6 +1,7 @@
 """SigLIP 2's NaFlex: pixels and vectors against transformers' own processor and model."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -88,3 +89,10 @@ def test_what_does_not_go_together_is_refused(model, tmp_path, file, change, sai
     path.write_text(json.dumps(config))
     with pytest.raises(UserError, match=said):
         load_encoder(tmp_path / "model", [], "cpu")
+
+
+def test_a_model_that_sees_more_patches_is_another_one(model, tmp_path):
+    shutil.copytree(model, tmp_path / "model")
+    path = tmp_path / "model/preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_num_patches": 20}))
+    assert load_encoder(tmp_path / "model", [], "cpu").hash != load_encoder(model, [], "cpu").hash

@@ -13,9 +13,10 @@ from tests.worlds import World
 from xvoken.encoders.frozen import batches_by_length
 from xvoken.errors import UserError
 from xvoken.kinds import base_name, full_name
+from xvoken.towers.hashes import weights_hash
 from xvoken.towers.image import ImageTower
 from xvoken.towers.padding import Padding, pad_lines
-from xvoken.towers.text import TextTower, weights_hash
+from xvoken.towers.text import TextTower
 from xvoken.towers.tokenizer import load_tokenizer, tokenize, tokenizer_hash
 
 
