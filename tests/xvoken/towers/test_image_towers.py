@@ -163,7 +163,7 @@ def test_googlenet_and_inception_are_torchvisions_own(world: World, tmp_path: Pa
     text = TextTowerSpec(str(world.bert), (1,))
     snapshot = builder.save_snapshot(tmp_path / "m", text, ImageTowerSpec("googlenet", str(tmp_path / "google.pth")), 8, 4, 8)
     assert load_encoder(snapshot, ["image"], "cpu").image is not None
-    del tower.transform_input
+    del tower.xvoken_settings
     said = snapshots.read(snapshot)
     config = {**said.config, "model": {**said.config["model"], "visn_hash": weights_hash(tower)}}
     snapshots.write(snapshot, "BEST", config, said.tensors, ["test"])
