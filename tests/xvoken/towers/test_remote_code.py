@@ -67,15 +67,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subpro
     return run
 
 
-@pytest.mark.parametrize("answer", ["y\n" * 9, None], ids=["answered", "unanswered"])
 @pytest.mark.parametrize(
-    ("case", "spoil", "said"),
+    ("case", "spoil", "said", "answer"),
     [
-        ("tokenize", strange_tokenizer, "tokenizer "),
-        ("train", strange_config, "text model "),
-        ("captions", strange_config, "model "),
-        ("captions", strange_pictures, "image processor "),
-        ("keys", strange_pictures, "image processor "),
+        ("tokenize", strange_tokenizer, "tokenizer ", "y\n" * 9),
+        ("tokenize", strange_tokenizer, "tokenizer ", None),
+        ("train", strange_config, "text model ", "y\n" * 9),
+        ("captions", strange_config, "model ", "y\n" * 9),
+        ("captions", strange_pictures, "image processor ", "y\n" * 9),
+        ("keys", strange_pictures, "image processor ", "y\n" * 9),
+        ("keys", strange_pictures, "image processor ", None),
     ],
 )
 def test_code_of_a_folder_is_never_run(world: World, tmp_path: Path, case: str, spoil, said: str, answer: str | None, run):
@@ -115,7 +116,7 @@ def test_code_runs_where_it_is_asked_for(world: World, tmp_path: Path, run, monk
     """Where the same code is allowed to run, it leaves what the tests above look for: they can fail."""
     folder = shutil.copytree(world.bert, tmp_path / "folder")
     strange_config(folder)
-    assert run(folder, ["xmatching/main.py", *world.train_flags(tmp_path / "m"), "--lang", folder], None).returncode == 2
+    assert run(folder, ["xmatching/main.py", *world.train_flags(tmp_path / "m"), "--lang", folder], "y\n").returncode == 2
     assert not (tmp_path / "trace").exists()
     monkeypatch.setattr("sys.path", sys.path.copy())
     with suppress(Exception):  # its model has no weights
