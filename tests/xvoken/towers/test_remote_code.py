@@ -78,6 +78,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subpro
         ("keys", strange_pictures, "image processor ", "y\n" * 9),
         ("keys", strange_pictures, "image processor ", None),
     ],
+    ids=["tokenize", "tokenize-unanswered", "train", "captions", "captions-pictures", "keys", "keys-unanswered"],
 )
 def test_code_of_a_folder_is_never_run(world: World, tmp_path: Path, case: str, spoil, said: str, answer: str | None, run):
     folder = tmp_path / "folder"
