@@ -109,6 +109,8 @@ def load_tokenizer(name: str, slow: bool = False) -> Any:
 
     tokenizer = _load(AutoTokenizer, name, "tokenizer")
     require_vocabulary(tokenizer, name)
+    if not isinstance(longest := tokenizer.model_max_length, int | float):
+        raise UserError(f"tokenizer {name}: its tokenizer_config.json says model_max_length {str(longest)[:60]!r}, which is no number")
     if not (slow or tokenizer.is_fast):
         raise UserError(f"tokenizer {name}: has no tokenizer.json (fast tokenizer); convert it with transformers first")
     if tokenizer.is_fast:
