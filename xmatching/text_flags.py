@@ -3,6 +3,7 @@
 from argparse import Namespace
 from typing import Any
 
+from xvoken.console import say
 from xvoken.errors import UserError
 from xvoken.kinds import SHORT_NAMES
 from xvoken.towers.reading import reads
@@ -30,7 +31,16 @@ def settle_text(args: Namespace, given: Namespace) -> None:
     if args.lang_prompt is None:
         args.lang_prompt = found.default if found and args.text_pool == "own" else ""
     elif found:
+        _tell_of_a_name(args, found.by_name)
         args.lang_prompt = found.by_name.get(args.lang_prompt, args.lang_prompt)
+
+
+def _tell_of_a_name(args: Namespace, by_name: dict[str, str]) -> None:
+    """A misspelt name of a prompt would be put before every sentence without a word."""
+    text = args.lang_prompt
+    if text.isidentifier() and text not in by_name and any(by_name.values()):
+        names = ", ".join(sorted(name for name, prompt in by_name.items() if prompt))
+        say(f"note: --lang-prompt {text}: none of {args.lang}'s prompts ({names}), and so put before every sentence as it is")
 
 
 def _model_type(lang: str) -> Any:

@@ -58,6 +58,13 @@ def test_what_follows_from_the_tower(folder: Path, lang: str, flags: list[str], 
     assert (args.text_pool, args.lang_layers, args.lang_prompt) == settled
 
 
+def test_a_misspelt_name_of_a_prompt(folder: Path, capsys: pytest.CaptureFixture[str]):
+    """It is taken as text, as any other, but not without a word."""
+    for prompt, told in (("querry", True), ("query", False), ("query: ", False)):
+        parse_args(["--lang", str(folder / "own"), "--lang-prompt", prompt])
+        assert ("own's prompts (passage, query)" in capsys.readouterr().err) == told
+
+
 def test_short_names():
     """As published, whatever lies in their files; GPT-2's first token says nothing."""
     settled = {name: parse_args(["--lang", name]).text_pool for name in ("bert", "roberta", "minilm", "gpt2")}

@@ -228,7 +228,9 @@ def sentence_model(name: str) -> SentenceModel:
         raise _unknown(name, f"the modules {', '.join(kinds)[:200]} where Transformer, Pooling, then Dense or Normalize are known")
     if listed[0].path != subfolder(name):
         raise _unknown(name, f"a transformer in {listed[0].path}, and another one beside it")
-    pooling = _settings(name, os.path.join(listed[1].path, "config.json"))
+    pooling = _settings(name, file := os.path.join(listed[1].path, "config.json"))
+    if not pooling:  # without it, any pooling would be a guess
+        raise UserError(f"{name}: {file}, which says how tokens are pooled, is missing; fetch the whole model again")
     skip = pooling.get("include_prompt", True)
     after = tuple((module, _after(name, module)) for module in listed[2:])
     return SentenceModel(_modes(name, pooling), skip is False, after, _max_tokens(name, listed[0].path))

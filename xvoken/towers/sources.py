@@ -44,7 +44,8 @@ def image_kind(name: str) -> str:
     scheme, colon, _ = name.partition(":")
     if colon and scheme in IMAGE_TOWERS:
         return scheme
-    if "/" not in name and not os.path.isdir(name) and not is_open_clip(name):
+    # A folder that happens to be called as one of torchvision's, such as that of a snapshot, names no tower.
+    if "/" not in name and not os.path.isfile(os.path.join(name, "config.json")) and not is_open_clip(name):
         return "torchvision"
     return "dual" if is_dual(name) else "transformers"
 

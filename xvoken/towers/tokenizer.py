@@ -92,7 +92,9 @@ def _load(loader: Any, name: str, what: str, **options: Any) -> Any:
     source, short = _source(name), ", ".join(SHORT_NAMES)
     if not os.path.isdir(source) and (source.count("/") > 1 or source.startswith((".", "/"))):
         raise UserError(f"{what} {name}: no such folder (short names: {short}; else a hub id)")
-    mend = f"give a folder that holds it, a short name ({short}), or fetch it first where the hub is reached: hf download {full_name(name)}"
+    mend = f"give a folder that holds it, or a short name ({short})"
+    if not os.path.isdir(source):
+        mend += f", or fetch it first where the hub is reached: hf download {full_name(name)}"
     if inside := subfolder(name):  # sentence-transformers may keep the model itself in a folder of its own, 0_Transformer
         source, options = (os.path.join(source, inside), options) if os.path.isdir(source) else (source, {**options, "subfolder": inside})
     return from_pretrained(loader, source, f"{what} {name}", mend, **options)
@@ -109,6 +111,8 @@ def load_tokenizer(name: str, slow: bool = False) -> Any:
 
     tokenizer = _load(AutoTokenizer, name, "tokenizer")
     require_vocabulary(tokenizer, name)
+    if not isinstance(longest := tokenizer.model_max_length, int | float):
+        raise UserError(f"tokenizer {name}: its tokenizer_config.json says model_max_length {str(longest)[:60]!r}, which is no number")
     if not (slow or tokenizer.is_fast):
         raise UserError(f"tokenizer {name}: has no tokenizer.json (fast tokenizer); convert it with transformers first")
     if tokenizer.is_fast:

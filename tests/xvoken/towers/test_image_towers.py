@@ -34,7 +34,7 @@ from xvoken.pictures.augment import Crops
 from xvoken.pictures.decode import load_picture
 from xvoken.towers.hashes import weights_hash
 from xvoken.towers.image import ImageTower
-from xvoken.towers.sources import image_changes, image_files
+from xvoken.towers.sources import image_changes, image_files, image_kind
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +208,15 @@ def test_files_and_names(small: tuple[Any, str], tmp_path: Path, monkeypatch: py
         assert image_files(name, None) == [hub / "snapshots/0123", hub / "refs/main", version]
     named = {"timm:hf-hub:a/b.c": "b.c", "timm:local-dir:/x/y/": "y", "timm:vit.x": "vit.x", "facebook/dinov2": "dinov2"}
     assert {name: base_name(name) for name in named} == named
+
+
+def test_a_folder_called_as_a_tower_of_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Such as an --output: --visn resnet18 means torchvision's still. With a config.json it is a model of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("resnet18", "mine"):
+        Path(name).mkdir()
+    Path("mine/config.json").write_text("{}")
+    assert (image_kind("resnet18"), image_kind("mine"), image_kind("./resnet18")) == ("torchvision", "transformers", "transformers")
 
 
 @pytest.mark.parametrize(("kind", "file", "change"), [

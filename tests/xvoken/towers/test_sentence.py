@@ -186,6 +186,7 @@ def wrong_weights(folder: Path) -> None:
         (modules({"type": "evil.Transformer", "path": ""}, POOLING), "the modules evil.Transformer, Pooling"),
         (modules(TRANSFORMER, POOLING, {"type": "sentence_transformers.models.CNN", "path": "2"}), "Transformer, Pooling, CNN"),
         (modules({**TRANSFORMER, "path": "0_Transformer"}, POOLING), "a transformer in 0_Transformer, and another one beside it"),
+        (lambda folder: (folder / "1_Pooling/config.json").unlink(), "1_Pooling/config.json, which says how tokens are pooled, is missing"),
         (settings("1_Pooling/config.json", pooling_mode=["mean", "attention"]), "the pooling .*attention.*, of which cls, max"),
         (settings("1_Pooling/config.json", pooling_mode={"a": 1}), "the pooling"),
         (settings("2_Dense/config.json", in_features=10**12), "a Dense of .*1000000000000"),
@@ -228,3 +229,11 @@ def test_lengths(saved: dict[str, Path], tmp_path: Path):
         settings("sentence_bert_config.json", max_seq_length=said)(folder)
         assert sentence_model(str(folder)).max_tokens == said
         assert texts.frozen(folder, "own").padding.max_tokens == longest
+
+
+def test_a_length_that_is_no_number(saved: dict[str, Path], tmp_path: Path):
+    """transformers takes it, and fails at the first sentence."""
+    folder = shutil.copytree(saved["minilm"], tmp_path / "m")
+    settings("tokenizer_config.json", model_max_length="x")(folder)
+    with pytest.raises(UserError, match="model_max_length 'x', which is no number"):
+        load_tokenizer(str(folder))
