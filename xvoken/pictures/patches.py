@@ -24,8 +24,9 @@ class PatchView(ProcessorView):
     def from_processor(cls, processor: Any, name: str) -> "PatchView":
         """The view of an image processor of SigLIP 2; raises UserError for settings that can't be."""
         side, most = processor.patch_size, processor.max_num_patches
-        if type(side) is not int or type(most) is not int or not (2 <= side <= 64 and 1 <= most <= MOST) or not processor.do_resize:
-            wrong = f"patch_size={side!r}, max_num_patches={most!r}, do_resize={processor.do_resize!r}"
+        sound = type(side) is int and type(most) is int and 2 <= side <= 64 and 1 <= most <= MOST
+        if not (sound and processor.do_resize and processor.resample in tuple(Image.Resampling)):
+            wrong = f"patch_size={side!r}, max_num_patches={most!r}, do_resize={processor.do_resize!r}, resample={processor.resample!r}"
             raise UserError(f"model {name}: its image processor has settings that no picture can be made with ({wrong})")
         view = cls(json.loads(processor.to_json_string()))
         view.processor = processor

@@ -41,7 +41,7 @@ class OpenImageTower(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels: uint8 (B, 3, H, W) -> (B, width)"""
-        return _first(self.model(self.view.normalize(pixels)))
+        return _vector(self.model(self.view.normalize(pixels)), self.name)
 
 
 class OpenTextTower(nn.Module):
@@ -69,7 +69,7 @@ class OpenTextTower(nn.Module):
         """ids, mask: int64 (B, T) -> (B, width)"""
         model: Any = self.model
         if not self.causal:
-            return _first(model(ids))
+            return _vector(model(ids), self.name)
         length = ids.shape[1]  # as TextTransformer.forward, which takes its whole length alone
         states = model.token_embedding(ids) + model.positional_embedding[:length]
         states = model.ln_final(model.transformer(states, attn_mask=model.attn_mask[:length, :length]))
@@ -77,8 +77,11 @@ class OpenTextTower(nn.Module):
         return states[torch.arange(ids.shape[0], device=ids.device), ends]
 
 
-def _first(found: Any) -> Tensor:
-    return found[0] if isinstance(found, tuple) else found  # a CoCa gives its tokens too
+def _vector(found: Any, name: str) -> Tensor:
+    found = found[0] if isinstance(found, tuple) else found  # a CoCa gives its tokens too
+    if found.ndim != 2:
+        raise UserError(f"model {name}: a tower of it gives no vector, but {tuple(found.shape[1:])} numbers; its config has no pooling")
+    return found
 
 
 def _pools_at_the_end(model: Any, tokenizer: OpenTokenizer) -> bool:

@@ -337,6 +337,14 @@ def test_a_tower_that_knows_too_few_words(at):
         load_encoder("model", [], "cpu")
 
 
+@pytest.mark.parametrize("side", ["vision", "text"])
+def test_a_tower_without_pooling(side, at, photos):
+    save_open_clip(at / "model", **{f"{side}_cfg": {**(VISION if side == "vision" else TEXT), "pool_type": "none"}})
+    encoder = load_encoder("model", device="cpu")
+    with pytest.raises(UserError, match="model model: a tower of it gives no vector, but .* its config has no pooling"):
+        encoder.encode_images(photos[:2]) if side == "vision" else encoder.encode_texts(SENTENCES)
+
+
 def test_code_of_a_text_tower_never_runs(at):
     save_bert_config(at / "tiny-bert")
     save_open_clip(at / "model", text_cfg=BERT_TEXT)

@@ -74,6 +74,7 @@ def test_an_engine_that_holds_one_grid_is_found_out(model, photos):
         ("preprocessor_config.json", {"patch_size": 4}, "does not go with its processor"),
         ("preprocessor_config.json", {"max_num_patches": 10**9}, "max_num_patches=1000000000"),
         ("preprocessor_config.json", {"patch_size": 1000}, "patch_size=1000"),
+        ("preprocessor_config.json", {"resample": 77}, "resample=77"),
         ("config.json", {"vision_config": {"vision_use_head": False}}, "no pooling|can't be loaded"),
         ("tokenizer_config.json", {"padding_side": "left"}, '"padding_side": "right" into its tokenizer_config.json'),
     ],
