@@ -14,7 +14,7 @@ from xvoken.recall import ranks
 from xvoken.records import TOP
 
 SHARES = tuple(number / 20 for number in range(21))  # of the score that a head gets, the rest being that of the heads before it
-ERRORS = 1.0  # so many standard errors has the gain to be above 0
+ERRORS = 2.0  # so many standard errors has the gain to be above 0: shares, ridge and power were chosen on the same pictures
 
 
 def weights_of(names: list[str], chooser: Chooser, vectors: list[list[Sides]], given: list[float] | None) -> list[float]:

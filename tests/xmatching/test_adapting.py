@@ -18,7 +18,7 @@ from tests.xmatching.test_finished import imported
 from xmatching.choice import Chooser, Sides, recall_sum
 from xmatching.folds import folds_of
 from xmatching.param import parse_args
-from xmatching.shares import by_picture, choose_shares, correction_of
+from xmatching.shares import ERRORS, by_picture, choose_shares, correction_of
 from xvoken.encoders import snapshot as snapshots
 from xvoken.encoders.dual import own_heads
 from xvoken.encoders.encoder import Encoder, load_encoder
@@ -143,9 +143,11 @@ def test_where_there_is_something_to_learn_recall_rises(small: World, learnt: Pa
     assert choice_of(alone)["weights"] == {"own": 1}
     assert_own(alone, small.clip, small)
     gain = choice_of(learnt)["scores"]["gain over its own score"]
-    assert gain["recall"] > gain["standard error"] > 0 and best(learnt) > 1.3 * best(alone)
-    trained = adapted(small, tmp_path / "linear", small.clip, "own_train", "--head", "own,linear", "--epochs", 30, "--dim", 32)
-    assert choice_of(trained)["weights"]["linear"] > 0 and best(trained) > 1.1 * best(alone)
+    assert gain["recall"] > ERRORS * gain["standard error"] > 0 and best(learnt) > 1.3 * best(alone)
+    trained = adapted(
+        small, tmp_path / "linear", small.clip, "own_train", "--head", "own,linear", "--epochs", 30, "--dim", 32, "--part-weights", "1,1"
+    )  # eleven pictures held out are too few to choose by
+    assert best(trained) > 1.1 * best(alone)
 
 
 def test_where_there_is_nothing_to_learn_it_stays_as_it_is(small: World, tmp_path: Path):
@@ -153,7 +155,7 @@ def test_where_there_is_nothing_to_learn_it_stays_as_it_is(small: World, tmp_pat
     choice = choice_of(output)
     gains = [scores for name, scores in choice["scores"].items() if name.startswith("gain")]
     assert choice["weights"] == {"own": 1, "cca": 0} and choice["hubness"] == 0
-    assert gains and all(gain["recall"] <= gain["standard error"] for gain in gains)
+    assert gains and all(gain["recall"] <= ERRORS * gain["standard error"] for gain in gains)
     assert_own(output, small.clip, small)
 
 
