@@ -42,7 +42,7 @@ from xvoken.files import tokens as token_files
 from xvoken.files.hdf5 import open_hdf5
 from xvoken.files.lines import as_in_text_mode
 from xvoken.files.safe import replacing, save_arrays
-from xvoken.kinds import base_name, full_name
+from xvoken.kinds import SHORT_NAMES, base_name, full_name
 from xvoken.machine import LOCAL, Engine, cores
 from xvoken.towers.sources import is_dual
 from xvoken.towers.tokenizer import load_tokenizer, require_offsets, tokenizer_hash, vocabulary_size
@@ -247,7 +247,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("file", help="file in that folder, one text per line")
     parser.add_argument(
         "tokenizer",
-        help="bert-base-uncased, a short name (bert, bert-large, roberta, distilbert, minilm), a hub id, a folder, or open_clip:MODEL",
+        help=f"bert-base-uncased, a short name ({', '.join(SHORT_NAMES)}), a hub id, a folder, or open_clip:MODEL",
     )
     parser.add_argument("--num-workers", type=at_least_one, default=1, help="processes; a single one uses all cores already (default: 1)")
     parser.add_argument("--limit", type=at_least_one, metavar="N", help="tokenize only the first N lines (default: all)")
