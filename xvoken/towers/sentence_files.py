@@ -104,7 +104,8 @@ def file_of(name: str, relative: str) -> Path | None:
         folder, key = [Path(config).parent] if isinstance(config, str) else [], {"of": "not fetched", "model": source, "file": relative}
         if folder and known(key) is not None:
             return None
-        if (path := _fetched(source, relative)) is None and folder and not constants.HF_HUB_OFFLINE:
+        asks = not constants.HF_HUB_OFFLINE
+        if (path := _fetched(source, relative)) is None and folder and asks:
             remember(key, folder, {"here": False})
         return path
     return None
@@ -116,7 +117,7 @@ _UNREACHED: list[str] = []  # files for which the hub has not answered; it is no
 @functools.cache
 def _fetched(source: str, relative: str) -> Path | None:
     """A file of the hub; None where it can't be had, of which the loader reports what matters."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     getLogger("huggingface_hub").setLevel(ERROR)  # it reports every retry where the hub does not answer
@@ -124,6 +125,7 @@ def _fetched(source: str, relative: str) -> Path | None:
         return Path(hf_hub_download(source, relative, local_files_only=bool(_UNREACHED)))
     except LocalEntryNotFoundError:
         _UNREACHED.append(relative)
+        constants.HF_HUB_OFFLINE = True  # else the loaders of transformers would wait as long again, for each of their files
     except Exception:  # no such model or file, or what else a server may answer
         return None
     return None
