@@ -16,7 +16,7 @@ from xvoken.towers.dual import Dual
 from xvoken.towers.hashes import weights_hash
 from xvoken.towers.siglip2 import Siglip2ImageTower, require_right_padding
 from xvoken.towers.sources import require_bounded
-from xvoken.towers.tokenizer import from_pretrained, require_vocabulary
+from xvoken.towers.tokenizer import from_pretrained, keep_whole, require_vocabulary
 
 PROJECTED = ("clip", "metaclip_2")  # families with a linear layer behind each tower; SigLIP's towers end in the joint space
 FAMILIES = tuple(name for name, loader in DUALS.items() if loader == DUALS["clip"])
@@ -62,9 +62,7 @@ def load_clip(name: str) -> Dual:
     model = _load_model(name)
     tokenizer = from_pretrained(AutoTokenizer, name, f"tokenizer {name}", _mend(name))
     require_vocabulary(tokenizer, name)
-    if tokenizer.is_fast:
-        tokenizer.backend_tokenizer.no_truncation()
-        tokenizer.backend_tokenizer.no_padding()
+    keep_whole(tokenizer)
     processor = from_pretrained(AutoImageProcessor, name, f"image processor {name}", _mend(name), backend="torchvision")
     projected, sizes = model.config.model_type in PROJECTED, model.config.text_config
     kind: Any = ClipImageTower

@@ -6,7 +6,6 @@ open_clip:hf-hub:OWNER/NAME     a repository of the hub with open_clip_config.js
 open_clip:FOLDER, or FOLDER     a folder with open_clip_config.json
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from typing import Any
 from xvoken.errors import UserError, one_line
 from xvoken.files.snapshots import tensors_file
 from xvoken.kinds import DUALS
+from xvoken.towers.packages import package_folder
 
 PREFIX, HUB = "open_clip:", "hf-hub:"
 CONFIG = "open_clip_config.json"
@@ -112,10 +112,10 @@ def package() -> Path:
     """The folder of open_clip's code; raises UserError where it is not installed."""
     from xvoken import commands
 
-    spec = importlib.util.find_spec("open_clip")
-    if spec is None or not spec.submodule_search_locations:
+    found = package_folder("open_clip")
+    if found is None:
         raise UserError(f"models of open_clip need the package open_clip_torch, which is missing; {commands.install('open_clip')}")
-    return Path(spec.submodule_search_locations[0])
+    return found
 
 
 def is_open_clip(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from xvoken.errors import UserError
 from xvoken.files.safe import read_json, write_json
 from xvoken.towers.open_names import OPEN_TOKENIZER, PREFIX, TOKENIZER_SETTINGS, OpenName, fetch, package
-from xvoken.towers.tokenizer import from_pretrained, require_vocabulary
+from xvoken.towers.tokenizer import from_pretrained, keep_whole, require_vocabulary
 
 FORMAT = "xvoken-open_clip-tokenizer-1"
 CONTEXT = 77  # tokens, where a config does not say
@@ -73,9 +73,7 @@ class OpenTokenizer:
         self.inner: Any = getattr(own, "tokenizer", None)  # of transformers; None for CLIP's own
         if self.inner is not None:
             require_vocabulary(self.inner, name)
-            if self.inner.is_fast:
-                self.inner.backend_tokenizer.no_truncation()
-                self.inner.backend_tokenizer.no_padding()
+            keep_whole(self.inner)
 
     @property
     def context_length(self) -> int:

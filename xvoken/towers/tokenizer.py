@@ -115,12 +115,17 @@ def load_tokenizer(name: str, slow: bool = False) -> Any:
         raise UserError(f"tokenizer {name}: its tokenizer_config.json says model_max_length {str(longest)[:60]!r}, which is no number")
     if not (slow or tokenizer.is_fast):
         raise UserError(f"tokenizer {name}: has no tokenizer.json (fast tokenizer); convert it with transformers first")
+    keep_whole(tokenizer)
+    if tokenizer.is_fast and lowers(name):
+        _lower(tokenizer.backend_tokenizer)
+    return tokenizer
+
+
+def keep_whole(tokenizer: Any) -> None:
+    """Let a fast tokenizer neither cut nor pad, whatever its file says: both are done when sentences are encoded."""
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
-        if lowers(name):
-            _lower(tokenizer.backend_tokenizer)
-    return tokenizer
 
 
 def _lower(backend: Any) -> None:
