@@ -21,6 +21,7 @@ from xvoken.towers.open_names import OpenName, fetch, package
 from xvoken.towers.open_tokenizer import OpenTokenizer, open_clip, silently, tokenizer_of
 from xvoken.towers.siglip2 import require_right_padding
 from xvoken.towers.sources import config_of, text_files
+from xvoken.towers.text import at
 from xvoken.towers.tokenizer import vocabulary_size
 
 # In this order, safetensors first; as open_clip's own, but for transformers' model.safetensors, which may lie beside its .bin.
@@ -74,7 +75,7 @@ class OpenTextTower(nn.Module):
         states = model.token_embedding(ids) + model.positional_embedding[:length]
         states = model.ln_final(model.transformer(states, attn_mask=model.attn_mask[:length, :length]))
         ends = ids.argmax(1) if model.pool_type == "argmax" else (ids == model.eos_id).int().argmax(1)
-        return states[torch.arange(ids.shape[0], device=ids.device), ends]
+        return at(states, ends)
 
 
 def _vector(found: Any, name: str) -> Tensor:
